@@ -1,0 +1,75 @@
+"""Checkpoints: written whole, found again, read without running anything in them."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.files import written_whole
+from common.program import UserError
+
+
+def checkpoint_path(directory: str | Path, name: str, iteration: int) -> Path:
+    """``<directory>/<name>_<iteration>``, as the seed's users know it."""
+    return Path(directory) / f"{name}_{iteration}"
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` whole or not at all. UserError where the disk does not take it."""
+    try:
+        with written_whole(path) as file:
+            torch.save(state, file)
+    # torch wraps what the file system said into a RuntimeError of its own.
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else error
+        raise UserError(f"cannot save {path}: {reason}; the earlier checkpoints are untouched") from error
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this repository onto the CPU.
+
+    UserError if it is missing, truncated or something else; nothing in it is executed.
+    """
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"no checkpoint at {path}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: name a checkpoint in it, such as {path}/waveglow_1000") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is truncated or no checkpoint of this repository") from error
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict) or "config" not in state:
+        raise UserError(f"{path} is no checkpoint of this repository: it has no 'model' and 'config'")
+    return state
+
+
+def numbered(directory: str | Path, name: str) -> list[tuple[int, Path]]:
+    """(iteration, path) of each checkpoint in the directory, the newest last."""
+    found = ((re.fullmatch(rf"{name}_(\d+)", path.name), path) for path in Path(directory).glob(f"{name}_*"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def newest(directory: str | Path, name: str) -> Path | None:
+    """The checkpoint with the highest iteration in the directory."""
+    found = numbered(directory, name)
+    return found[-1][1] if found else None
+
+
+def check_fits(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """UserError that lists the differences, if the weights are not those of this model."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    differences = (
+        [f"{name} missing" for name in own.keys() - given.keys()]
+        + [f"{name} unexpected" for name in given.keys() - own.keys()]
+        + [f"{name} {given[name]}, not {own[name]}" for name in own.keys() & given.keys() if given[name] != own[name]]
+    )
+    if differences:
+        shown = "; ".join(sorted(differences)[:3]) + ("; ..." if len(differences) > 3 else "")
+        raise UserError(f"{path} is of another model than the config: {len(differences)} weights differ ({shown})")

@@ -1,0 +1,182 @@
+"""Configuration: JSON files with NVIDIA's section names, read into dataclasses and checked."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.program import UserError
+
+Section = TypeVar("Section")
+
+
+@dataclass
+class AudioConfig:
+    """What a mel spectrogram is computed from; the two models must agree on it."""
+
+    sampling_rate: int = 22050
+    "Hz; clips of another rate are refused."
+    filter_length: int = 1024
+    "Length of the Fourier transform in samples."
+    hop_length: int = 256
+    "Samples from one frame to the next."
+    win_length: int = 1024
+    "Length of the Hann window in samples."
+    mel_fmin: float = 0.0
+    "Lower edge of the mel filters in Hz."
+    mel_fmax: float = 8000.0
+    "Upper edge of the mel filters in Hz."
+
+    def __post_init__(self):
+        for name in ("sampling_rate", "filter_length", "hop_length", "win_length"):
+            require_positive("data_config", self, name)
+        if self.win_length > self.filter_length:
+            raise UserError(f"data_config: win_length {self.win_length} is above filter_length {self.filter_length}")
+        if not 0 <= self.mel_fmin < self.mel_fmax <= self.sampling_rate / 2:
+            raise UserError(
+                f"data_config: mel_fmin {self.mel_fmin:g} and mel_fmax {self.mel_fmax:g} must lie in this order"
+                f" between 0 and half the sampling_rate, {self.sampling_rate / 2:g}"
+            )
+
+
+@dataclass
+class TrainConfig:
+    """How a model is trained. Fields that exist in NVIDIA's train_config mean the same here."""
+
+    output_directory: str = "checkpoints"
+    "Where checkpoints and TensorBoard's logs go."
+    epochs: int = 313
+    "Passes over the training clips."
+    max_steps: int = 0
+    "End after so many steps in all, if that is earlier; 0 = no such limit."
+    learning_rate: float = 2e-4
+    "Adam's."
+    sigma: float = 1.0
+    "Standard deviation of z that the loss assumes."
+    batch_size: int = 24
+    "Clips in a batch of one process."
+    grad_accumulation: int = 1
+    "Batches that make up one step of the optimizer."
+    grad_clip: float = 0.0
+    "Gradients with a larger norm are scaled down to it; 0 = never."
+    iters_per_checkpoint: int = 1000
+    "Steps from one checkpoint to the next; there is one at the end in any case."
+    iters_per_validation: int = 1000
+    "Steps from one validation to the next; there is one at the end in any case."
+    seed: int = 1234
+    "Of the initial weights, the order of clips and the choice of segments."
+    fp16_run: bool = False
+    "Half precision where it pays: amp O2 on an NPU, O1 on CUDA, O0 on a CPU."
+    amp: str = ""
+    "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; decides over fp16_run."
+    loss_scale: str | float = "dynamic"
+    "What the loss is multiplied by in float16: a number or 'dynamic'."
+    workers: int = 2
+    "Processes that load data, for each training process; 0 = load in between."
+    checkpoint_path: str = ""
+    "Weights to start from (finetuning)."
+    with_tensorboard: bool = True
+    "Write TensorBoard logs to <output_directory>/logs."
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation"):
+            require_positive("train_config", self, name)
+        for name in ("learning_rate", "sigma"):
+            require_positive("train_config", self, name)
+        for name in ("max_steps", "grad_clip", "workers", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"train_config: {name} is {getattr(self, name)}, must not be negative")
+        if self.amp not in ("", "O0", "O1", "O2"):
+            raise UserError(f"train_config: amp is {self.amp!r}, must be O0, O1 or O2")
+        self.loss_scale = parse_loss_scale(self.loss_scale)
+
+
+@dataclass
+class DistConfig:
+    """Accepted so that NVIDIA's files load, and without effect: the device decides the backend,
+    torchrun the address."""
+
+    dist_backend: str = ""
+    "Not used."
+    dist_url: str = ""
+    "Not used."
+
+
+def parse_loss_scale(value: str | float) -> str | float:
+    """'dynamic' or a positive number, also written as text. Raises UserError for anything else."""
+    if value == "dynamic":
+        return value
+    try:
+        scale = float(value)
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale < float("inf"):
+        raise UserError(f"loss_scale is {value!r}, must be 'dynamic' or a positive number")
+    return scale
+
+
+def require_positive(section: str, config: object, name: str) -> None:
+    """Raise UserError unless the field is above zero."""
+    value = getattr(config, name)
+    if not value > 0:
+        raise UserError(f"{section}: {name} is {value}, must be above 0")
+
+
+def load_config(path: str | Path, kind: type[Section]) -> Section:
+    """Read a JSON file into the dataclass ``kind``.
+
+    Raises UserError that names the file and the field: no such file, not JSON, an unknown key
+    (with the nearest known one), a value of another type or out of range.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    try:
+        return from_dict(kind, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def from_dict(kind: type[Section], values: Any, where: str = "") -> Section:
+    """Build the dataclass ``kind`` from a dict, dataclasses inside it too; UserError as ``load_config``."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'the config'} must be an object {{...}}, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    given = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            raise UserError(
+                f"{where or 'the config'} has the unknown key {key!r}"
+                + (f", perhaps {near[0]!r}?" if near else f"; known are {', '.join(hints)}")
+            )
+        name = f"{where}.{key}" if where else key
+        given[key] = from_dict(hints[key], value, name) if dataclasses.is_dataclass(hints[key]) else value
+        _check_type(name, given[key], hints[key])
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in given and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where or 'the config'} lacks {', '.join(missing)}")
+    return kind(**given)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    # bool is an int to Python, but `"epochs": true` is a mistake.
+    fits = (
+        bool in kinds
+        if isinstance(value, bool)
+        else isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+    )
+    if not fits:
+        raise UserError(f"{name} is {value!r}, must be {' or '.join(kind.__name__ for kind in kinds)}")

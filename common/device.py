@@ -1,0 +1,114 @@
+"""The device: an Ascend NPU, a CUDA card or the CPU. The only file that knows how they differ."""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from common.program import UserError
+
+KINDS = ("npu", "cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a process computes."""
+
+    type: str
+    "npu, cuda or cpu."
+    device: torch.device
+    "With the index of the card."
+    backend: str
+    "What torch.distributed talks through: hccl, nccl or gloo."
+    half: torch.dtype
+    "The half precision of O1 and O2."
+    amp: str
+    "The amp level of fp16_run: the seed's on an NPU, NVIDIA's on CUDA, none where it would not pay."
+    why: str
+    "For the log: why this one."
+
+
+def pick_device(wanted: str = "auto", index: int = 0) -> Device:
+    """The device ``wanted`` (auto: npu, else cuda, else cpu), card ``index`` of it, made current.
+
+    Raises UserError if it is not there or has no such card.
+    """
+    if wanted not in ("auto", *KINDS):
+        raise UserError(f"--device is {wanted!r}, must be auto, {', '.join(KINDS)}")
+    missing = {}
+    for kind in KINDS if wanted == "auto" else (wanted,):
+        missing[kind] = _why_missing(kind)
+        if not missing[kind]:
+            break
+    if missing[kind]:
+        raise UserError(f"--device={wanted}: {missing[kind]}; --device=auto takes what is there")
+    if index >= device_count(kind):
+        raise UserError(
+            f"{kind} card {index} is wanted and this machine has {device_count(kind)}:"
+            " start fewer processes (--nproc) or choose another --device_id"
+        )
+    if kind != "cpu":
+        getattr(torch, kind).set_device(index)
+    passed_over = [reason for reason in missing.values() if reason]
+    return Device(
+        type=kind,
+        device=torch.device("cpu") if kind == "cpu" else torch.device(kind, index),
+        backend={"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}[kind],
+        half=torch.bfloat16 if kind == "cpu" else torch.float16,
+        amp={"npu": "O2", "cuda": "O1", "cpu": "O0"}[kind],
+        why="as asked" if wanted != "auto" else "; ".join(passed_over) or "the first choice",
+    )
+
+
+def device_count(kind: str) -> float:
+    """How many cards of this kind there are; processes on the CPU are not limited."""
+    return float("inf") if kind == "cpu" else getattr(torch, kind).device_count()
+
+
+def make_adam(params: Iterable[torch.nn.Parameter], lr: float, device: Device) -> torch.optim.Optimizer:
+    """The fastest Adam of the device; always the same mathematics."""
+    params = list(params)
+    if device.type == "npu":
+        for module in ("torch_npu.optim", "apex.optimizers"):
+            try:
+                return importlib.import_module(module).NpuFusedAdam(params, lr=lr)
+            except (ImportError, AttributeError):
+                continue
+        return torch.optim.Adam(params, lr=lr)
+    try:
+        return torch.optim.Adam(params, lr=lr, fused=True)
+    except RuntimeError:  # torch before 2.4 has no fused Adam for the CPU
+        return torch.optim.Adam(params, lr=lr)
+
+
+def rng_state(device: Device) -> dict[str, torch.Tensor]:
+    """The states of the random generators this process draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        state[device.type] = getattr(torch, device.type).get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, torch.Tensor], device: Device) -> None:
+    """Undo ``rng_state``; the state of another kind of device is passed over."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        getattr(torch, device.type).set_rng_state(state[device.type])
+
+
+def _why_missing(kind: str) -> str:
+    """Empty if the device is there."""
+    if kind == "cpu":
+        return ""
+    if kind == "cuda":
+        return "" if torch.cuda.is_available() else "no CUDA card is visible to PyTorch"
+    if not hasattr(torch, "npu"):
+        try:
+            importlib.import_module("torch_npu")
+        except ModuleNotFoundError:
+            return "torch_npu is not installed"
+        # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
+        except (ImportError, OSError, RuntimeError) as error:
+            return f"torch_npu does not load ({str(error).splitlines()[0]}); was test/env_npu.sh sourced?"
+    return "" if torch.npu.is_available() else "no NPU is visible to torch_npu"

@@ -1,0 +1,76 @@
+"""Several processes: what torchrun started, and collectives that do nothing in a single process."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.device import Device
+
+# A rank may load data or write a checkpoint while the others wait.
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is."""
+
+    rank: int
+    "Among all processes."
+    world_size: int
+    "All processes."
+    local_rank: int
+    "Among those of this machine."
+    local_world_size: int
+    "Those of this machine."
+
+
+def ranks() -> Ranks:
+    """As torchrun says in the environment; one process alone without it."""
+    get = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
+    return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0), get("LOCAL_WORLD_SIZE", 1))
+
+
+def start(device: Device) -> None:
+    """Join the process group if there are other processes."""
+    if ranks().world_size > 1:
+        dist.init_process_group(device.backend, timeout=TIMEOUT)
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, device: Device) -> nn.Module:
+    """The model with its gradients averaged over all processes in the backward pass."""
+    if not dist.is_initialized():
+        return model
+    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.device.index])
+
+
+def gradients_reduced(model: nn.Module, last: bool) -> AbstractContextManager:
+    """Around a forward pass: its gradients are exchanged in the backward pass only if it is the
+    last of those that are added up."""
+    return nullcontext() if last or not dist.is_initialized() else model.no_sync()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of every process's tensor, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, on every process. Slow: for small things now and then."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,81 @@
+"""torchrun, ended with the failing rank's exit code and its reason in one line.
+
+    python -m common.launch [torchrun options] -m waveglow.train [options]
+
+torchrun itself ends with 1 whatever happened, and names the lowest rank when several failed.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+
+import torch
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+
+def main(argv: list[str]) -> int:
+    """Run torchrun with these arguments; the exit code."""
+    # torchrun reports failures in a long table of its own; ours is one line.
+    logging.getLogger("torch").setLevel(logging.CRITICAL)
+    args = run.parse_args(argv)
+    # Share the cores among the processes; torchrun would give each one thread.
+    threads = torch.get_num_threads() // run.determine_local_world_size(args.nproc_per_node)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+    if args.master_port and int(args.node_rank) == 0 and not port_is_free(args.master_port):
+        return complain(f"port {args.master_port} is taken: choose another --master_port", 1)
+    try:
+        run.run(args)
+    except ChildFailedError as error:
+        rank, failure = first_failure(error.failures)
+        return complain(f"rank {rank} failed: {failure.message}", exit_code(failure))
+    except SignalException as error:
+        return complain(f"stopped by {error.sigval.name}", 128 + error.sigval)
+    except Exception as error:
+        return complain(f"the processes did not start: {error}", 1)
+    return 0
+
+
+def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
+    """The rank whose failure made the others fail.
+
+    A process killed from outside leaves no word, while its peers report the broken connection: so
+    a signal comes first (SIGTERM is torchrun's own, to end the rest), then the earliest report.
+    """
+
+    def order(rank: int) -> tuple[bool, float]:
+        failure = failures[rank]
+        killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+        reported = failure.error_file_data.get("timestamp", failure.timestamp)
+        return not killed, float(reported)
+
+    rank = min(failures, key=order)
+    return rank, failures[rank]
+
+
+def exit_code(failure: ProcessFailure) -> int:
+    """As a shell counts it: 128 + N for signal N."""
+    return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+
+
+def port_is_free(port: int) -> bool:
+    """Whether this machine can listen on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def complain(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

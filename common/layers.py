@@ -1,0 +1,73 @@
+"""The one convolution layer both models are made of."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Conv1d(nn.Module):
+    """1-D convolution that keeps its length, with optional weight norm (Salimans & Kingma 2016).
+
+    Parameters have the names and shapes of ``torch.nn.Conv1d``: ``weight`` [out, in, k] and
+    ``bias`` [out]; with weight norm ``weight_g`` [out, 1, 1] and ``weight_v`` [out, in, k] in the
+    place of ``weight``, as in NVIDIA's checkpoints.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+        weight_norm: bool = False,
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, not {kernel_size}")
+        self.dilation = dilation
+        self.padding = dilation * (kernel_size - 1) // 2
+        weight = torch.empty(out_channels, in_channels, kernel_size)
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        if weight_norm:
+            self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True))
+            self.weight_v = nn.Parameter(weight)
+        else:
+            self.weight = nn.Parameter(weight)
+        bound = 1 / math.sqrt(in_channels * kernel_size)
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
+
+    def effective_weight(self) -> Tensor:
+        """The weight [out, in, k] that is convolved with: ``weight_g * weight_v / |weight_v|``."""
+        if "weight" in self._parameters:
+            return self.weight
+        # float32, since half precision overflows in the sum of squares; the fused operator under
+        # torch.nn.utils.weight_norm takes half the time of the same formula in public operators.
+        weight = torch._weight_norm(self.weight_v.float(), self.weight_g.float(), 0)
+        return weight.to(self.weight_v.dtype)
+
+    @torch.no_grad()
+    def remove_weight_norm(self) -> None:
+        """Replace ``weight_g`` and ``weight_v`` by their product: the same outputs, computed faster."""
+        if "weight" not in self._parameters:
+            weight = self.effective_weight()
+            del self.weight_g, self.weight_v
+            self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, in, T] -> [B, out, T]."""
+        return self._convolve(x, self.effective_weight(), self.bias)
+
+    def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
+        """``forward(x).chunk(parts, dim=1)``, each part computed when it is asked for.
+
+        A wide output that is used a part at a time then stays in the cache and off the memory.
+        """
+        for weight, bias in zip(self.effective_weight().chunk(parts), self.bias.chunk(parts)):
+            yield self._convolve(x, weight, bias)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv1d(x, weight, bias, padding=self.padding, dilation=self.dilation)

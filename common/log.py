@@ -1,0 +1,84 @@
+"""Log lines: to a file for each rank, and what matters also to the terminal."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+class Console:
+    """The terminal, or whatever stands in its place. Kept apart because file descriptors 1 and 2
+    may lead to the log file."""
+
+    def __init__(self):
+        self.out: TextIO = sys.stdout
+        self.err: TextIO = sys.stderr
+        self.shows_progress = sys.stderr.isatty()
+
+    def mute(self) -> None:
+        self.out = self.err = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+        self.shows_progress = False
+
+
+console = Console()
+
+
+def open_log(path: Path | None, quiet: bool) -> None:
+    """Start logging.
+
+    With ``path`` everything the process prints, also from below Python, goes to that file, and
+    messages of level INFO to the terminal as well, unless ``quiet`` (ranks other than the first).
+    DEBUG is for the lines of single steps: the file's, or the terminal's if there is no file.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for name in ("program", "train", "infer"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        console.out = os.fdopen(os.dup(1), "w", buffering=1)
+        console.err = os.fdopen(os.dup(2), "w", buffering=1)
+        file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open until the process ends
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        _add_handler(logging.StreamHandler(file), logging.DEBUG)
+    if quiet:
+        console.mute()
+    else:
+        _add_handler(_ConsoleHandler(), logging.INFO if path or console.shows_progress else logging.DEBUG)
+
+
+def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+    """``items`` with a progress bar, if there is a terminal to show it."""
+    return tqdm(items, description, total, file=console.err, disable=not console.shows_progress, leave=False)
+
+
+def progress_bar(description: str, total: int, initial: int) -> tqdm:
+    """A bar that is moved by ``update``."""
+    return tqdm(
+        desc=description,
+        total=total,
+        initial=initial,
+        file=console.err,
+        disable=not console.shows_progress,
+        leave=False,
+    )
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes to the terminal above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=console.err if record.levelno >= logging.WARNING else console.out)
+
+
+def _add_handler(handler: logging.Handler, level: int) -> None:
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().addHandler(handler)

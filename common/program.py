@@ -1,0 +1,66 @@
+"""How every program of this repository starts, fails and ends."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+log = logging.getLogger("program")
+
+
+class UserError(Exception):
+    """Something the user can mend. Shown as one line that says what to do, without a traceback."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with examples in ``--help`` and one-line errors; adds ``--debug``."""
+
+    def __init__(self, description: str, examples: str):
+        super().__init__(
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Call ``main`` and end the process with a code that tells the truth.
+
+    0 when it returned, 1 on an error, 2 on wrong options (argparse), 130 on Ctrl-C.
+    """
+    try:
+        main()
+    except UserError as error:
+        log.debug("traceback", exc_info=True)
+        _fail(str(error), show_traceback="--debug" in sys.argv)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error}", show_traceback=True)
+    sys.exit(0)
+
+
+def _fail(message: str, show_traceback: bool) -> NoReturn:
+    """Log the error, leave it where the launcher finds it, and end with 1."""
+    if show_traceback:
+        log.error("traceback", exc_info=True)
+    message = " ".join(message.split())
+    log.error("error: %s", message)
+    # torchrun gives every rank such a file; common/launch.py reads the first rank's message in it.
+    if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with open(error_file, "w", encoding="utf-8") as file:
+            json.dump({"message": message, "timestamp": time.time()}, file)
+    # A rank that failed must not wait in interpreter shutdown for collectives of the others.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

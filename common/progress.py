@@ -1,0 +1,145 @@
+"""How far a training run is, and where it starts from."""
+
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from common import checkpoint, device
+from common.device import Device
+from common.distributed import gather_objects, ranks
+from common.precision import Precision
+from common.program import UserError
+
+log = logging.getLogger("train")
+
+
+@dataclass
+class Progress:
+    """The state of the loop; with the weights, the optimizer and the random states it is all there is."""
+
+    iteration: int = 0
+    "Steps behind the weights, those of the run they were finetuned from included."
+    first_iteration: int = 0
+    "The iteration at which this run began."
+    epoch: int = 0
+    "The epoch the next step belongs to."
+    clips: int = 0
+    "Clips of this epoch that all processes together have seen."
+    finetuned_from: str = ""
+    "The checkpoint that gave the first weights."
+    losses: list[float] = field(default_factory=list)
+    "The training loss of every step of this run, skipped ones (nan) included."
+    validation_losses: list[tuple[int, float]] = field(default_factory=list)
+    "(iteration, validation loss)."
+
+
+@dataclass
+class Run:
+    """Everything a step changes."""
+
+    name: str
+    "waveglow or tacotron2; begins the names of its checkpoints."
+    config: Any
+    "The whole configuration, a dataclass."
+    device: Device
+    model: nn.Module
+    precision: Precision
+    optimizer: Optimizer
+    progress: Progress = field(default_factory=Progress)
+
+    def save(self, rng_states: list[dict]) -> Path:
+        """Write a checkpoint and return its path."""
+        directory = self.config.train_config.output_directory
+        path = checkpoint.checkpoint_path(directory, self.name, self.progress.iteration)
+        state = {
+            "model": self.precision.model_state(self.model),
+            "optimizer": self.optimizer.state_dict(),
+            "iteration": self.progress.iteration,
+            "learning_rate": self.config.train_config.learning_rate,
+            "config": asdict(self.config),
+            "progress": dict(vars(self.progress)),
+            "precision": self.precision.state_dict(),
+            "rng_states": rng_states,
+        }
+        checkpoint.save(path, state)
+        return path
+
+    def start(self, resume: str) -> None:
+        """Go on from a checkpoint, finetune, or start anew.
+
+        ``resume`` is auto (the newest checkpoint of the output directory, if it is of this run), no,
+        or the path of a checkpoint.
+        """
+        path = self._checkpoint_to_resume(resume)
+        if path:
+            self._resume(path)
+        elif self.config.train_config.checkpoint_path:
+            self._finetune(self.config.train_config.checkpoint_path)
+        gather_objects("everybody has read what is moved now")
+        if ranks().rank == 0:
+            keep_earlier_checkpoints(self.config.train_config.output_directory, self.name, self.progress.iteration)
+
+    def _checkpoint_to_resume(self, resume: str) -> Path | None:
+        """The first rank looks for all, so that they agree."""
+        if resume != "auto":
+            return None if resume == "no" else Path(resume)
+        config = self.config.train_config
+        path = checkpoint.newest(config.output_directory, self.name) if ranks().rank == 0 else None
+        if path and checkpoint.load(path)["progress"]["finetuned_from"] != config.checkpoint_path:
+            path = None
+        return gather_objects(path)[0]
+
+    def _resume(self, path: Path) -> None:
+        state = checkpoint.load(path)
+        self._load_weights(path, state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.train_config.learning_rate
+        self.precision.load_state_dict(state["precision"])
+        self.progress = Progress(**state["progress"])
+        rng_states = state["rng_states"]
+        if len(rng_states) == ranks().world_size:
+            device.set_rng_state(rng_states[ranks().rank], self.device)
+        else:
+            log.info("resumed with %d process(es) instead of %d", ranks().world_size, len(rng_states))
+        log.info("resumed from %s: iteration %d, epoch %d", path, self.progress.iteration, self.progress.epoch)
+
+    def _finetune(self, path: str) -> None:
+        state = checkpoint.load(path)
+        self._load_weights(path, state)
+        iteration = state["iteration"]
+        self.progress = Progress(iteration=iteration, first_iteration=iteration, finetuned_from=path)
+        log.info("finetuning from %s: iteration %d, fresh optimizer", path, iteration)
+
+    def _load_weights(self, path: str | Path, state: dict[str, Any]) -> None:
+        check_same_model(path, state["config"], asdict(self.config), f"{self.name}_config")
+        checkpoint.check_fits(path, self.model, state["model"])
+        self.precision.load_model_state(self.model, state["model"])
+
+
+def check_same_model(path: str | Path, saved: dict, current: dict, model_section: str) -> None:
+    """UserError that names the field, if the checkpoint is of another model or other audio."""
+    audio_fields = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
+    model_fields = current[model_section].keys() | saved.get(model_section, {}).keys()
+    for section, names in ((model_section, sorted(model_fields)), ("data_config", audio_fields)):
+        for name in names:
+            theirs, ours = (config.get(section, {}).get(name) for config in (saved, current))
+            if theirs != ours:
+                raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
+
+
+def keep_earlier_checkpoints(directory: str | Path, name: str, iteration: int) -> None:
+    """Move checkpoints that the new run would overwrite into a dated folder beside them."""
+    later = [path for n, path in checkpoint.numbered(directory, name) if n > iteration]
+    if not later:
+        return
+    folder = Path(directory) / time.strftime("earlier_%Y-%m-%d_%H-%M-%S")
+    folder.mkdir()
+    for path in later:
+        path.rename(folder / path.name)
+    log.info("moved %d checkpoint(s) of an earlier run to %s", len(later), folder)

@@ -1,0 +1,74 @@
+"""Pictures of a run, and the HTML page that holds pictures and sound in one file."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import soundfile
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from common.audio import to_16_bit
+from common.files import written_whole
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+def plot_spectrograms(spectrograms: Mapping[str, Tensor]) -> Figure:
+    """Log-mel spectrograms [n_mel, T] one above the other, in one colour scale."""
+    figure = Figure(figsize=(8, 1.9 * len(spectrograms)), layout="constrained")
+    low = min(mel.min().item() for mel in spectrograms.values())
+    high = max(mel.max().item() for mel in spectrograms.values())
+    axes = figure.subplots(len(spectrograms), sharex=True, squeeze=False)[:, 0]
+    for axis, (name, mel) in zip(axes, spectrograms.items()):
+        image = axis.imshow(mel.numpy(), origin="lower", aspect="auto", interpolation="none", vmin=low, vmax=high)
+        axis.set_title(name, fontsize=10, loc="left")
+        axis.set_ylabel("mel band")
+    axes[-1].set_xlabel("frame")
+    figure.colorbar(image, ax=axes, label="log magnitude")
+    return figure
+
+
+def plot_losses(losses: Sequence[float], validation: Sequence[tuple[int, float]], first_iteration: int) -> Figure:
+    """The training loss of each step after ``first_iteration``, and (iteration, validation loss)."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axis = figure.subplots()
+    steps = np.arange(len(losses)) + first_iteration + 1
+    axis.plot(steps, losses, linewidth=0.8, alpha=0.6, label="training")
+    if validation:
+        axis.plot(*zip(*validation), "o-", markersize=4, label="validation")
+    # The first steps of a fresh model fall so steeply that the rest would look flat.
+    if len(losses) > 50:
+        shown = [x for x in losses[len(losses) // 20 :] if np.isfinite(x)] + [x for _, x in validation[1:]]
+        margin = 0.1 * (max(shown) - min(shown))
+        axis.set_ylim(min(shown) - margin, max(shown) + margin)
+    axis.set_xlabel("iteration")
+    axis.set_ylabel("loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def as_png(figure: Figure) -> str:
+    """The figure as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_wav(audio: np.ndarray | Tensor, sampling_rate: int) -> str:
+    """Samples [N] in -1..1 as a data URI."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, to_16_bit(audio), sampling_rate, format="WAV", subtype="PCM_16")
+    return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_page(path: Path, **content: object) -> None:
+    """Fill the template (its head says with what); the page needs no other file and no network."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content)
+    with written_whole(path) as file:
+        file.write(page.encode())

@@ -1,0 +1,230 @@
+"""The training loop of both models."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from common import distributed
+from common.config import TrainConfig
+from common.device import rng_state
+from common.log import progress_bar
+from common.program import UserError
+from common.progress import Run
+
+log = logging.getLogger("train")
+
+Batch = dict  # tensors, and the "names" of the clips
+
+MAX_SKIPPED_IN_A_ROW = 10
+WARM_UP_STEPS = 5
+"Left out of the throughput, as in the seed."
+
+
+@dataclass
+class Task:
+    """What a model brings to the loop."""
+
+    batches: Callable[[int, int], Iterator[Batch]]
+    "(epoch, clips already seen of it) -> this process's batches from there on, without end."
+    loss: Callable[[nn.Module, Batch], Tensor]
+    "Forward pass and loss of a batch on the device."
+    validate: Callable[[], float]
+    "The loss on held-back clips, the same on every process."
+    show: Callable[[SummaryWriter, int], None]
+    "Log audio and spectrograms to TensorBoard; called on the first rank."
+    clips_per_epoch: int
+    "Clips that make up the whole steps of an epoch."
+    samples_per_clip: int
+    "Audio samples that a clip stands for in the throughput."
+
+
+@dataclass
+class Summary:
+    """The outcome of a run."""
+
+    iteration: int
+    validation_loss: float
+    clips_per_second: float
+    "Of all processes, without the first steps; nan if none was made."
+    samples_per_second: float
+    step_seconds: float
+    stopped: bool
+    "Whether SIGTERM ended it early."
+
+
+def train(run: Run, task: Task) -> Summary:
+    """Train until the configured end or SIGTERM, writing checkpoints on the way.
+
+    Raises UserError when the loss stays non-finite or a checkpoint cannot be written.
+    """
+    config, progress = run.config.train_config, run.progress
+    clips_per_step = config.batch_size * config.grad_accumulation * distributed.ranks().world_size
+    next_epoch_if_done(run, task, clips_per_step)
+    writer = make_writer(config)
+    model = distributed.wrap(run.model, run.device)
+    stop = StopSignal()
+    seconds: list[float] = []
+    skipped_in_a_row = 0
+    bar = make_bar(run, task.clips_per_epoch // clips_per_step)
+
+    if not progress.validation_losses:
+        validate(run, task, writer)
+    batches = task.batches(progress.epoch, progress.clips)
+    stopping = False
+    while not (stopping or is_finished(run)):
+        began = time.perf_counter()
+        step_batches = list(islice(batches, config.grad_accumulation))
+        loss, finite, stopping = step(run, task, model, step_batches, stop)
+        seconds.append(time.perf_counter() - began)
+        progress.iteration += 1
+        progress.clips += clips_per_step
+        progress.losses.append(loss)
+
+        log.debug("%d:\tloss:%.9f\ttime:%.9f\t", progress.iteration, loss, seconds[-1])
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.3f}")
+        if writer:
+            writer.add_scalar("loss/training", loss, progress.iteration)
+        skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
+        if not finite:
+            report_skip(run, step_batches, loss, skipped_in_a_row)
+
+        if next_epoch_if_done(run, task, clips_per_step):
+            log.debug("Epoch %d FPS:%.9f", progress.epoch - 1, throughput(seconds, clips_per_step))
+        finished = is_finished(run)
+        if progress.iteration % config.iters_per_validation == 0 or finished:
+            validate(run, task, writer)
+        if progress.iteration % config.iters_per_checkpoint == 0 or finished or stopping:
+            save(run)
+    bar.close()
+    if writer:
+        writer.close()
+    clips_per_second = throughput(seconds, clips_per_step)
+    return Summary(
+        iteration=progress.iteration,
+        validation_loss=progress.validation_losses[-1][1],
+        clips_per_second=clips_per_second,
+        samples_per_second=clips_per_second * task.samples_per_clip,
+        step_seconds=clips_per_step / clips_per_second,
+        stopped=not is_finished(run),
+    )
+
+
+def step(run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: "StopSignal") -> tuple[float, bool, bool]:
+    """One step of the optimizer.
+
+    Returns the loss averaged over all processes, whether it and the gradients were finite (if not,
+    the weights stay as they were), and whether any process was asked to stop.
+    """
+    config, precision = run.config.train_config, run.precision
+    run.optimizer.zero_grad()
+    total = torch.zeros((), device=run.device.device)
+    for i, batch in enumerate(batches):
+        with distributed.gradients_reduced(model, last=i == len(batches) - 1), precision.autocast():
+            loss = task.loss(model, batch) / len(batches)
+        precision.backward(loss)
+        total += loss.detach()
+    precision.unscale_gradients()
+    norm = nn.utils.clip_grad_norm_(precision.master_params, config.grad_clip or math.inf)
+
+    # One exchange tells every process what any of them knows, so that all do the same.
+    wrong = ~(torch.isfinite(total) & torch.isfinite(norm))
+    asked = torch.tensor(float(stop.requested), device=total.device)
+    sums = distributed.sum_over_ranks(torch.stack([total, wrong.float(), asked])).tolist()
+    finite = sums[1] == 0
+    if finite:
+        run.optimizer.step()
+    precision.finish_step(finite)
+    return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
+
+
+def next_epoch_if_done(run: Run, task: Task, clips_per_step: int) -> bool:
+    """Turn to the next epoch when this one has too few clips left for a step."""
+    done = task.clips_per_epoch - run.progress.clips < clips_per_step
+    if done:
+        run.progress.epoch += 1
+        run.progress.clips = 0
+    return done
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the configured end is reached."""
+    config, progress = run.config.train_config, run.progress
+    steps = progress.iteration - progress.first_iteration
+    return progress.epoch >= config.epochs or 0 < config.max_steps <= steps
+
+
+def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> None:
+    """Say that a step was left out, with the clips it concerns; UserError if it happens all the time."""
+    names = [name for batch in batches for name in batch["names"]]
+    # Every process logs its own clips: the first one alone would hide the others'.
+    log.warning(
+        "iteration %d: loss %s or its gradients are not finite, step skipped (%d in a row); clips: %s",
+        run.progress.iteration, loss, in_a_row, ", ".join(names),
+    )  # fmt: skip
+    if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        everywhere = [name for some in distributed.gather_objects(names) for name in some]
+        raise UserError(
+            f"the loss was not finite in {in_a_row} steps in a row, up to iteration {run.progress.iteration};"
+            f" clips of the last one: {', '.join(everywhere)}; lower the learning rate or look at these clips"
+        )
+
+
+def validate(run: Run, task: Task, writer: SummaryWriter | None) -> None:
+    """Note the loss on held-back clips, and let TensorBoard hear and see one."""
+    run.model.eval()
+    with torch.no_grad():
+        loss = task.validate()
+        run.progress.validation_losses.append((run.progress.iteration, loss))
+        log.info("iteration %d: validation loss:%.6f", run.progress.iteration, loss)
+        if writer:
+            writer.add_scalar("loss/validation", loss, run.progress.iteration)
+            task.show(writer, run.progress.iteration)
+    run.model.train()
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint; the first process does, for all."""
+    states = distributed.gather_objects(rng_state(run.device))
+    if distributed.ranks().rank == 0:
+        log.info("saved %s", run.save(states))
+
+
+def throughput(seconds: list[float], clips_per_step: int) -> float:
+    """Clips per second without the warm-up, unless the run was no longer than that; nan without steps."""
+    measured = seconds[WARM_UP_STEPS:] or seconds
+    return clips_per_step * len(measured) / sum(measured) if measured else math.nan
+
+
+def make_writer(config: TrainConfig) -> SummaryWriter | None:
+    """TensorBoard's, on the first process."""
+    if config.with_tensorboard and distributed.ranks().rank == 0:
+        return SummaryWriter(f"{config.output_directory}/logs")
+    return None
+
+
+def make_bar(run: Run, steps_per_epoch: int) -> tqdm:
+    """The progress bar of the whole run."""
+    config, progress = run.config.train_config, run.progress
+    steps = config.epochs * steps_per_epoch
+    return progress_bar("training", min(steps, config.max_steps or steps), len(progress.losses))
+
+
+class StopSignal:
+    """Remembers SIGTERM, to be obeyed between two steps."""
+
+    def __init__(self):
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, signum: int, frame: object) -> None:
+        self.requested = True

@@ -1,0 +1,1 @@
+"""WaveGlow (Prenger et al. 2018, arXiv:1811.00002): a flow that turns mel spectrograms into audio."""

@@ -1,0 +1,90 @@
+"""WaveGlow's configuration file: the sections of NVIDIA's config.json."""
+
+from dataclasses import asdict, dataclass, field
+
+from common.audio import MelSpectrogram
+from common.config import AudioConfig, DistConfig, TrainConfig, require_positive
+from common.program import UserError
+from waveglow.model import WaveGlow
+
+
+@dataclass
+class DataConfig(AudioConfig):
+    """Which audio is learned, in pieces of which length."""
+
+    training_files: str = ""
+    "A text file with the path of a wav a line, used when no data_path is given."
+    segment_length: int = 16000
+    "Samples of a training segment."
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive("data_config", self, "segment_length")
+        if self.segment_length < self.filter_length:
+            raise UserError(
+                f"data_config: segment_length {self.segment_length} is below filter_length {self.filter_length}"
+            )
+
+
+@dataclass
+class WNConfig:
+    """The network inside each coupling."""
+
+    n_layers: int = 8
+    "Layers, the dilation doubling from one to the next."
+    n_channels: int = 256
+    "Hidden channels."
+    kernel_size: int = 3
+    "Taps of a convolution, an odd number."
+
+    def __post_init__(self):
+        for name in ("n_layers", "n_channels", "kernel_size"):
+            require_positive("waveglow_config.WN_config", self, name)
+        if self.kernel_size % 2 == 0:
+            raise UserError(f"waveglow_config.WN_config: kernel_size is {self.kernel_size}, must be odd")
+
+
+@dataclass
+class WaveGlowConfig:
+    """The model; see ``waveglow.model.WaveGlow``."""
+
+    n_mel_channels: int = 80
+    "Mel bands."
+    n_flows: int = 12
+    "Flow steps."
+    n_group: int = 8
+    "Neighbouring samples in a group."
+    n_early_every: int = 4
+    "Flows from one early exit to the next."
+    n_early_size: int = 2
+    "Channels of an early exit."
+    WN_config: WNConfig = field(default_factory=WNConfig)
+    "The network of each coupling."
+
+    def __post_init__(self):
+        for name in ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size"):
+            require_positive("waveglow_config", self, name)
+
+
+@dataclass
+class Config:
+    """The whole file."""
+
+    train_config: TrainConfig = field(default_factory=TrainConfig)
+    data_config: DataConfig = field(default_factory=DataConfig)
+    dist_config: DistConfig = field(default_factory=DistConfig)
+    waveglow_config: WaveGlowConfig = field(default_factory=WaveGlowConfig)
+
+
+def build_model(config: Config) -> WaveGlow:
+    """A WaveGlow with fresh weights. Raises UserError for sizes that do not fit together."""
+    try:
+        return WaveGlow(**asdict(config.waveglow_config), hop_length=config.data_config.hop_length)
+    except ValueError as error:
+        raise UserError(f"waveglow_config: {error}") from error
+
+
+def build_mel(config: Config) -> MelSpectrogram:
+    """The mel spectrogram that the model is conditioned on."""
+    audio = {f: getattr(config.data_config, f) for f in AudioConfig.__dataclass_fields__}
+    return MelSpectrogram(**audio, n_mel_channels=config.waveglow_config.n_mel_channels)

@@ -1,0 +1,294 @@
+"""Synthesize audio with WaveGlow and measure it: python -m waveglow.infer --help"""
+
+import argparse
+import json
+import logging
+import math
+import pickle
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import distributed, program, report
+from common.audio import read_wav, write_wav
+from common.device import pick_device
+from common.files import written_whole
+from common.log import progress
+from common.metrics import mel_cepstral_distortion, mel_l1
+from common.options import add_run_options, start_log
+from common.program import UserError
+from common.results import Results
+from waveglow.data import find_clips, pad_and_dither, split_clips
+from waveglow.loss import WaveGlowLoss
+from waveglow.vocoder import Vocoder
+
+log = logging.getLogger("infer")
+
+EXAMPLES = """\
+  python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out a.wav mel.pt
+  python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out --data_path=LJSpeech-1.1
+"""
+
+COLUMNS = ["seconds", "loss", "mel L1", "MCD (dB)", "real-time factor"]
+NOTE = (
+    "loss: negative log-likelihood of the recording; mel L1: mean distance of the natural-log mel"
+    " spectrograms; MCD: mel cepstral distortion; real-time factor: seconds of computing for a second"
+    " of audio, below 1 is faster than it is heard. A dash: there was a mel spectrogram and no recording."
+)
+CLIPS_ON_PAGE = 20
+
+
+@dataclass
+class Clip:
+    """What was measured on a clip; nan where only a spectrogram was given."""
+
+    name: str
+    seconds: float
+    loss: float
+    mel_l1: float
+    mel_cepstral_distortion: float
+    real_time_factor: float
+
+    def figures(self) -> list[str]:
+        """For the page's table."""
+        values = (self.seconds, self.loss, self.mel_l1, self.mel_cepstral_distortion, self.real_time_factor)
+        return ["-" if math.isnan(value) else f"{value:.3f}" for value in values]
+
+
+def main() -> None:
+    args = read_arguments()
+    ranks = distributed.ranks()
+    start_log(args)
+    device = pick_device(args.device, args.device_id or ranks.local_rank)
+    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames)
+    inputs = find_inputs(args.inputs) if args.inputs else split_clips(find_clips(args.data_path))[1]
+    check_outputs_differ(inputs)
+    output = Path(args.output_directory)
+    make_folder(output)
+    distributed.start(device)
+
+    began = time.perf_counter()
+    own = inputs[ranks.rank :: ranks.world_size]
+    clips = [evaluate(path, vocoder, args, output) for path in progress(own, "synthesizing", len(own))]
+    clips = sorted((clip for some in distributed.gather_objects(clips) for clip in some), key=lambda clip: clip.name)
+    elapsed = time.perf_counter() - began
+    distributed.stop()
+    if ranks.rank > 0:
+        return
+    overall = summarize(clips)
+    log.info("overall: %s", describe(overall))
+    write_json(output / "evaluation.json", clips, overall, args)
+    write_page(output, inputs, clips, overall, vocoder, args)
+    log.info("wrote %d wavs, evaluation.json and index.html to %s", len(clips), output)
+    results = Results(
+        network="WaveGlow_for_PyTorch",
+        rank_size=ranks.world_size,
+        batch_size=args.batch_size or vocoder.config.train_config.batch_size,
+        case=args.case,
+        fps=len(clips) / elapsed,
+        samples_per_second=overall.seconds * vocoder.config.data_config.sampling_rate / elapsed,
+        iteration_seconds=elapsed / len(clips),
+        losses=[overall.loss],
+    )
+    results.write(args)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = program.Parser("Synthesize audio from wavs or mel spectrograms and measure it.", EXAMPLES)
+    add_run_options(parser)
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="*",
+        metavar="FILE",
+        help="wavs, or mels [n_mel, T] as .pt or .npy; default: the held-back clips of --data_path",
+    )
+    add("--pth_path", required=True, metavar="FILE", help="checkpoint")
+    add("--output_directory", required=True, metavar="DIR", help="for wavs, evaluation.json and index.html")
+    add("--sigma", type=float, default=0.6, help="scale of the noise (default: %(default)s)")
+    add("--denoiser_strength", type=float, default=0.0, help="0 = off (default); try 0.1")
+    add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
+    add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; less takes less memory")
+    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--batch_size", type=int, help="only for the name of the result file")
+    args = parser.parse_args()
+    for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
+        if not getattr(args, name) >= smallest:
+            parser.error(f"--{name} must be at least {smallest}")
+    if not args.inputs and not args.data_path:
+        parser.error("name wavs or mels, or give --data_path")
+    return args
+
+
+def find_inputs(names: list[str]) -> list[Path]:
+    """The files, and of folders the wavs in them."""
+    paths = [p for name in names for p in (sorted(Path(name).glob("*.wav")) if Path(name).is_dir() else [Path(name)])]
+    if not paths:
+        raise UserError(f"no wavs in {', '.join(names)}")
+    return paths
+
+
+def check_outputs_differ(inputs: list[Path]) -> None:
+    """UserError if two inputs would become the same wav."""
+    seen: dict[str, Path] = {}
+    for path in inputs:
+        if other := seen.get(path.stem):
+            raise UserError(f"{other} and {path} would both become {output_name(path)}: rename one")
+        seen[path.stem] = path
+
+
+def make_folder(path: Path) -> None:
+    """UserError if files cannot be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to output_directory {path}: {error.strerror}") from error
+
+
+def output_name(path: Path) -> str:
+    """The seed's name of a synthesized wav."""
+    return f"{path.stem}_synthesis.wav"
+
+
+def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
+    """mel [n_mel, T], and the recording [N] if the file is one. UserError for what does not fit."""
+    bands = vocoder.config.waveglow_config.n_mel_channels
+    if path.suffix not in (".pt", ".npy"):
+        audio = torch.from_numpy(read_wav(path, vocoder.config.data_config.sampling_rate))
+        shortest = vocoder.mel.filter_length // 2 + 1
+        if len(audio) < shortest:
+            raise UserError(f"{path} has {len(audio)} samples; a spectrogram needs at least {shortest}")
+        return vocoder.mel(audio[None])[0], audio
+    try:
+        mel = torch.load(path, weights_only=True) if path.suffix == ".pt" else torch.from_numpy(np.load(path))
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is not readable as a mel spectrogram: {error}") from error
+    if not isinstance(mel, Tensor) or mel.ndim != 2 or mel.shape[0] != bands or mel.shape[1] == 0:
+        raise UserError(f"{path} must hold a mel spectrogram [{bands}, T], not {getattr(mel, 'shape', type(mel))}")
+    return mel.float(), None
+
+
+def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Path) -> Clip:
+    """Synthesize one input, write the wav and measure it."""
+    mel, recording = read_input(path, vocoder)
+    began = time.perf_counter()
+    audio = vocoder.synthesize(mel, args.sigma, args.denoiser_strength, args.seed)
+    elapsed = time.perf_counter() - began
+    if recording is not None:
+        audio = audio[: len(recording)]
+    if not torch.isfinite(audio).all():
+        raise UserError(f"the audio of {path} is not finite: the checkpoint is not usable at this precision")
+    rate = vocoder.config.data_config.sampling_rate
+    write_wav(output / output_name(path), audio, rate)
+    # A spectrogram of a few frames gives too little audio for one of its own.
+    padded = torch.nn.functional.pad(audio, (0, max(0, vocoder.mel.filter_length - len(audio))))
+    synthesized = vocoder.mel(padded[None])[0]
+    clip = Clip(
+        name=path.stem,
+        seconds=len(audio) / rate,
+        loss=math.nan if recording is None else recording_loss(recording, vocoder),
+        mel_l1=mel_l1(mel, synthesized),
+        mel_cepstral_distortion=mel_cepstral_distortion(mel, synthesized),
+        real_time_factor=elapsed / (len(audio) / rate),
+    )
+    log.info("%s: %s", clip.name, describe(clip))
+    return clip
+
+
+@torch.no_grad()
+def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
+    """The training loss on consecutive segments of a recording [N]."""
+    config = vocoder.config
+    length = config.data_config.segment_length
+    criterion = WaveGlowLoss(config.train_config.sigma)
+    place = {"device": vocoder.device.device, "dtype": vocoder.precision.input_dtype}
+    losses = []
+    for start in range(0, max(1, len(recording) - length + 1), length):
+        segment = recording[start : start + length].numpy()
+        segment = torch.from_numpy(pad_and_dither(segment, length, np.random.default_rng(start)))[None]
+        with vocoder.precision.autocast():
+            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(**place), segment.to(**place))).item())
+    return sum(losses) / len(losses)
+
+
+def summarize(clips: list[Clip]) -> Clip:
+    """All clips as one: total seconds, measures averaged over clips, time by length."""
+
+    def mean(name: str) -> float:
+        values = [getattr(clip, name) for clip in clips if not math.isnan(getattr(clip, name))]
+        return sum(values) / len(values) if values else math.nan
+
+    seconds = sum(clip.seconds for clip in clips)
+    return Clip(
+        name="overall",
+        seconds=seconds,
+        loss=mean("loss"),
+        mel_l1=mean("mel_l1"),
+        mel_cepstral_distortion=mean("mel_cepstral_distortion"),
+        real_time_factor=sum(clip.real_time_factor * clip.seconds for clip in clips) / seconds,
+    )
+
+
+def describe(clip: Clip) -> str:
+    return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
+
+
+def write_json(path: Path, clips: list[Clip], overall: Clip, args: argparse.Namespace) -> None:
+    """All figures, null where there is none."""
+
+    def plain(clip: Clip) -> dict:
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(clip).items()}
+
+    content = {
+        "checkpoint": str(args.pth_path),
+        "sigma": args.sigma,
+        "denoiser_strength": args.denoiser_strength,
+        "seed": args.seed,
+        "overall": plain(overall),
+        "clips": [plain(clip) for clip in clips],
+    }
+    with written_whole(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_page(
+    output: Path, inputs: list[Path], clips: list[Clip], overall: Clip, vocoder: Vocoder, args: argparse.Namespace
+) -> None:
+    """index.html with the training curve, the table, and the first clips to see and hear."""
+    training, rate = vocoder.training, vocoder.config.data_config.sampling_rate
+    paths = {path.stem: path for path in inputs}
+    entries = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
+    for entry in entries[:CLIPS_ON_PAGE]:
+        mel, recording = read_input(paths[entry["name"]], vocoder)
+        synthesis = torch.from_numpy(read_wav(output / output_name(paths[entry["name"]]), rate))
+        entry["sounds"]["synthesized"] = report.as_wav(synthesis, rate)
+        if recording is not None:
+            entry["sounds"] = {"original": report.as_wav(recording, rate)} | entry["sounds"]
+        spectrograms = {"original": mel, "synthesized": vocoder.mel(synthesis[None])[0]}
+        entry["image"] = report.as_png(report.plot_spectrograms(spectrograms))
+    losses = training["losses"]
+    report.write_page(
+        output / "index.html",
+        title="WaveGlow evaluation",
+        facts={
+            "checkpoint": args.pth_path,
+            "trained": f"{training['iteration']} iterations"
+            + (f", finetuned from {training['finetuned_from']}" if training["finetuned_from"] else ""),
+            "sigma": args.sigma,
+            "denoiser strength": args.denoiser_strength,
+            "device": f"{vocoder.device.device}, {vocoder.precision.level}",
+        },
+        curve=report.as_png(report.plot_losses(losses, training["validation_losses"], training["first_iteration"])),
+        columns=COLUMNS,
+        clips=entries,
+        overall=overall.figures(),
+        note=NOTE + (f" The first {CLIPS_ON_PAGE} clips are below." if len(clips) > CLIPS_ON_PAGE else ""),
+    )
+
+
+if __name__ == "__main__":
+    program.run(main)

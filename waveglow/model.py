@@ -1,0 +1,208 @@
+"""WaveGlow (Prenger, Valle, Catanzaro 2018, arXiv:1811.00002).
+
+Parameter names and shapes are those of NVIDIA/waveglow, so state dicts interchange.
+Shapes: B clips, N audio samples, T mel frames, L = N / n_group groups of samples.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.layers import Conv1d
+
+
+class Invertible1x1Conv(nn.Module):
+    """Mixes the channels of one flow step by an invertible matrix (Glow, arXiv:1807.03039)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = Conv1d(channels, channels, bias=False)
+        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+        if torch.linalg.det(rotation) < 0:
+            rotation[:, 0] *= -1
+        self.conv.weight.data = rotation[..., None]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, L] -> the mixed x and the log-determinant of the map, summed over B and L."""
+        log_det = x.shape[0] * x.shape[2] * log_abs_det(self.conv.weight[..., 0])
+        return self.conv(x), log_det
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Undo ``forward``: x [B, C, L] -> [B, C, L]."""
+        inverse = torch.linalg.inv(self.conv.weight[..., 0].float()).to(x.dtype)
+        return F.conv1d(x, inverse[..., None])
+
+
+def log_abs_det(matrix: Tensor) -> Tensor:
+    """log|det| in float32. The sign is free: training may carry a kernel across zero determinant."""
+    return torch.linalg.slogdet(matrix.float())[1]
+
+
+class WN(nn.Module):
+    """The WaveNet-like network inside an affine coupling: not causal, dilation doubling per layer."""
+
+    def __init__(self, n_in_channels: int, n_mel_channels: int, n_layers: int, n_channels: int, kernel_size: int):
+        super().__init__()
+        self.n_layers = n_layers
+        self.n_channels = n_channels
+        self.start = Conv1d(n_in_channels, n_channels, weight_norm=True)
+        self.cond_layer = Conv1d(n_mel_channels, 2 * n_channels * n_layers, weight_norm=True)
+        self.in_layers = nn.ModuleList(
+            Conv1d(n_channels, 2 * n_channels, kernel_size, dilation=2**i, weight_norm=True) for i in range(n_layers)
+        )
+        # The last layer has nobody to hand a residual to.
+        self.res_skip_layers = nn.ModuleList(
+            Conv1d(n_channels, 2 * n_channels if i < n_layers - 1 else n_channels, weight_norm=True)
+            for i in range(n_layers)
+        )
+        # With zeros here each coupling starts as the identity, which keeps early training stable.
+        self.end = Conv1d(n_channels, 2 * n_in_channels)
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)
+
+    def forward(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """audio [B, C, L], mel [B, n_mel * n_group, L] -> log_s, b, each [B, C, L]."""
+        hidden = self.start(audio)
+        conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
+        output = 0
+        for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions):
+            filter_, gate = (in_layer(hidden) + condition).chunk(2, dim=1)
+            res_skip = res_skip_layer(torch.tanh(filter_) * torch.sigmoid(gate))
+            if res_skip_layer is not self.res_skip_layers[-1]:
+                residual, res_skip = res_skip.chunk(2, dim=1)
+                hidden = hidden + residual
+            output = output + res_skip
+        b, log_s = self.end(output).chunk(2, dim=1)
+        return log_s, b
+
+
+class WaveGlow(nn.Module):
+    """A flow between audio and white noise, conditioned on the mel spectrogram.
+
+    Args:
+        n_mel_channels: mel bands of the spectrogram.
+        n_flows: flow steps, each an ``Invertible1x1Conv`` and an affine coupling by ``WN``.
+        n_group: neighbouring samples that form one group, the channels of the flow.
+        n_early_every, n_early_size: every so many flows, so many channels leave the flow.
+        WN_config: ``n_layers``, ``n_channels``, ``kernel_size`` of each ``WN``.
+        hop_length: samples of audio a mel frame, the stride of the upsampling.
+        upsample_kernel: width of the upsampling convolution in samples.
+
+    Raises ValueError for sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        n_mel_channels: int,
+        n_flows: int,
+        n_group: int,
+        n_early_every: int,
+        n_early_size: int,
+        WN_config: dict,
+        hop_length: int = 256,
+        upsample_kernel: int = 1024,
+    ):
+        super().__init__()
+        if n_group % 2 or n_early_size % 2:
+            raise ValueError(f"n_group {n_group} and n_early_size {n_early_size} must be even")
+        if hop_length % n_group or upsample_kernel < hop_length:
+            raise ValueError(
+                f"hop_length {hop_length} must be a multiple of n_group {n_group}"
+                f" and at most upsample_kernel {upsample_kernel}"
+            )
+        self.n_group = n_group
+        self.n_early_every = n_early_every
+        self.n_early_size = n_early_size
+        self.hop_length = hop_length
+        self.upsample = nn.ConvTranspose1d(n_mel_channels, n_mel_channels, upsample_kernel, stride=hop_length)
+        self.convinv = nn.ModuleList()
+        self.WN = nn.ModuleList()
+        channels = n_group
+        for k in range(n_flows):
+            channels -= n_early_size if self._exits_before(k) else 0
+            if channels < 2:
+                raise ValueError(f"n_early_size {n_early_size} every {n_early_every} flows leaves flow {k} no channels")
+            self.convinv.append(Invertible1x1Conv(channels))
+            self.WN.append(WN(channels // 2, n_mel_channels * n_group, **WN_config))
+        self.n_remaining_channels = channels
+
+    def _exits_before(self, k: int) -> bool:
+        """Whether channels leave the flow in front of flow step k."""
+        return k > 0 and k % self.n_early_every == 0
+
+    def forward(self, mel: Tensor, audio: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Turn audio into noise.
+
+        mel [B, n_mel, T], audio [B, N] in -1..1 with N <= T * hop_length; a last incomplete group
+        of samples is dropped. Returns z [B, n_group, L], log_s (a [B, C, L] for each flow) and
+        log_det (a float32 scalar for each flow), of which ``WaveGlowLoss`` makes the likelihood.
+        """
+        groups = audio.shape[1] // self.n_group
+        mel = self._upsample(mel)
+        if mel.shape[2] < groups:
+            raise ValueError(f"the mel spectrogram covers {mel.shape[2]} groups of samples, the audio has {groups}")
+        mel = mel[:, :, :groups]
+        x = audio[:, : groups * self.n_group].reshape(-1, groups, self.n_group).transpose(1, 2)
+
+        early, log_s_list, log_det_list = [], [], []
+        for k, (convinv, wn) in enumerate(zip(self.convinv, self.WN)):
+            if self._exits_before(k):
+                early.append(x[:, : self.n_early_size])
+                x = x[:, self.n_early_size :]
+            x, log_det = convinv(x)
+            x_a, x_b = x.chunk(2, dim=1)
+            log_s, b = wn(x_a, mel)
+            x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
+            log_s_list.append(log_s)
+            log_det_list.append(log_det)
+        return torch.cat([*early, x], dim=1), log_s_list, log_det_list
+
+    @torch.no_grad()
+    def infer(self, mel: Tensor, sigma: float = 1.0, noise: list[Tensor] | None = None) -> Tensor:
+        """Turn noise into audio.
+
+        mel [B, n_mel, T] -> audio [B, T * hop_length]. ``noise`` holds unit-variance tensors, one
+        of each of ``noise_shapes``; by default they are drawn here. ``sigma`` scales them.
+        """
+        batch, _, frames = mel.shape
+        if noise is None:
+            noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
+        remaining, *early = noise
+        mel = self._upsample(mel)[:, :, : frames * self.hop_length // self.n_group]
+        x = sigma * remaining
+        for k in reversed(range(len(self.WN))):
+            x_a, x_b = x.chunk(2, dim=1)
+            log_s, b = self.WN[k](x_a, mel)
+            x = torch.cat([x_a, (x_b - b) / torch.exp(log_s)], dim=1)
+            x = self.convinv[k].inverse(x)
+            if self._exits_before(k):
+                x = torch.cat([sigma * early.pop(0), x], dim=1)
+        return x.transpose(1, 2).reshape(x.shape[0], -1)
+
+    def noise_shapes(self, batch: int, frames: int) -> list[tuple[int, int, int]]:
+        """Shapes [B, C, L] of the noise of ``infer``, in the order it is used: the last exit first."""
+        groups = frames * self.hop_length // self.n_group
+        early = [self.n_early_size] * sum(self._exits_before(k) for k in range(len(self.WN)))
+        return [(batch, channels, groups) for channels in (self.n_remaining_channels, *early)]
+
+    @property
+    def context_frames(self) -> int:
+        """Mel frames to either side of a place that the audio there depends on."""
+        reach = sum(layer.padding for layer in self.WN[0].in_layers) * len(self.WN)
+        upsampling = self.upsample.kernel_size[0] // self.hop_length
+        return math.ceil(reach * self.n_group / self.hop_length) + upsampling
+
+    def _upsample(self, mel: Tensor) -> Tensor:
+        """mel [B, n_mel, T] -> [B, n_mel * n_group, groups], the frames at the rate of the groups."""
+        mel = self.upsample(mel)
+        batch, channels, samples = mel.shape
+        mel = mel[:, :, : samples // self.n_group * self.n_group].reshape(batch, channels, -1, self.n_group)
+        return mel.transpose(2, 3).reshape(batch, channels * self.n_group, -1)
+
+    def remove_weight_norm(self) -> None:
+        """Fuse weight norm into plain weights, for inference."""
+        for module in self.modules():
+            if isinstance(module, Conv1d):
+                module.remove_weight_norm()

@@ -1,0 +1,85 @@
+"""Mel spectrograms of any length to audio, with a trained WaveGlow."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import checkpoint
+from common.config import from_dict
+from common.device import Device
+from common.precision import Precision
+from common.program import UserError
+from waveglow.config import Config, build_mel, build_model
+from waveglow.denoiser import Denoiser
+
+log = logging.getLogger("infer")
+
+DENOISER_CONTEXT_FRAMES = 8
+"Mel frames beyond the model's own context, so that the denoiser's STFT sees no edge of a chunk."
+
+
+class Vocoder:
+    """A WaveGlow ready to synthesize: weight norm fused, on its device, long inputs in chunks.
+
+    Attributes: ``config`` as saved in the checkpoint, ``model``, ``mel`` (the spectrogram it is
+    conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
+    """
+
+    def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000):
+        """``amp`` is O0, O1 or O2, by default the device's; memory grows with ``chunk_frames``."""
+        state = checkpoint.load(path)
+        if "waveglow_config" not in state["config"]:
+            raise UserError(f"{path} is no WaveGlow checkpoint")
+        self.config = from_dict(Config, state["config"])
+        self.training = state["progress"]
+        self.device = device
+        self.chunk_frames = chunk_frames
+        self.model = build_model(self.config).eval().requires_grad_(False)
+        checkpoint.check_fits(path, self.model, state["model"])
+        self.model.load_state_dict(state["model"])
+        self.model.remove_weight_norm()
+        self.mel = build_mel(self.config)
+        level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
+        self.precision = Precision(level, 1.0, device, self.model)
+        self.model.to(device.device)
+        self._denoiser: Denoiser | None = None
+        log.info("device: %s (%s); precision: %s", device.device, device.why, level)
+
+    @torch.no_grad()
+    def synthesize(self, mel: Tensor, sigma: float = 0.6, denoiser_strength: float = 0.0, seed: int = 1234) -> Tensor:
+        """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1, on the CPU.
+
+        A long input is done in chunks that overlap by all the model can see, so the result is that
+        of one piece and the memory that of one chunk. The noise depends on the seed alone.
+        """
+        hop, frames = self.model.hop_length, mel.shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        noise = [torch.randn(shape, generator=generator) for shape in self.model.noise_shapes(1, frames)]
+        context = self.model.context_frames + DENOISER_CONTEXT_FRAMES
+        audio = torch.empty(frames * hop)
+        for begin in range(0, frames, self.chunk_frames):
+            end = min(frames, begin + self.chunk_frames)
+            left, right = max(0, begin - context), min(frames, end + context)
+            chunk = self._synthesize_chunk(mel[:, left:right], self._cut(noise, left, right), sigma)
+            if denoiser_strength > 0:
+                chunk = self.denoiser(chunk, denoiser_strength)
+            audio[begin * hop : end * hop] = chunk[0, (begin - left) * hop : (end - left) * hop]
+        return audio.clamp(-1.0, 1.0)
+
+    def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
+        place = {"device": self.device.device, "dtype": self.precision.input_dtype}
+        with self.precision.autocast():
+            return self.model.infer(mel[None].to(**place), sigma, [n.to(**place) for n in noise]).float().cpu()
+
+    def _cut(self, noise: list[Tensor], left: int, right: int) -> list[Tensor]:
+        """The noise of the frames from left to right."""
+        groups = self.model.hop_length // self.model.n_group
+        return [n[:, :, left * groups : right * groups] for n in noise]
+
+    @property
+    def denoiser(self) -> Denoiser:
+        if self._denoiser is None:
+            self._denoiser = Denoiser(self.model)
+        return self._denoiser
