@@ -30,14 +30,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise UserError(f"cannot save {path}: {reason}; the earlier checkpoints are untouched") from error
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this repository onto the CPU.
+def load(path: str | Path, lazily: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of this repository onto the CPU; ``lazily``: tensors only when they are used.
 
     UserError if it is missing, truncated or something else; nothing in it is executed.
     """
     path = Path(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
     except FileNotFoundError as error:
         raise UserError(f"no checkpoint at {path}") from error
     except IsADirectoryError as error:
@@ -49,16 +49,10 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def numbered(directory: str | Path, name: str) -> list[tuple[int, Path]]:
-    """(iteration, path) of each checkpoint in the directory, the newest last."""
+def newest_first(directory: str | Path, name: str) -> list[Path]:
+    """The checkpoints in the directory, that of the highest iteration first."""
     found = ((re.fullmatch(rf"{name}_(\d+)", path.name), path) for path in Path(directory).glob(f"{name}_*"))
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def newest(directory: str | Path, name: str) -> Path | None:
-    """The checkpoint with the highest iteration in the directory."""
-    found = numbered(directory, name)
-    return found[-1][1] if found else None
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
 
 
 def check_fits(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> None:

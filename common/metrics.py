@@ -19,10 +19,12 @@ def mel_l1(a: Tensor, b: Tensor) -> float:
 def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
     """Mel cepstral distortion in dB (Kubichek 1993, doi:10.1109/PACRIM.1993.407206).
 
-    a, b: natural-log mel spectrograms [n_mel, T]; the cepstra are their orthonormal DCT. Frames are
-    compared as they stand: both come from the same clip, so there is nothing to warp.
+    a, b: natural-log mel spectrograms of amplitudes [n_mel, T]; the cepstrum c of one is their cosine
+    series, log S = c_0 + sum of c_m cos(m w). Frames are compared as they stand: both come from the
+    same clip, so there is nothing to warp.
     """
     frames = min(a.shape[1], b.shape[1])
     difference = (a[:, :frames] - b[:, :frames]).double().numpy()
-    cepstra = scipy.fft.dct(difference, axis=0, norm="ortho")[1 : CEPSTRAL_COEFFICIENTS + 1]
+    series = scipy.fft.dct(difference, axis=0) / difference.shape[0]
+    cepstra = series[1 : CEPSTRAL_COEFFICIENTS + 1]
     return float(10 / math.log(10) * np.sqrt(2 * np.square(cepstra).sum(axis=0)).mean())

@@ -66,6 +66,7 @@ class Run:
             "precision": self.precision.state_dict(),
             "rng_states": rng_states,
         }
+        keep_earlier(path)
         checkpoint.save(path, state)
         return path
 
@@ -80,19 +81,25 @@ class Run:
             self._resume(path)
         elif self.config.train_config.checkpoint_path:
             self._finetune(self.config.train_config.checkpoint_path)
-        gather_objects("everybody has read what is moved now")
-        if ranks().rank == 0:
-            keep_earlier_checkpoints(self.config.train_config.output_directory, self.name, self.progress.iteration)
 
     def _checkpoint_to_resume(self, resume: str) -> Path | None:
         """The first rank looks for all, so that they agree."""
         if resume != "auto":
             return None if resume == "no" else Path(resume)
+        return gather_objects(self._newest_of_this_run() if ranks().rank == 0 else None)[0]
+
+    def _newest_of_this_run(self) -> Path | None:
+        """The newest whole checkpoint that began as this run begins: anew, or from the same weights."""
         config = self.config.train_config
-        path = checkpoint.newest(config.output_directory, self.name) if ranks().rank == 0 else None
-        if path and checkpoint.load(path)["progress"]["finetuned_from"] != config.checkpoint_path:
-            path = None
-        return gather_objects(path)[0]
+        for path in checkpoint.newest_first(config.output_directory, self.name):
+            try:
+                begun_from = checkpoint.load(path, lazily=True)["progress"]["finetuned_from"]
+            except UserError as error:
+                log.warning("passed over: %s", error)
+                continue
+            if begun_from == config.checkpoint_path:
+                return path
+        return None
 
     def _resume(self, path: Path) -> None:
         state = checkpoint.load(path)
@@ -133,13 +140,9 @@ def check_same_model(path: str | Path, saved: dict, current: dict, model_section
                 raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
 
 
-def keep_earlier_checkpoints(directory: str | Path, name: str, iteration: int) -> None:
-    """Move checkpoints that the new run would overwrite into a dated folder beside them."""
-    later = [path for n, path in checkpoint.numbered(directory, name) if n > iteration]
-    if not later:
-        return
-    folder = Path(directory) / time.strftime("earlier_%Y-%m-%d_%H-%M-%S")
-    folder.mkdir()
-    for path in later:
-        path.rename(folder / path.name)
-    log.info("moved %d checkpoint(s) of an earlier run to %s", len(later), folder)
+def keep_earlier(path: Path) -> None:
+    """Give a checkpoint that another run left under this name a dated one."""
+    if path.exists():
+        dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+        path.rename(dated)
+        log.info("%s is there from another run, now %s", path, dated.name)

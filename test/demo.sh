@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Set up and run the main job at CPU size: train WaveGlow, finetune it, evaluate it.
+#
+#   bash test/demo.sh
+#
+#   --data_path=DIR         another corpus than the bundled one: wavs/*.wav, metadata.csv
+#   --output_directory=DIR  default test/demo/<name of the corpus>; run again, it goes on from there
+#   --device=auto|cpu|cuda|npu   default auto
+#   --max_steps=N           steps of training, default 240
+
+set -euo pipefail
+test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=test/common.sh
+source "$test_path_dir/common.sh"
+# shellcheck source=test/setup.sh
+source "$test_path_dir/setup.sh"
+
+OPTIONS=([data_path]=$test_path_dir/data/corpus [device]=auto [max_steps]=240)
+parse_options "data_path output_directory device max_steps" "$@"
+make_absolute data_path output_directory
+: "${OPTIONS[output_directory]:=$test_path_dir/demo/$(basename "${OPTIONS[data_path]}")}"
+setup_environment "$root"
+
+output=${OPTIONS[output_directory]}
+common=("--data_path=${OPTIONS[data_path]}" "--device=${OPTIONS[device]}")
+training=("${common[@]}" "--output_directory=$output" "--config=$root/configs/waveglow_demo.json")
+
+echo "== 1 of 3: training =="
+bash "$test_path_dir/train_full_8p.sh" "${training[@]}" --nproc=1 "--max_steps=${OPTIONS[max_steps]}"
+trained=$output/waveglow_${OPTIONS[max_steps]}
+echo "== 2 of 3: finetuning =="
+bash "$test_path_dir/train_finetune_1p.sh" "${training[@]}" "--checkpoint_path=$trained" --max_steps=20 --learning_rate=3e-4
+finetuned=$output/waveglow_$((OPTIONS[max_steps] + 20))
+echo "== 3 of 3: evaluation =="
+bash "$test_path_dir/train_eval_8p.sh" "${common[@]}" "--output_directory=$output" "--pth_path=$finetuned" --nproc=1
+
+page=$output/eval_$(basename "$finetuned")
+echo
+echo "checkpoints:  $output"
+echo "wavs:         $page/*_synthesis.wav"
+echo "page:         $page/index.html"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Set up and run every test.
+#
+#   bash test/run_tests.sh              everything
+#   bash test/run_tests.sh -k model     what pytest's options select
+
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=test/setup.sh
+source "$root/test/setup.sh"
+setup_environment "$root"
+cd "$root"
+python -m pytest "$@"
