@@ -40,8 +40,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        log.debug("traceback", exc_info=True)
-        _fail(str(error), show_traceback="--debug" in sys.argv)
+        # From a loader process the error arrives wrapped in that process's traceback.
+        _fail(str(error).rpartition("UserError: ")[2], show_traceback="--debug" in sys.argv)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

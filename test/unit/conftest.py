@@ -1,0 +1,101 @@
+"""What the tests share: the reference numbers, a tiny corpus and model, the user's scripts in a copy."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+RATE = 22050
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Inputs, weights and outputs of NVIDIA/waveglow at toy size."""
+    return torch.load(ROOT / "test/data/reference/waveglow.pt", weights_only=True)
+
+
+@pytest.fixture(scope="session")
+def ljspeech_mini():
+    folder = ROOT.parent / "shared/ljspeech_mini"
+    if not folder.is_dir():
+        pytest.skip("the recordings of LJ Speech are not here")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration file of toy size; returns (path, dict)."""
+    values = {
+        "train_config": {
+            "batch_size": 4, "epochs": 100, "iters_per_checkpoint": 100, "iters_per_validation": 100,
+            "learning_rate": 1e-3, "workers": 0, "with_tensorboard": False,
+        },
+        "data_config": {"segment_length": 2048},
+        "waveglow_config": {
+            "n_mel_channels": 6, "n_flows": 2, "n_early_every": 4,
+            "WN_config": {"n_layers": 2, "n_channels": 8},
+        },
+    }  # fmt: skip
+    return write_config(tmp_path / "config.json", values), values
+
+
+def write_config(path: Path, values: dict) -> Path:
+    path.write_text(json.dumps(values))
+    return path
+
+
+def make_corpus(folder: Path, clips: int = 13, seconds: float = 0.4) -> Path:
+    """A corpus of noisy tones in LJ Speech's layout."""
+    (folder / "wavs").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    time = np.arange(int(seconds * RATE)) / RATE
+    lines = []
+    for i in range(clips):
+        audio = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 2000) * time) + 0.01 * rng.standard_normal(len(time))
+        soundfile.write(folder / "wavs" / f"clip{i:02}.wav", audio, RATE, subtype="PCM_16")
+        lines.append(f"clip{i:02}|A tone.|A tone.\n")
+    (folder / "metadata.csv").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return make_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the repository's files in a folder with blanks in its name."""
+    target = tmp_path / "a check out"
+    for name in ("common", "waveglow", "configs", "test"):
+        ignored = shutil.ignore_patterns("__pycache__", "output", "demo", "corpus", "reference", "unit")
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    return target
+
+
+def run_script(checkout: Path, script: str, *options: str, cwd: Path | None = None, timeout: float = 120):
+    """Run a script of test/ as a user would; the finished process with its output as text."""
+    return subprocess.run(
+        ["bash", str(checkout / "test" / script), *options],
+        cwd=cwd or checkout, env=script_environment(), capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+def script_environment() -> dict[str, str]:
+    """The environment in which the scripts find this interpreter."""
+    return os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -1,0 +1,106 @@
+"""Mel spectrograms equal the reference's; wavs are read and written without surprises."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from common.audio import MelSpectrogram, check_wav, read_wav, to_16_bit, write_wav
+from common.program import UserError
+from conftest import RATE, ROOT
+
+
+@pytest.fixture
+def tone():
+    return (0.5 * np.sin(np.arange(4000) / 20)).astype(np.float32)
+
+
+def test_mel_equals_the_reference(ljspeech_mini):
+    expected = torch.load(ROOT / "test/data/reference/mel.pt", weights_only=True)
+    assert expected
+    for name, mel in expected.items():
+        audio = torch.from_numpy(read_wav(ljspeech_mini / "wavs" / name, RATE))
+        assert (MelSpectrogram()(audio[None])[0] - mel).abs().max() < 1e-3
+
+
+def test_mel_is_its_definition():
+    """Written out with numpy, frame by frame."""
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, 5000)
+    mel = MelSpectrogram(filter_length=512, hop_length=128, win_length=512, n_mel_channels=20)
+    padded = np.pad(audio, 256, mode="reflect")
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = np.stack([padded[i : i + 512] * window for i in range(0, len(padded) - 511, 128)])
+    expected = np.log(np.maximum(mel.filters.numpy() @ np.abs(np.fft.rfft(frames)).T, 1e-5))
+    actual = mel(torch.from_numpy(audio).float()[None])[0].numpy()
+    assert actual.shape == (20, 5000 // 128 + 1)
+    assert np.abs(actual - expected).max() < 1e-4
+
+
+def test_mel_of_silence_is_the_floor():
+    assert torch.allclose(MelSpectrogram()(torch.zeros(1, 3000)), torch.tensor(1e-5).log())
+
+
+def test_what_is_written_is_read_again(tmp_path, tone):
+    write_wav(tmp_path / "a.wav", tone, RATE)
+    again = read_wav(tmp_path / "a.wav", RATE)
+    assert np.abs(again - tone).max() <= 0.5 / 32768
+    write_wav(tmp_path / "b.wav", again, RATE)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_loud_samples_are_clipped_not_wrapped():
+    assert to_16_bit(np.array([-9.0, -1.0, 0.0, 1.0, 9.0])).tolist() == [-32768, -32768, 0, 32767, 32767]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_24", "PCM_32", "FLOAT", "PCM_U8"])
+def test_other_sample_formats_are_read(tmp_path, tone, subtype):
+    soundfile.write(tmp_path / "a.wav", tone, RATE, subtype=subtype)
+    assert np.abs(read_wav(tmp_path / "a.wav", RATE) - tone).max() < 0.01
+
+
+def test_float_beyond_full_scale_is_clipped(tmp_path, tone):
+    soundfile.write(tmp_path / "a.wav", tone * 8, RATE, subtype="FLOAT")
+    assert np.abs(read_wav(tmp_path / "a.wav", RATE)).max() == 1.0
+
+
+def test_a_part_is_a_part_of_the_whole(tmp_path, tone):
+    write_wav(tmp_path / "a.wav", tone, RATE)
+    assert np.array_equal(read_wav(tmp_path / "a.wav", RATE, 100, 50), read_wav(tmp_path / "a.wav", RATE)[100:150])
+
+
+def truncate(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def test_wavs_that_are_refused(tmp_path, tone):
+    good = tmp_path / "good.wav"
+    soundfile.write(good, tone, RATE)
+    assert check_wav(good, RATE) == len(tone)
+    cases = {
+        "rate": (lambda p: soundfile.write(p, tone, 16000), "16000 Hz.*sox"),
+        "stereo": (lambda p: soundfile.write(p, np.stack([tone, tone], 1), RATE), "2 channel"),
+        "cut": (lambda p: (soundfile.write(p, tone, RATE), truncate(p, 3000)), "truncated"),
+        "cut in the header": (lambda p: (soundfile.write(p, tone, RATE), truncate(p, 20)), "not readable"),
+        "empty": (lambda p: p.write_bytes(b""), "is empty"),
+        "no samples": (lambda p: soundfile.write(p, tone[:0], RATE), "no samples"),
+        "text": (lambda p: p.write_text("hello, this is no audio at all"), "not readable"),
+        "missing": (lambda p: None, "no such file"),
+        "nan": (lambda p: soundfile.write(p, tone * np.nan, RATE, subtype="FLOAT"), "not finite"),
+    }
+    for name, (make, message) in cases.items():
+        path = tmp_path / f"{name}.wav"
+        make(path)
+        with pytest.raises(UserError, match=message) as error:
+            read_wav(path, RATE)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_wav_from_a_pipe_is_no_truncated_one(tmp_path, tone):
+    """sox and ffmpeg leave a length they cannot know in the header."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone, RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(read_wav(path, RATE)) == len(tone)

@@ -1,0 +1,110 @@
+"""Configuration files: NVIDIA's load, mistakes are named."""
+
+import json
+
+import pytest
+
+from common.config import TrainConfig, load_config, parse_loss_scale
+from common.program import UserError
+from conftest import ROOT, write_config
+from waveglow.config import Config, build_mel, build_model
+
+NVIDIA = {
+    "train_config": {
+        "fp16_run": True, "output_directory": "checkpoints", "epochs": 100000, "learning_rate": 1e-4, "sigma": 1.0,
+        "iters_per_checkpoint": 2000, "batch_size": 12, "seed": 1234, "checkpoint_path": "", "with_tensorboard": False,
+    },
+    "data_config": {
+        "training_files": "train_files.txt", "segment_length": 16000, "sampling_rate": 22050, "filter_length": 1024,
+        "hop_length": 256, "win_length": 1024, "mel_fmin": 0.0, "mel_fmax": 8000.0,
+    },
+    "dist_config": {"dist_backend": "nccl", "dist_url": "tcp://localhost:54321"},
+    "waveglow_config": {
+        "n_mel_channels": 80, "n_flows": 12, "n_group": 8, "n_early_every": 4, "n_early_size": 2,
+        "WN_config": {"n_layers": 8, "n_channels": 256, "kernel_size": 3},
+    },
+}  # fmt: skip
+
+
+def test_nvidias_file_loads_as_it_is(tmp_path):
+    config = load_config(write_config(tmp_path / "c.json", NVIDIA), Config)
+    assert config.train_config.batch_size == 12
+    assert config.train_config.learning_rate == 1e-4
+    assert config.data_config.training_files == "train_files.txt"
+    assert config.waveglow_config.WN_config.n_channels == 256
+
+
+def test_shipped_file_is_the_seeds_run():
+    config = load_config(ROOT / "configs/waveglow.json", Config)
+    train, model = config.train_config, config.waveglow_config
+    assert (train.batch_size, train.learning_rate, train.sigma, train.epochs) == (24, 2e-4, 1.0, 313)
+    assert (model.n_flows, model.WN_config.n_channels, config.data_config.segment_length) == (12, 256, 16000)
+    assert (train.fp16_run, train.loss_scale) == (True, 128)
+
+
+@pytest.mark.parametrize("name", ["waveglow.json", "waveglow_demo.json"])
+def test_shipped_files_build_a_model(name):
+    config = load_config(ROOT / "configs" / name, Config)
+    assert build_mel(config).hop_length == build_model(config).hop_length
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train_config", "batch_sise", 4, "'batch_sise', perhaps 'batch_size'"),
+        ("train_config", "zzz", 4, "unknown key 'zzz'; known are"),
+        ("train_config", "batch_size", "4", "batch_size is '4', must be int"),
+        ("train_config", "batch_size", True, "batch_size is True, must be int"),
+        ("train_config", "batch_size", 4.5, "batch_size is 4.5, must be int"),
+        ("train_config", "batch_size", 0, "batch_size is 0, must be above 0"),
+        ("train_config", "fp16_run", "false", "fp16_run is 'false', must be bool"),
+        ("train_config", "learning_rate", -1, "learning_rate is -1"),
+        ("train_config", "learning_rate", float("nan"), "learning_rate is nan"),
+        ("train_config", "amp", "O3", "amp is 'O3'"),
+        ("train_config", "loss_scale", "big", "loss_scale is 'big'"),
+        ("train_config", "workers", -1, "workers is -1"),
+        ("data_config", "hop_length", 0, "hop_length is 0"),
+        ("data_config", "win_length", 2048, "win_length 2048 is above filter_length"),
+        ("data_config", "mel_fmax", 12000.0, "half the sampling_rate"),
+        ("data_config", "segment_length", 100, "segment_length 100 is below"),
+        ("waveglow_config", "n_group", None, "n_group is None, must be int"),
+        ("waveglow_config", "WN_config", 3, "WN_config must be an object"),
+        ("waveglow_config", "WN_config", {"kernel_size": 4}, "kernel_size is 4, must be odd"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, section, key, value, message):
+    path = write_config(tmp_path / "c.json", NVIDIA | {section: NVIDIA[section] | {key: value}})
+    with pytest.raises(UserError) as error:
+        load_config(path, Config)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_hop_that_does_not_divide_is_refused(tmp_path):
+    values = NVIDIA | {"data_config": NVIDIA["data_config"] | {"hop_length": 250}}
+    with pytest.raises(UserError, match="hop_length 250 must be a multiple of n_group 8"):
+        build_model(load_config(write_config(tmp_path / "c.json", values), Config))
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": }'])
+def test_what_is_no_config(tmp_path, content):
+    path = tmp_path / "c.json"
+    path.write_text(content)
+    with pytest.raises(UserError):
+        load_config(path, Config)
+    with pytest.raises(UserError, match="cannot read"):
+        load_config(tmp_path / "missing.json", Config)
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(NVIDIA).encode())
+    assert load_config(path, Config).train_config.batch_size == 12
+
+
+def test_loss_scale():
+    assert parse_loss_scale("dynamic") == "dynamic"
+    assert parse_loss_scale("128") == TrainConfig(loss_scale=128).loss_scale == 128.0
+    for wrong in ("0", "-1", "inf", "nan", "many"):
+        with pytest.raises(UserError):
+            parse_loss_scale(wrong)

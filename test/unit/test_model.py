@@ -1,0 +1,186 @@
+"""WaveGlow computes what the public reference computes, and inverts."""
+
+import re
+
+import pytest
+import torch
+
+from common.layers import Conv1d
+from conftest import ROOT
+from waveglow.loss import WaveGlowLoss
+from waveglow.model import Invertible1x1Conv, WaveGlow
+
+
+def relative_error(actual, expected):
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture
+def model(reference):
+    model = WaveGlow(**reference["config"])
+    model.load_state_dict(reference["state_dict"])
+    return model
+
+
+def toy(**changes):
+    torch.manual_seed(0)
+    config = dict(
+        n_mel_channels=4, n_flows=4, n_group=8, n_early_every=2, n_early_size=2,
+        WN_config=dict(n_layers=2, n_channels=8, kernel_size=3), hop_length=16, upsample_kernel=64,
+    )  # fmt: skip
+    model = WaveGlow(**(config | changes))
+    for wn in model.WN:  # zeros at first, which would hide mistakes in the couplings
+        torch.nn.init.normal_(wn.end.weight, std=0.05)
+        torch.nn.init.normal_(wn.end.bias, std=0.05)
+    return model
+
+
+def test_outputs_equal_the_reference(model, reference):
+    z, log_s, log_det = model(reference["mel"], reference["audio"])
+    assert relative_error(z, reference["z"]) < 1e-4
+    for actual, expected in zip(log_s, reference["log_s"], strict=True):
+        assert relative_error(actual, expected) < 1e-4
+    # |det| is 1 up to rounding here, so what stands in the reference is rounding, times B * L = 512.
+    for actual, expected in zip(log_det, reference["log_det"], strict=True):
+        assert abs(actual.item() - expected) < 1e-4 * 512
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.7])
+def test_loss_equals_the_reference(model, reference, sigma):
+    loss = WaveGlowLoss(sigma)(model(reference["mel"], reference["audio"])).item()
+    assert loss == pytest.approx(reference["loss"][sigma], rel=1e-4)
+
+
+def test_gradients_equal_the_reference(model, reference):
+    WaveGlowLoss(1.0)(model(reference["mel"], reference["audio"])).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert gradients.keys() == reference["grads"].keys()
+    for name, expected in reference["grads"].items():
+        assert relative_error(gradients[name], expected) < 1e-3, name
+
+
+def test_inference_equals_the_reference(model, reference):
+    expected = reference["infer"]
+    shapes = [tuple(noise.shape) for noise in expected["noise"]]
+    assert model.noise_shapes(2, reference["mel"].shape[2]) == shapes
+    audio = model.infer(reference["mel"], expected["sigma"], expected["noise"])
+    assert relative_error(audio, expected["audio"]) < 1e-4
+
+
+def test_training_curve_equals_the_reference(model, reference):
+    training = reference["training"]
+    optimizer = torch.optim.Adam(model.parameters(), lr=training["learning_rate"])
+    for i, expected in enumerate(training["losses"]):
+        loss = WaveGlowLoss()(model(*training["batches"][i % 4]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_fused_weight_norm_gives_the_same_audio(model, reference):
+    expected = reference["infer"]
+    model.remove_weight_norm()
+    assert not any(name.endswith("_g") for name in model.state_dict())
+    audio = model.infer(reference["mel"], expected["sigma"], expected["noise"])
+    assert relative_error(audio, expected["audio"]) < 1e-4
+
+
+def noise_of(model, z):
+    """z of ``forward`` in the order in which ``infer`` wants it."""
+    exits = (model.n_group - model.n_remaining_channels) // model.n_early_size
+    *early, remaining = z.split([model.n_early_size] * exits + [model.n_remaining_channels], dim=1)
+    return [remaining, *reversed(early)]
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("early", [(2, 2), (3, 4), (9, 2)])
+def test_inference_undoes_forward(negative, early):
+    model = toy(n_early_every=early[0], n_early_size=early[1])
+    if negative:
+        for convinv in model.convinv:
+            convinv.conv.weight.data[:, 0] *= -1
+    mel, audio = torch.randn(2, 4, 12), torch.rand(2, 12 * 16) - 0.5
+    z, _, log_det = model(mel, audio)
+    assert all(torch.isfinite(d) for d in log_det)
+    assert relative_error(model.infer(mel, 1.0, noise_of(model, z)), audio) < 1e-4
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_convolution_undoes_itself(negative):
+    layer = Invertible1x1Conv(6)
+    with torch.no_grad():
+        layer.conv.weight *= torch.tensor([-0.7 if negative else 0.7] + [1.0] * 5)[:, None, None]
+    x = torch.randn(3, 6, 10)
+    y, log_det = layer(x)
+    assert relative_error(layer.inverse(y), x) < 1e-4
+    assert log_det.item() == pytest.approx(3 * 10 * torch.tensor(0.7).log().item(), rel=1e-4)
+
+
+def test_log_determinant_is_that_of_the_jacobian():
+    model = toy(n_group=4, n_flows=2, n_early_every=1, n_early_size=2, hop_length=8, upsample_kernel=16).double()
+    for convinv in model.convinv:
+        convinv.conv.weight.data *= 1.3
+    mel = torch.randn(1, 4, 3, dtype=torch.double)
+    audio = torch.rand(1, 24, dtype=torch.double)
+    jacobian = torch.autograd.functional.jacobian(lambda x: model(mel, x)[0].flatten(), audio)[:, 0]
+    _, log_s, log_det = model(mel, audio)
+    ours = sum(s.sum() for s in log_s) + sum(log_det)
+    assert ours.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), rel=1e-5)
+
+
+def test_a_wide_layer_in_parts_is_the_whole_layer():
+    layer = Conv1d(4, 12, 3, weight_norm=True)
+    x = torch.randn(2, 4, 9)
+    assert torch.allclose(torch.cat(list(layer.forward_in_parts(x, 3)), dim=1), layer(x), atol=1e-6)
+
+
+def test_the_loss_survives_float16():
+    """|logdet| of a clip is far beyond what float16 can sum."""
+    z = torch.zeros(1, 8, 2000, dtype=torch.float16)
+    log_s = torch.full((1, 4, 2000), 20.0, dtype=torch.float16)
+    loss = WaveGlowLoss()((z, [log_s], [torch.tensor(0.0)]))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(-10.0)
+
+
+def test_context_is_all_a_place_depends_on():
+    """A change of the mel reaches no further than context_frames, and the bound is not idle."""
+    model = toy()
+    mel = torch.randn(1, 4, 80)
+    noise = [torch.randn(shape) for shape in model.noise_shapes(1, 80)]
+    changed = mel.clone()
+    changed[:, :, 40] += 1
+    difference = (model.infer(mel, 1.0, noise) - model.infer(changed, 1.0, noise)).abs().view(80, 16).amax(1)
+    reached = difference.nonzero()[:, 0]
+    assert reached.min() >= 40 - model.context_frames
+    assert reached.max() <= 40 + model.context_frames
+    assert 2 * (reached.max() - reached.min()) > model.context_frames
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(n_group=7),
+        dict(n_early_size=3),
+        dict(hop_length=20),
+        dict(n_early_every=1, n_flows=9),
+        dict(upsample_kernel=8),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes):
+    with pytest.raises(ValueError):
+        toy(**changes)
+
+
+def test_audio_longer_than_its_mel_is_refused():
+    with pytest.raises(ValueError, match="covers"):
+        toy()(torch.randn(1, 4, 2), torch.randn(1, 16 * 9))
+
+
+def test_models_do_not_know_their_device():
+    named = re.compile(r"torch\.cuda|torch_npu|torch\.npu|\.cuda\(|\.npu\(|HalfTensor")
+    allowed = {"common/device.py", "common/npu.py"}
+    files = [p for folder in ("common", "waveglow", "tacotron2", "tools") for p in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 10
+    assert {str(p.relative_to(ROOT)) for p in files if named.search(p.read_text())} <= allowed
