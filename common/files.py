@@ -1,10 +1,24 @@
 """Files that are whole whenever they exist."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from common.program import UserError
+
+
+def make_output_folder(path: str | Path) -> Path:
+    """Make sure that files can be written to this folder; UserError if they cannot."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"cannot write to output_directory {path}: {error.strerror}") from error
+    return Path(path)
 
 
 @contextmanager

@@ -42,15 +42,16 @@ def main(argv: list[str]) -> int:
 def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
     """The rank whose failure made the others fail.
 
-    A process killed from outside leaves no word, while its peers report the broken connection: so
-    a signal comes first (SIGTERM is torchrun's own, to end the rest), then the earliest report.
+    First comes a rank that reported an error of its own. A rank killed from outside leaves no
+    word, but its peers report the broken connection. SIGTERM is torchrun's, to end the rest.
     """
 
-    def order(rank: int) -> tuple[bool, float]:
+    def order(rank: int) -> tuple[int, float]:
         failure = failures[rank]
-        killed = failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
-        reported = failure.error_file_data.get("timestamp", failure.timestamp)
-        return not killed, float(reported)
+        report = failure.error_file_data
+        if "timestamp" in report:
+            return (2 if report.get("by_peer") else 0), report["timestamp"]
+        return (3 if failure.exitcode == -signal.SIGTERM else 1), failure.timestamp
 
     rank = min(failures, key=order)
     return rank, failures[rank]

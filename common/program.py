@@ -45,11 +45,16 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        _fail(f"{type(error).__name__}: {error}", show_traceback=True)
+        _fail(f"{type(error).__name__}: {error}", show_traceback=True, by_peer=_is_of_a_peer(error))
     sys.exit(0)
 
 
-def _fail(message: str, show_traceback: bool) -> NoReturn:
+def _is_of_a_peer(error: Exception) -> bool:
+    """Whether the error only says that another rank is gone."""
+    return type(error).__module__.startswith("torch.distributed") or "gloo" in str(error).lower()
+
+
+def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
     """Log the error, leave it where the launcher finds it, and end with 1."""
     if show_traceback:
         log.error("traceback", exc_info=True)
@@ -58,7 +63,7 @@ def _fail(message: str, show_traceback: bool) -> NoReturn:
     # torchrun gives every rank such a file; common/launch.py reads the first rank's message in it.
     if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with open(error_file, "w", encoding="utf-8") as file:
-            json.dump({"message": message, "timestamp": time.time()}, file)
+            json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer}, file)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
     logging.shutdown()
     sys.stdout.flush()

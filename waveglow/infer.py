@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 import math
-import pickle
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from common import distributed, program, report
 from common.audio import read_wav, write_wav
 from common.device import pick_device
-from common.files import written_whole
+from common.files import make_output_folder, written_whole
 from common.log import progress
 from common.metrics import mel_cepstral_distortion, mel_l1
 from common.options import add_run_options, start_log
@@ -67,8 +66,7 @@ def main() -> None:
     vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames)
     inputs = find_inputs(args.inputs) if args.inputs else split_clips(find_clips(args.data_path))[1]
     check_outputs_differ(inputs)
-    output = Path(args.output_directory)
-    make_folder(output)
+    output = make_output_folder(args.output_directory)
     distributed.start(device)
 
     began = time.perf_counter()
@@ -141,14 +139,6 @@ def check_outputs_differ(inputs: list[Path]) -> None:
         seen[path.stem] = path
 
 
-def make_folder(path: Path) -> None:
-    """UserError if files cannot be written there."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to output_directory {path}: {error.strerror}") from error
-
-
 def output_name(path: Path) -> str:
     """The seed's name of a synthesized wav."""
     return f"{path.stem}_synthesis.wav"
@@ -159,14 +149,13 @@ def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
     bands = vocoder.config.waveglow_config.n_mel_channels
     if path.suffix not in (".pt", ".npy"):
         audio = torch.from_numpy(read_wav(path, vocoder.config.data_config.sampling_rate))
-        shortest = vocoder.mel.filter_length // 2 + 1
-        if len(audio) < shortest:
-            raise UserError(f"{path} has {len(audio)} samples; a spectrogram needs at least {shortest}")
-        return vocoder.mel(audio[None])[0], audio
+        return vocoder.spectrogram(audio), audio
     try:
         mel = torch.load(path, weights_only=True) if path.suffix == ".pt" else torch.from_numpy(np.load(path))
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is not readable as a mel spectrogram: {error}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"no file {path}") from error
+    except Exception as error:  # a damaged file raises nearly anything while it is unpickled
+        raise UserError(f"{path} is not readable as a mel spectrogram") from error
     if not isinstance(mel, Tensor) or mel.ndim != 2 or mel.shape[0] != bands or mel.shape[1] == 0:
         raise UserError(f"{path} must hold a mel spectrogram [{bands}, T], not {getattr(mel, 'shape', type(mel))}")
     return mel.float(), None
@@ -184,9 +173,7 @@ def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Pat
         raise UserError(f"the audio of {path} is not finite: the checkpoint is not usable at this precision")
     rate = vocoder.config.data_config.sampling_rate
     write_wav(output / output_name(path), audio, rate)
-    # A spectrogram of a few frames gives too little audio for one of its own.
-    padded = torch.nn.functional.pad(audio, (0, max(0, vocoder.mel.filter_length - len(audio))))
-    synthesized = vocoder.mel(padded[None])[0]
+    synthesized = vocoder.spectrogram(audio)
     clip = Clip(
         name=path.stem,
         seconds=len(audio) / rate,
@@ -268,7 +255,7 @@ def write_page(
         entry["sounds"]["synthesized"] = report.as_wav(synthesis, rate)
         if recording is not None:
             entry["sounds"] = {"original": report.as_wav(recording, rate)} | entry["sounds"]
-        spectrograms = {"original": mel, "synthesized": vocoder.mel(synthesis[None])[0]}
+        spectrograms = {"original": mel, "synthesized": vocoder.spectrogram(synthesis)}
         entry["image"] = report.as_png(report.plot_spectrograms(spectrograms))
     losses = training["losses"]
     report.write_page(

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common import distributed, program, report
 from common.device import make_adam, pick_device
+from common.files import make_output_folder
 from common.options import add_run_options, add_training_options, configure, start_log
 from common.precision import Precision
 from common.program import UserError
@@ -41,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     start_log(args)
     config = configure(args, Config)
+    make_output_folder(config.train_config.output_directory)
     ranks = distributed.ranks()
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     log.info("device: %s (%s), %d process(es)", device.device, device.why, ranks.world_size)

@@ -68,6 +68,11 @@ class Vocoder:
             audio[begin * hop : end * hop] = chunk[0, (begin - left) * hop : (end - left) * hop]
         return audio.clamp(-1.0, 1.0)
 
+    def spectrogram(self, audio: Tensor) -> Tensor:
+        """audio [N] -> mel [n_mel, T]; less than the STFT needs is filled up with silence."""
+        missing = max(0, self.mel.filter_length - len(audio))
+        return self.mel(torch.nn.functional.pad(audio, (0, missing))[None])[0]
+
     def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
         place = {"device": self.device.device, "dtype": self.precision.input_dtype}
         with self.precision.autocast():

@@ -1,0 +1,190 @@
+"""Synthesis and evaluation: chunks, denoiser, measures, inputs, the page."""
+
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from common import checkpoint, report
+from common.audio import MelSpectrogram, write_wav
+from common.config import load_config
+from common.device import pick_device
+from common.metrics import mel_cepstral_distortion, mel_l1
+from common.program import UserError
+from conftest import RATE
+from waveglow import infer
+from waveglow.config import Config, build_model
+from waveglow.denoiser import Denoiser
+from waveglow.vocoder import Vocoder
+
+CPU = pick_device("cpu")
+
+
+@pytest.fixture
+def trained(config, tmp_path):
+    """A checkpoint whose flows do something."""
+    torch.manual_seed(0)
+    model = build_model(load_config(config[0], Config))
+    for wn in model.WN:
+        torch.nn.init.normal_(wn.end.weight, std=0.03)
+    progress = {"losses": [1.0, 0.5, 0.2], "validation_losses": [(0, 1.0), (3, 0.1)], "first_iteration": 0}
+    progress |= {"iteration": 3, "finetuned_from": ""}
+    path = tmp_path / "waveglow_3"
+    checkpoint.save(path, {"model": model.state_dict(), "config": config[1], "iteration": 3, "progress": progress})
+    return path
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+@pytest.mark.parametrize("chunk_frames", [1, 17, 64, 99])
+def test_chunks_give_what_one_piece_gives(trained, strength, chunk_frames):
+    mel = torch.randn(6, 100)
+    whole = Vocoder(trained, CPU, chunk_frames=10_000).synthesize(mel, 0.8, strength)
+    parts = Vocoder(trained, CPU, chunk_frames=chunk_frames).synthesize(mel, 0.8, strength)
+    assert whole.shape == (100 * 256,)
+    assert whole.std() > 0.1
+    assert (whole - parts).abs().max() < 1e-4
+
+
+def test_chunks_without_context_would_differ(trained):
+    """The test above can fail."""
+    mel = torch.randn(6, 100)
+    vocoder = Vocoder(trained, CPU, chunk_frames=10_000)
+    half = vocoder.synthesize(mel[:, :50], 0.0)
+    assert (vocoder.synthesize(mel, 0.0)[: 50 * 256] - half).abs().max() > 1e-3
+
+
+def test_only_a_chunk_at_a_time_is_in_memory(trained, monkeypatch):
+    vocoder = Vocoder(trained, CPU, chunk_frames=20)
+    lengths = []
+    original = vocoder.model.infer
+    spy = lambda mel, *rest: lengths.append(mel.shape[2]) or original(mel, *rest)  # noqa: E731
+    monkeypatch.setattr(vocoder.model, "infer", spy)
+    vocoder.synthesize(torch.randn(6, 300))
+    assert len(lengths) == 15
+    assert max(lengths) <= 20 + 2 * (vocoder.model.context_frames + 8)
+
+
+def test_the_seed_decides_the_noise(trained):
+    vocoder = Vocoder(trained, CPU)
+    mel = torch.randn(6, 5)
+    assert torch.equal(vocoder.synthesize(mel, seed=1), vocoder.synthesize(mel, seed=1))
+    assert not torch.equal(vocoder.synthesize(mel, seed=1), vocoder.synthesize(mel, seed=2))
+
+
+def test_denoiser_takes_the_bias_away(trained):
+    model = Vocoder(trained, CPU).model
+    denoiser = Denoiser(model)
+    bias = model.infer(torch.zeros(1, 6, 88), sigma=0.0)
+    assert (denoiser(bias, 0.0) - bias).abs().max() < 1e-5
+    assert denoiser(bias, 1.0)[:, 2048:-2048].norm() < 0.2 * bias[:, 2048:-2048].norm()
+    noise = torch.randn(1, 300)
+    assert (denoiser(noise, 0.0) - noise).abs().max() < 1e-5
+
+
+def test_measures():
+    a, b = torch.randn(80, 30), torch.randn(80, 40)
+    assert mel_l1(a, a) == mel_cepstral_distortion(a, a) == 0
+    assert mel_l1(a, b) == mel_l1(b, a) == pytest.approx((a - b[:, :30]).abs().mean().item())
+    # Loudness alone is no distortion; one cosine of amplitude 1 is sqrt(2) * 10 / ln 10 dB.
+    assert mel_cepstral_distortion(a, a + 1) == pytest.approx(0, abs=1e-5)
+    cosine = torch.cos(torch.pi * 3 * (torch.arange(80) + 0.5) / 80)[:, None]
+    assert mel_cepstral_distortion(a, a + cosine) == pytest.approx(math.sqrt(2) * 10 / math.log(10), rel=1e-4)
+
+
+def run_infer(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["infer", "--device=cpu", *map(str, options)])
+    infer.main()
+
+
+def test_evaluation_of_a_corpus(trained, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={out}", f"--data_path={corpus}")
+    result = json.loads((out / "evaluation.json").read_text())
+    assert [clip["name"] for clip in result["clips"]] == ["clip00"]
+    info = soundfile.info(out / "clip00_synthesis.wav")
+    assert (info.samplerate, info.channels, info.subtype, info.frames) == (RATE, 1, "PCM_16", int(0.4 * RATE))
+    for name in ("loss", "mel_l1", "mel_cepstral_distortion", "real_time_factor"):
+        assert math.isfinite(result["overall"][name]), name
+    page = (out / "index.html").read_text()
+    assert page.count("data:audio/wav;base64,") == 2
+    assert page.count("data:image/png;base64,") == 2
+    # It needs nothing else: all sources are inside.
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npy"])
+def test_mels_in_wavs_out(trained, tmp_path, monkeypatch, suffix):
+    mel = torch.randn(6, 12)
+    path = tmp_path / f"some mel{suffix}"
+    if suffix == ".pt":
+        torch.save(mel, path)
+    else:
+        np.save(path, mel.numpy())
+    run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={tmp_path / 'out'}", path)
+    assert soundfile.info(tmp_path / "out/some mel_synthesis.wav").frames == 12 * 256
+    result = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert result["clips"][0]["loss"] is result["overall"]["loss"] is None
+    assert result["clips"][0]["mel_l1"] > 0
+
+
+def test_the_shortest_inputs(trained, tmp_path, monkeypatch):
+    torch.save(torch.randn(6, 1), tmp_path / "a.pt")
+    write_wav(tmp_path / "b.wav", np.full(7, 0.1), RATE)
+    options = [f"--pth_path={trained}", f"--output_directory={tmp_path / 'out'}", "--denoiser_strength=0.1"]
+    run_infer(monkeypatch, *options, tmp_path / "a.pt", tmp_path / "b.wav")
+    assert soundfile.info(tmp_path / "out/a_synthesis.wav").frames == 256
+    assert soundfile.info(tmp_path / "out/b_synthesis.wav").frames == 7
+
+
+def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
+    options = [f"--pth_path={trained}", f"--output_directory={tmp_path / 'out'}"]
+    torch.save(torch.randn(80, 4), tmp_path / "bands.pt")
+    torch.save({"a": 1}, tmp_path / "dict.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    write_wav(tmp_path / "x/same.wav", np.zeros(9000), RATE)
+    write_wav(tmp_path / "y/same.wav", np.zeros(9000), RATE)
+    (tmp_path / "empty").mkdir()
+    cases = {
+        (tmp_path / "bands.pt",): r"must hold a mel spectrogram \[6, T\]",
+        (tmp_path / "dict.pt",): "must hold a mel spectrogram",
+        (tmp_path / "text.pt",): "not readable as a mel",
+        (tmp_path / "missing.npy",): "no file",
+        (tmp_path / "missing.wav",): "no such file",
+        (tmp_path / "x", tmp_path / "y"): "would both become same_synthesis.wav",
+        (tmp_path / "empty",): "no wavs in",
+    }
+    for inputs, message in cases.items():
+        with pytest.raises(UserError, match=message):
+            run_infer(monkeypatch, *options, *inputs)
+
+
+@pytest.mark.parametrize(
+    "option", ["--sigma=-1", "--sigma=nan", "--chunk_frames=0", "--seed=-3", "--denoiser_strength=-1"]
+)
+def test_options_out_of_range_end_with_code_2(trained, monkeypatch, option, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_infer(monkeypatch, f"--pth_path={trained}", "--output_directory=x", option, "a.wav")
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_plots_have_their_content():
+    mels = {"original": torch.randn(80, 50), "synthesized": torch.randn(80, 50)}
+    axes = report.plot_spectrograms(mels).axes
+    assert [axis.get_title(loc="left") for axis in axes[:2]] == list(mels)
+    assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim()
+    axis = report.plot_losses([3.0, 2.0, 1.0], [(10, 4.0), (13, 1.5)], first_iteration=10).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [11, 12, 13]
+    assert list(axis.lines[1].get_ydata()) == [4.0, 1.5]
+
+
+def test_a_recording_synthesized_perfectly_has_no_distance():
+    audio = torch.randn(1, 9000) * 0.1
+    mel = MelSpectrogram()(audio)[0]
+    assert mel_l1(mel, MelSpectrogram()(audio)[0]) == 0
