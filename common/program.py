@@ -56,14 +56,13 @@ def _is_of_a_peer(error: Exception) -> bool:
 
 def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
     """Log the error, leave it where the launcher finds it, and end with 1."""
-    if show_traceback:
-        log.error("traceback", exc_info=True)
     message = " ".join(message.split())
-    log.error("error: %s", message)
-    # torchrun gives every rank such a file; common/launch.py reads the first rank's message in it.
-    if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+    # torchrun gives every rank such a file; common/launch.py shows the message of the first failure.
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file:
         with open(error_file, "w", encoding="utf-8") as file:
             json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer}, file)
+    log.log(logging.DEBUG if error_file else logging.ERROR, "error: %s", message, exc_info=show_traceback)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
     logging.shutdown()
     sys.stdout.flush()
