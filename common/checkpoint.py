@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from common.files import written_whole
 from common.program import UserError
 
+REQUIRED = {"model", "config", "iteration", "progress"}
+
 
 def checkpoint_path(directory: str | Path, name: str, iteration: int) -> Path:
     """``<directory>/<name>_<iteration>``, as the seed's users know it."""
@@ -43,8 +45,8 @@ def load(path: str | Path, lazily: bool = False) -> dict[str, Any]:
         raise UserError(f"{path} is a folder: name a checkpoint in it, such as {path}/waveglow_1000") from error
     except Exception as error:  # a damaged file raises nearly anything while it is unpickled
         raise UserError(f"{path} is truncated or no checkpoint of this repository") from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict) or "config" not in state:
-        raise UserError(f"{path} is no checkpoint of this repository: it has no 'model' and 'config'")
+    if not isinstance(state, dict) or not state.keys() >= REQUIRED:
+        raise UserError(f"{path} is no checkpoint of this repository: it lacks some of {', '.join(sorted(REQUIRED))}")
     return state
 
 

@@ -29,7 +29,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show the traceback of errors in the input")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+        message = f"{message} (--help lists the options)"
+        self.exit(2, None if left_for_launcher(message) else f"error: {message}\n")
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -54,15 +55,23 @@ def _is_of_a_peer(error: Exception) -> bool:
     return type(error).__module__.startswith("torch.distributed") or "gloo" in str(error).lower()
 
 
-def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
-    """Log the error, leave it where the launcher finds it, and end with 1."""
-    message = " ".join(message.split())
-    # torchrun gives every rank such a file; common/launch.py shows the message of the first failure.
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if error_file:
-        with open(error_file, "w", encoding="utf-8") as file:
+def left_for_launcher(message: str, by_peer: bool = False) -> bool:
+    """Whether torchrun started this process; if so, common/launch.py gets the message to show.
+
+    It shows the message of the first rank that failed, once; here it would be said by every rank.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
             json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer}, file)
-    log.log(logging.DEBUG if error_file else logging.ERROR, "error: %s", message, exc_info=show_traceback)
+    return bool(path)
+
+
+def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
+    """Log the error and end with 1."""
+    message = " ".join(message.split())
+    level = logging.DEBUG if left_for_launcher(message, by_peer) else logging.ERROR
+    log.log(level, "error: %s", message, exc_info=show_traceback)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
     logging.shutdown()
     sys.stdout.flush()

@@ -79,8 +79,8 @@ class Run:
         path = self._checkpoint_to_resume(resume)
         if path:
             self._resume(path)
-        elif self.config.train_config.checkpoint_path:
-            self._finetune(self.config.train_config.checkpoint_path)
+        elif self._origin():
+            self._finetune(self._origin())
 
     def _checkpoint_to_resume(self, resume: str) -> Path | None:
         """The first rank looks for all, so that they agree."""
@@ -90,16 +90,20 @@ class Run:
 
     def _newest_of_this_run(self) -> Path | None:
         """The newest whole checkpoint that began as this run begins: anew, or from the same weights."""
-        config = self.config.train_config
-        for path in checkpoint.newest_first(config.output_directory, self.name):
+        for path in checkpoint.newest_first(self.config.train_config.output_directory, self.name):
             try:
                 begun_from = checkpoint.load(path, lazily=True)["progress"]["finetuned_from"]
             except UserError as error:
                 log.warning("passed over: %s", error)
                 continue
-            if begun_from == config.checkpoint_path:
+            if begun_from == self._origin():
                 return path
         return None
+
+    def _origin(self) -> str:
+        """The checkpoint to finetune, by its full path; empty for a run that begins anew."""
+        path = self.config.train_config.checkpoint_path
+        return str(Path(path).resolve()) if path else ""
 
     def _resume(self, path: Path) -> None:
         state = checkpoint.load(path)

@@ -149,7 +149,8 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
         wait "$program" || code=$?
     done
     trap - TERM INT
-    ((interrupted == 130)) && exit 130
+    ((interrupted != 130)) || exit 130
+    ((code == 0)) || echo "logs: $test_path_dir/output/<rank>/train_<rank>.log" >&2
     return "$code"
 }
 

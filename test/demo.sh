@@ -6,7 +6,7 @@
 #   --data_path=DIR         another corpus than the bundled one: wavs/*.wav, metadata.csv
 #   --output_directory=DIR  default test/demo/<name of the corpus>; run again, it goes on from there
 #   --device=auto|cpu|cuda|npu   default auto
-#   --max_steps=N           steps of training, default 400
+#   --max_steps=N           steps of training, default 500
 
 set -euo pipefail
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,7 +15,7 @@ source "$test_path_dir/common.sh"
 # shellcheck source=test/setup.sh
 source "$test_path_dir/setup.sh"
 
-OPTIONS=([data_path]=$test_path_dir/data/corpus [device]=auto [max_steps]=400)
+OPTIONS=([data_path]=$test_path_dir/data/corpus [device]=auto [max_steps]=500)
 parse_options "data_path output_directory device max_steps" "$@"
 make_absolute data_path output_directory
 : "${OPTIONS[output_directory]:=$test_path_dir/demo/$(basename "${OPTIONS[data_path]}")}"
@@ -29,7 +29,7 @@ echo "== 1 of 3: training =="
 bash "$test_path_dir/train_full_8p.sh" "${training[@]}" --nproc=1 "--max_steps=${OPTIONS[max_steps]}"
 trained=$output/waveglow_${OPTIONS[max_steps]}
 echo "== 2 of 3: finetuning =="
-bash "$test_path_dir/train_finetune_1p.sh" "${training[@]}" "--checkpoint_path=$trained" --max_steps=40 --learning_rate=3e-4
+bash "$test_path_dir/train_finetune_1p.sh" "${training[@]}" "--checkpoint_path=$trained" --max_steps=40 --learning_rate=1e-4
 finetuned=$output/waveglow_$((OPTIONS[max_steps] + 40))
 echo "== 3 of 3: evaluation =="
 bash "$test_path_dir/train_eval_8p.sh" "${common[@]}" "--output_directory=$output" "--pth_path=$finetuned" --nproc=1

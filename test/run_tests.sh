@@ -5,6 +5,7 @@
 #   bash test/run_tests.sh -k model     what pytest's options select
 
 set -euo pipefail
+[[ ${1:-} != -h && ${1:-} != --help ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit 0; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=test/setup.sh
 source "$root/test/setup.sh"

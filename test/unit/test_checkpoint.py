@@ -15,7 +15,7 @@ from conftest import ROOT
 
 
 def state(size=10):
-    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": 3}
+    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": 3, "progress": {}}
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -94,7 +94,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         checkpoint.load(tmp_path / "hostile zip")
     assert not (tmp_path / "hostile").is_dir()
     torch.save([1, 2], tmp_path / "list")
-    with pytest.raises(UserError, match="has no 'model' and 'config'"):
+    with pytest.raises(UserError, match="lacks some of config, iteration, model"):
         checkpoint.load(tmp_path / "list")
     with pytest.raises(UserError, match="no checkpoint at"):
         checkpoint.load(tmp_path / "missing")

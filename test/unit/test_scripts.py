@@ -161,9 +161,17 @@ def test_an_error_on_one_rank_is_told_once_with_its_reason(place):
     wavs[4].write_bytes(b"broken")  # the held-back clip comes last, so clips of even number are rank 1's
     done = run_script(checkout, "train_full_8p.sh", *options, "--nproc=2", "--batch_size=2")
     assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "rank 1 failed: 1 of 6 clips cannot be used" in line
     assert wavs[4].name in line
+
+
+def test_a_wrong_option_is_told_once_for_all_ranks(place):
+    checkout, options = place
+    done = run_script(checkout, "train_full_8p.sh", *options, "--nproc=2", "--batch_size=many")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "many" in line]
+    assert line.startswith("error: rank 0 failed: argument --batch_size: invalid int value: 'many'")
 
 
 def test_a_full_disk_ends_the_run_and_keeps_what_is_there(place):

@@ -1,0 +1,99 @@
+"""Choosing the device: what is taken, and what is said where it is not there."""
+
+import sys
+import types
+
+import pytest
+import torch
+
+from common.device import make_adam, pick_device
+from common.launch import exit_code, first_failure
+from common.program import UserError
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine without cards; CUDA can be added."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
+    monkeypatch.delattr(torch, "npu", raising=False)
+    return monkeypatch
+
+
+def add_cuda(bare, cards):
+    bare.setattr(torch.cuda, "is_available", lambda: True)
+    bare.setattr(torch.cuda, "device_count", lambda: cards)
+    bare.setattr(torch.cuda, "set_device", lambda index: None)
+
+
+def test_auto_ends_at_the_cpu_and_says_why(bare):
+    device = pick_device("auto")
+    assert (device.type, device.backend, device.amp) == ("cpu", "gloo", "O0")
+    assert device.why == "torch_npu is not installed; no CUDA card is visible to PyTorch"
+
+
+def test_auto_prefers_cuda_to_the_cpu_and_npu_to_cuda(bare):
+    add_cuda(bare, 2)
+    device = pick_device("auto", 1)
+    assert (str(device.device), device.backend, device.half, device.amp) == ("cuda:1", "nccl", torch.float16, "O1")
+    npu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 8, set_device=lambda index: None)
+    bare.setattr(torch, "npu", npu, raising=False)
+    # "npu" is a device name of PyTorch only once torch_npu has given it.
+    bare.setattr(torch, "device", lambda *args: ":".join(map(str, args)))
+    device = pick_device("auto", 3)
+    assert (device.device, device.backend, device.amp, device.why) == ("npu:3", "hccl", "O2", "the first choice")
+    assert pick_device("cuda").type == "cuda"
+
+
+def test_more_processes_than_cards(bare):
+    add_cuda(bare, 2)
+    with pytest.raises(UserError, match=r"cuda card 2 is wanted and this machine has 2: start fewer processes"):
+        pick_device("cuda", 2)
+
+
+def test_what_is_not_there_is_said(bare):
+    with pytest.raises(UserError, match="--device=cuda: no CUDA card is visible"):
+        pick_device("cuda")
+    with pytest.raises(UserError, match="--device=npu: torch_npu is not installed"):
+        pick_device("npu")
+    with pytest.raises(UserError, match="must be auto, npu, cuda, cpu"):
+        pick_device("tpu")
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+def test_an_npu_without_its_libraries(bare, error, tmp_path):
+    """torch_npu without CANN, or beside CUDA."""
+    bare.delitem(sys.modules, "torch_npu")
+    (tmp_path / "torch_npu.py").write_text(f"raise {error.__name__}('libhccl.so: cannot open')")
+    bare.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"torch_npu does not load \(libhccl.so.*env_npu.sh"):
+        pick_device("npu")
+
+
+def test_adam_of_the_device_is_adam():
+    """20 steps beside PyTorch's plain Adam."""
+    ours, plain = (torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2))
+    optimizers = make_adam([ours], 1e-2, pick_device("cpu")), torch.optim.Adam([plain], lr=1e-2, foreach=False)
+    for _ in range(20):
+        for parameter, optimizer in zip((ours, plain), optimizers):
+            optimizer.zero_grad()
+            (parameter**3 - parameter).sum().backward()
+            optimizer.step()
+    assert (ours - plain).abs().max() < 1e-6
+
+
+def failure(exitcode, **report):
+    return types.SimpleNamespace(exitcode=exitcode, error_file_data=report, timestamp=1000)
+
+
+def test_the_rank_that_made_the_others_fail():
+    reason, peer, terminated, killed = (
+        failure(1, timestamp=1005.5, by_peer=False), failure(1, timestamp=1001.0, by_peer=True),
+        failure(-15), failure(-9),
+    )  # fmt: skip
+    assert first_failure({0: terminated, 1: reason})[0] == 1
+    assert first_failure({0: peer, 1: killed})[0] == 1
+    assert first_failure({0: peer, 1: reason, 2: killed})[0] == 1
+    assert first_failure({0: peer, 1: terminated})[0] == 0
+    assert first_failure({0: reason, 1: failure(1, timestamp=1004.0, by_peer=False)})[0] == 1
+    assert [exit_code(f) for f in (reason, killed, failure(3))] == [1, 137, 3]
