@@ -33,9 +33,14 @@ class Progress:
     finetuned_from: str = ""
     "The checkpoint that gave the first weights."
     losses: list[float] = field(default_factory=list)
-    "The training loss of every step of this run, skipped ones (nan) included."
+    "The training loss of every step, skipped ones (nan) and those of the run it was finetuned from included."
     validation_losses: list[tuple[int, float]] = field(default_factory=list)
     "(iteration, validation loss)."
+
+    @property
+    def steps(self) -> int:
+        """Steps of this run."""
+        return self.iteration - self.first_iteration
 
 
 @dataclass
@@ -123,9 +128,15 @@ class Run:
     def _finetune(self, path: str) -> None:
         state = checkpoint.load(path)
         self._load_weights(path, state)
-        iteration = state["iteration"]
-        self.progress = Progress(iteration=iteration, first_iteration=iteration, finetuned_from=path)
-        log.info("finetuning from %s: iteration %d, fresh optimizer", path, iteration)
+        before = Progress(**state["progress"])
+        self.progress = Progress(
+            iteration=before.iteration,
+            first_iteration=before.iteration,
+            finetuned_from=path,
+            losses=before.losses,
+            validation_losses=before.validation_losses,
+        )
+        log.info("finetuning from %s: iteration %d, fresh optimizer", path, before.iteration)
 
     def _load_weights(self, path: str | Path, state: dict[str, Any]) -> None:
         check_same_model(path, state["config"], asdict(self.config), f"{self.name}_config")

@@ -32,14 +32,21 @@ def plot_spectrograms(spectrograms: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def plot_losses(losses: Sequence[float], validation: Sequence[tuple[int, float]], first_iteration: int) -> Figure:
-    """The training loss of each step after ``first_iteration``, and (iteration, validation loss)."""
+def plot_losses(
+    losses: Sequence[float], validation: Sequence[tuple[int, float]], iteration: int, began: int = 0
+) -> Figure:
+    """The training loss of the steps up to ``iteration``, and (iteration, validation loss).
+
+    ``began``: the iteration at which finetuning began, marked by a line.
+    """
     figure = Figure(figsize=(8, 3), layout="constrained")
     axis = figure.subplots()
-    steps = np.arange(len(losses)) + first_iteration + 1
+    steps = np.arange(iteration - len(losses), iteration) + 1
     axis.plot(steps, losses, linewidth=0.8, alpha=0.6, label="training")
     if validation:
         axis.plot(*zip(*validation), "o-", markersize=4, label="validation")
+    if began:
+        axis.axvline(began, color="grey", linestyle="--", linewidth=1, label="finetuning begins")
     # The first steps of a fresh model fall so steeply that the rest would look flat.
     if len(losses) > 50:
         shown = [x for x in losses[len(losses) // 20 :] if np.isfinite(x)] + [x for _, x in validation[1:]]

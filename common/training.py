@@ -76,7 +76,7 @@ def train(run: Run, task: Task) -> Summary:
     skipped_in_a_row = 0
     bar = make_bar(run, task.clips_per_epoch // clips_per_step)
 
-    if not progress.validation_losses:
+    if progress.steps == 0:
         validate(run, task, writer)
     batches = task.batches(progress.epoch, progress.clips)
     stopping = False
@@ -159,8 +159,7 @@ def next_epoch_if_done(run: Run, task: Task, clips_per_step: int) -> bool:
 def is_finished(run: Run) -> bool:
     """Whether the configured end is reached."""
     config, progress = run.config.train_config, run.progress
-    steps = progress.iteration - progress.first_iteration
-    return progress.epoch >= config.epochs or 0 < config.max_steps <= steps
+    return progress.epoch >= config.epochs or 0 < config.max_steps <= progress.steps
 
 
 def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> None:
@@ -214,9 +213,9 @@ def make_writer(config: TrainConfig) -> SummaryWriter | None:
 
 def make_bar(run: Run, steps_per_epoch: int) -> tqdm:
     """The progress bar of the whole run."""
-    config, progress = run.config.train_config, run.progress
+    config = run.config.train_config
     steps = config.epochs * steps_per_epoch
-    return progress_bar("training", min(steps, config.max_steps or steps), len(progress.losses))
+    return progress_bar("training", min(steps, config.max_steps or steps), run.progress.steps)
 
 
 class StopSignal:

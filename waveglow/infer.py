@@ -257,19 +257,21 @@ def write_page(
             entry["sounds"] = {"original": report.as_wav(recording, rate)} | entry["sounds"]
         spectrograms = {"original": mel, "synthesized": vocoder.spectrogram(synthesis)}
         entry["image"] = report.as_png(report.plot_spectrograms(spectrograms))
-    losses = training["losses"]
+    curve = report.plot_losses(
+        training.losses, training.validation_losses, training.iteration, training.first_iteration
+    )
     report.write_page(
         output / "index.html",
         title="WaveGlow evaluation",
         facts={
             "checkpoint": args.pth_path,
-            "trained": f"{training['iteration']} iterations"
-            + (f", finetuned from {training['finetuned_from']}" if training["finetuned_from"] else ""),
+            "trained": f"{training.iteration} iterations"
+            + (f", finetuned from {training.finetuned_from}" if training.finetuned_from else ""),
             "sigma": args.sigma,
             "denoiser strength": args.denoiser_strength,
             "device": f"{vocoder.device.device}, {vocoder.precision.level}",
         },
-        curve=report.as_png(report.plot_losses(losses, training["validation_losses"], training["first_iteration"])),
+        curve=report.as_png(curve),
         columns=COLUMNS,
         clips=entries,
         overall=overall.figures(),

@@ -72,7 +72,7 @@ def main() -> None:
             fps=summary.clips_per_second,
             samples_per_second=summary.samples_per_second,
             iteration_seconds=summary.step_seconds,
-            losses=run.progress.losses,
+            losses=run.progress.losses[-run.progress.steps :],
         )
         results.write(args)
 

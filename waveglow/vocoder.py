@@ -11,6 +11,7 @@ from common.config import from_dict
 from common.device import Device
 from common.precision import Precision
 from common.program import UserError
+from common.progress import Progress
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import Denoiser
 
@@ -33,7 +34,7 @@ class Vocoder:
         if "waveglow_config" not in state["config"]:
             raise UserError(f"{path} is no WaveGlow checkpoint")
         self.config = from_dict(Config, state["config"])
-        self.training = state["progress"]
+        self.training = Progress(**state["progress"])
         self.device = device
         self.chunk_frames = chunk_frames
         self.model = build_model(self.config).eval().requires_grad_(False)
