@@ -96,6 +96,23 @@ class TrainConfig:
 
 
 @dataclass
+class NpuConfig:
+    """Parts of the NPU patch (common/npu.py): 'on', 'off', or 'auto' as the CANN found needs them."""
+
+    conv1d_as_conv2d: str = "auto"
+    "Run 1-D convolutions as 2-D ones."
+    conv_transpose_on_cpu: str = "auto"
+    "Run transposed 1-D convolutions on the host."
+    logdet_on_cpu: str = "auto"
+    "Run log-determinants on the host."
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value not in ("auto", "on", "off"):
+                raise UserError(f"npu_config: {name} is {value!r}, must be auto, on or off")
+
+
+@dataclass
 class DistConfig:
     """Accepted so that NVIDIA's files load, and without effect: the device decides the backend,
     torchrun the address."""

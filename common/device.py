@@ -1,8 +1,11 @@
 """The device: an Ascend NPU, a CUDA card or the CPU. The only file that knows how they differ."""
 
 import importlib
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -80,6 +83,20 @@ def make_adam(params: Iterable[torch.nn.Parameter], lr: float, device: Device) -
         return torch.optim.Adam(params, lr=lr, fused=True)
     except RuntimeError:  # torch before 2.4 has no fused Adam for the CPU
         return torch.optim.Adam(params, lr=lr)
+
+
+def cann_version() -> tuple[int, ...] | None:
+    """(major, minor) of the CANN that is installed, if it says so."""
+    home = (
+        os.environ.get("ASCEND_TOOLKIT_HOME")
+        or os.environ.get("ASCEND_HOME_PATH")
+        or "/usr/local/Ascend/ascend-toolkit/latest"
+    )
+    for path in [*sorted(Path(home).glob("*/ascend_toolkit_install.info")), Path(home, "version.cfg")]:
+        found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", path.read_text()) if path.is_file() else None
+        if found:
+            return int(found[1]), int(found[2])
+    return None
 
 
 def rng_state(device: Device) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The one convolution layer both models are made of."""
+"""The layers that devices treat differently: common/npu.py swaps their classes, the models stay as they are."""
 
 import math
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ class Conv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, in, T] -> [B, out, T]."""
-        return self._convolve(x, self.effective_weight(), self.bias)
+        return self.convolve(x, self.effective_weight(), self.bias)
 
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
         """``forward(x).chunk(parts, dim=1)``, each part computed when it is asked for.
@@ -67,7 +67,19 @@ class Conv1d(nn.Module):
         A wide output that is used a part at a time then stays in the cache and off the memory.
         """
         for weight, bias in zip(self.effective_weight().chunk(parts), self.bias.chunk(parts)):
-            yield self._convolve(x, weight, bias)
+            yield self.convolve(x, weight, bias)
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution of this layer with other weights [out, in, k]: x [B, in, T] -> [B, out, T]."""
         return F.conv1d(x, weight, bias, padding=self.padding, dilation=self.dilation)
+
+
+class LogAbsDet(nn.Module):
+    """log|det| of a square matrix in float32.
+
+    The sign is free: training may carry a kernel across zero determinant.
+    """
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """matrix [n, n] -> scalar."""
+        return torch.linalg.slogdet(matrix.float())[1]

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
-from common.config import AudioConfig, DistConfig, TrainConfig, require_positive
+from common.config import AudioConfig, DistConfig, NpuConfig, TrainConfig, require_positive
 from common.program import UserError
 from waveglow.model import WaveGlow
 
@@ -73,6 +73,7 @@ class Config:
     train_config: TrainConfig = field(default_factory=TrainConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
     dist_config: DistConfig = field(default_factory=DistConfig)
+    npu_config: NpuConfig = field(default_factory=NpuConfig)
     waveglow_config: WaveGlowConfig = field(default_factory=WaveGlowConfig)
 
 

@@ -8,9 +8,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from common.layers import Conv1d
+from common.layers import Conv1d, LogAbsDet
 
 
 class Invertible1x1Conv(nn.Module):
@@ -23,21 +22,17 @@ class Invertible1x1Conv(nn.Module):
         if torch.linalg.det(rotation) < 0:
             rotation[:, 0] *= -1
         self.conv.weight.data = rotation[..., None]
+        self.log_abs_det = LogAbsDet()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, L] -> the mixed x and the log-determinant of the map, summed over B and L."""
-        log_det = x.shape[0] * x.shape[2] * log_abs_det(self.conv.weight[..., 0])
+        log_det = x.shape[0] * x.shape[2] * self.log_abs_det(self.conv.weight[..., 0])
         return self.conv(x), log_det
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo ``forward``: x [B, C, L] -> [B, C, L]."""
         inverse = torch.linalg.inv(self.conv.weight[..., 0].float()).to(x.dtype)
-        return F.conv1d(x, inverse[..., None])
-
-
-def log_abs_det(matrix: Tensor) -> Tensor:
-    """log|det| in float32. The sign is free: training may carry a kernel across zero determinant."""
-    return torch.linalg.slogdet(matrix.float())[1]
+        return self.conv.convolve(x, inverse[..., None])
 
 
 class WN(nn.Module):

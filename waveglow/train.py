@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common import distributed, program, report
 from common.device import make_adam, pick_device
 from common.files import make_output_folder
+from common.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
 from common.precision import Precision
 from common.program import UserError
@@ -50,6 +51,7 @@ def main() -> None:
 
     torch.manual_seed(config.train_config.seed)
     model = build_model(config).to(device.device)
+    patch_for_npu(model, config.npu_config, device)
     level = config.train_config.amp or (device.amp if config.train_config.fp16_run else "O0")
     precision = Precision(level, config.train_config.loss_scale, device, model)
     log.info("precision: %s, loss scale %g%s", level, precision.scale, " (dynamic)" if precision.dynamic else "")

@@ -9,6 +9,7 @@ from torch import Tensor
 from common import checkpoint
 from common.config import from_dict
 from common.device import Device
+from common.npu import patch_for_npu
 from common.precision import Precision
 from common.program import UserError
 from common.progress import Progress
@@ -41,6 +42,7 @@ class Vocoder:
         checkpoint.check_fits(path, self.model, state["model"])
         self.model.load_state_dict(state["model"])
         self.model.remove_weight_norm()
+        patch_for_npu(self.model, self.config.npu_config, device)
         self.mel = build_mel(self.config)
         level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
         self.precision = Precision(level, 1.0, device, self.model)
