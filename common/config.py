@@ -77,6 +77,8 @@ class TrainConfig:
     "What the loss is multiplied by in float16: a number or 'dynamic'."
     workers: int = 2
     "Processes that load data, for each training process; 0 = load in between."
+    profile: int = 0
+    "Steps to profile, after the first one; 0 = none."
     checkpoint_path: str = ""
     "Weights to start from (finetuning)."
     with_tensorboard: bool = True
@@ -87,7 +89,7 @@ class TrainConfig:
             require_positive("train_config", self, name)
         for name in ("learning_rate", "sigma"):
             require_positive("train_config", self, name)
-        for name in ("max_steps", "grad_clip", "workers", "seed"):
+        for name in ("max_steps", "grad_clip", "workers", "seed", "profile"):
             if getattr(self, name) < 0:
                 raise UserError(f"train_config: {name} is {getattr(self, name)}, must not be negative")
         if self.amp not in ("", "O0", "O1", "O2"):

@@ -1,13 +1,16 @@
 """The device: an Ascend NPU, a CUDA card or the CPU. The only file that knows how they differ."""
 
 import importlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
+import torch.profiler
 
 from common.program import UserError
 
@@ -83,6 +86,13 @@ def make_adam(params: Iterable[torch.nn.Parameter], lr: float, device: Device) -
         return torch.optim.Adam(params, lr=lr, fused=True)
     except RuntimeError:  # torch before 2.4 has no fused Adam for the CPU
         return torch.optim.Adam(params, lr=lr)
+
+
+def profiler_module(device: Device) -> ModuleType:
+    """torch.profiler, or torch_npu's module of the same interface."""
+    if device.type == "npu" and importlib.util.find_spec("torch_npu.profiler"):
+        return importlib.import_module("torch_npu.profiler")
+    return torch.profiler
 
 
 def cann_version() -> tuple[int, ...] | None:

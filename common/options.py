@@ -37,6 +37,7 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--amp", choices=["O0", "O1", "O2"], help="precision: float32, autocast, half with float32 master weights")
     add("--loss_scale", metavar="N|dynamic", help="for float16")
     add("--workers", type=int, metavar="N", help="processes that load data, for each training process")
+    add("--profile", type=int, metavar="N", help="profile N steps: <output_directory>/profile")
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
 
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from common import checkpoint, device
 from common.device import Device
 from common.distributed import gather_objects, ranks
+from common.npu import Crossings
 from common.precision import Precision
 from common.program import UserError
 
@@ -55,6 +56,8 @@ class Run:
     model: nn.Module
     precision: Precision
     optimizer: Optimizer
+    crossings: Crossings = field(default_factory=Crossings)
+    "Copies between device and host that the NPU patch makes."
     progress: Progress = field(default_factory=Progress)
 
     def save(self, rng_states: list[dict]) -> Path:

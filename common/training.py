@@ -17,6 +17,7 @@ from common import distributed
 from common.config import TrainConfig
 from common.device import rng_state
 from common.log import progress_bar
+from common.profiling import profiled
 from common.program import UserError
 from common.progress import Run
 
@@ -79,6 +80,8 @@ def train(run: Run, task: Task) -> Summary:
     if progress.steps == 0:
         validate(run, task, writer)
     batches = task.batches(progress.epoch, progress.clips)
+    if config.profile:
+        batches = profiled(batches, config, run.device, run.crossings)
     stopping = False
     while not (stopping or is_finished(run)):
         began = time.perf_counter()
@@ -105,6 +108,7 @@ def train(run: Run, task: Task) -> Summary:
             validate(run, task, writer)
         if progress.iteration % config.iters_per_checkpoint == 0 or finished or stopping:
             save(run)
+    batches.close()
     bar.close()
     if writer:
         writer.close()

@@ -11,7 +11,7 @@ start_time=$(date +%s)
 
 LAUNCHER_OPTIONS=(nproc nnodes node_rank master_addr master_port)
 TRAIN_OPTIONS=(data_path output_directory checkpoint_path device device_id config batch_size epochs max_steps
-    learning_rate amp loss_scale workers resume debug)
+    learning_rate amp loss_scale workers resume profile debug)
 EVAL_OPTIONS=(data_path output_directory pth_path device device_id batch_size amp sigma denoiser_strength seed
     chunk_frames debug)
 

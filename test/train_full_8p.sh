@@ -11,7 +11,8 @@
 #   --max_steps=N           end after N steps           --learning_rate=X
 #   --amp=O0|O1|O2          float32, autocast, half     --loss_scale=N|dynamic
 #   --workers=N             loader processes            --resume=auto|no|FILE
-#   --nproc=N               processes on this machine   --debug            tracebacks
+#   --nproc=N               processes on this machine   --profile=N        steps to profile
+#   --debug                 tracebacks of errors in the input
 #   --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
 #
 # Logs: test/output/<rank>/train_<rank>.log; result: test/output/0/<CaseName>.log

@@ -51,12 +51,12 @@ def main() -> None:
 
     torch.manual_seed(config.train_config.seed)
     model = build_model(config).to(device.device)
-    patch_for_npu(model, config.npu_config, device)
+    crossings = patch_for_npu(model, config.npu_config, device)
     level = config.train_config.amp or (device.amp if config.train_config.fp16_run else "O0")
     precision = Precision(level, config.train_config.loss_scale, device, model)
     log.info("precision: %s, loss scale %g%s", level, precision.scale, " (dynamic)" if precision.dynamic else "")
     optimizer = make_adam(precision.master_params, config.train_config.learning_rate, device)
-    run = Run("waveglow", config, device, model, precision, optimizer)
+    run = Run("waveglow", config, device, model, precision, optimizer, crossings)
     task = make_task(run, args.data_path)
     run.start(args.resume)
 
@@ -101,7 +101,7 @@ def make_task(run: Run, data_path: str) -> Task:
     def batches(epoch: int, first: int) -> Iterator[dict]:
         sampler.start_at(epoch, first)
         timeout = LOADER_TIMEOUT if workers else 0
-        return iter(DataLoader(training_set, batch_sampler=sampler, num_workers=workers, timeout=timeout))
+        yield from DataLoader(training_set, batch_sampler=sampler, num_workers=workers, timeout=timeout)
 
     def loss(model: torch.nn.Module, batch: dict) -> torch.Tensor:
         mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))

@@ -246,3 +246,17 @@ def test_the_config_of_a_run_is_in_its_checkpoint(config, corpus, tmp_path):
     saved = checkpoint.load(tmp_path / "out/waveglow_1")["config"]
     path = write_config(tmp_path / "again.json", saved)
     assert load_config(path, Config).waveglow_config.n_flows == 2
+
+
+def test_a_profile_is_written(config, corpus, tmp_path, caplog):
+    start(config[1], corpus, tmp_path / "out", max_steps=6, profile=2)
+    trace = json.loads((tmp_path / "out/profile/trace_0.json").read_text())
+    assert any("conv1d" in event.get("name", "") for event in trace["traceEvents"])
+    assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
+    assert caplog.text.count("crossings between device and host: 0,") == 3
+
+
+def test_a_profiled_run_trains_the_same(config, corpus, tmp_path):
+    plain, _ = start(config[1], corpus, tmp_path / "a", max_steps=5, batch_size=2, grad_accumulation=2)
+    seen, _ = start(config[1], corpus, tmp_path / "b", max_steps=5, batch_size=2, grad_accumulation=2, profile=2)
+    assert seen.progress.losses == plain.progress.losses
