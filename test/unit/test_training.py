@@ -249,6 +249,7 @@ def test_the_config_of_a_run_is_in_its_checkpoint(config, corpus, tmp_path):
 
 
 def test_a_profile_is_written(config, corpus, tmp_path, caplog):
+    caplog.set_level("INFO")
     start(config[1], corpus, tmp_path / "out", max_steps=6, profile=2)
     trace = json.loads((tmp_path / "out/profile/trace_0.json").read_text())
     assert any("conv1d" in event.get("name", "") for event in trace["traceEvents"])
