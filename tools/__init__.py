@@ -1,0 +1,1 @@
+"""Programs around training: run them as ``python tools/<name>.py --help``."""

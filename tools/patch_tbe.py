@@ -1,0 +1,271 @@
+"""Add WaveGlow's shapes to the white lists of CANN's operators: python tools/patch_tbe.py --help"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+# As a script, Python looks for modules in tools/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import program
+from common.files import written_whole
+from common.program import UserError
+from tools.find_cann import find_impl
+from tools.tbe_lists import PLACES, Shape, add_shapes
+
+DESCRIPTION = """\
+Add WaveGlow's shapes to the white lists of CANN's operators Transpose and TransData, which are slow
+on other shapes: all three files or none. This matters where operators are compiled on line, as on
+Ascend 910A; newer CANN needs less of it, which the report says for each file.
+
+exit codes: 0 done, or nothing to do; 3 --check found lists that lack shapes;
+            1 an error, the files are as they were; 2 wrong options"""
+
+EXAMPLES = """\
+  python tools/patch_tbe.py
+  python tools/patch_tbe.py --apply --opp_path=/usr/local/Ascend/ascend-toolkit/5.0.3/arm64-linux/opp
+  python tools/patch_tbe.py --apply --config=my.json    (another batch size, segment length, ...)"""
+
+SHIPPED_SHAPES = Path(__file__).resolve().parents[1] / "configs/tbe_whitelist.json"
+"What configs/waveglow.json computes to."
+
+BACKUP_MARK = ".before_patch_tbe."
+"In an original's name, between that of its file and the digest of what --apply made of the file."
+
+TRANSPOSE, FOUR_2_FIVE, FIVE_2_FOUR = PLACES
+TRANS_DATA = (FOUR_2_FIVE, FIVE_2_FOUR)
+NO_LOSS = {
+    TRANSPOSE: "Transpose takes any shape since December 2021",
+    **dict.fromkeys(TRANS_DATA, "TransData does without this file since September 2021"),
+}
+LOSS = "this CANN is older than 5.0.2, where the list came, or its list was rewritten by hand"
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        impl = find_impl(args.opp_path)
+        if args.mode == "restore":
+            edits = [restoration(impl, name) for name in PLACES]
+        else:
+            shapes = computed_shapes(args.config) if args.config else read_shapes(SHIPPED_SHAPES)
+            edits = [addition(impl, name, shapes[name]) for name in PLACES]
+        if args.mode != "check":
+            commit(edits)
+    except OSError as error:
+        raise UserError(f"cannot read or write {error.filename or 'a file'}: {error.strerror}") from error
+    print(f"CANN's operators in {impl}")
+    for edit in edits:
+        to_do = edit.added and args.mode == "check"
+        print(f"{edit.name}: {f'not patched ({edit.added} lacking)' if to_do else edit.outcome}")
+    if args.mode == "check" and any(edit.added for edit in edits):
+        print("--apply adds what is missing")
+        sys.exit(3)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = program.Parser(DESCRIPTION, EXAMPLES)
+    add = parser.add_argument
+    add("--opp_path", metavar="DIR", help="CANN's opp folder (default: $ASCEND_OPP_PATH, else a search)")
+    add("--config", metavar="FILE", help="compute the shapes from this configuration of WaveGlow")
+    modes = parser.add_mutually_exclusive_group()
+    for mode, description in (
+        ("check", "change nothing, say what is missing (default)"),
+        ("apply", "add what is missing; each original is kept beside its file"),
+        ("restore", "put the originals back"),
+    ):
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=description)
+    parser.set_defaults(mode="check")
+    return parser.parse_args()
+
+
+def read_shapes(path: Path) -> dict[str, list[Shape]]:
+    """The shapes to add, for each file. Raises UserError if the file has not this form."""
+    try:
+        shapes = json.loads(path.read_text(encoding="utf-8"))
+        sizes = [size for name in PLACES for shape in shapes[name] for size in shape]
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{path} has no lists of shapes for {', '.join(PLACES)}: {error!r}") from error
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise UserError(f"{path} has a shape that is not of positive whole numbers")
+    return shapes
+
+
+def computed_shapes(path: str) -> dict[str, list[Shape]]:
+    """The shapes that Transpose and TransData meet in WaveGlow as this configuration has it."""
+    try:
+        # Not at the head: they need torch, which root's Python may lack; all else does without.
+        from common.config import load_config
+        from waveglow.config import Config, WNConfig, build_model
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(f"--config needs the Python environment of training: {error}") from error
+    config = load_config(path, Config)
+    model, wn = config.waveglow_config, config.waveglow_config.WN_config
+    batch, group, mel = config.train_config.batch_size, model.n_group, model.n_mel_channels * model.n_group
+    groups = config.data_config.segment_length // group
+    small = replace(model, n_mel_channels=1, WN_config=WNConfig(n_layers=1, n_channels=1, kernel_size=1))
+    steps = [len(step.conv.weight) for step in build_model(replace(config, waveglow_config=small)).convinv]
+
+    # What convolutions take and give: the channels of a step of the flow and WN's half of them, the
+    # mel frames of a group, WN's own channels.
+    sizes = [size for channels in steps for size in (channels, channels // 2)]
+    sizes = [*sizes[:2], mel, wn.n_channels, *sizes[2:], 2 * wn.n_channels, 2 * wn.n_channels * wn.n_layers]
+    sizes = list(dict.fromkeys(sizes))
+    return {
+        TRANSPOSE: [
+            *([channels, 1, channels, 1] for channels in dict.fromkeys(steps)),
+            [batch, model.n_mel_channels, groups, group],
+            [batch, groups, group, 1],
+            [batch, groups, mel, 1],
+            [batch, model.n_mel_channels, group, groups],
+        ],
+        FOUR_2_FIVE: [[batch, size, groups, 1] for size in sizes],
+        FIVE_2_FOUR: [[batch, size, groups, 1] for size in sorted(sizes)],
+    }
+
+
+@dataclass
+class Edit:
+    """What becomes of one file."""
+
+    name: str
+    outcome: str
+    "For the report, when it is done."
+    path: Path
+    before: bytes | None
+    "None: there is no such file."
+    after: bytes | None
+    added: int = 0
+    "How many shapes are added."
+    original: Path | None = None
+    "Where an earlier --apply has kept the original."
+
+
+def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
+    """The edit that adds to a list what it lacks."""
+    path = inside(impl, name)
+    before = read(path)
+    try:
+        result = None if before is None else add_shapes(before, name, shapes)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+    if result is None:
+        return Edit(name, absence(impl, name), path, before, before)
+    if not result.added:
+        return Edit(name, "already there", path, before, before)
+    count = len(result.added)
+    backups = (backup_of(path, before), backup_of(path, result.data))
+    original = next((backup for backup in backups if backup.exists()), None)
+    return Edit(name, f"patched ({count} added)", path, before, result.data, count, original)
+
+
+def absence(impl: Path, name: str) -> str:
+    """What to say of a file that has no list, or is not there."""
+    # The lists of both operators are older than the removal of TransData's files in February 2022.
+    signs_of_age = TRANS_DATA if name == TRANSPOSE else [name]
+    is_loss = any((impl / sign).exists() for sign in signs_of_age)
+    return f"not in this CANN, {f'a loss: {LOSS}' if is_loss else f'no loss: {NO_LOSS[name]}'}"
+
+
+def restoration(impl: Path, name: str) -> Edit:
+    """The edit that puts the original back, provided that the file is as --apply left it."""
+    path = inside(impl, name)
+    before = read(path)
+    original = backup_of(path, before or b"")
+    if original.exists():
+        return Edit(name, "restored", path, before, original.read_bytes(), original=original)
+    for other in path.parent.glob(f"{path.name}{BACKUP_MARK}*"):
+        if other.read_bytes() != before:
+            raise UserError(f"{path} was changed after --apply and is left alone; its original is {other}")
+    return Edit(name, "not in this CANN" if before is None else "nothing to restore", path, before, before)
+
+
+def commit(edits: list[Edit]) -> None:
+    """Write all the files or none. Raises UserError if one was changed since it was read."""
+    changes = [edit for edit in edits if edit.after != edit.before]
+    for edit in changes:
+        require_writable(edit.path)
+    for edit in edits:
+        require_unchanged(edit)
+    begun = []
+    try:
+        for edit in changes:
+            require_unchanged(edit)
+            begun.append(edit)
+            if edit.added and not edit.original:
+                write_like(edit.path, backup_of(edit.path, edit.after), edit.before)
+            write_like(edit.path, edit.path, edit.after)
+    except BaseException:
+        put_back(begun)
+        raise
+    for edit in changes:
+        if edit.original and edit.added:
+            os.replace(edit.original, backup_of(edit.path, edit.after))
+        elif edit.original:
+            edit.original.unlink()
+
+
+def put_back(begun: list[Edit]) -> None:
+    """Undo what ``commit`` has begun."""
+    stuck = []
+    for edit in begun:
+        try:
+            if read(edit.path) == edit.after:
+                write_like(edit.path, edit.path, edit.before)
+            if edit.added and not edit.original and read(edit.path) == edit.before:
+                backup_of(edit.path, edit.after).unlink(missing_ok=True)
+        except OSError:
+            stuck.append(str(edit.path))
+    if stuck:
+        raise UserError(f"writing failed, and so did putting back {', '.join(stuck)}: see to the disk, then run again")
+
+
+def inside(impl: Path, name: str) -> Path:
+    """The file without links. Raises UserError if they lead out of CANN's folder."""
+    path = Path(os.path.realpath(impl / name))
+    if not path.is_relative_to(impl):
+        raise UserError(f"{impl / name} is a link out of CANN, to {path}")
+    return path
+
+
+def read(path: Path) -> bytes | None:
+    """The file's bytes; None if there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def backup_of(path: Path, made: bytes) -> Path:
+    """Where the original of a file is kept of which --apply made ``made``."""
+    return path.with_name(f"{path.name}{BACKUP_MARK}{hashlib.sha256(made).hexdigest()[:16]}")
+
+
+def require_unchanged(edit: Edit) -> None:
+    if read(edit.path) != edit.before:
+        raise UserError(f"{edit.path} was changed by somebody else just now: run again")
+
+
+def require_writable(path: Path) -> None:
+    # Only root and the owner can give the new file its old owner.
+    ours = os.geteuid() in (0, path.stat().st_uid)
+    if not ours or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {path.parent}: run this as root, or as its owner after chmod u+w")
+
+
+def write_like(model: Path, path: Path, data: bytes) -> None:
+    """Write a file with owner, mode and extended attributes of the file ``model``."""
+    status = model.stat()
+    with written_whole(path) as file:
+        os.chown(file.name, status.st_uid, status.st_gid)
+        shutil.copystat(model, file.name)
+        file.write(data)
+
+
+if __name__ == "__main__":
+    program.run(main)

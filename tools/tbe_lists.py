@@ -1,0 +1,192 @@
+"""The white lists in CANN's operator files: found by syntax tree, shapes added at their ends.
+
+Bytes in, bytes out: nothing here opens a file. Line numbers differ in every release of CANN, and
+the same text stands in other places of the same files, so a list is known by the function it is in
+and by the exact form of the statement around it.
+"""
+
+import ast
+import io
+import re
+import textwrap
+import tokenize
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from common.program import UserError
+
+Shape = list[int]
+
+LINE_WIDTH = 120
+"CANN's own."
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a list stands."""
+
+    function: str
+    "A function of the module, not of a class or of another function."
+    form: str
+    "The assignment, or the whole condition of an if or elif, with ... in the place of the list."
+
+
+PLACES = {
+    "dynamic/transpose.py": Place("_by_dynamic_static_union_version", "white_list_shape = ..."),
+    "four_2_five.py": Place(
+        "four_2_five", 'src_format.upper() == "NCHW" and shape_input in ... and dtype_input == "float16"'
+    ),
+    "five_2_four.py": Place("five_2_four", 'dst_format.lower() == "nchw" and dst_shape in ...'),
+}
+"The files, named from CANN's folder impl."
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a file becomes."""
+
+    data: bytes
+    "The whole file."
+    added: list[Shape]
+    "The shapes that its list lacked, in their order."
+
+
+def add_shapes(data: bytes, name: str, shapes: list[Shape]) -> Addition | None:
+    """Add to the list of the file ``name`` what it lacks; None if the file has no such list.
+
+    Raises UserError if the file is not Python, has the place twice or cannot be edited safely.
+    """
+    source, encoding = _as_utf8(data)
+    found = _find_list(source, name)
+    if found is None:
+        return None
+    present = [_value(element) for element in found.elts]
+    lacking = [shape for i, shape in enumerate(shapes) if shape not in present and shape not in shapes[:i]]
+    if not lacking:
+        return Addition(data, [])
+    edited = _append(source, found, lacking)
+    _verify(source, found, edited, _find_list(edited, name), lacking)
+    return Addition(edited.decode().encode(encoding), lacking)
+
+
+def _as_utf8(data: bytes) -> tuple[bytes, str]:
+    """The source in UTF-8, in whose bytes the syntax tree counts columns, and its own encoding."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        text = data.decode(encoding)
+        if text.encode(encoding) != data:
+            raise UserError(f"cannot be edited safely: it is not the one form of its text in {encoding}")
+        return text.encode(), encoding
+    except (SyntaxError, ValueError, LookupError) as error:
+        raise UserError(f"is not Python: {error}") from error
+
+
+def _find_list(source: bytes, name: str) -> ast.List | None:
+    """The node of the list in the file ``name``."""
+    place = PLACES[name]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old operators' invalid escape sequences
+            # Text, not bytes: the encoding that the file declares is no longer that of the source.
+            tree = ast.parse(source.decode(), name)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise UserError(f"is not Python: {error}") from error
+    form = ast.parse(place.form).body[0]
+    functions = [n for n in _own_nodes(tree) if isinstance(n, ast.FunctionDef) and n.name == place.function]
+    if len(functions) > 1:
+        raise UserError(f"defines the function {place.function} {len(functions)} times")
+    found = [hit for function in functions for node in _own_nodes(function) for hit in _lists_in(node, form)]
+    if len(found) > 1:
+        lines = ", ".join(str(line) for line in sorted(hit.lineno for hit in found))
+        raise UserError(f"has its list {len(found)} times in the function {place.function}: lines {lines}")
+    return found[0] if found else None
+
+
+def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module or function, without those inside of functions and classes in it."""
+    nodes = list(ast.iter_child_nodes(scope))
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def _lists_in(node: ast.AST, form: ast.stmt) -> list[ast.List]:
+    """The list in the place of the ... if the node is an assignment, or an if, of this form."""
+    if isinstance(form, ast.Expr):
+        if not isinstance(node, ast.If):
+            return []
+        node, form = node.test, form.value
+    if type(node) is not type(form):
+        return []
+    dump, hole = ast.dump(node), ast.dump(ast.Constant(...))
+    lists = (inner for inner in ast.walk(node) if isinstance(inner, ast.List))
+    return [inner for inner in lists if dump.replace(ast.dump(inner), hole) == ast.dump(form)]
+
+
+def _value(element: ast.expr) -> Any:
+    """The element's value; None if it is not a literal."""
+    try:
+        return ast.literal_eval(element)
+    except ValueError:
+        return None
+
+
+def _append(source: bytes, found: ast.List, shapes: list[Shape]) -> bytes:
+    """Write the shapes behind the last element, in rows that begin where its row begins."""
+    lines = source.splitlines(keepends=True)
+    begin, end = _span(source, found)
+    last = found.elts[-1] if found.elts else None
+    line = lines[(last.end_lineno if last else found.lineno) - 1]
+    newline = line[len(line.rstrip(b"\r\n")) :] or b"\n"
+    if not last:
+        rows = _rows(shapes, lines[found.lineno - 1][: found.col_offset + 1], newline).lstrip()
+        return source[: begin + 1] + rows + source[begin + 1 :]
+    first = next(element for element in found.elts if element.lineno == last.lineno)
+    rows = _rows(shapes, lines[first.lineno - 1][: first.col_offset], newline)
+
+    # Behind the element there may be brackets around it, a comma, comments and line breaks.
+    behind = _span(source, last)[1]
+    marks = [mark for mark in re.finditer(rb"#[^\r\n]*|[,)]", source[behind : end - 1]) if mark[0] in (b",", b")")]
+    comma_at = behind + (marks[-1].end() if marks else 0)
+    has_comma = bool(marks) and marks[-1][0] == b","
+    # A comment stays on the line of the element that it is about.
+    comment = re.match(rb"[ \t\f]*#[^\r\n]*", source[comma_at : end - 1])
+    rows_at = comma_at + (comment.end() if comment else 0)
+    before, after = (b"", b",") if has_comma else (b",", b"")
+    return source[:comma_at] + before + source[comma_at:rows_at] + rows + after + source[rows_at:]
+
+
+def _rows(shapes: list[Shape], margin: bytes, newline: bytes) -> bytes:
+    """Rows of shapes, each on a new line; blank as wide as ``margin``, tabs kept, is in front."""
+    indent = re.sub(r"[^\t]", " ", margin.decode())
+    # No row breaks inside of a shape.
+    words = ", ".join(str(shape).replace(" ", "\xa0") for shape in shapes)
+    rows = textwrap.wrap(words, LINE_WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+    return b"".join(newline + row.replace("\xa0", " ").encode() for row in rows)
+
+
+def _span(source: bytes, node: ast.expr) -> tuple[int, int]:
+    """Where the node begins and ends in the source."""
+    # Of bytes, splitlines knows the three line ends of Python's grammar; of text it knows more.
+    lines = source.splitlines(keepends=True)
+
+    def offset(line: int, column: int) -> int:
+        return sum(map(len, lines[: line - 1])) + column
+
+    return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
+
+
+def _verify(source: bytes, old: ast.List, edited: bytes, new: ast.List | None, shapes: list[Shape]) -> None:
+    """Make sure that the list has the shapes more and that nothing else differs."""
+    expected = [ast.dump(element) for element in old.elts]
+    expected += [ast.dump(ast.parse(str(shape), mode="eval").body) for shape in shapes]
+    same = new is not None and [ast.dump(element) for element in new.elts] == expected
+    if same:
+        (old_begin, old_end), (new_begin, new_end) = _span(source, old), _span(edited, new)
+        same = source[:old_begin] == edited[:new_begin] and source[old_end:] == edited[new_end:]
+    if not same:
+        raise UserError(f"cannot be edited safely: its list in line {old.lineno} is written in an unknown way")
