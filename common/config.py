@@ -90,8 +90,8 @@ class TrainConfig:
         for name in ("learning_rate", "sigma"):
             require_positive("train_config", self, name)
         for name in ("max_steps", "grad_clip", "workers", "seed", "profile"):
-            if getattr(self, name) < 0:
-                raise UserError(f"train_config: {name} is {getattr(self, name)}, must not be negative")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
         if self.amp not in ("", "O0", "O1", "O2"):
             raise UserError(f"train_config: amp is {self.amp!r}, must be O0, O1 or O2")
         self.loss_scale = parse_loss_scale(self.loss_scale)
@@ -141,7 +141,7 @@ def parse_loss_scale(value: str | float) -> str | float:
 def require_positive(section: str, config: object, name: str) -> None:
     """Raise UserError unless the field is above zero."""
     value = getattr(config, name)
-    if not value > 0:
+    if not 0 < value < float("inf"):
         raise UserError(f"{section}: {name} is {value}, must be above 0")
 
 

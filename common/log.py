@@ -21,6 +21,13 @@ class Console:
         self.err: TextIO = sys.stderr
         self.shows_progress = sys.stderr.isatty()
 
+    def say(self, line: str) -> None:
+        """Print a line. A reader that went away (``| head``) is no reason to end a training."""
+        try:
+            print(line, file=self.out, flush=True)
+        except OSError:
+            self.mute()
+
     def mute(self) -> None:
         self.out = self.err = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
         self.shows_progress = False
@@ -75,7 +82,10 @@ class _ConsoleHandler(logging.Handler):
     """Writes to the terminal above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=console.err if record.levelno >= logging.WARNING else console.out)
+        try:
+            tqdm.write(self.format(record), file=console.err if record.levelno >= logging.WARNING else console.out)
+        except OSError:
+            console.mute()
 
 
 def _add_handler(handler: logging.Handler, level: int) -> None:

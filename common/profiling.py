@@ -48,7 +48,7 @@ def _report(profile: object, folder: Path, device: Device) -> None:
     trace = folder / f"trace_{ranks().rank}.json"
     profile.export_chrome_trace(str(trace))
     log.info("profile: %s (open it in a Chromium browser at chrome://tracing, or in Perfetto)", trace)
-    # torch_npu's profiler has no table of its own; its trace folder holds one after its analysis.
+    # The NPU's profiler has no table of its own; its trace folder holds one after its analysis.
     if hasattr(profile, "key_averages"):
         sort_by = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
         table = profile.key_averages().table(sort_by=sort_by, row_limit=ROWS)

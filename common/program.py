@@ -50,9 +50,16 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _is_of_a_peer(error: Exception) -> bool:
-    """Whether the error only says that another rank is gone."""
-    return type(error).__module__.startswith("torch.distributed") or "gloo" in str(error).lower()
+def _is_of_a_peer(error: BaseException | None) -> bool:
+    """Whether the error, or one it was raised under, only says that another rank is gone.
+
+    To end the ranks that are left torchrun sends SIGTERM, also to their loader processes.
+    """
+    if error is None:
+        return False
+    message = str(error)
+    told = type(error).__module__.startswith("torch.distributed") or "gloo" in message.lower()
+    return told or "killed by signal: Terminated" in message or _is_of_a_peer(error.__cause__ or error.__context__)
 
 
 def left_for_launcher(message: str, by_peer: bool = False) -> bool:

@@ -33,6 +33,10 @@ class Progress:
     "Clips of this epoch that all processes together have seen."
     finetuned_from: str = ""
     "The checkpoint that gave the first weights."
+    case: str = "acc"
+    "acc, or perf for a measurement of speed, which no other run goes on from."
+    started: float = field(default_factory=time.time)
+    "When this run began, in seconds since 1970; tells the runs in a directory apart."
     losses: list[float] = field(default_factory=list)
     "The training loss of every step, skipped ones (nan) and those of the run it was finetuned from included."
     validation_losses: list[tuple[int, float]] = field(default_factory=list)
@@ -74,8 +78,13 @@ class Run:
             "precision": self.precision.state_dict(),
             "rng_states": rng_states,
         }
-        keep_earlier(path)
-        checkpoint.save(path, state)
+        earlier = keep_earlier(path)
+        try:
+            checkpoint.save(path, state)
+        except UserError:
+            if earlier:
+                earlier.rename(path)
+            raise
         return path
 
     def start(self, resume: str) -> None:
@@ -97,16 +106,17 @@ class Run:
         return gather_objects(self._newest_of_this_run() if ranks().rank == 0 else None)[0]
 
     def _newest_of_this_run(self) -> Path | None:
-        """The newest whole checkpoint that began as this run begins: anew, or from the same weights."""
+        """The newest whole checkpoint of the latest run of this case that began from the same weights."""
+        found = []
         for path in checkpoint.newest_first(self.config.train_config.output_directory, self.name):
             try:
-                begun_from = checkpoint.load(path, lazily=True)["progress"]["finetuned_from"]
-            except UserError as error:
+                progress = Progress(**checkpoint.load(path, lazily=True)["progress"])
+            except (UserError, TypeError) as error:
                 log.warning("passed over: %s", error)
                 continue
-            if begun_from == self._origin():
-                return path
-        return None
+            if (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case):
+                found.append((progress.started, progress.iteration, path))
+        return max(found)[2] if found else None
 
     def _origin(self) -> str:
         """The checkpoint to finetune, by its full path; empty for a run that begins anew."""
@@ -136,6 +146,7 @@ class Run:
             iteration=before.iteration,
             first_iteration=before.iteration,
             finetuned_from=path,
+            case=self.progress.case,
             losses=before.losses,
             validation_losses=before.validation_losses,
         )
@@ -158,9 +169,11 @@ def check_same_model(path: str | Path, saved: dict, current: dict, model_section
                 raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
 
 
-def keep_earlier(path: Path) -> None:
-    """Give a checkpoint that another run left under this name a dated one."""
-    if path.exists():
-        dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-        path.rename(dated)
-        log.info("%s is there from another run, now %s", path, dated.name)
+def keep_earlier(path: Path) -> Path | None:
+    """Give a checkpoint that another run left under this name a dated one, and return that."""
+    if not path.exists():
+        return None
+    dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    path.rename(dated)
+    log.info("%s is there from another run, now %s", path, dated.name)
+    return dated

@@ -62,7 +62,7 @@ class Results:
             file.write("".join(f"{line}\n" for line in self.lines(seconds)).encode())
         with written_whole(folder / f"train_{self.case_name}_loss.txt") as file:
             file.write("".join(f"{loss:.9f}\n" for loss in self.losses).encode())
-        print("------------------ Final result ------------------", file=console.out)
-        print(f"Final Performance images/sec : {self.fps:.4f}", file=console.out)
-        print(f"Final Train Accuracy : {self.losses[-1]:.9f}", file=console.out)
-        print(f"E2E Training Duration sec : {seconds}", file=console.out, flush=True)
+        console.say("------------------ Final result ------------------")
+        console.say(f"Final Performance images/sec : {self.fps:.4f}")
+        console.say(f"Final Train Accuracy : {self.losses[-1]:.9f}")
+        console.say(f"E2E Training Duration sec : {seconds}")

@@ -14,7 +14,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import distributed
-from common.config import TrainConfig
 from common.device import rng_state
 from common.log import progress_bar
 from common.profiling import profiled
@@ -62,7 +61,7 @@ class Summary:
     "Whether SIGTERM ended it early."
 
 
-def train(run: Run, task: Task) -> Summary:
+def train(run: Run, task: Task, stop: "StopSignal") -> Summary:
     """Train until the configured end or SIGTERM, writing checkpoints on the way.
 
     Raises UserError when the loss stays non-finite or a checkpoint cannot be written.
@@ -70,15 +69,14 @@ def train(run: Run, task: Task) -> Summary:
     config, progress = run.config.train_config, run.progress
     clips_per_step = config.batch_size * config.grad_accumulation * distributed.ranks().world_size
     next_epoch_if_done(run, task, clips_per_step)
-    writer = make_writer(config)
+    board = TensorBoard(f"{config.output_directory}/logs" if config.with_tensorboard else "")
     model = distributed.wrap(run.model, run.device)
-    stop = StopSignal()
     seconds: list[float] = []
     skipped_in_a_row = 0
     bar = make_bar(run, task.clips_per_epoch // clips_per_step)
 
     if progress.steps == 0:
-        validate(run, task, writer)
+        validate(run, task, board)
     batches = task.batches(progress.epoch, progress.clips)
     if config.profile:
         batches = profiled(batches, config, run.device, run.crossings)
@@ -95,8 +93,7 @@ def train(run: Run, task: Task) -> Summary:
         log.debug("%d:\tloss:%.9f\ttime:%.9f\t", progress.iteration, loss, seconds[-1])
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}")
-        if writer:
-            writer.add_scalar("loss/training", loss, progress.iteration)
+        board.write(lambda writer: writer.add_scalar("loss/training", loss, progress.iteration))  # noqa: B023
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if not finite:
             report_skip(run, step_batches, loss, skipped_in_a_row)
@@ -105,13 +102,12 @@ def train(run: Run, task: Task) -> Summary:
             log.debug("Epoch %d FPS:%.9f", progress.epoch - 1, throughput(seconds, clips_per_step))
         finished = is_finished(run)
         if progress.iteration % config.iters_per_validation == 0 or finished:
-            validate(run, task, writer)
+            validate(run, task, board)
         if progress.iteration % config.iters_per_checkpoint == 0 or finished or stopping:
             save(run)
     batches.close()
     bar.close()
-    if writer:
-        writer.close()
+    board.write(lambda writer: writer.close())
     clips_per_second = throughput(seconds, clips_per_step)
     return Summary(
         iteration=progress.iteration,
@@ -182,16 +178,15 @@ def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> N
         )
 
 
-def validate(run: Run, task: Task, writer: SummaryWriter | None) -> None:
+def validate(run: Run, task: Task, board: "TensorBoard") -> None:
     """Note the loss on held-back clips, and let TensorBoard hear and see one."""
     run.model.eval()
     with torch.no_grad():
         loss = task.validate()
         run.progress.validation_losses.append((run.progress.iteration, loss))
         log.info("iteration %d: validation loss:%.6f", run.progress.iteration, loss)
-        if writer:
-            writer.add_scalar("loss/validation", loss, run.progress.iteration)
-            task.show(writer, run.progress.iteration)
+        board.write(lambda writer: writer.add_scalar("loss/validation", loss, run.progress.iteration))
+        board.write(lambda writer: task.show(writer, run.progress.iteration))
     run.model.train()
 
 
@@ -208,13 +203,6 @@ def throughput(seconds: list[float], clips_per_step: int) -> float:
     return clips_per_step * len(measured) / sum(measured) if measured else math.nan
 
 
-def make_writer(config: TrainConfig) -> SummaryWriter | None:
-    """TensorBoard's, on the first process."""
-    if config.with_tensorboard and distributed.ranks().rank == 0:
-        return SummaryWriter(f"{config.output_directory}/logs")
-    return None
-
-
 def make_bar(run: Run, steps_per_epoch: int) -> tqdm:
     """The progress bar of the whole run."""
     config = run.config.train_config
@@ -222,8 +210,29 @@ def make_bar(run: Run, steps_per_epoch: int) -> tqdm:
     return progress_bar("training", min(steps, config.max_steps or steps), run.progress.steps)
 
 
+class TensorBoard:
+    """TensorBoard's logs, written by the first process; given up with a warning where that fails."""
+
+    def __init__(self, folder: str):
+        self.writer: SummaryWriter | None = None
+        if folder and distributed.ranks().rank == 0:
+            self._try(lambda: SummaryWriter(folder))
+
+    def write(self, action: Callable[[SummaryWriter], None]) -> None:
+        """Call ``action`` with the writer, if there is one."""
+        if self.writer:
+            self._try(lambda: action(self.writer) or self.writer)
+
+    def _try(self, action: Callable[[], SummaryWriter]) -> None:
+        try:
+            self.writer = action()
+        except OSError as error:
+            log.warning("no more TensorBoard logs: %s", error.strerror)
+            self.writer = None
+
+
 class StopSignal:
-    """Remembers SIGTERM, to be obeyed between two steps."""
+    """Remembers SIGTERM, to be obeyed between two steps. Made at the start of a program."""
 
     def __init__(self):
         self.requested = False

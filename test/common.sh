@@ -89,10 +89,11 @@ keep_earlier_logs() { # keep_earlier_logs NUMBER...
     done
 }
 
-# SIGTERM and Ctrl-C end a run the same way: every rank writes its checkpoint and ends by itself.
+# SIGTERM, Ctrl-C and a closed terminal end a run the same way: every rank writes its checkpoint and ends by itself.
 # The ranks are the launcher's children; signalled itself, torchrun would kill them after 30 s.
 stop_ranks() {
     interrupted=$1
+    [[ -n $program ]] || return 0
     local targets=$program
     if ((nproc * nnodes > 1)); then
         targets=$(cat "/proc/$program/task/$program/children" 2>/dev/null || pgrep -P "$program" || true)
@@ -109,9 +110,14 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
     nnodes=${OPTIONS[nnodes]:-1}
     local node_rank=${OPTIONS[node_rank]:-0} device_id=${OPTIONS[device_id]:-0} code=0
     for name in nproc nnodes node_rank device_id; do
-        [[ ${!name} =~ ^[0-9]+$ ]] || fail 2 "--$name must be a number, not ${!name}"
+        [[ ${!name} =~ ^(0|[1-9][0-9]{0,3})$ ]] || fail 2 "--$name must be a number up to 9999, not ${!name}"
     done
     ((nproc > 0 && nnodes > 0)) || fail 2 "--nproc and --nnodes must be at least 1"
+    ((node_rank < nnodes)) || fail 2 "--node_rank is $node_rank, must be below --nnodes, $nnodes"
+    local port=${OPTIONS[master_port]:-29500}
+    if [[ ! $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
+        fail 2 "--master_port must be 1 to 65535, not $port"
+    fi
     ((nproc * nnodes == 1 || device_id == 0)) || fail 2 "--device_id is for one process; $nproc processes take cards 0 to $((nproc - 1))"
 
     if [[ ${etp_running_flag:-} != true ]]; then
@@ -135,22 +141,23 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
         keep_earlier_logs "$device_id"
     fi
     # A process group of its own keeps the terminal's Ctrl-C away from it: stop_ranks passes it on.
-    interrupted=0
+    interrupted=0 program=
+    trap 'stop_ranks 143' TERM
+    trap 'stop_ranks 130' INT
+    trap 'stop_ranks 129' HUP
+    trap 'stop_ranks 131' QUIT
     set -m
     "$python" ${launcher[@]+"${launcher[@]}"} -m "$module" "${arguments[@]}" &
     program=$!
     set +m
-    trap 'stop_ranks 143' TERM
-    trap 'stop_ranks 130' INT
-    wait "$program" || code=$?
-    # A signal ends wait early; what counts is how the program ends.
-    while kill -0 "$program" 2>/dev/null; do
-        code=0
-        wait "$program" || code=$?
-    done
-    trap - TERM INT
-    ((interrupted != 130)) || exit 130
-    ((code == 0)) || echo "logs: $test_path_dir/output/<rank>/train_<rank>.log" >&2
+    # A signal that came before there was a program to pass it on to.
+    ((interrupted == 0)) || stop_ranks "$interrupted"
+    # A signal ends wait early; what counts is how the program ends, which the last wait tells.
+    while kill -0 "$program" 2>/dev/null; do wait "$program" 2>/dev/null || true; done
+    wait "$program" 2>/dev/null || code=$?
+    trap - TERM INT HUP QUIT
+    ((interrupted == 0 || interrupted == 143)) || exit "$interrupted"
+    ((code <= 128 || nproc * nnodes > 1)) || echo "error: the process was ended by signal $((code - 128))" >&2
     return "$code"
 }
 

@@ -7,20 +7,21 @@
 _env_npu_setup() {
     local info=/etc/Ascend/ascend_cann_install.info install=/usr/local/Ascend set_env='' had_nounset=''
     if [ -f "$info" ]; then
-        install=$(sed -n 's/^Install_Path=//p' "$info" | head -n 1)
+        install=$(sed -n 's/^Install_Path=//p' "$info" 2>/dev/null | head -n 1) || install=
+        install=${install:-/usr/local/Ascend}
     fi
     if [ -d "$install/ascend-toolkit/latest" ] && [ -f "$install/ascend-toolkit/set_env.sh" ]; then
         set_env=$install/ascend-toolkit/set_env.sh
     elif [ -f "$install/nnae/set_env.sh" ]; then
         set_env=$install/nnae/set_env.sh
     else
-        echo "env_npu.sh: no CANN in $install, nothing set (not needed on CUDA or a CPU)"
+        echo "env_npu.sh: no CANN in $install, nothing set (not needed on CUDA or a CPU)" || true
         return 0
     fi
     # CANN's script reads variables that may not be set.
     case $- in *u*) had_nounset=1; set +u ;; esac
     # shellcheck disable=SC1090
-    . "$set_env" || echo "env_npu.sh: $set_env reported an error"
+    . "$set_env" || echo "env_npu.sh: $set_env reported an error" || true
     if [ -n "$had_nounset" ]; then set -u; fi
 
     export ASCEND_SLOG_PRINT_TO_STDOUT=0 # host log to the terminal: 0 off

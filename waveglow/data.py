@@ -1,6 +1,5 @@
 """Clips of a corpus in LJ Speech's layout, and the segments WaveGlow learns from."""
 
-import csv
 import itertools
 import logging
 import zlib
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from common.audio import MelSpectrogram, check_wav, read_wav
@@ -52,18 +50,23 @@ def find_clips(data_path: str, training_files: str = "") -> list[Path]:
 def _listed_clips(path: str) -> list[Path]:
     if not path:
         raise UserError("no data: give --data_path=DIR with wavs/*.wav in it")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read training_files {path}: {error.strerror}") from error
-    return [Path(line.strip()) for line in lines if line.strip()]
+    return [Path(line.strip()) for line in _read_lines(Path(path)) if line.strip()]
 
 
 def _check_transcripts(path: Path, clips: set[str]) -> None:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE), start=1):
-            if row and row[0] not in clips:
-                raise UserError(f"{path} line {number}: there is no wavs/{row[0]}.wav")
+    for number, line in enumerate(_read_lines(path), start=1):
+        name = line.split("|", 1)[0].strip()
+        if line.strip() and name not in clips:
+            raise UserError(f"{path} line {number}: there is no wavs/{name[:100]}.wav")
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
 
 
 def split_clips(clips: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -90,9 +93,6 @@ class Census:
     "Consecutive segments in all clips."
     silent: int = 0
     "Near-silent ones among them."
-
-    def as_tensor(self) -> Tensor:
-        return torch.tensor([self.clips, self.seconds, self.short, self.segments, self.silent])
 
 
 def take_census(clips: list[Path], config: DataConfig) -> Census:

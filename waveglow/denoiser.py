@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from waveglow.model import WaveGlow
 
+FILTER_LENGTH, HOP_LENGTH = 1024, 256
+"Of the denoiser's own STFT, in samples, whatever the model's are."
 BIAS_FRAMES = 88
 "Length of the silence whose synthesis shows the hum, as in NVIDIA/waveglow."
 
@@ -15,29 +17,27 @@ class Denoiser(nn.Module):
     Equal to NVIDIA/waveglow's denoiser in its 'zeros' mode. Runs on the CPU in float32.
     """
 
-    def __init__(self, waveglow: WaveGlow, filter_length: int = 1024, hop_length: int = 256):
+    def __init__(self, waveglow: WaveGlow):
         super().__init__()
-        self.filter_length = filter_length
-        self.hop_length = hop_length
         weight = waveglow.upsample.weight
         silence = weight.new_zeros(1, weight.shape[0], BIAS_FRAMES)
-        self.register_buffer("window", torch.hann_window(filter_length))
+        self.register_buffer("window", torch.hann_window(FILTER_LENGTH))
         self.register_buffer("bias", self._stft(waveglow.infer(silence, sigma=0.0).float().cpu()).abs()[:, :, :1])
 
     def forward(self, audio: Tensor, strength: float = 0.1) -> Tensor:
         """audio [B, N], strength of the subtraction (0 = none) -> [B, N]."""
         samples = audio.shape[1]
         # The reflection at the edges of the STFT needs more than half a window.
-        spectrum = self._stft(nn.functional.pad(audio, (0, max(0, self.filter_length - samples))))
+        spectrum = self._stft(nn.functional.pad(audio, (0, max(0, FILTER_LENGTH - samples))))
         magnitude = (spectrum.abs() - strength * self.bias).clamp(min=0.0)
         denoised = torch.istft(
             torch.polar(magnitude, spectrum.angle()),
-            self.filter_length,
-            self.hop_length,
+            FILTER_LENGTH,
+            HOP_LENGTH,
             window=self.window,
-            length=max(samples, self.filter_length),
+            length=max(samples, FILTER_LENGTH),
         )
         return denoised[:, :samples]
 
     def _stft(self, audio: Tensor) -> Tensor:
-        return torch.stft(audio, self.filter_length, self.hop_length, window=self.window, return_complex=True)
+        return torch.stft(audio, FILTER_LENGTH, HOP_LENGTH, window=self.window, return_complex=True)

@@ -115,8 +115,8 @@ def read_arguments() -> argparse.Namespace:
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
-        if not getattr(args, name) >= smallest:
-            parser.error(f"--{name} must be at least {smallest}")
+        if not smallest <= getattr(args, name) < 2**63:
+            parser.error(f"--{name} must be at least {smallest} and below 2**63")
     if not args.inputs and not args.data_path:
         parser.error("name wavs or mels, or give --data_path")
     return args

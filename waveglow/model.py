@@ -21,7 +21,8 @@ class Invertible1x1Conv(nn.Module):
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
         if torch.linalg.det(rotation) < 0:
             rotation[:, 0] *= -1
-        self.conv.weight.data = rotation[..., None]
+        # NpuFusedAdam takes only contiguous parameters, and what qr returns is stored by columns.
+        self.conv.weight.data = rotation.contiguous()[..., None]
         self.log_abs_det = LogAbsDet()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

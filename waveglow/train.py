@@ -15,9 +15,9 @@ from common.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
 from common.precision import Precision
 from common.program import UserError
-from common.progress import Run
+from common.progress import Progress, Run
 from common.results import Results
-from common.training import Task, train
+from common.training import StopSignal, Task, train
 from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, ShuffledClips, TrainingSegments, find_clips, split_clips, take_census
 from waveglow.loss import WaveGlowLoss
@@ -42,6 +42,7 @@ def main() -> None:
     add_training_options(parser, default_config="configs/waveglow.json")
     args = parser.parse_args()
     start_log(args)
+    stop = StopSignal()
     config = configure(args, Config)
     make_output_folder(config.train_config.output_directory)
     ranks = distributed.ranks()
@@ -56,11 +57,11 @@ def main() -> None:
     precision = Precision(level, config.train_config.loss_scale, device, model)
     log.info("precision: %s, loss scale %g%s", level, precision.scale, " (dynamic)" if precision.dynamic else "")
     optimizer = make_adam(precision.master_params, config.train_config.learning_rate, device)
-    run = Run("waveglow", config, device, model, precision, optimizer, crossings)
+    run = Run("waveglow", config, device, model, precision, optimizer, crossings, Progress(case=args.case))
     task = make_task(run, args.data_path)
     run.start(args.resume)
 
-    summary = train(run, task)
+    summary = train(run, task, stop)
     if summary.stopped:
         log.warning("stopped at iteration %d; the same command goes on from there", summary.iteration)
     log.info("final validation loss:%.6f", summary.validation_loss)

@@ -1,6 +1,7 @@
 """Mel spectrograms of any length to audio, with a trained WaveGlow."""
 
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -14,12 +15,13 @@ from common.precision import Precision
 from common.program import UserError
 from common.progress import Progress
 from waveglow.config import Config, build_mel, build_model
+from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
 from waveglow.denoiser import Denoiser
 
 log = logging.getLogger("infer")
 
-DENOISER_CONTEXT_FRAMES = 8
-"Mel frames beyond the model's own context, so that the denoiser's STFT sees no edge of a chunk."
+DENOISER_CONTEXT = 2048
+"Samples beyond the model's own context, so that the denoiser's STFT sees no edge of a chunk."
 
 
 class Vocoder:
@@ -60,11 +62,13 @@ class Vocoder:
         hop, frames = self.model.hop_length, mel.shape[1]
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.randn(shape, generator=generator) for shape in self.model.noise_shapes(1, frames)]
-        context = self.model.context_frames + DENOISER_CONTEXT_FRAMES
+        context = self.model.context_frames + math.ceil(DENOISER_CONTEXT / hop)
+        # The frames of the denoiser's STFT must lie in a chunk as they lie in the whole.
+        grid = DENOISER_HOP // math.gcd(DENOISER_HOP, hop)
         audio = torch.empty(frames * hop)
         for begin in range(0, frames, self.chunk_frames):
             end = min(frames, begin + self.chunk_frames)
-            left, right = max(0, begin - context), min(frames, end + context)
+            left, right = max(0, begin - context) // grid * grid, min(frames, end + context)
             chunk = self._synthesize_chunk(mel[:, left:right], self._cut(noise, left, right), sigma)
             if denoiser_strength > 0:
                 chunk = self.denoiser(chunk, denoiser_strength)

@@ -170,6 +170,15 @@ def test_corpora_that_are_refused(tmp_path, corpus):
         find_clips(str(corpus))
 
 
+def test_odd_metadata_is_refused_in_a_line(corpus):
+    (corpus / "metadata.csv").write_bytes(b"clip00|caf\xe9|caf\xe9\n")
+    with pytest.raises(UserError, match="is not UTF-8 text: byte 10 is 0xe9"):
+        find_clips(str(corpus))
+    (corpus / "metadata.csv").write_text("x" * 200_000)
+    with pytest.raises(UserError, match=r"line 1: there is no wavs/x{100}\.wav"):
+        find_clips(str(corpus))
+
+
 def test_a_file_list_in_place_of_a_folder(tmp_path, corpus):
     clips = find_clips(str(corpus))
     (tmp_path / "files.txt").write_text("\n".join(map(str, clips)) + "\n\n")

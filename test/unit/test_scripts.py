@@ -126,6 +126,19 @@ def ranks_of(checkout):
     return found
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_ctrl_c_and_a_closed_terminal_leave_nothing_running(place, number, code):
+    checkout, options = place
+    process = started(checkout, "train_full_8p.sh", *options, "--nproc=1", "--epochs=9999", "--workers=1")
+    wait_for_step(checkout / "test/output/0/train_0.log", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert not ranks_of(checkout)
+    steps = len(losses(checkout / "test/output/0/train_0.log"))
+    assert (checkout / f"my out/waveglow_{steps}").is_file()
+
+
 @pytest.mark.parametrize("nproc", [1, 2])
 def test_sigterm_ends_with_a_checkpoint_and_code_0(place, nproc):
     checkout, options = place
@@ -142,7 +155,8 @@ def test_sigterm_ends_with_a_checkpoint_and_code_0(place, nproc):
 
 def test_a_rank_that_dies_is_named_and_ends_the_run(place):
     checkout, options = place
-    process = started(checkout, "train_full_8p.sh", *options, "--nproc=2", "--batch_size=2", "--epochs=9999")
+    two = ["--nproc=2", "--batch_size=2", "--epochs=9999", "--workers=1"]
+    process = started(checkout, "train_full_8p.sh", *options, *two)
     wait_for_step(checkout / "test/output/1/train_1.log", process)
     os.kill(ranks_of(checkout)[1], signal.SIGKILL)
     began = time.monotonic()
@@ -232,6 +246,9 @@ def test_two_nodes_on_one_machine(place):
         ("train_full_8p.sh", ["--bath_size=3"], 2, "error: unknown option --bath_size (--help lists the options)"),
         ("train_full_8p.sh", ["--batch_size", "3"], 2, "error: options are written --name=value, not --batch_size"),
         ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--nproc=two"], 2, "--nproc must be a number"),
+        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--nproc=08"], 2, "--nproc must be a number"),
+        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--master_port=99999"], 2, "--master_port must"),
+        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--node_rank=1"], 2, "must be below --nnodes"),
         ("train_eval_8p.sh", ["--checkpoint_path=x"], 2, "error: unknown option --checkpoint_path"),
         ("demo.sh", ["--nonsense=1"], 2, "error: unknown option --nonsense"),
     ],

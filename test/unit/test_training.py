@@ -36,7 +36,7 @@ def start(values, corpus, output, resume="auto", **changes):
     run = make_run(config)
     task = make_task(run, str(corpus))
     run.start(resume)
-    return run, training.train(run, task)
+    return run, training.train(run, task, training.StopSignal())
 
 
 def weights(run):
@@ -130,7 +130,7 @@ def run_spoiled(values, corpus, output, steps, **changes):
         Config, values | {"train_config": values["train_config"] | {"output_directory": str(output)} | changes}
     )
     run = make_run(config)
-    return run, training.train(run, spoiled(make_task(run, str(corpus)), steps))
+    return run, training.train(run, spoiled(make_task(run, str(corpus)), steps), training.StopSignal())
 
 
 def test_a_step_that_is_not_finite_moves_nothing(config, corpus, tmp_path, caplog):
@@ -164,7 +164,7 @@ def test_sigterm_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
         return original(model, batch)
 
     task.loss = signalled
-    summary = training.train(run, task)
+    summary = training.train(run, task, training.StopSignal())
     assert summary.stopped
     assert summary.iteration == 3
     assert checkpoint.load(tmp_path / "out/waveglow_3")["iteration"] == 3
@@ -195,6 +195,46 @@ def test_a_checkpoint_of_another_run_keeps_its_content_under_a_dated_name(config
     (dated,) = out.glob("waveglow_2.*")
     assert dated.read_bytes() == earlier
     assert (out / "waveglow_2").read_bytes() != earlier
+
+
+def test_auto_goes_on_with_the_latest_run_of_its_case(config, corpus, tmp_path):
+    out = tmp_path / "out"
+    start(config[1], corpus, out, max_steps=4)
+    later, _ = start(config[1], corpus, out, resume="no", max_steps=2, learning_rate=1e-4)
+    run, _ = start(config[1], corpus, out, max_steps=3, learning_rate=1e-4)
+    assert run.progress.losses[:2] == later.progress.losses
+    # a measurement of speed is no beginning of a training
+    path = out / "waveglow_3"
+    state = checkpoint.load(path)
+    state["progress"] |= {"case": "perf", "started": state["progress"]["started"] + 100, "iteration": 9}
+    checkpoint.save(out / "waveglow_9", state)
+    again, _ = start(config[1], corpus, out, max_steps=3, learning_rate=1e-4)
+    assert again.progress.iteration == 3
+
+
+def test_a_save_that_fails_leaves_the_name_to_the_earlier_checkpoint(config, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    start(config[1], corpus, out, max_steps=2)
+    earlier = (out / "waveglow_2").read_bytes()
+
+    def fail(*args):
+        raise UserError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save", fail)
+    with pytest.raises(UserError, match="disk full"):
+        start(config[1], corpus, out, resume="no", max_steps=2)
+    assert (out / "waveglow_2").read_bytes() == earlier
+    assert [p.name for p in out.iterdir()] == ["waveglow_2"]
+
+
+def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.SummaryWriter, "add_scalar", fail)
+    _, summary = start(config[1], corpus, tmp_path / "out", max_steps=2, with_tensorboard=True)
+    assert summary.iteration == 2
+    assert caplog.text.count("no more TensorBoard logs: No space left on device") == 1
 
 
 def test_auto_passes_over_a_torn_checkpoint(config, corpus, tmp_path, caplog):
