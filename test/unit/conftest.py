@@ -83,16 +83,18 @@ def checkout(tmp_path):
     """A copy of the repository's files in a folder with blanks in its name."""
     target = tmp_path / "a check out"
     for name in ("common", "waveglow", "configs", "test"):
-        ignored = shutil.ignore_patterns("__pycache__", "output", "demo", "corpus", "reference", "unit")
+        ignored = shutil.ignore_patterns("__pycache__", "output", "demo", "corpus", "reference", "unit", "npu_emulator")
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     return target
 
 
-def run_script(checkout: Path, script: str, *options: str, cwd: Path | None = None, timeout: float = 120):
+def run_script(
+    checkout: Path, script: str, *options: str, cwd: Path | None = None, timeout: float = 120, **environment
+):
     """Run a script of test/ as a user would; the finished process with its output as text."""
     return subprocess.run(
         ["bash", str(checkout / "test" / script), *options],
-        cwd=cwd or checkout, env=script_environment(), capture_output=True, text=True, timeout=timeout,
+        cwd=cwd or checkout, env=script_environment() | environment, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+"""An emulated Ascend NPU in the place of Huawei's torch_npu.
+
+With this folder's parent on PYTHONPATH, ``import torch_npu`` makes host memory look like NPUs: the device ``npu``,
+``torch.npu``, the communication backend ``hccl`` and ``torch_npu.optim.NpuFusedAdam``. Every operator runs PyTorch's
+CPU kernel over the device's memory, so results are those of the CPU bit for bit; what an old CANN could not run is
+refused. It holds for the whole process and cannot be undone: tests use it in processes of their own.
+
+NPU_EMULATOR_DEVICES: how many devices there are, by default 8.
+NPU_EMULATOR_BUILD: folder of the built C++ extension, see ``build_extension.cache_folder``.
+NPU_EMULATOR_COUNTS: file that is given the operator and copy counts at the process's end, see ``emulator``.
+"""
+
+import importlib.util
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from build_extension import extension
+
+__version__ = torch.__version__.split("+")[0] + "+emulated"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("torch_npu._C", extension())
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["torch_npu._C"] = module
+    return module
+
+
+# The order matters: the name before the kernels, the devices before anything asks for them.
+torch.utils.rename_privateuse1_backend("npu")
+_C = _load()
+_C.start(int(os.environ.get("NPU_EMULATOR_DEVICES", "8")))
+
+from torch_npu import npu  # noqa: E402
+
+torch._register_device_module("npu", npu)
+sys.modules["torch.npu"], sys.modules["torch.npu.amp"] = npu, npu.amp
+torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+
+if dist.is_available():
+    dist.Backend.register_backend(
+        "hccl",
+        lambda store, rank, size, timeout: _C.Hccl(dist.ProcessGroupGloo(store, rank, size, timeout)),
+        devices=["npu"],
+    )
+
+from torch_npu import composites, emulator, optim  # noqa: E402
+
+composites.register()
+emulator.refuse(emulator.REFUSED)
+emulator.write_counts_at_exit(os.environ.get("NPU_EMULATOR_COUNTS"))
+
+__all__ = ["emulator", "npu", "optim"]

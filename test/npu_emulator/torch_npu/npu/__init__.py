@@ -1,0 +1,122 @@
+"""``torch.npu``: the part of its interface that is emulated."""
+
+from contextlib import ContextDecorator
+from types import SimpleNamespace
+
+import torch
+
+from torch_npu import _C
+from torch_npu.npu import amp as amp
+
+DeviceLike = torch.device | str | int | None
+
+conv = SimpleNamespace(allow_hf32=True)
+"The real one's default; nothing is ever rounded to HF32 here."
+
+device_count = _C.device_count
+current_device = _C.current_device
+
+
+def is_available() -> bool:
+    return device_count() > 0
+
+
+def is_initialized() -> bool:
+    return True
+
+
+def init() -> None:
+    """There is nothing to start."""
+
+
+def _lazy_init() -> None:
+    """As ``init``, for torch."""
+
+
+def _is_in_bad_fork() -> bool:
+    """Never: host memory survives a fork."""
+    return False
+
+
+def set_device(device: DeviceLike) -> None:
+    _C.set_device(_index(device))
+
+
+class device(ContextDecorator):  # noqa: N801
+    """Makes a device the current one for a while."""
+
+    def __init__(self, device: DeviceLike):
+        self.index = _index(device)
+
+    def __enter__(self):
+        self.before = current_device()
+        _C.set_device(self.index)
+        return self
+
+    def __exit__(self, *error):
+        _C.set_device(self.before)
+
+
+def synchronize(device: DeviceLike = None) -> None:
+    """All work is done when a call returns."""
+
+
+def empty_cache() -> None:
+    """No memory is kept back."""
+
+
+def get_device_name(device: DeviceLike = None) -> str:
+    """Begins with the name of the oldest card, the one that was refused the most."""
+    return "Ascend910A (emulated)"
+
+
+def set_compile_mode(jit_compile: bool = False) -> None:
+    """Nothing is compiled."""
+
+
+def manual_seed(seed: int) -> None:
+    _C.manual_seed(-1, seed % 2**64)
+
+
+def manual_seed_all(seed: int) -> None:
+    for index in range(device_count()):
+        _C.manual_seed(index, seed % 2**64)
+
+
+def get_rng_state(device: DeviceLike = None) -> torch.Tensor:
+    return _C.get_rng_state(_index(device))
+
+
+def set_rng_state(state: torch.Tensor, device: DeviceLike = None) -> None:
+    _C.set_rng_state(_index(device), state)
+
+
+def memory_allocated(device: DeviceLike = None) -> int:
+    return _C.memory_allocated(_index(device))
+
+
+def max_memory_allocated(device: DeviceLike = None) -> int:
+    return _C.max_memory_allocated(_index(device))
+
+
+def reset_peak_memory_stats(device: DeviceLike = None) -> None:
+    _C.reset_peak_memory_stats(_index(device))
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """What torch.autocast may compute in."""
+    return [torch.float16, torch.bfloat16]
+
+
+def _index(device: DeviceLike) -> int:
+    """Of the device, the current one where none is named."""
+    if device is None:
+        return current_device()
+    if not isinstance(device, int):
+        device = torch.device(device)
+        if device.type != "npu":
+            raise ValueError(f"Expected an npu device, but got: {device}")
+        device = current_device() if device.index is None else device.index
+    if not 0 <= device < device_count():
+        raise RuntimeError(f"NPU error: invalid device ordinal {device}, there are {device_count()} devices")
+    return device

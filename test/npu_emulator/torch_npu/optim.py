@@ -1,0 +1,160 @@
+"""``torch_npu.optim``: the fused Adam, with all that is peculiar about the real one."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16)
+
+
+@dataclass
+class _Combined:
+    """The parameters of one group and dtype, their values lying in one flat tensor; so their gradients."""
+
+    params: list[Tensor]
+    param_views: list[Tensor]
+    grads: Tensor
+    grad_views: list[Tensor]
+    states: dict[str, list[Tensor]] | None = None
+
+
+class NpuFusedAdam(torch.optim.Optimizer):
+    """Adam over flat tensors, bit for bit ``torch.optim.Adam(fused=True)`` on the CPU.
+
+    The contract of the real one:
+
+    - Parameters must be on an NPU, contiguous, float32 or float16.
+    - Parameters and gradients are combined at the first ``step``, ``clip_grad_norm_fused_`` or ``zero_grad`` that
+      finds gradients. A parameter that has none then is never updated. A gradient that is replaced afterwards is not
+      seen: the memory of the first one is used, stale.
+    - ``zero_grad`` zeroes in place and cannot set to None.
+    - The state is combined at the first step: a state loaded after it has no effect.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+    ):
+        if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"Invalid lr {lr}, betas {betas}, eps {eps} or weight_decay {weight_decay}")
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad))
+        self._combined: list[list[_Combined]] | None = None
+        "Of each group."
+        for param in self._all_params():
+            _check(param)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._combine()
+        for group, combined in zip(self.param_groups, self._combined or []):
+            for one in combined:
+                self._combine_states(one, group["amsgrad"])
+                steps = self.state[one.params[0]]["step"] + 1
+                for param in one.params:
+                    self.state[param]["step"] = steps
+                # Filled there: a number made on the host would be a copy to the device.
+                step_tensor = torch.full((), float(steps), device=one.grads.device)
+                beta1, beta2 = group["betas"]
+                torch._fused_adam_(
+                    one.param_views,
+                    one.grad_views,
+                    one.states["exp_avg"],
+                    one.states["exp_avg_sq"],
+                    one.states.get("max_exp_avg_sq", []),
+                    [step_tensor] * len(one.params),
+                    lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+                    amsgrad=group["amsgrad"], maximize=False,
+                )  # fmt: skip
+        return loss
+
+    @torch.no_grad()
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        if set_to_none:
+            raise ValueError("set_to_none is not supported in fused optimizers")
+        self._combine()
+        for combined in self._combined or []:
+            for one in combined:
+                one.grads.zero_()
+
+    @torch.no_grad()
+    def clip_grad_norm_fused_(self, max_norm: float, norm_type: float = 2) -> Tensor:
+        """Scale all gradients so that their common norm is at most ``max_norm``; returns the norm before."""
+        self._combine()
+        flat = [one.grads for combined in self._combined or [] for one in combined]
+        if not flat:
+            return torch.tensor(0.0)
+        norms = torch.stack([torch.linalg.vector_norm(grads.float(), norm_type) for grads in flat])
+        norm = torch.linalg.vector_norm(norms, norm_type)
+        scale = max_norm / (norm + 1e-6)
+        if scale < 1:
+            for grads in flat:
+                grads.mul_(scale)
+        return norm
+
+    def _all_params(self) -> list[Tensor]:
+        return [param for group in self.param_groups for param in group["params"]]
+
+    def _combine(self) -> None:
+        """Move the parameters and gradients into flat tensors, once there are gradients."""
+        if self._combined is not None or all(param.grad is None for param in self._all_params()):
+            return
+        self._combined = []
+        for group in self.param_groups:
+            with_grad = [param for param in group["params"] if param.grad is not None]
+            by_dtype = [[param for param in with_grad if param.dtype == dtype] for dtype in DTYPES]
+            self._combined.append([_combine_params(params) for params in by_dtype if params])
+
+    def _combine_states(self, one: _Combined, amsgrad: bool) -> None:
+        """Move the state into flat tensors, at the first step."""
+        if one.states is not None:
+            return
+        one.states = {}
+        for param in one.params:
+            self.state[param].setdefault("step", 0)
+        for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])):
+            tensors = [self.state[param].get(name, torch.zeros_like(param)) for param in one.params]
+            one.states[name] = _flatten(tensors)[1]
+            for param, view in zip(one.params, one.states[name]):
+                self.state[param][name] = view
+
+
+def _check(param: Tensor) -> None:
+    if param.device.type != "npu":
+        raise RuntimeError(f"NpuFusedAdam: parameters must be on an npu, one is on {param.device}")
+    if not param.is_contiguous():
+        raise RuntimeError(f"NpuFusedAdam: parameters must be contiguous, one of shape {tuple(param.shape)} is not")
+    if param.dtype not in DTYPES:
+        raise TypeError(f"Fused optimizer's parameters must be either float32 or float16, but received {param.dtype}")
+
+
+def _combine_params(params: list[Tensor]) -> _Combined:
+    for param in params:
+        if param.grad.is_sparse:
+            raise RuntimeError("NpuFusedAdam does not support sparse gradients")
+        if not param.grad.is_contiguous():
+            raise RuntimeError("NpuFusedAdam: gradients must be contiguous")
+    param_views = _flatten(params)[1]
+    grads, grad_views = _flatten([param.grad for param in params])
+    for param, param_view, grad_view in zip(params, param_views, grad_views):
+        # The objects stay, their memory becomes part of the flat tensor.
+        param.data = param_view
+        param.grad.data = grad_view
+    return _Combined(params, param_views, grads, grad_views)
+
+
+def _flatten(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Copied into one flat tensor; the views into it have the tensors' shapes."""
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    views = [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
+    return flat, views

@@ -1,0 +1,100 @@
+"""The emulated NPU itself. It turns a whole process into one with NPUs, so each check has a process of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+EMULATOR = Path(__file__).resolve().parents[1] / "npu_emulator"
+CHECKS = re.findall(r"^def (test_\w+)", (EMULATOR / "checks.py").read_text(), re.MULTILINE)
+
+
+def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
+    """Python with the emulated NPU in its path."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(EMULATOR)} | environment,
+        capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def extension() -> Path:
+    """The built extension, kept for all tests and for the next time."""
+    built = run(EMULATOR / "build_extension.py", timeout=900)
+    if built.returncode == 3:
+        pytest.skip(built.stderr.strip())
+    assert built.returncode == 0, built.stderr
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def outcomes(extension, tmp_path_factory) -> dict[str, list[str]]:
+    """What went wrong in each of checks.py."""
+    report = tmp_path_factory.mktemp("npu") / "report.xml"
+    inner = run(
+        "-m", "pytest", EMULATOR / "checks.py", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+        NPU_EMULATOR_DEVICES="8",
+    )  # fmt: skip
+    assert report.exists(), inner.stdout + inner.stderr
+    wrong = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        problems = wrong.setdefault(case.get("name").split("[")[0], [])
+        problems += [f"{case.get('name')}\n{problem.text}" for problem in case]
+    return wrong
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_device(name, outcomes):
+    assert not outcomes[name], "\n".join(outcomes[name])
+
+
+def test_hccl(extension):
+    done = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", EMULATOR / "hccl_checks.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_eight_processes_build_once(extension, tmp_path):
+    """All at once, with a slow compiler that notes its calls."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/bash\necho called >> "{tmp_path}/calls"\nsleep 2\ncp "{extension}" "${{@: -1}}"\n')
+    compiler.chmod(0o755)
+    program = "import torch, torch_npu; torch.set_num_threads(1); print(torch.ones(3, device='npu').sum().item())"
+    with ThreadPoolExecutor(8) as pool:
+        started = [
+            pool.submit(run, "-c", program, CXX=str(compiler), NPU_EMULATOR_BUILD=str(tmp_path / "new" / "build"))
+            for _ in range(8)
+        ]
+    for process in started:
+        assert process.result().stdout == "3.0\n", process.result().stderr
+    assert (tmp_path / "calls").read_text() == "called\n"
+    assert sorted(file.name for file in (tmp_path / "new/build").iterdir()) == ["lock", extension.name]
+
+
+def test_build_that_cannot_be(tmp_path):
+    folder = str(tmp_path / "build")
+    missing = run(EMULATOR / "build_extension.py", CXX=str(tmp_path / "no-compiler"), NPU_EMULATOR_BUILD=folder)
+    assert missing.returncode == 3 and len(missing.stderr.splitlines()) == 1
+    broken = run(EMULATOR / "build_extension.py", CXX="false", NPU_EMULATOR_BUILD=folder)
+    assert broken.returncode == 1 and "does not build" in broken.stderr
+    assert [file.name for file in (tmp_path / "build").iterdir()] == ["lock"]
+
+
+def test_counts_at_exit(extension, tmp_path):
+    done = run(
+        "-c",
+        "import torch, torch_npu; assert torch.npu.device_count() == 2; torch.ones(4).npu().exp().cpu()",
+        NPU_EMULATOR_DEVICES="2",
+        NPU_EMULATOR_COUNTS=str(tmp_path / "counts-{rank}.json"),
+        RANK="1",
+    )
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "counts-1.json").read_text())
+    assert counts["operators"] == {"exp": 1}
+    assert counts["copies"]["host_to_device_bytes"] == counts["copies"]["device_to_host_bytes"] == 16
