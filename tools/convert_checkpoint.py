@@ -54,13 +54,13 @@ def main() -> None:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("input", metavar="IN", help="the checkpoint, of any form")
     parser.add_argument("output", metavar="OUT", help="the file to write; replaced if it exists")
-    parser.add_argument("--to", required=True, choices=FORMS, help="the form of OUT")
+    parser.add_argument("--to", required=True, choices=["native", *FORMS], help="the form of OUT")
     args = parser.parse_args()
     open_log(None, quiet=False)
     checkpoint = read(args.input)
-    native = to_native(checkpoint, args.input)  # for any form, since it checks the weights
+    native = to_native(checkpoint, args.input)  # in any case, since it checks the weights
     write(args.output, native if args.to == "native" else FORMS[args.to](checkpoint))
-    log.info("wrote %s: %s, %d weights, as %s", args.output, TITLES[checkpoint.kind], len(checkpoint.weights), args.to)
+    log.info("wrote %s: %s at iteration %d, as %s", args.output, TITLES[checkpoint.kind], checkpoint.iteration, args.to)
 
 
 def write(path: str, contents: dict[str, Any] | bytes) -> None:
@@ -122,7 +122,6 @@ def to_safetensors(checkpoint: Checkpoint) -> bytes:
 
 
 FORMS = {
-    "native": to_native,
     "nvidia": to_nvidia,
     "dle": to_dle,
     "ascend": to_ascend,

@@ -1,0 +1,256 @@
+"""Read files of torch.save without running anything in them.
+
+A pickle is a small program: it names functions and classes and has them called. Here a name stays a
+name, a ``Global``; nothing is imported. Only three instructions can act on one, and each has a rule:
+
+- REDUCE calls a function: only those of ``BUILDERS``, which are this file's own, are ever called.
+- NEWOBJ makes an object: an empty ``Shell``, whatever its class.
+- BUILD fills an object: a ``Shell`` keeps its attributes to look at; anything else ignores it.
+
+A name that no honest checkpoint has is ``RefusedError``, even where it would only be mentioned.
+"""
+
+import io
+import math
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "DoubleStorage": torch.float64,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+FAMILIES = (
+    # Modules, optimizers and loss scalers, of torch and what extends it.
+    *("torch.nn.", "torch.optim.", "torch.jit.", "torch.amp.", "torch.cuda.amp.", "torch_npu.", "apex."),
+    # The files that define the models in the repositories they come from, and their options.
+    *("glow.", "glow_old.", "waveglow.", "tacotron2.", "model.", "models.", "modules.", "layers.", "common."),
+    *("hparams.", "utils.", "__main__."),
+)
+"Where classes may lie whose objects become shells."
+
+NAMES = {
+    *("argparse.Namespace", "numpy.ndarray", "torch.Tensor", "torch._tensor.Tensor"),
+    *(f"{module}.{name}" for module in ("torch", "torch.cuda") for name in STORAGES),
+    *(str(dtype) for dtype in STORAGES.values()),
+    *(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool")),
+    *(f"__builtin__.{name}" for name in ("dict", "list", "int", "long", "float", "unicode", "bool")),
+}
+"What may be mentioned besides: classes of shells, and arguments of builders."
+
+
+class RefusedError(Exception):
+    """The file wants more than to be data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Global:
+    """A name in a pickle, and what a call of it builds, if it may be called."""
+
+    name: str
+    build: Callable | None
+
+
+class Shell(dict):
+    """Stands for an object of a class that is not loaded: the class's name and the object's attributes.
+
+    A dict because some such objects are (options with attribute access).
+    """
+
+    def __init__(self, name: str, *_: Any):
+        super().__init__()
+        self.name = name
+        self.state: dict = {}
+
+
+def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+    # Strides of 0 would let a small file claim terabytes.
+    if math.prod(size) > storage.numel():
+        raise RefusedError("a tensor is larger than its storage")
+    return storage.as_strided(size, stride, storage.storage_offset() + offset)
+
+
+def _tensor_with_attributes(function: Global, kind: Global, args: tuple, attributes: Any) -> Tensor:
+    if function.build is not _tensor:
+        raise RefusedError(f"it calls {function.name!r}")
+    return _tensor(*args)
+
+
+def _data_of_parameter(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
+BUILDERS: dict[str, Callable] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch_npu.utils.storage._rebuild_npu_tensor": _tensor,
+    "torch._tensor._rebuild_from_type_v2": _tensor_with_attributes,
+    "torch._utils._rebuild_parameter": _data_of_parameter,
+    "torch._utils._rebuild_parameter_with_state": _data_of_parameter,
+    "torch.nn.parameter.Parameter": _data_of_parameter,
+    "torch.Size": tuple,
+    "collections.OrderedDict": dict,
+    "collections.defaultdict": lambda *_: {},
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
+}
+# Things that stand beside the weights and are built by a call: nobody here needs their values.
+for _name in (
+    *("torch.device", "torch.nn.backends.thnn._get_thnn_function_backend", "torch_npu.npu._format.Format"),
+    *("numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
+    *("datetime.datetime", "datetime.timedelta", "types.SimpleNamespace"),
+):
+    BUILDERS[_name] = partial(Shell, _name)
+
+
+class Unpickler(pickle._Unpickler):
+    """pickle's own unpickler with the rules above. In Python: the one in C trusts sizes in the file."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO, budget: int = 0, read_storage: Callable[..., Tensor] | None = None):
+        """``read_storage(key, dtype, numel)`` gives a flat tensor; all together may have ``budget`` bytes."""
+        super().__init__(file, encoding="latin1")
+        self.budget = budget
+        self.read_storage = read_storage
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Global:
+        full = f"{module}.{name}"
+        in_family = full.startswith(FAMILIES) and name.isidentifier() and not name.startswith("__")
+        if not (in_family or full in BUILDERS or full in NAMES):
+            raise RefusedError(f"it asks for {full[:100]!r}")
+        return Global(full, BUILDERS.get(full))
+
+    def persistent_load(self, pid: Any) -> Global | Tensor:
+        match pid:
+            case ("module", Global() as kind, *_):  # legacy files: a class with its source text
+                return kind
+            case ("storage", Global(name=name), str(key), _, int(numel), *view):
+                dtype = STORAGES.get(name.rpartition(".")[2])
+                if dtype is None:
+                    raise RefusedError(f"it has storage of the kind {name!r}")
+                storage = self._storage(key, dtype, numel)
+                if view and view[0]:
+                    _, offset, length = view[0]
+                    return storage[offset : offset + length]
+                return storage
+        raise RefusedError("it refers to something outside that is no storage")
+
+    def _storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        if key not in self.storages:
+            self.budget -= numel * dtype.itemsize
+            if numel < 0 or self.budget < 0:
+                raise ValueError("tensors larger than the file, so it is truncated, or claims what it has not")
+            self.storages[key] = self.read_storage(key, dtype, numel)
+        return self.storages[key]
+
+    def load_reduce(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Global) or function.build is None:
+            raise RefusedError(f"it calls {getattr(function, 'name', type(function).__name__)!r}")
+        self.append(function.build(*args))
+
+    def load_newobj(self) -> None:
+        _, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, Global):
+            raise RefusedError(f"it makes an object of a {type(kind).__name__!r}")
+        self.append(Shell(kind.name))
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()
+        self.load_newobj()
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
+            state = state[0]
+        if isinstance(target, Shell) and isinstance(state, dict):
+            target.state = state
+
+    def refuse_opcode(self) -> None:
+        raise RefusedError("it has an instruction that torch never writes")
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+    dispatch[pickle.BUILD[0]] = load_build
+    for _opcode in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+        dispatch[_opcode[0]] = refuse_opcode
+
+
+def load(file: BinaryIO) -> Any:
+    """What torch.save put into the file: tensors on the CPU, plain Python values, and shells.
+
+    Raises ``RefusedError``, or nearly anything else if the file is damaged or something else.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    is_zip = file.read(4) == b"PK\x03\x04"
+    file.seek(0)
+    return _load_zip(file, size) if is_zip else _load_legacy(file, size)
+
+
+def _load_zip(file: BinaryIO, size: int) -> Any:
+    """The format since torch 1.6: ``<name>/data.pkl`` and a ``<name>/data/<key>`` for each storage."""
+    archive = zipfile.ZipFile(file)
+    [main] = [name for name in archive.namelist() if re.fullmatch(r"[^/]*/data\.pkl", name)]
+    folder = main.removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist() and _read_member(archive, f"{folder}byteorder") != b"little":
+        raise RefusedError("it was written on a big-endian machine")
+
+    def read_storage(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        return _from_bytes(_read_member(archive, f"{folder}data/{key}"), dtype, numel)
+
+    return Unpickler(io.BytesIO(_read_member(archive, main)), size, read_storage).load()
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:  # then it may be a bomb
+        raise RefusedError("it is compressed, which torch never does")
+    return archive.read(info)
+
+
+def _load_legacy(file: BinaryIO, size: int) -> Any:
+    """The format before: five pickles, the fourth being the object, then the storages one by one."""
+    magic, _version, _system = (Unpickler(file).load() for _ in range(3))
+    if magic != LEGACY_MAGIC:
+        raise ValueError("no file of torch.save")
+    unpickler = Unpickler(file, size, lambda key, dtype, numel: torch.zeros(numel, dtype=dtype))
+    contents = unpickler.load()
+    keys = Unpickler(file).load()
+    if set(keys) != unpickler.storages.keys():
+        raise ValueError("other storages than tensors")
+    for key in keys:
+        storage = unpickler.storages[key]
+        if struct.unpack("<q", file.read(8))[0] != len(storage):
+            raise ValueError("a storage of another length than its tensor's")
+        storage.copy_(_from_bytes(file.read(storage.nbytes), storage.dtype, len(storage)))
+    return contents
+
+
+def _from_bytes(data: bytes, dtype: torch.dtype, numel: int) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=dtype, count=numel) if numel else torch.zeros(0, dtype=dtype)
