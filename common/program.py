@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = f"{message} (--help lists the options)"
         self.exit(2, None if left_for_launcher(message) else f"error: {message}\n")
+
+
+class StopSignal:
+    """Remembers SIGTERM, to be obeyed between two steps. Made at the start of a program."""
+
+    def __init__(self):
+        self.requested = False
+        signal.signal(signal.SIGTERM, self._request)
+
+    def _request(self, signum: int, frame: object) -> None:
+        self.requested = True
 
 
 def run(main: Callable[[], None]) -> NoReturn:

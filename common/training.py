@@ -2,7 +2,6 @@
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from common import distributed
 from common.device import rng_state
 from common.log import progress_bar
 from common.profiling import profiled
-from common.program import UserError
+from common.program import StopSignal, UserError
 from common.progress import Run
 
 log = logging.getLogger("train")
@@ -42,7 +41,7 @@ class Task:
     show: Callable[[SummaryWriter, int], None]
     "Log audio and spectrograms to TensorBoard; called on the first rank."
     clips_per_epoch: int
-    "Clips that make up the whole steps of an epoch."
+    "Training clips."
     samples_per_clip: int
     "Audio samples that a clip stands for in the throughput."
 
@@ -61,7 +60,7 @@ class Summary:
     "Whether SIGTERM ended it early."
 
 
-def train(run: Run, task: Task, stop: "StopSignal") -> Summary:
+def train(run: Run, task: Task, stop: StopSignal) -> Summary:
     """Train until the configured end or SIGTERM, writing checkpoints on the way.
 
     Raises UserError when the loss stays non-finite or a checkpoint cannot be written.
@@ -93,7 +92,7 @@ def train(run: Run, task: Task, stop: "StopSignal") -> Summary:
         log.debug("%d:\tloss:%.9f\ttime:%.9f\t", progress.iteration, loss, seconds[-1])
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}")
-        board.write(lambda writer: writer.add_scalar("loss/training", loss, progress.iteration))  # noqa: B023
+        board.write(SummaryWriter.add_scalar, "loss/training", loss, progress.iteration)
         skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
         if not finite:
             report_skip(run, step_batches, loss, skipped_in_a_row)
@@ -107,7 +106,7 @@ def train(run: Run, task: Task, stop: "StopSignal") -> Summary:
             save(run)
     batches.close()
     bar.close()
-    board.write(lambda writer: writer.close())
+    board.write(SummaryWriter.close)
     clips_per_second = throughput(seconds, clips_per_step)
     return Summary(
         iteration=progress.iteration,
@@ -119,7 +118,7 @@ def train(run: Run, task: Task, stop: "StopSignal") -> Summary:
     )
 
 
-def step(run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: "StopSignal") -> tuple[float, bool, bool]:
+def step(run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: StopSignal) -> tuple[float, bool, bool]:
     """One step of the optimizer.
 
     Returns the loss averaged over all processes, whether it and the gradients were finite (if not,
@@ -185,8 +184,8 @@ def validate(run: Run, task: Task, board: "TensorBoard") -> None:
         loss = task.validate()
         run.progress.validation_losses.append((run.progress.iteration, loss))
         log.info("iteration %d: validation loss:%.6f", run.progress.iteration, loss)
-        board.write(lambda writer: writer.add_scalar("loss/validation", loss, run.progress.iteration))
-        board.write(lambda writer: task.show(writer, run.progress.iteration))
+        board.write(SummaryWriter.add_scalar, "loss/validation", loss, run.progress.iteration)
+        board.write(task.show, run.progress.iteration)
     run.model.train()
 
 
@@ -216,27 +215,16 @@ class TensorBoard:
     def __init__(self, folder: str):
         self.writer: SummaryWriter | None = None
         if folder and distributed.ranks().rank == 0:
-            self._try(lambda: SummaryWriter(folder))
+            self.writer = self._try(SummaryWriter, folder)
 
-    def write(self, action: Callable[[SummaryWriter], None]) -> None:
-        """Call ``action`` with the writer, if there is one."""
+    def write(self, action: Callable, *args: object) -> None:
+        """``action(writer, *args)``, if there is a writer."""
         if self.writer:
-            self._try(lambda: action(self.writer) or self.writer)
+            self._try(action, self.writer, *args)
 
-    def _try(self, action: Callable[[], SummaryWriter]) -> None:
+    def _try(self, action: Callable, *args: object) -> SummaryWriter | None:
         try:
-            self.writer = action()
+            return action(*args)
         except OSError as error:
             log.warning("no more TensorBoard logs: %s", error.strerror)
             self.writer = None
-
-
-class StopSignal:
-    """Remembers SIGTERM, to be obeyed between two steps. Made at the start of a program."""
-
-    def __init__(self):
-        self.requested = False
-        signal.signal(signal.SIGTERM, self._request)
-
-    def _request(self, signum: int, frame: object) -> None:
-        self.requested = True

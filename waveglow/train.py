@@ -17,7 +17,7 @@ from common.precision import Precision
 from common.program import UserError
 from common.progress import Progress, Run
 from common.results import Results
-from common.training import StopSignal, Task, train
+from common.training import Task, train
 from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, ShuffledClips, TrainingSegments, find_clips, split_clips, take_census
 from waveglow.loss import WaveGlowLoss
@@ -42,7 +42,7 @@ def main() -> None:
     add_training_options(parser, default_config="configs/waveglow.json")
     args = parser.parse_args()
     start_log(args)
-    stop = StopSignal()
+    stop = program.StopSignal()
     config = configure(args, Config)
     make_output_folder(config.train_config.output_directory)
     ranks = distributed.ranks()

@@ -12,7 +12,7 @@ from common import checkpoint, training
 from common.config import from_dict, load_config
 from common.device import make_adam, pick_device
 from common.precision import Precision
-from common.program import UserError
+from common.program import StopSignal, UserError
 from common.progress import Run
 from conftest import write_config
 from waveglow.config import Config, build_model
@@ -36,7 +36,7 @@ def start(values, corpus, output, resume="auto", **changes):
     run = make_run(config)
     task = make_task(run, str(corpus))
     run.start(resume)
-    return run, training.train(run, task, training.StopSignal())
+    return run, training.train(run, task, StopSignal())
 
 
 def weights(run):
@@ -130,7 +130,7 @@ def run_spoiled(values, corpus, output, steps, **changes):
         Config, values | {"train_config": values["train_config"] | {"output_directory": str(output)} | changes}
     )
     run = make_run(config)
-    return run, training.train(run, spoiled(make_task(run, str(corpus)), steps), training.StopSignal())
+    return run, training.train(run, spoiled(make_task(run, str(corpus)), steps), StopSignal())
 
 
 def test_a_step_that_is_not_finite_moves_nothing(config, corpus, tmp_path, caplog):
@@ -164,7 +164,7 @@ def test_sigterm_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
         return original(model, batch)
 
     task.loss = signalled
-    summary = training.train(run, task, training.StopSignal())
+    summary = training.train(run, task, StopSignal())
     assert summary.stopped
     assert summary.iteration == 3
     assert checkpoint.load(tmp_path / "out/waveglow_3")["iteration"] == 3
