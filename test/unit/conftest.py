@@ -101,3 +101,15 @@ def run_script(
 def script_environment() -> dict[str, str]:
     """The environment in which the scripts find this interpreter."""
     return os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """A machine without CANN."""
+    from tools import find_cann
+
+    monkeypatch.delenv("ASCEND_OPP_PATH", raising=False)
+    monkeypatch.setattr(find_cann, "INSTALL_INFO", tmp_path / "etc/ascend_cann_install.info")
+    monkeypatch.setattr(find_cann, "DEFAULT_ROOT", tmp_path / "usr local/Ascend")
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # slow, and nothing here cuts the power
+    return tmp_path
