@@ -1,15 +1,19 @@
 """Checkpoints: written whole, found again, read without running anything in them."""
 
+import logging
+import os
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from common.files import written_whole
 from common.program import UserError
+
+log = logging.getLogger("train")
 
 REQUIRED = {"model", "config", "iteration", "progress"}
 
@@ -24,11 +28,26 @@ def save(path: Path, state: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
             torch.save(state, file)
+            keep_earlier(path)
     # torch wraps what the file system said into a RuntimeError of its own.
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else error
         raise UserError(f"cannot save {path}: {reason}; the earlier checkpoints are untouched") from error
+
+
+def keep_earlier(path: Path) -> None:
+    """Give what another run left under this name a dated one as well, before it is replaced."""
+    if not path.exists():
+        return
+    dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+    while dated.exists():
+        dated = dated.with_name(f"{dated.name}_")
+    try:
+        os.link(path, dated)
+    except OSError:  # not every file system knows links
+        path.rename(dated)
+    log.info("%s is there from another run, now %s", path, dated.name)
 
 
 def load(path: str | Path, lazily: bool = False) -> dict[str, Any]:
@@ -54,17 +73,3 @@ def newest_first(directory: str | Path, name: str) -> list[Path]:
     """The checkpoints in the directory, that of the highest iteration first."""
     found = ((re.fullmatch(rf"{name}_(\d+)", path.name), path) for path in Path(directory).glob(f"{name}_*"))
     return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
-
-
-def check_fits(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> None:
-    """UserError that lists the differences, if the weights are not those of this model."""
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differences = (
-        [f"{name} missing" for name in own.keys() - given.keys()]
-        + [f"{name} unexpected" for name in given.keys() - own.keys()]
-        + [f"{name} {given[name]}, not {own[name]}" for name in own.keys() & given.keys() if given[name] != own[name]]
-    )
-    if differences:
-        shown = "; ".join(sorted(differences)[:3]) + ("; ..." if len(differences) > 3 else "")
-        raise UserError(f"{path} is of another model than the config: {len(differences)} weights differ ({shown})")

@@ -5,7 +5,7 @@ import difflib
 import json
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,8 +55,12 @@ class TrainConfig:
     "End after so many steps in all, if that is earlier; 0 = no such limit."
     learning_rate: float = 2e-4
     "Adam's."
+    anneal_epochs: list = field(default_factory=list)
+    "Epochs with which the learning rate falls to a tenth."
+    weight_decay: float = 0.0
+    "Adam's; added to the gradients (L2)."
     sigma: float = 1.0
-    "Standard deviation of z that the loss assumes."
+    "Standard deviation of z that WaveGlow's loss assumes."
     batch_size: int = 24
     "Clips in a batch of one process."
     grad_accumulation: int = 1
@@ -81,15 +85,30 @@ class TrainConfig:
     "Steps to profile, after the first one; 0 = none."
     checkpoint_path: str = ""
     "Weights to start from (finetuning)."
+    keep_optimizer: bool = False
+    "Whether finetuning takes Adam's state over as well."
+    keep_checkpoints: int = 5
+    "How many checkpoints of a run stay, beside the best one; 0 = all."
+    on_save_error: str = "stop"
+    "What follows a checkpoint that cannot be written: stop, or continue training."
+    on_bad_clip: str = "stop"
+    "What follows a clip that cannot be read any more: stop, or skip it."
+    hang_limit: int = 1800
+    "Seconds after which a process that gets nowhere ends the run; the first step may have to compile."
     with_tensorboard: bool = True
     "Write TensorBoard logs to <output_directory>/logs."
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation"):
             require_positive("train_config", self, name)
-        for name in ("learning_rate", "sigma"):
+        for name in ("learning_rate", "sigma", "hang_limit"):
             require_positive("train_config", self, name)
-        for name in ("max_steps", "grad_clip", "workers", "seed", "profile"):
+        if not all(type(epoch) is int and epoch > 0 for epoch in self.anneal_epochs):
+            raise UserError(f"train_config: anneal_epochs is {self.anneal_epochs}, must be a list of numbers above 0")
+        for name, values in (("on_save_error", ("stop", "continue")), ("on_bad_clip", ("stop", "skip"))):
+            if getattr(self, name) not in values:
+                raise UserError(f"train_config: {name} is {getattr(self, name)!r}, must be {' or '.join(values)}")
+        for name in ("max_steps", "grad_clip", "workers", "seed", "profile", "keep_checkpoints", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
         if self.amp not in ("", "O0", "O1", "O2"):
@@ -99,12 +118,12 @@ class TrainConfig:
 
 @dataclass
 class NpuConfig:
-    """Parts of the NPU patch (common/npu.py): 'on', 'off', or 'auto' as the CANN found needs them."""
+    """Parts of the NPU patch (common/npu.py): 'on', 'off', or 'auto' as the CANN and the card found need them."""
 
     conv1d_as_conv2d: str = "auto"
     "Run 1-D convolutions as 2-D ones."
     conv_transpose_on_cpu: str = "auto"
-    "Run transposed 1-D convolutions on the host."
+    "Run transposed 1-D convolutions on the host; off: on the card in float32."
     logdet_on_cpu: str = "auto"
     "Run log-determinants on the host."
 

@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +15,8 @@ import torch
 import torch.profiler
 
 from common.program import UserError
+
+log = logging.getLogger("train")
 
 KINDS = ("npu", "cuda", "cpu")
 
@@ -72,20 +76,30 @@ def device_count(kind: str) -> float:
     return float("inf") if kind == "cpu" else getattr(torch, kind).device_count()
 
 
-def make_adam(params: Iterable[torch.nn.Parameter], lr: float, device: Device) -> torch.optim.Optimizer:
-    """The fastest Adam of the device; always the same mathematics."""
+def make_adam(
+    params: Iterable[torch.nn.Parameter], lr: float, device: Device, weight_decay: float = 0.0, under_apex: bool = False
+) -> torch.optim.Optimizer:
+    """The fastest Adam of the device, named in the log; always the same mathematics.
+
+    ``under_apex``: apex.amp will take it over. Zero gradients with its own ``zero_grad()`` only:
+    NpuFusedAdam keeps using the memory of the first ones, which ``model.zero_grad()`` gives away.
+    """
     params = list(params)
-    if device.type == "npu":
-        for module in ("torch_npu.optim", "apex.optimizers"):
-            try:
-                return importlib.import_module(module).NpuFusedAdam(params, lr=lr)
-            except (ImportError, AttributeError):
-                continue
-        return torch.optim.Adam(params, lr=lr)
+    # apex's works only under apex.amp, and apex.amp renews the gradients that torch_npu's would keep using.
+    module = "apex.optimizers" if under_apex else "torch_npu.optim"
     try:
-        return torch.optim.Adam(params, lr=lr, fused=True)
-    except RuntimeError:  # torch before 2.4 has no fused Adam for the CPU
-        return torch.optim.Adam(params, lr=lr)
+        if device.type == "npu":
+            name = f"NpuFusedAdam of {module}"
+            optimizer = importlib.import_module(module).NpuFusedAdam(params, lr=lr, weight_decay=weight_decay)
+        else:
+            name = "torch's fused Adam"
+            optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, fused=True)
+    # Not there, or not with this torch: before 2.4 it has no fused Adam for the CPU.
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        name = f"torch's foreach Adam, not {name} ({first_line(error)})"
+        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=True)
+    log.info("optimizer: %s", name)
+    return optimizer
 
 
 def profiler_module(device: Device) -> ModuleType:
@@ -93,6 +107,35 @@ def profiler_module(device: Device) -> ModuleType:
     if device.type == "npu" and importlib.util.find_spec("torch_npu.profiler"):
         return importlib.import_module("torch_npu.profiler")
     return torch.profiler
+
+
+def use_exact_float32(device: Device) -> None:
+    """Keep an NPU from rounding float32 convolutions to HF32, a shorter format, as it does by default."""
+    if device.type == "npu":
+        for kind in ("conv", "matmul"):
+            if hasattr(torch.npu, kind):  # not on the releases of 5.0.3's time
+                getattr(torch.npu, kind).allow_hf32 = False
+
+
+def clear_overflow_flag(device: Device) -> None:
+    """Begin to watch for overflow on a card that hides it, see ``overflow_flag``."""
+    if _saturates(device):
+        torch.npu.utils.clear_npu_overflow_flag()
+
+
+def overflow_flag(device: Device) -> bool:
+    """Whether float16 overflowed since ``clear_overflow_flag``, where results do not show it:
+    an Ascend 910 before the 910B1 gives the largest number in the place of inf."""
+    return _saturates(device) and torch.npu.utils.get_npu_overflow_flag()
+
+
+def _saturates(device: Device) -> bool:
+    return device.type == "npu" and not torch.npu.utils.is_support_inf_nan()
+
+
+def card_name(device: Device) -> str:
+    """Such as Ascend910A; empty for what is no card."""
+    return "" if device.type == "cpu" else getattr(torch, device.type).get_device_name(device.device)
 
 
 def cann_version() -> tuple[int, ...] | None:
@@ -124,6 +167,22 @@ def set_rng_state(state: dict[str, torch.Tensor], device: Device) -> None:
         getattr(torch, device.type).set_rng_state(state[device.type])
 
 
+@contextmanager
+def own_random_numbers(seed: int, device: Device) -> Iterator[None]:
+    """Random numbers from this seed inside, and outside as if nothing had been drawn."""
+    before = rng_state(device)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        set_rng_state(before, device)
+
+
+def first_line(error: Exception) -> str:
+    """Of its message; its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _why_missing(kind: str) -> str:
     """Empty if the device is there."""
     if kind == "cpu":
@@ -137,5 +196,5 @@ def _why_missing(kind: str) -> str:
             return "torch_npu is not installed"
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
-            return f"torch_npu does not load ({str(error).splitlines()[0]}); was test/env_npu.sh sourced?"
+            return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
     return "" if torch.npu.is_available() else "no NPU is visible to torch_npu"

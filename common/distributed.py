@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.device import Device
 
-# A rank may load data or write a checkpoint while the others wait.
+# A rank may load data or write a checkpoint while the others wait. As long as Ascend's recipes set HCCL's limits.
 TIMEOUT = timedelta(minutes=30)
+HCCL_LIMITS = ("HCCL_CONNECT_TIMEOUT", "HCCL_EXEC_TIMEOUT")
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,19 @@ def ranks() -> Ranks:
     return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0), get("LOCAL_WORLD_SIZE", 1))
 
 
-def start(device: Device) -> None:
-    """Join the process group if there are other processes."""
-    if ranks().world_size > 1:
-        dist.init_process_group(device.backend, timeout=TIMEOUT)
+def start(device: Device, hang_limit: float = 0) -> None:
+    """Join the process group if there are other processes; no wait for them is shorter than ``hang_limit`` s."""
+    if ranks().world_size == 1:
+        return
+    timeout = max(TIMEOUT, timedelta(seconds=hang_limit))
+    if device.backend == "hccl":
+        # It has limits of its own, in seconds: 120 to connect, while a rank may still read the corpus.
+        for name in HCCL_LIMITS:
+            os.environ.setdefault(name, str(int(timeout.total_seconds())))
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    # After a restart the store still holds where the processes of the attempt before could be reached.
+    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    dist.init_process_group(device.backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def stop() -> None:

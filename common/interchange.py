@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from common import restricted_pickle
 from common.checkpoint import REQUIRED
+from common.hyperparameters import tacotron2_sizes, waveglow_sizes
 from common.program import UserError
 from common.restricted_pickle import RefusedError, Shell
 
@@ -29,6 +30,8 @@ ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postne
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = ("mask_padding", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps", "gate_threshold")
 "Hyperparameters of Tacotron2 that no tensor tells."
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"What the names of a state dict's entries end with that are no parameters."
 ROWS = 8
 
 Weights = dict[str, Tensor]
@@ -46,6 +49,8 @@ class Checkpoint:
     "NVIDIA's names; float32, on the CPU; convolutions 3-D; weight norm split or fused as in the file."
     iteration: int
     "Steps of training behind the weights; 0 where the file does not say."
+    progress: dict[str, Any]
+    "A native file's; empty in other forms."
 
 
 def load_weights(path: str | Path, expect: str | None = None) -> tuple[dict[str, Any], Weights]:
@@ -72,7 +77,13 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     is_native = top.keys() >= REQUIRED
     config = top["config"] if is_native else _config(path, kind, weights, attributes | _options(top))
     iteration = top.get("iteration")
-    return Checkpoint(kind, config, weights, iteration if isinstance(iteration, int) else 0)
+    return Checkpoint(
+        kind,
+        config,
+        weights,
+        iteration=iteration if isinstance(iteration, int) else 0,
+        progress=top["progress"] if is_native else {},
+    )
 
 
 def fitted(path: str | Path, weights: Weights, model: nn.Module) -> Weights:
@@ -93,6 +104,32 @@ def fitted(path: str | Path, weights: Weights, model: nn.Module) -> Weights:
         table = "\n  ".join(differences[:ROWS] + more)
         raise UserError(f"{path} does not fit the model, {len(differences)} weights differ:\n  {table}")
     return weights
+
+
+def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
+    """The steps, exp_avg and exp_avg_sq of the Adam that made the weights, by the names of the weights.
+
+    UserError where the file does not hold one that belongs to its weights.
+    """
+    contents = _contents(path)
+    tensors, _ = _find_weights(path, contents) or ({}, {})
+    optimizer = _dict(_dict(contents).get("optimizer"))
+    groups, state = optimizer.get("param_groups"), _dict(optimizer.get("state"))
+    # An optimizer numbers its parameters in the order of the model's, which a state dict keeps.
+    names = [name for name in tensors if not name.endswith(BUFFERS)]
+    numbers = [number for group in groups for number in group["params"]] if isinstance(groups, list) else []
+    states = [_dict(state.get(number)) for number in numbers]
+    fits = len(states) == len(names) and all(
+        each.keys() >= {"step", "exp_avg", "exp_avg_sq"} and each["exp_avg"].shape == tensors[name].shape
+        for name, each in zip(names, states)
+    )
+    if not fits:
+        raise UserError(f"{path} holds no state of an Adam that belongs to its weights: leave --keep_optimizer out")
+    exp_avg, exp_avg_sq = (
+        _nvidia_weights(path, {name: each[key] for name, each in zip(names, states)})
+        for key in ("exp_avg", "exp_avg_sq")
+    )
+    return float(states[0]["step"]), exp_avg, exp_avg_sq
 
 
 def _differences(expected: Weights, given: Weights) -> list[str]:
@@ -168,7 +205,8 @@ def _of_module(path: str | Path, root: Shell) -> tuple[Weights, dict[str, Any]]:
 
 
 def _modules(root: Shell) -> Iterator[tuple[str, Shell]]:
-    """(prefix of its weights, module), each module once, however they refer to one another."""
+    """(prefix of its weights, module) in the order of their weights, each module once, however they refer
+    to one another."""
     waiting, seen = [("", root)], set()
     while waiting:
         prefix, module = waiting.pop()
@@ -176,7 +214,7 @@ def _modules(root: Shell) -> Iterator[tuple[str, Shell]]:
             seen.add(id(module))
             yield prefix, module
             children = _dict(module.state.get("_modules")).items()
-            waiting += [(f"{prefix}{name}.", child) for name, child in children if isinstance(child, Shell)]
+            waiting += [(f"{prefix}{name}.", child) for name, child in reversed(children) if isinstance(child, Shell)]
 
 
 def _dict(value: Any) -> dict:
@@ -253,13 +291,13 @@ def _options(top: dict) -> dict[str, Any]:
 def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]) -> dict[str, Any]:
     """The configuration as the file tells it itself (``known``), and as the shapes do."""
     try:
-        shapes = _waveglow_shapes(weights) if kind == "waveglow" else _tacotron2_shapes(weights)
+        sizes = waveglow_sizes(weights) if kind == "waveglow" else tacotron2_sizes(weights)
     except KeyError as error:
         raise UserError(f"{path} is no whole {TITLES[kind]}: {error.args[0]} is missing") from error
     except (IndexError, ZeroDivisionError) as error:
         raise UserError(f"{path} is no {TITLES[kind]}: a weight has too few dimensions or none") from error
     numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
-    model = {name: known[name] if type(known.get(name)) is int else size for name, size in shapes.items()}
+    model = {name: known[name] if type(known.get(name)) is int else size for name, size in sizes.items()}
     audio = {name: numbers[name] for name in AUDIO if name in numbers}
     if kind == "tacotron2":
         model |= {name: numbers[name] for name in NOT_IN_SHAPES if name in numbers}
@@ -268,53 +306,3 @@ def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]
     # NVIDIA's upsampling reaches over four frames: 1024 samples for one of 256.
     hop_length = weights["upsample.weight"].shape[2] // 4
     return {"waveglow_config": model, "data_config": {"hop_length": hop_length} | audio}
-
-
-def _waveglow_shapes(weights: Weights) -> dict[str, int]:
-    channels = [weights[f"convinv.{k}.conv.weight"].shape[0] for k in range(_count(weights, "convinv."))]
-    exits = [k for k in range(1, len(channels)) if channels[k] < channels[k - 1]]
-    in_layer = "WN.0.in_layers.0.weight"
-    return {
-        "n_mel_channels": weights["upsample.weight"].shape[0],
-        "n_flows": len(channels),
-        "n_group": weights["convinv.0.conv.weight"].shape[0],
-        # Where no channels leave, any values do that let none leave.
-        "n_early_every": exits[0] if exits else max(4, len(channels)),
-        "n_early_size": channels[exits[0] - 1] - channels[exits[0]] if exits else 2,
-        "n_layers": _count(weights, "WN.0.in_layers."),
-        "n_channels": weights["WN.0.end.weight"].shape[1],
-        "kernel_size": weights[f"{in_layer}_v" if f"{in_layer}_v" in weights else in_layer].shape[2],
-    }
-
-
-def _tacotron2_shapes(weights: Weights) -> dict[str, int]:
-    encoder, postnet = "encoder.convolutions.0.0.conv.weight", "postnet.convolutions.0.0.conv.weight"
-    attention = "decoder.attention_layer."
-    location = f"{attention}location_layer.location_conv.conv.weight"
-    prenet = "decoder.prenet.layers.0.linear_layer.weight"
-    dimensions = {
-        "n_mel_channels": (postnet, 1),
-        "n_symbols": ("embedding.weight", 0),
-        "symbols_embedding_dim": ("embedding.weight", 1),
-        "encoder_embedding_dim": (encoder, 0),
-        "encoder_kernel_size": (encoder, 2),
-        "decoder_rnn_dim": ("decoder.decoder_rnn.weight_hh", 1),
-        "prenet_dim": (prenet, 0),
-        "attention_rnn_dim": ("decoder.attention_rnn.weight_hh", 1),
-        "attention_dim": (f"{attention}query_layer.linear_layer.weight", 0),
-        "attention_location_n_filters": (location, 0),
-        "attention_location_kernel_size": (location, 2),
-        "postnet_embedding_dim": (postnet, 0),
-        "postnet_kernel_size": (postnet, 2),
-    }
-    shapes = {name: weights[weight].shape[axis] for name, (weight, axis) in dimensions.items()}
-    return shapes | {
-        "n_frames_per_step": weights[prenet].shape[1] // shapes["n_mel_channels"],
-        "encoder_n_convolutions": _count(weights, "encoder.convolutions."),
-        "postnet_n_convolutions": _count(weights, "postnet.convolutions."),
-    }
-
-
-def _count(weights: Weights, prefix: str) -> int:
-    """How many items a list of modules has."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})

@@ -6,6 +6,7 @@ and shapes, and so checkpoints, stay as they are. The models need no ``unfold``:
 """
 
 import logging
+import re
 import time
 from dataclasses import dataclass
 
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.config import NpuConfig
-from common.device import Device, cann_version
+from common.device import Device, cann_version, card_name
 from common.layers import Conv1d, LogAbsDet
 
 log = logging.getLogger("train")
 
 NATIVE_CONV1D_SINCE = (8, 0)
 "CANN whose 1-D convolutions are native; what lies between 5.0.3 and it is treated like 5.0.3."
+NATIVE_CONV1D_CARDS = re.compile(r"Ascend(910B\d|910C|910_9|950)")
+"Cards they are native on, A2 and later. A 910B without a digit is of the first generation, with 910A and 910ProB."
 
 
 @dataclass
@@ -76,6 +79,15 @@ class HostConvTranspose1d(nn.ConvTranspose1d):
         return _Cross.apply(y.to(x.dtype), x.device, self.crossings)
 
 
+class Float32ConvTranspose1d(nn.ConvTranspose1d):
+    """Computed on the device in float32, all that CANN's native operator takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
+        return y.to(x.dtype)
+
+
 class HostLogAbsDet(LogAbsDet):
     """Computed on the host in float32."""
 
@@ -94,6 +106,8 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
         swaps[Conv1d] = Conv1dAsConv2d
     if wanted["conv_transpose_on_cpu"]:
         swaps[nn.ConvTranspose1d] = HostConvTranspose1d
+    elif device.type == "npu":
+        swaps[nn.ConvTranspose1d] = Float32ConvTranspose1d
     if wanted["logdet_on_cpu"]:
         swaps[LogAbsDet] = HostLogAbsDet
     crossings = Crossings()
@@ -107,14 +121,25 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
 
 
 def choose(config: NpuConfig, device: Device) -> tuple[dict[str, bool], str]:
-    """Each part of the patch on or off, and why the parts left to ``auto`` are as they are."""
-    version = cann_version() if device.type == "npu" else None
+    """Each part of the patch on or off, and why."""
+    automatic, why = _automatic(device)
+    configured = {name: value == "on" for name, value in vars(config).items() if value != "auto"}
+    reasons = [f"as configured: {', '.join(configured)}"] if configured else []
+    if len(configured) < len(automatic):
+        reasons.append(f"auto: {why}")
+    return automatic | configured, "; ".join(reasons)
+
+
+def _automatic(device: Device) -> tuple[dict[str, bool], str]:
+    """The parts of the patch that the CANN and the card found need, and why."""
+    everything = dict(conv1d_as_conv2d=True, conv_transpose_on_cpu=True, logdet_on_cpu=True)
     if device.type != "npu":
-        automatic, why = dict.fromkeys(vars(config), False), f"auto: nothing is needed on {device.type}"
-    elif version is None or version < NATIVE_CONV1D_SINCE:
-        found = "CANN of unknown version" if version is None else f"CANN {'.'.join(map(str, version))}"
-        automatic, why = dict.fromkeys(vars(config), True), f"auto: {found} is treated like 5.0.3"
-    else:
-        automatic = {"conv1d_as_conv2d": False, "conv_transpose_on_cpu": False, "logdet_on_cpu": True}
-        why = f"auto: CANN {'.'.join(map(str, version))} has native 1-D convolutions"
-    return {name: {"on": True, "off": False}.get(value, automatic[name]) for name, value in vars(config).items()}, why
+        return dict.fromkeys(everything, False), f"nothing is needed on {device.type}"
+    version, card = cann_version(), card_name(device)
+    cann = f"CANN {'.'.join(map(str, version))}" if version else "CANN of unknown version"
+    if not version or version < NATIVE_CONV1D_SINCE:
+        return everything, f"{cann} on {card} is treated like 5.0.3"
+    if not NATIVE_CONV1D_CARDS.match(card):
+        return everything, f"{card} is treated like with CANN 5.0.3, also with {cann}"
+    convolutions_native = everything | dict(conv1d_as_conv2d=False, conv_transpose_on_cpu=False)
+    return convolutions_native, f"{cann} on {card} has native 1-D convolutions"

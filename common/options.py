@@ -30,6 +30,7 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--config", default=default_config, metavar="FILE", help="JSON file (default: %(default)s)")
     add("--output_directory", metavar="DIR", help="for checkpoints and TensorBoard logs")
     add("--checkpoint_path", metavar="FILE", help="finetune from this checkpoint")
+    add("--keep_optimizer", action="store_true", default=None, help="finetune with Adam's state of that checkpoint")
     add("--epochs", type=int, metavar="N")
     add("--max_steps", type=int, metavar="N", help="end after N steps")
     add("--batch_size", type=int, metavar="N", help="clips in a batch of one process")
@@ -38,6 +39,10 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--loss_scale", metavar="N|dynamic", help="for float16")
     add("--workers", type=int, metavar="N", help="processes that load data, for each training process")
     add("--profile", type=int, metavar="N", help="profile N steps: <output_directory>/profile")
+    add("--keep_checkpoints", type=int, metavar="N", help="how many stay, beside the best one; 0 = all")
+    add("--on_save_error", choices=["stop", "continue"], help="when a checkpoint cannot be written")
+    add("--on_bad_clip", choices=["stop", "skip"], help="when a clip cannot be read any more")
+    add("--hang_limit", type=int, metavar="SECONDS", help="end a process that gets nowhere for so long")
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
 
 

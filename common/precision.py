@@ -1,26 +1,49 @@
 """apex's opt levels O0, O1 and O2, and the loss scale that float16 needs.
 
 O0 is float32. O1 runs each operator in the precision autocast chooses. O2 keeps the model in half
-precision and lets the optimizer work on float32 master copies of its weights. Half precision is
-the device's: float16 on NPU and CUDA, bfloat16 on the CPU.
+precision, batch norm in float32, and lets the optimizer work on float32 master copies of its
+weights. Half precision is the device's: float16 on NPU and CUDA, bfloat16 on the CPU.
 """
 
+import copy
+import importlib
+import logging
 from contextlib import AbstractContextManager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
-from common.device import Device
+from common.device import Device, clear_overflow_flag, first_line, make_adam, overflow_flag, use_exact_float32
+
+log = logging.getLogger("train")
 
 INITIAL_DYNAMIC_SCALE = 2.0**16
+LARGEST_DYNAMIC_SCALE = 2.0**24
 GROWTH_INTERVAL = 2000
+
+
+def make_precision(level: str, loss_scale: str | float, device: Device, model: nn.Module) -> "Precision":
+    """The precision of a training, said in the log: O2 through apex where it is, else our own."""
+    amp, by = None, ""
+    if level == "O2" and device.type != "cpu":
+        try:
+            amp, by = importlib.import_module("apex.amp"), " by apex"
+        except Exception as error:  # an apex that was built for another torch fails in many ways
+            by = f" without apex ({first_line(error)})"
+    precision = ApexPrecision(amp, loss_scale, device, model) if amp else Precision(level, loss_scale, device, model)
+    dynamic = " (dynamic)" if precision.dynamic else ""
+    log.info("precision: %s%s, loss scale %g%s", level, by, precision.scale, dynamic)
+    return precision
 
 
 class Precision:
     """What stands between a float32 training step and one in half precision.
 
-    A step is: ``autocast`` around the forward pass, ``backward``, ``unscale_gradients``, the
-    optimizer on ``master_params`` if the gradients are finite, ``finish_step``.
+    A step is: ``start_step``, ``autocast`` around the forward pass, ``backward``,
+    ``unscale_gradients``, the optimizer on ``master_params`` if nothing overflowed, ``finish_step``.
     """
 
     def __init__(self, level: str, loss_scale: str | float, device: Device, model: nn.Module):
@@ -33,9 +56,18 @@ class Precision:
         self.good_steps = 0
         self.model_params = [p for p in model.parameters() if p.requires_grad]
         self.master_params = self.model_params
-        if level == "O2":
-            self.master_params = [nn.Parameter(p.detach().float().clone()) for p in self.model_params]
-            model.to(device.half)
+        if level == "O0":
+            use_exact_float32(device)
+        elif level == "O2":
+            self._keep_masters(model)
+
+    def _keep_masters(self, model: nn.Module) -> None:
+        self.master_params = [nn.Parameter(p.detach().float().clone()) for p in self.model_params]
+        convert(model, self.device.half)
+
+    def make_optimizer(self, learning_rate: float, weight_decay: float = 0.0) -> Optimizer:
+        """Adam on the master weights."""
+        return make_adam(self.master_params, learning_rate, self.device, weight_decay)
 
     @property
     def input_dtype(self) -> torch.dtype:
@@ -46,11 +78,26 @@ class Precision:
         """Around the forward pass and the loss."""
         return torch.autocast(self.device.type, dtype=self.device.half, enabled=self.level == "O1")
 
-    def backward(self, loss: Tensor) -> None:
+    def start_step(self, optimizer: Optimizer) -> None:
+        """Zero the gradients."""
+        optimizer.zero_grad()
+        if self.dynamic:
+            clear_overflow_flag(self.device)
+
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """The backward pass of a loss; ``last`` of those that are added up in a step."""
         (loss * self.scale).backward()
 
-    def unscale_gradients(self) -> None:
-        """Hand the gradients to the master weights, undoing the loss scale."""
+    def unscale_gradients(self) -> bool:
+        """Hand the gradients to the master weights, undoing the loss scale.
+
+        Whether there was an overflow that they do not show as inf or nan. A static scale does not
+        look for those, as in apex: they need not do harm, and it could not give way.
+        """
+        self._unscale()
+        return self.dynamic and overflow_flag(self.device)
+
+    def _unscale(self) -> None:
         for model_param, master in zip(self.model_params, self.master_params):
             if model_param.grad is None:
                 continue
@@ -75,14 +122,17 @@ class Precision:
 
     def _adapt_scale(self, finite: bool) -> None:
         self.good_steps = self.good_steps + 1 if finite else 0
+        before = self.scale
         if not finite:
             self.scale = max(1.0, self.scale / 2)
         elif self.good_steps % GROWTH_INTERVAL == 0:
-            self.scale *= 2
+            self.scale = min(LARGEST_DYNAMIC_SCALE, self.scale * 2)
+        if self.scale != before:
+            log.info("loss scale %g", self.scale)
 
     def model_state(self, model: nn.Module) -> dict[str, Tensor]:
-        """The model's state dict with its weights in float32."""
-        state = dict(model.state_dict())
+        """The model's state dict in float32."""
+        state = {name: t.float() if t.is_floating_point() else t for name, t in model.state_dict().items()}
         masters = iter(self.master_params)
         for name, param in model.named_parameters():
             if param.requires_grad:
@@ -104,3 +154,46 @@ class Precision:
     def load_state_dict(self, state: dict) -> None:
         if self.dynamic:
             self.scale, self.good_steps = state["scale"], state["good_steps"]
+
+
+class ApexPrecision(Precision):
+    """O2 by apex.amp, which holds the master weights and moves gradients and weights between the two.
+
+    Loss scale and skipped steps stay ours: apex is given a static scale, with which it never leaves
+    out a step by itself, as one process might and another not. A dynamic one is set anew each time.
+    """
+
+    def __init__(self, amp: ModuleType, loss_scale: str | float, device: Device, model: nn.Module):
+        self.amp = amp
+        self.model = model
+        super().__init__("O2", loss_scale, device, model)
+
+    def _keep_masters(self, model: nn.Module) -> None:
+        """``amp.initialize`` does, and wants the optimizer."""
+
+    def make_optimizer(self, learning_rate: float, weight_decay: float = 0.0) -> Optimizer:
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.optimizer = make_adam(self.model_params, learning_rate, self.device, weight_decay, under_apex=True)
+        self.amp.initialize(self.model, self.optimizer, opt_level="O2", loss_scale=self.scale, verbosity=0)
+        self.optimizer.zero_grad()  # only now are there master weights
+        self.master_params = list(self.amp.master_params(self.optimizer))
+        self.load_model_state(self.model, weights)  # apex made them of weights rounded to half precision
+        return self.optimizer
+
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        self.amp.load_state_dict({"loss_scaler0": {"loss_scale": self.scale, "unskipped": 0}})
+        with self.amp.scale_loss(loss, self.optimizer, delay_unscale=not last) as scaled:
+            scaled.backward()
+
+    def _unscale(self) -> None:
+        """apex has done it at the end of the last backward pass."""
+
+
+def convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """Everything to ``dtype`` but batch norm: its statistics need float32, and it takes half-precision input so."""
+    exact = [
+        (module, copy.deepcopy(module.state_dict())) for module in model.modules() if isinstance(module, _BatchNorm)
+    ]
+    model.to(dtype)
+    for module, state in exact:
+        module.float().load_state_dict(state)

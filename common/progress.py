@@ -1,22 +1,37 @@
 """How far a training run is, and where it starts from."""
 
 import logging
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from common import checkpoint, device
 from common.device import Device
 from common.distributed import gather_objects, ranks
+from common.interchange import AUDIO, fitted, load_adam, read
 from common.npu import Crossings
 from common.precision import Precision
 from common.program import UserError
+from common.saving import Saved
 
 log = logging.getLogger("train")
+
+RESUMABLE = {"optimizer", "precision", "rng_states"}
+"What a checkpoint of a run holds beyond the weights."
+MAY_CHANGE = {
+    "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "batch_size", "grad_accumulation",
+    "iters_per_checkpoint", "iters_per_validation", "workers", "profile", "checkpoint_path", "with_tensorboard",
+    "training_files", "keep_checkpoints", "keep_optimizer", "on_save_error", "on_bad_clip", "hang_limit",
+    "align_by", "validation_files",
+}  # fmt: skip
+"Fields that may differ from those of the checkpoint that a run goes on from."
 
 
 @dataclass
@@ -64,28 +79,32 @@ class Run:
     "Copies between device and host that the NPU patch makes."
     progress: Progress = field(default_factory=Progress)
 
-    def save(self, rng_states: list[dict]) -> Path:
-        """Write a checkpoint and return its path."""
+    def path(self) -> Path:
+        """Where the checkpoint of this iteration goes."""
         directory = self.config.train_config.output_directory
-        path = checkpoint.checkpoint_path(directory, self.name, self.progress.iteration)
-        state = {
+        return checkpoint.checkpoint_path(directory, self.name, self.progress.iteration)
+
+    def state(self, rng_states: list[dict]) -> dict[str, Any]:
+        """What a checkpoint holds; the tensors are the run's own."""
+        return {
             "model": self.precision.model_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.progress.iteration,
             "learning_rate": self.config.train_config.learning_rate,
             "config": asdict(self.config),
-            "progress": dict(vars(self.progress)),
+            "progress": vars(self.progress),
             "precision": self.precision.state_dict(),
             "rng_states": rng_states,
         }
-        earlier = keep_earlier(path)
-        try:
-            checkpoint.save(path, state)
-        except UserError:
-            if earlier:
-                earlier.rename(path)
-            raise
-        return path
+
+    def saved(self) -> list[Saved]:
+        """The checkpoints this run has written, the oldest first."""
+        own = [
+            (path.stat().st_mtime, progress.iteration, path, progress.validation_losses)
+            for path, progress in self._checkpoints()
+            if progress.started == self.progress.started
+        ]
+        return [Saved(path, losses[-1][1] if losses else math.nan) for _, _, path, losses in sorted(own)]
 
     def start(self, resume: str) -> None:
         """Go on from a checkpoint, finetune, or start anew.
@@ -95,7 +114,8 @@ class Run:
         """
         path = self._checkpoint_to_resume(resume)
         if path:
-            self._resume(path)
+            # A run that goes on from a checkpoint of its choice leaves those after it to the run they are of.
+            self._resume(path, branch=resume != "auto")
         elif self._origin():
             self._finetune(self._origin())
 
@@ -107,41 +127,56 @@ class Run:
 
     def _newest_of_this_run(self) -> Path | None:
         """The newest whole checkpoint of the latest run of this case that began from the same weights."""
-        found = []
+        found = [
+            (progress.started, progress.iteration, path)
+            for path, progress in self._checkpoints()
+            if (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case)
+        ]
+        return max(found)[2] if found else None
+
+    def _checkpoints(self) -> Iterator[tuple[Path, Progress]]:
+        """The whole checkpoints in the output directory, of whatever run."""
         for path in checkpoint.newest_first(self.config.train_config.output_directory, self.name):
             try:
-                progress = Progress(**checkpoint.load(path, lazily=True)["progress"])
+                yield path, Progress(**checkpoint.load(path, lazily=True)["progress"])
             except (UserError, TypeError) as error:
                 log.warning("passed over: %s", error)
-                continue
-            if (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case):
-                found.append((progress.started, progress.iteration, path))
-        return max(found)[2] if found else None
 
     def _origin(self) -> str:
         """The checkpoint to finetune, by its full path; empty for a run that begins anew."""
         path = self.config.train_config.checkpoint_path
         return str(Path(path).resolve()) if path else ""
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, path: Path, branch: bool) -> None:
         state = checkpoint.load(path)
-        self._load_weights(path, state)
+        if not state.keys() >= RESUMABLE:
+            raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
+        check_same_model(path, state["config"], asdict(self.config), f"{self.name}_config")
+        check_same_training(path, state["config"], asdict(self.config))
+        self.precision.load_model_state(self.model, fitted(path, state["model"], self.model))
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.train_config.learning_rate
         self.precision.load_state_dict(state["precision"])
         self.progress = Progress(**state["progress"])
+        if branch:
+            self.progress.started = time.time()
         rng_states = state["rng_states"]
         if len(rng_states) == ranks().world_size:
             device.set_rng_state(rng_states[ranks().rank], self.device)
         else:
-            log.info("resumed with %d process(es) instead of %d", ranks().world_size, len(rng_states))
+            log.info(
+                "resumed with %d process(es) instead of %d: a step takes other clips, random states start afresh",
+                ranks().world_size, len(rng_states),
+            )  # fmt: skip
         log.info("resumed from %s: iteration %d, epoch %d", path, self.progress.iteration, self.progress.epoch)
 
     def _finetune(self, path: str) -> None:
-        state = checkpoint.load(path)
-        self._load_weights(path, state)
-        before = Progress(**state["progress"])
+        origin = read(path, self.name)
+        check_same_model(path, origin.config, asdict(self.config), f"{self.name}_config")
+        self.precision.load_model_state(self.model, fitted(path, origin.weights, self.model))
+        keep_optimizer = self.config.train_config.keep_optimizer
+        if keep_optimizer:
+            self._load_adam(path)
+        before = Progress(**origin.progress) if origin.progress else Progress(origin.iteration)
         self.progress = Progress(
             iteration=before.iteration,
             first_iteration=before.iteration,
@@ -150,30 +185,44 @@ class Run:
             losses=before.losses,
             validation_losses=before.validation_losses,
         )
-        log.info("finetuning from %s: iteration %d, fresh optimizer", path, before.iteration)
+        how = "Adam as saved" if keep_optimizer else "Adam fresh"
+        log.info("finetuning from %s: iteration %d, %s", path, before.iteration, how)
 
-    def _load_weights(self, path: str | Path, state: dict[str, Any]) -> None:
-        check_same_model(path, state["config"], asdict(self.config), f"{self.name}_config")
-        checkpoint.check_fits(path, self.model, state["model"])
-        self.precision.load_model_state(self.model, state["model"])
+    def _load_adam(self, path: str) -> None:
+        steps, *moments = load_adam(path)
+        exp_avg, exp_avg_sq = (fitted(path, each, self.model) for each in moments)
+        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            i: {"step": torch.tensor(steps), "exp_avg": exp_avg[name], "exp_avg_sq": exp_avg_sq[name]}
+            for i, name in enumerate(names)
+        }
+        self.optimizer.load_state_dict(state)
 
 
 def check_same_model(path: str | Path, saved: dict, current: dict, model_section: str) -> None:
-    """UserError that names the field, if the checkpoint is of another model or other audio."""
-    audio_fields = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
-    model_fields = current[model_section].keys() | saved.get(model_section, {}).keys()
-    for section, names in ((model_section, sorted(model_fields)), ("data_config", audio_fields)):
+    """UserError that names the field, if the checkpoint is of another model or other audio.
+
+    What a checkpoint of another form does not tell is not compared.
+    """
+    for section, names in ((model_section, current[model_section]), ("data_config", AUDIO)):
         for name in names:
-            theirs, ours = (config.get(section, {}).get(name) for config in (saved, current))
+            ours = current[section][name]
+            theirs = saved.get(section, {}).get(name, ours)
             if theirs != ours:
                 raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
 
 
-def keep_earlier(path: Path) -> Path | None:
-    """Give a checkpoint that another run left under this name a dated one, and return that."""
-    if not path.exists():
-        return None
-    dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-    path.rename(dated)
-    log.info("%s is there from another run, now %s", path, dated.name)
-    return dated
+def check_same_training(path: str | Path, saved: dict, current: dict) -> None:
+    """Say what has changed since; UserError that names the field, if it must not within one run."""
+    for section in ("train_config", "data_config"):
+        for name, ours in current[section].items():
+            theirs = saved[section].get(name, ours)
+            if theirs == ours:
+                continue
+            if name not in MAY_CHANGE:
+                raise UserError(
+                    f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}:"
+                    f" --resume=no begins anew, --checkpoint_path={path} trains on from its weights"
+                )
+            log.info("changed since the checkpoint: %s %s, was %s", name, ours, theirs)

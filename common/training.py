@@ -14,10 +14,13 @@ from tqdm import tqdm
 
 from common import distributed
 from common.device import rng_state
+from common.files import remove_leftovers
 from common.log import progress_bar
 from common.profiling import profiled
 from common.program import StopSignal, UserError
 from common.progress import Run
+from common.saving import Saver
+from common.watchdog import Watchdog
 
 log = logging.getLogger("train")
 
@@ -69,43 +72,41 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
     clips_per_step = config.batch_size * config.grad_accumulation * distributed.ranks().world_size
     next_epoch_if_done(run, task, clips_per_step)
     board = TensorBoard(f"{config.output_directory}/logs" if config.with_tensorboard else "")
+    saver = make_saver(run)
     model = distributed.wrap(run.model, run.device)
     seconds: list[float] = []
-    skipped_in_a_row = 0
-    bar = make_bar(run, task.clips_per_epoch // clips_per_step)
-
-    if progress.steps == 0:
-        validate(run, task, board)
-    batches = task.batches(progress.epoch, progress.clips)
-    if config.profile:
-        batches = profiled(batches, config, run.device, run.crossings)
-    stopping = False
-    while not (stopping or is_finished(run)):
-        began = time.perf_counter()
-        step_batches = list(islice(batches, config.grad_accumulation))
-        loss, finite, stopping = step(run, task, model, step_batches, stop)
-        seconds.append(time.perf_counter() - began)
-        progress.iteration += 1
-        progress.clips += clips_per_step
-        progress.losses.append(loss)
-
-        log.debug("%d:\tloss:%.9f\ttime:%.9f\t", progress.iteration, loss, seconds[-1])
-        bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}")
-        board.write(SummaryWriter.add_scalar, "loss/training", loss, progress.iteration)
-        skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
-        if not finite:
-            report_skip(run, step_batches, loss, skipped_in_a_row)
-
-        if next_epoch_if_done(run, task, clips_per_step):
-            log.debug("Epoch %d FPS:%.9f", progress.epoch - 1, throughput(seconds, clips_per_step))
-        finished = is_finished(run)
-        if progress.iteration % config.iters_per_validation == 0 or finished:
+    skipped_in_a_row, stopping = 0, False
+    with Watchdog(config.hang_limit) as watchdog, saver, make_bar(run, task.clips_per_epoch // clips_per_step) as bar:
+        if progress.steps == 0:
             validate(run, task, board)
-        if progress.iteration % config.iters_per_checkpoint == 0 or finished or stopping:
-            save(run)
-    batches.close()
-    bar.close()
+        batches = task.batches(progress.epoch, progress.clips)
+        if config.profile:
+            batches = profiled(batches, config, run.device, run.crossings)
+        while not (stopping or is_finished(run)):
+            began = time.perf_counter()
+            set_learning_rate(run)
+            watchdog.beat("loading data")
+            step_batches = list(islice(batches, config.grad_accumulation))
+            loss, finite, stopping = step(run, task, model, step_batches, stop, watchdog)
+            seconds.append(time.perf_counter() - began)
+            note_step(run, loss, seconds[-1], clips_per_step, board, bar)
+            if next_epoch_if_done(run, task, clips_per_step):
+                log.debug("Epoch %d FPS:%.9f", progress.epoch - 1, throughput(seconds, clips_per_step))
+            skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
+            if not finite:
+                report_skip(run, step_batches, loss, skipped_in_a_row)
+            hopeless = skipped_in_a_row == MAX_SKIPPED_IN_A_ROW
+
+            if progress.iteration % config.iters_per_validation == 0 or is_finished(run):
+                watchdog.beat("validating")
+                validate(run, task, board)
+            saver.check()
+            if progress.iteration % config.iters_per_checkpoint == 0 or is_finished(run) or stopping or hopeless:
+                watchdog.beat("saving", waits_for_others=True)
+                save(run, saver)
+            if hopeless:
+                give_up(run, step_batches)
+        batches.close()
     board.write(SummaryWriter.close)
     clips_per_second = throughput(seconds, clips_per_step)
     return Summary(
@@ -118,25 +119,30 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
     )
 
 
-def step(run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: StopSignal) -> tuple[float, bool, bool]:
+def step(
+    run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: StopSignal, watchdog: Watchdog
+) -> tuple[float, bool, bool]:
     """One step of the optimizer.
 
     Returns the loss averaged over all processes, whether it and the gradients were finite (if not,
     the weights stay as they were), and whether any process was asked to stop.
     """
     config, precision = run.config.train_config, run.precision
-    run.optimizer.zero_grad()
+    precision.start_step(run.optimizer)
     total = torch.zeros((), device=run.device.device)
     for i, batch in enumerate(batches):
-        with distributed.gradients_reduced(model, last=i == len(batches) - 1), precision.autocast():
+        watchdog.beat("computing the loss")
+        last = i == len(batches) - 1
+        with distributed.gradients_reduced(model, last), precision.autocast():
             loss = task.loss(model, batch) / len(batches)
-        precision.backward(loss)
+        watchdog.beat("exchanging gradients", waits_for_others=True)
+        precision.backward(loss, last)
         total += loss.detach()
-    precision.unscale_gradients()
+    overflowed = precision.unscale_gradients()
     norm = nn.utils.clip_grad_norm_(precision.master_params, config.grad_clip or math.inf)
 
     # One exchange tells every process what any of them knows, so that all do the same.
-    wrong = ~(torch.isfinite(total) & torch.isfinite(norm))
+    wrong = ~(torch.isfinite(total) & torch.isfinite(norm)) | overflowed
     asked = torch.tensor(float(stop.requested), device=total.device)
     sums = distributed.sum_over_ranks(torch.stack([total, wrong.float(), asked])).tolist()
     finite = sums[1] == 0
@@ -144,6 +150,26 @@ def step(run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: Sto
         run.optimizer.step()
     precision.finish_step(finite)
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
+
+
+def set_learning_rate(run: Run) -> None:
+    """The configured one, a tenth of it after each of the anneal_epochs."""
+    config = run.config.train_config
+    annealings = sum(run.progress.epoch >= epoch for epoch in config.anneal_epochs)
+    for group in run.optimizer.param_groups:
+        group["lr"] = config.learning_rate * 0.1**annealings
+
+
+def note_step(run: Run, loss: float, seconds: float, clips: int, board: "TensorBoard", bar: tqdm) -> None:
+    """Count a step and show it."""
+    progress = run.progress
+    progress.iteration += 1
+    progress.clips += clips
+    progress.losses.append(loss)
+    log.debug("%d:\tloss:%.9f\ttime:%.9f\t", progress.iteration, loss, seconds)
+    bar.update()
+    bar.set_postfix(loss=f"{loss:.3f}")
+    board.write(SummaryWriter.add_scalar, "loss/training", loss, progress.iteration)
 
 
 def next_epoch_if_done(run: Run, task: Task, clips_per_step: int) -> bool:
@@ -162,19 +188,25 @@ def is_finished(run: Run) -> bool:
 
 
 def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> None:
-    """Say that a step was left out, with the clips it concerns; UserError if it happens all the time."""
-    names = [name for batch in batches for name in batch["names"]]
+    """Say that a step was left out, with the clips it concerns."""
     # Every process logs its own clips: the first one alone would hide the others'.
     log.warning(
         "iteration %d: loss %s or its gradients are not finite, step skipped (%d in a row); clips: %s",
-        run.progress.iteration, loss, in_a_row, ", ".join(names),
+        run.progress.iteration, loss, in_a_row, ", ".join(names_of(batches)),
     )  # fmt: skip
-    if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        everywhere = [name for some in distributed.gather_objects(names) for name in some]
-        raise UserError(
-            f"the loss was not finite in {in_a_row} steps in a row, up to iteration {run.progress.iteration};"
-            f" clips of the last one: {', '.join(everywhere)}; lower the learning rate or look at these clips"
-        )
+
+
+def give_up(run: Run, batches: list[Batch]) -> None:
+    """UserError with the clips of the last of too many skipped steps."""
+    everywhere = [name for names in distributed.gather_objects(names_of(batches)) for name in names]
+    raise UserError(
+        f"the loss was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to iteration {run.progress.iteration};"
+        f" clips of the last one: {', '.join(everywhere)}; lower the learning rate or look at these clips"
+    )
+
+
+def names_of(batches: list[Batch]) -> list[str]:
+    return [name for batch in batches for name in batch["names"]]
 
 
 def validate(run: Run, task: Task, board: "TensorBoard") -> None:
@@ -189,11 +221,21 @@ def validate(run: Run, task: Task, board: "TensorBoard") -> None:
     run.model.train()
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint; the first process does, for all."""
+def make_saver(run: Run) -> Saver:
+    """The one of the first process knows what the run has saved before; the others' have nothing to do."""
+    config = run.config.train_config
+    saved = []
+    if distributed.ranks().rank == 0:
+        remove_leftovers(config.output_directory)
+        saved = run.saved()
+    return Saver(config.keep_checkpoints, config.on_save_error, saved)
+
+
+def save(run: Run, saver: Saver) -> None:
+    """Have a checkpoint written; the first process does, for all."""
     states = distributed.gather_objects(rng_state(run.device))
     if distributed.ranks().rank == 0:
-        log.info("saved %s", run.save(states))
+        saver.save(run.path(), run.state(states), run.progress.validation_losses[-1][1])
 
 
 def throughput(seconds: list[float], clips_per_step: int) -> float:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the scripts of this folder share. Sourced, never run.
 #
-# A script sets its defaults in OPTIONS (name -> value), calls parse_options "$@" and then
+# A script sets its defaults in OPTIONS (name -> value), calls parse_options HELP "$@" and then
 # train or evaluate. Options are --name=value; those of LAUNCHER_OPTIONS are used here, the others
 # go to the Python program of the same names.
 
@@ -9,11 +9,48 @@ test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$test_path_dir")
 start_time=$(date +%s)
 
-LAUNCHER_OPTIONS=(nproc nnodes node_rank master_addr master_port)
-TRAIN_OPTIONS=(data_path output_directory checkpoint_path device device_id config batch_size epochs max_steps
-    learning_rate amp loss_scale workers resume profile debug)
-EVAL_OPTIONS=(data_path output_directory pth_path device device_id batch_size amp sigma denoiser_strength seed
-    chunk_frames debug)
+LAUNCHER_OPTIONS=" network nproc nnodes node_rank master_addr master_port max_restarts "
+FLAGS=" debug keep_optimizer "
+
+RUNNING_HELP="\
+  --network=WaveGlow|Tacotron2   default WaveGlow
+  --data_path=DIR         corpus in LJ Speech's layout: wavs/*.wav, metadata.csv
+  --device=auto|cpu|cuda|npu     auto prefers npu, then cuda, then cpu
+  --device_id=N           card to use with one process, default 0; logs are then in test/output/N
+  --nproc=N               processes on this machine
+  --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
+  --amp=O0|O1|O2          float32, autocast, half     --debug            tracebacks of errors in the input"
+
+LOGS_HELP="
+Logs: test/output/<rank>/train_<rank>.log; result: test/output/0/<CaseName>.log"
+
+# shellcheck disable=SC2034  # the scripts use it
+TRAINING_HELP="$RUNNING_HELP
+  --output_directory=DIR  for checkpoints (waveglow_<iteration>) and TensorBoard logs
+  --config=FILE           default configs/waveglow.json or configs/tacotron2.json
+  --batch_size=N          clips for each process      --epochs=N         passes over the corpus
+  --max_steps=N           end after N steps           --learning_rate=X
+  --loss_scale=N|dynamic  for float16                 --workers=N        loader processes
+  --resume=auto|no|FILE   auto: where the latest run in the output directory was
+  --checkpoint_path=FILE  finetune from these weights, of any form of checkpoint
+  --keep_optimizer        finetune with Adam's state of that checkpoint
+  --keep_checkpoints=N    how many stay beside the best, default 5; 0 = all
+  --on_save_error=stop|continue  when a checkpoint cannot be written
+  --on_bad_clip=stop|skip        when a clip cannot be read any more
+  --hang_limit=SECONDS    end a run that gets nowhere, default 1800
+  --max_restarts=N        start the processes again when one dies, up to N times
+  --profile=N             steps to profile
+$LOGS_HELP"
+
+# shellcheck disable=SC2034  # the scripts use it
+EVALUATION_HELP="$RUNNING_HELP
+  --pth_path=FILE         checkpoint, of any form
+  --output_directory=DIR  wavs, evaluation.json and index.html go to DIR/eval_<checkpoint>
+  --sigma=X               scale of the noise, default 0.6
+  --denoiser_strength=X   0 = off, the default; try 0.1
+  --seed=N                of the noise                --chunk_frames=N   less takes less memory
+  --batch_size=N          for the result's name only
+$LOGS_HELP"
 
 declare -A OPTIONS=()
 
@@ -22,24 +59,31 @@ fail() { # fail CODE MESSAGE
     exit "$1"
 }
 
-# The comment at the head of the calling script is its help.
-show_help() {
+# The comment at the head of the calling script, and the options it shares with others.
+show_help() { # show_help HELP
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
-    exit 0
+    printf '%s\n' "$1"
 }
 
-parse_options() { # parse_options "KNOWN OPTIONS" ARGUMENT...
-    local known=" $1 ${LAUNCHER_OPTIONS[*]} " argument name
+parse_options() { # parse_options HELP ARGUMENT...: the known options are those of the help
+    local help known argument name
+    help=$(show_help "$1")
+    known=" $(grep -oE -- '--[a-z_]+' <<<"$help" | cut -c3- | tr '\n' ' ')"
     shift
     for argument in "$@"; do
         name=${argument#--}
         name=${name%%=*}
         case $argument in
-            -h | --help) show_help ;;
-            --debug) OPTIONS[debug]=1 ;;
+            -h | --help) echo "$help" && exit 0 ;;
             --*=*)
-                [[ $known == *" $name "* ]] || fail 2 "unknown option --$name (--help lists the options)"
+                [[ $known == *" $name "* && $FLAGS != *" $name "* ]] ||
+                    fail 2 "unknown option --$name (--help lists the options)"
                 OPTIONS[$name]=${argument#*=}
+                ;;
+            --*)
+                [[ $known == *" $name "* && $FLAGS == *" $name "* ]] ||
+                    fail 2 "options are written --name=value, not $argument (--help lists the options)"
+                OPTIONS[$name]=1
                 ;;
             *) fail 2 "options are written --name=value, not $argument (--help lists the options)" ;;
         esac
@@ -95,7 +139,7 @@ stop_ranks() {
     interrupted=$1
     [[ -n $program ]] || return 0
     local targets=$program
-    if ((nproc * nnodes > 1)); then
+    if ((uses_torchrun)); then
         targets=$(cat "/proc/$program/task/$program/children" 2>/dev/null || pgrep -P "$program" || true)
     fi
     # Before there are ranks there is nothing to save.
@@ -103,13 +147,13 @@ stop_ranks() {
     kill -TERM ${targets:-$program} 2>/dev/null || true
 }
 
-run_program() { # run_program CASE MODULE OPTION...: one process, or several through torchrun
+run_program() { # run_program CASE MODULE: one process, or several through torchrun
     local case=$1 module=$2 name arguments=() launcher=()
-    shift 2
     nproc=${OPTIONS[nproc]:-1}
     nnodes=${OPTIONS[nnodes]:-1}
+    max_restarts=${OPTIONS[max_restarts]:-0}
     local node_rank=${OPTIONS[node_rank]:-0} device_id=${OPTIONS[device_id]:-0} code=0
-    for name in nproc nnodes node_rank device_id; do
+    for name in nproc nnodes node_rank device_id max_restarts; do
         [[ ${!name} =~ ^(0|[1-9][0-9]{0,3})$ ]] || fail 2 "--$name must be a number up to 9999, not ${!name}"
     done
     ((nproc > 0 && nnodes > 0)) || fail 2 "--nproc and --nnodes must be at least 1"
@@ -118,6 +162,7 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
     if [[ ! $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
         fail 2 "--master_port must be 1 to 65535, not $port"
     fi
+    uses_torchrun=$((nproc * nnodes > 1 || max_restarts > 0))
     ((nproc * nnodes == 1 || device_id == 0)) || fail 2 "--device_id is for one process; $nproc processes take cards 0 to $((nproc - 1))"
 
     if [[ ${etp_running_flag:-} != true ]]; then
@@ -126,19 +171,22 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
     fi
     find_python
     arguments=("--case=$case" "--log_directory=$test_path_dir/output" "--started=$start_time")
-    for name in "$@"; do
-        [[ -n ${OPTIONS[$name]:-} ]] || continue
-        if [[ $name == debug ]]; then arguments+=(--debug); else arguments+=("--$name=${OPTIONS[$name]}"); fi
+    for name in "${!OPTIONS[@]}"; do
+        [[ $LAUNCHER_OPTIONS != *" $name "* && -n ${OPTIONS[$name]} ]] || continue
+        if [[ $FLAGS == *" $name "* ]]; then arguments+=("--$name"); else arguments+=("--$name=${OPTIONS[$name]}"); fi
     done
     cd "$root" || exit
     if ((nproc * nnodes > 1)); then
         # shellcheck disable=SC2046  # a list of numbers
         keep_earlier_logs $(seq $((node_rank * nproc)) $((node_rank * nproc + nproc - 1)))
-        launcher=(-m common.launch "--nproc_per_node=$nproc" "--nnodes=$nnodes" "--node_rank=$node_rank")
-        [[ -n ${OPTIONS[master_addr]:-} ]] && launcher+=("--master_addr=${OPTIONS[master_addr]}")
-        [[ -n ${OPTIONS[master_port]:-} ]] && launcher+=("--master_port=${OPTIONS[master_port]}")
     else
         keep_earlier_logs "$device_id"
+    fi
+    if ((uses_torchrun)); then
+        launcher=(-m common.launch "--nproc_per_node=$nproc" "--nnodes=$nnodes" "--node_rank=$node_rank"
+            "--max_restarts=$max_restarts")
+        [[ -n ${OPTIONS[master_addr]:-} ]] && launcher+=("--master_addr=${OPTIONS[master_addr]}")
+        [[ -n ${OPTIONS[master_port]:-} ]] && launcher+=("--master_port=${OPTIONS[master_port]}")
     fi
     # A process group of its own keeps the terminal's Ctrl-C away from it: stop_ranks passes it on.
     interrupted=0 program=
@@ -157,20 +205,32 @@ run_program() { # run_program CASE MODULE OPTION...: one process, or several thr
     wait "$program" 2>/dev/null || code=$?
     trap - TERM INT HUP QUIT
     ((interrupted == 0 || interrupted == 143)) || exit "$interrupted"
-    ((code <= 128 || nproc * nnodes > 1)) || echo "error: the process was ended by signal $((code - 128))" >&2
+    ((code <= 128 || uses_torchrun)) || echo "error: the process was ended by signal $((code - 128))" >&2
     return "$code"
 }
 
+package() { # the network's Python package
+    case ${OPTIONS[network]:-WaveGlow} in
+        WaveGlow) echo waveglow ;;
+        Tacotron2) echo tacotron2 ;;
+        *) fail 2 "--network is ${OPTIONS[network]}, must be WaveGlow or Tacotron2" ;;
+    esac
+}
+
 train() { # train CASE
+    local package
+    package=$(package) || exit
     make_absolute data_path output_directory checkpoint_path config
     case ${OPTIONS[resume]:-auto} in auto | no) ;; *) make_absolute resume ;; esac
     require data_path output_directory
-    run_program "$1" waveglow.train "${TRAIN_OPTIONS[@]}"
+    run_program "$1" "$package.train"
 }
 
 evaluate() {
+    local package
+    package=$(package) || exit
     make_absolute data_path output_directory pth_path
     require data_path pth_path output_directory
     OPTIONS[output_directory]+=/eval_$(basename "${OPTIONS[pth_path]}")
-    run_program acc waveglow.infer "${EVAL_OPTIONS[@]}"
+    run_program acc "$package.infer"
 }

@@ -16,7 +16,7 @@ source "$test_path_dir/common.sh"
 source "$test_path_dir/setup.sh"
 
 OPTIONS=([data_path]=$test_path_dir/data/corpus [device]=auto [max_steps]=500)
-parse_options "data_path output_directory device max_steps" "$@"
+parse_options "" "$@"
 make_absolute data_path output_directory
 : "${OPTIONS[output_directory]:=$test_path_dir/demo/$(basename "${OPTIONS[data_path]}")}"
 setup_environment "$root"

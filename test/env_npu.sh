@@ -31,8 +31,8 @@ _env_npu_setup() {
     export COMBINED_ENABLE=1             # joins operators on non-contiguous tensors
     export INF_NAN_MODE_ENABLE=1         # overflow becomes inf or nan, which the loop checks for
     export HCCL_WHITELIST_DISABLE=1      # no list of permitted peers
-    export HCCL_CONNECT_TIMEOUT=1800     # seconds; a rank may first have to read the corpus
-    export HCCL_EXEC_TIMEOUT=1800
+    export HCCL_CONNECT_TIMEOUT=1800     # seconds; a rank may first have to read the corpus. Both as
+    export HCCL_EXEC_TIMEOUT=1800        # TIMEOUT in common/distributed.py, which sets them without this file
 
     if command -v msnpureport >/dev/null 2>&1; then
         local card

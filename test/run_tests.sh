@@ -11,4 +11,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/test/setup.sh"
 setup_environment "$root"
 cd "$root"
+# Small models on few cores: threads that spin while they wait keep the others from working.
+export OMP_WAIT_POLICY=PASSIVE
 python -m pytest "$@"

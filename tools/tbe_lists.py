@@ -131,7 +131,7 @@ def _value(element: ast.expr) -> Any:
     """The element's value; None if it is not a literal."""
     try:
         return ast.literal_eval(element)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: {[1]: 2} is written with literals alone and has no value
         return None
 
 

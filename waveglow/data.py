@@ -1,18 +1,17 @@
-"""Clips of a corpus in LJ Speech's layout, and the segments WaveGlow learns from."""
+"""The segments of clips that WaveGlow learns from."""
 
-import itertools
 import logging
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, check_wav, read_wav
+from common.corpus import first_readable
 from common.log import progress
 from common.program import UserError
 from waveglow.config import DataConfig
@@ -25,60 +24,6 @@ NEAR_SILENT_RMS = 1e-4
 DRAWS = 10
 "Positions that are tried in a clip before a near-silent segment is taken."
 SEGMENTS_PER_HELD_BACK_CLIP = 4
-
-
-def find_clips(data_path: str, training_files: str = "") -> list[Path]:
-    """The wavs of ``<data_path>/wavs`` in the order of their names, or those that a file lists.
-
-    UserError if there are none, or if a line of ``metadata.csv`` has no wav.
-    """
-    if not data_path:
-        return _listed_clips(training_files)
-    root = Path(data_path)
-    if not root.is_dir():
-        raise UserError(f"data_path {root} is no folder")
-    if not (root / "wavs").is_dir():
-        raise UserError(f"data_path {root} has no folder wavs/ in it (LJ Speech's layout: wavs/*.wav, metadata.csv)")
-    clips = sorted((root / "wavs").glob("*.wav"))
-    if not clips:
-        raise UserError(f"{root / 'wavs'} holds no .wav file")
-    if (root / "metadata.csv").is_file():
-        _check_transcripts(root / "metadata.csv", {clip.stem for clip in clips})
-    return clips
-
-
-def _listed_clips(path: str) -> list[Path]:
-    if not path:
-        raise UserError("no data: give --data_path=DIR with wavs/*.wav in it")
-    return [Path(line.strip()) for line in _read_lines(Path(path)) if line.strip()]
-
-
-def _check_transcripts(path: Path, clips: set[str]) -> None:
-    for number, line in enumerate(_read_lines(path), start=1):
-        name = line.split("|", 1)[0].strip()
-        if line.strip() and name not in clips:
-            raise UserError(f"{path} line {number}: there is no wavs/{name[:100]}.wav")
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
-
-
-def split_clips(clips: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Training clips and held-back clips.
-
-    Of the clips in the order of their names the first tenth is held back, at least 1 and at most
-    10; of LJ Speech the first ten, as in the seed.
-    """
-    if len(clips) < 2:
-        raise UserError("at least 2 clips are needed, one to train on and one to hold back")
-    held_back = min(10, max(1, len(clips) // 10))
-    return clips[held_back:], clips[:held_back]
 
 
 @dataclass
@@ -149,14 +94,20 @@ class TrainingSegments(Dataset):
     Which one depends on the seed, the epoch and the clip's name alone.
     """
 
-    def __init__(self, clips: list[Path], config: DataConfig, mel: MelSpectrogram, seed: int):
+    def __init__(
+        self, clips: list[Path], config: DataConfig, mel: MelSpectrogram, seed: int, on_bad_clip: str = "stop"
+    ):
         self.clips = clips
         self.config = config
         self.mel = mel
         self.seed = seed
+        self.on_bad_clip = on_bad_clip
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
+        return first_readable(lambda i: self._segment(epoch, i), index, len(self.clips), self.on_bad_clip)
+
+    def _segment(self, epoch: int, index: int) -> dict:
         clip = self.clips[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.stem.encode())])
         length, rate = self.config.segment_length, self.config.sampling_rate
@@ -171,9 +122,10 @@ class TrainingSegments(Dataset):
 class HeldBackSegments(Dataset):
     """The same segments of the held-back clips every time: the first few of each."""
 
-    def __init__(self, clips: list[Path], config: DataConfig, mel: MelSpectrogram):
+    def __init__(self, clips: list[Path], config: DataConfig, mel: MelSpectrogram, on_bad_clip: str = "stop"):
         self.config = config
         self.mel = mel
+        self.on_bad_clip = on_bad_clip
         self.places = [
             (clip, i * config.segment_length)
             for clip in clips
@@ -187,6 +139,9 @@ class HeldBackSegments(Dataset):
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict:
+        return first_readable(self._segment, index, len(self), self.on_bad_clip)
+
+    def _segment(self, index: int) -> dict:
         clip, start = self.places[index]
         audio = read_wav(clip, self.config.sampling_rate, start, self.config.segment_length)
         rng = np.random.default_rng(index)
@@ -197,40 +152,3 @@ def segment(name: str, audio: np.ndarray, mel: MelSpectrogram) -> dict:
     """What a batch is made of: name, audio [N], mel [n_mel, T]."""
     audio = torch.from_numpy(audio)
     return {"names": name, "audio": audio, "mel": mel(audio[None])[0]}
-
-
-class ShuffledClips(Sampler):
-    """The (epoch, clip) of each batch of one process, without end.
-
-    An epoch's order is drawn from seed and epoch. All processes together take the clips in that
-    order, a step's worth at a time, so the clips of a step do not depend on how many processes
-    share them. What is left at an epoch's end and makes no step is dropped.
-    """
-
-    def __init__(self, clips: int, batch_size: int, accumulation: int, rank: int, world_size: int, seed: int):
-        self.clips = clips
-        self.batch_size = batch_size
-        self.share = batch_size * accumulation
-        self.clips_per_step = self.share * world_size
-        self.rank = rank
-        self.seed = seed
-        self.epoch = 0
-        self.first = 0
-
-    def start_at(self, epoch: int, clips: int) -> None:
-        """Begin in this epoch, after so many clips of it."""
-        self.epoch, self.first = epoch, clips
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        first = self.first
-        for epoch in itertools.count(self.epoch):
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.clips)
-            for i in range(first, self.clips - self.clips_per_step + 1, self.clips_per_step):
-                yield from self._own_batches(epoch, order[i : i + self.clips_per_step])
-            first = 0
-
-    def _own_batches(self, epoch: int, clips: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-        """Of the clips of a step: this process's share, batch by batch."""
-        own = clips[self.rank * self.share : (self.rank + 1) * self.share]
-        for i in range(0, self.share, self.batch_size):
-            yield [(epoch, int(clip)) for clip in own[i : i + self.batch_size]]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from common import distributed, program, report
 from common.audio import read_wav, write_wav
+from common.corpus import find_clips, split_clips
 from common.device import pick_device
 from common.files import make_output_folder, written_whole
 from common.log import progress
@@ -21,7 +22,7 @@ from common.metrics import mel_cepstral_distortion, mel_l1
 from common.options import add_run_options, start_log
 from common.program import UserError
 from common.results import Results
-from waveglow.data import find_clips, pad_and_dither, split_clips
+from waveglow.data import pad_and_dither
 from waveglow.loss import WaveGlowLoss
 from waveglow.vocoder import Vocoder
 

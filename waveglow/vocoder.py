@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import checkpoint
 from common.config import from_dict
 from common.device import Device
+from common.interchange import fitted, read
 from common.npu import patch_for_npu
 from common.precision import Precision
-from common.program import UserError
 from common.progress import Progress
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
@@ -27,22 +26,20 @@ DENOISER_CONTEXT = 2048
 class Vocoder:
     """A WaveGlow ready to synthesize: weight norm fused, on its device, long inputs in chunks.
 
-    Attributes: ``config`` as saved in the checkpoint, ``model``, ``mel`` (the spectrogram it is
+    Attributes: ``config`` as far as the checkpoint tells it, ``model``, ``mel`` (the spectrogram it is
     conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
     """
 
     def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000):
-        """``amp`` is O0, O1 or O2, by default the device's; memory grows with ``chunk_frames``."""
-        state = checkpoint.load(path)
-        if "waveglow_config" not in state["config"]:
-            raise UserError(f"{path} is no WaveGlow checkpoint")
-        self.config = from_dict(Config, state["config"])
-        self.training = Progress(**state["progress"])
+        """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's; memory grows
+        with ``chunk_frames``."""
+        checkpoint = read(path, "waveglow")
+        self.config = from_dict(Config, checkpoint.config)
+        self.training = Progress(**checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
         self.device = device
         self.chunk_frames = chunk_frames
         self.model = build_model(self.config).eval().requires_grad_(False)
-        checkpoint.check_fits(path, self.model, state["model"])
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(fitted(path, checkpoint.weights, self.model))
         self.model.remove_weight_norm()
         patch_for_npu(self.model, self.config.npu_config, device)
         self.mel = build_mel(self.config)

@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 RATE = 22050
+EMULATOR = ROOT / "test/npu_emulator"
+NPU = {"PYTHONPATH": str(EMULATOR)}
+"The environment in which `import torch_npu` finds the emulated device."
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,7 +43,12 @@ def ljspeech_mini():
 @pytest.fixture
 def config(tmp_path):
     """A configuration file of toy size; returns (path, dict)."""
-    values = {
+    values = toy_config()
+    return write_config(tmp_path / "config.json", values), values
+
+
+def toy_config() -> dict:
+    return {
         "train_config": {
             "batch_size": 4, "epochs": 100, "iters_per_checkpoint": 100, "iters_per_validation": 100,
             "learning_rate": 1e-3, "workers": 0, "with_tensorboard": False,
@@ -51,7 +59,6 @@ def config(tmp_path):
             "WN_config": {"n_layers": 2, "n_channels": 8},
         },
     }  # fmt: skip
-    return write_config(tmp_path / "config.json", values), values
 
 
 def write_config(path: Path, values: dict) -> Path:
@@ -81,11 +88,27 @@ def corpus(tmp_path):
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of the repository's files in a folder with blanks in its name."""
-    target = tmp_path / "a check out"
+    return copy_repository(tmp_path / "a check out")
+
+
+def copy_repository(target: Path) -> Path:
     for name in ("common", "waveglow", "configs", "test"):
         ignored = shutil.ignore_patterns("__pycache__", "output", "demo", "corpus", "reference", "unit", "npu_emulator")
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     return target
+
+
+@pytest.fixture(scope="session")
+def npu_extension() -> Path:
+    """The emulated NPU's extension, built once and kept for the next time."""
+    built = subprocess.run(
+        [sys.executable, EMULATOR / "build_extension.py"],
+        env=os.environ | NPU, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    if built.returncode == 3:
+        pytest.skip(built.stderr.strip())
+    assert built.returncode == 0, built.stderr
+    return Path(built.stdout.strip())
 
 
 def run_script(

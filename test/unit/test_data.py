@@ -9,16 +9,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.audio import MelSpectrogram
+from common.corpus import find_clips, split_clips
 from common.program import UserError
+from common.sampling import StepSampler, shuffled
 from conftest import RATE, make_corpus
 from waveglow.config import DataConfig
 from waveglow.data import (
     HeldBackSegments,
-    ShuffledClips,
     TrainingSegments,
-    find_clips,
     is_near_silent,
-    split_clips,
     take_census,
 )
 
@@ -44,17 +43,17 @@ def test_a_segment_depends_on_seed_epoch_and_clip_alone(corpus):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_processes_change_nothing(corpus, workers):
     data = segments(corpus)
-    loader = DataLoader(data, batch_sampler=ShuffledClips(13, 3, 1, 0, 1, seed=1), num_workers=workers)
+    loader = DataLoader(data, batch_sampler=StepSampler(shuffled(13, 1), 3, 1, 0, 1), num_workers=workers)
     names = [batch["names"] for batch in islice(loader, 9)]
     sums = [batch["audio"].double().sum().item() for batch in islice(loader, 9)]
-    expected = list(islice(ShuffledClips(13, 3, 1, 0, 1, seed=1), 9))
+    expected = list(islice(StepSampler(shuffled(13, 1), 3, 1, 0, 1), 9))
     assert names == [[data.clips[i].name for _, i in batch] for batch in expected]
     assert sums == [pytest.approx(sum(data[key]["audio"].double().sum().item() for key in b)) for b in expected]
 
 
 def order(steps, batch_size=2, accumulation=1, world_size=1, epoch=0, clips=0):
     """The (epoch, clip) of each step, all processes together."""
-    samplers = [ShuffledClips(13, batch_size, accumulation, rank, world_size, seed=7) for rank in range(world_size)]
+    samplers = [StepSampler(shuffled(13, 7), batch_size, accumulation, rank, world_size) for rank in range(world_size)]
     for sampler in samplers:
         sampler.start_at(epoch, clips)
     per_rank = [list(islice(sampler, steps * accumulation)) for sampler in samplers]

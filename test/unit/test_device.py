@@ -1,14 +1,21 @@
 """Choosing the device: what is taken, and what is said where it is not there."""
 
+import logging
+import os
+import re
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from common import distributed
 from common.device import make_adam, pick_device
 from common.launch import exit_code, first_failure
 from common.program import UserError
+from conftest import ROOT
 
 
 @pytest.fixture
@@ -80,6 +87,44 @@ def test_adam_of_the_device_is_adam():
             (parameter**3 - parameter).sum().backward()
             optimizer.step()
     assert (ours - plain).abs().max() < 1e-6
+
+
+def test_the_adam_is_said_and_decays_weights(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = make_adam([weight], 0.1, pick_device("cpu"), weight_decay=1e-6)
+    weight.grad = torch.zeros(3)
+    optimizer.step()
+    assert (weight < 0.95).all()
+    assert "optimizer: torch's fused Adam" in caplog.text
+
+    class Older(torch.optim.Adam):
+        def __init__(self, *args, fused=None, **kwargs):
+            if fused:
+                raise RuntimeError("`fused=True` requires all the params to be on supported devices")
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "Adam", Older)
+    make_adam([weight], 0.1, pick_device("cpu"))
+    assert "torch's foreach Adam, not torch's fused Adam (`fused=True` requires" in caplog.text
+
+
+def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
+    """With or without env_npu.sh; what the user has set stays."""
+    started = []
+    monkeypatch.setattr(dist, "rendezvous", lambda url, timeout: iter([(dist.HashStore(), 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: started.append((backend, timeout)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    connect, execute = distributed.HCCL_LIMITS
+    monkeypatch.setenv(connect, "")
+    monkeypatch.delenv(connect)
+    monkeypatch.setenv(execute, "60")
+    distributed.start(replace(pick_device("cpu"), backend="hccl"))
+    seconds = str(int(distributed.TIMEOUT.total_seconds()))
+    assert started == [("hccl", distributed.TIMEOUT)]
+    assert (os.environ[connect], os.environ[execute]) == (seconds, "60")
+    in_script = re.findall(r"export (HCCL_\w+_TIMEOUT)=(\d+)", (ROOT / "test/env_npu.sh").read_text())
+    assert in_script == [(connect, seconds), (execute, seconds)]
 
 
 def failure(exitcode, **report):

@@ -14,7 +14,7 @@ from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 
 CPU = pick_device("cpu")
-ALL = NpuConfig("on", "on", "on")
+ALL, ALL_AUTO = NpuConfig("on", "on", "on"), NpuConfig()
 NPU = replace(CPU, type="npu")
 
 
@@ -67,17 +67,36 @@ def test_nothing_crosses_on_the_cpu(models, reference):
     assert (crossings.count, crossings.bytes) == (0, 0)
 
 
-def test_what_auto_chooses(monkeypatch):
-    for version, convolutions in (((5, 0), True), ((7, 3), True), (None, True), ((8, 0), False), ((8, 2), False)):
-        monkeypatch.setattr(npu, "cann_version", lambda version=version: version)
-        wanted, why = choose(NpuConfig(), NPU)
-        assert wanted["conv1d_as_conv2d"] == wanted["conv_transpose_on_cpu"] == convolutions
+def chosen(monkeypatch, version, card, config=ALL_AUTO):
+    monkeypatch.setattr(npu, "cann_version", lambda: version)
+    monkeypatch.setattr(npu, "card_name", lambda device: card)
+    return choose(config, NPU)
+
+
+@pytest.mark.parametrize("card", ["Ascend910A", "Ascend910ProB", "Ascend910PremiumA", "Ascend910B", "Ascend310P3", ""])
+def test_auto_patches_all_on_first_generation_cards(monkeypatch, card):
+    """A 910B is one: only with a digit after it, 910B1 and on, is it an A2."""
+    for version in ((5, 0), (8, 2), None):
+        wanted, why = chosen(monkeypatch, version, card)
+        assert all(wanted.values())
+        assert card in why and "5.0.3" in why
+
+
+@pytest.mark.parametrize("card", ["Ascend910B1", "Ascend910B4-1", "Ascend910C", "Ascend910_9391", "Ascend950PR"])
+def test_auto_leaves_convolutions_to_new_cards_with_new_cann(monkeypatch, card):
+    for version, native in (((8, 0), True), ((9, 1), True), ((7, 3), False), ((5, 0), False), (None, False)):
+        wanted, why = chosen(monkeypatch, version, card)
+        assert wanted["conv1d_as_conv2d"] == wanted["conv_transpose_on_cpu"] == (not native)
         assert wanted["logdet_on_cpu"]
-        assert "CANN" in why
-    assert not any(choose(NpuConfig(), CPU)[0].values())
-    assert choose(NpuConfig(conv1d_as_conv2d="off"), NPU)[0] == {
-        "conv1d_as_conv2d": False, "conv_transpose_on_cpu": False, "logdet_on_cpu": True,
-    }  # fmt: skip
+        assert card in why and ("unknown" if version is None else f"CANN {version[0]}.{version[1]}") in why
+
+
+def test_switches_decide_over_auto(monkeypatch):
+    assert not any(choose(ALL_AUTO, CPU)[0].values())
+    wanted, why = chosen(monkeypatch, (5, 0), "Ascend910A", NpuConfig(conv1d_as_conv2d="off"))
+    assert wanted == {"conv1d_as_conv2d": False, "conv_transpose_on_cpu": True, "logdet_on_cpu": True}
+    assert why == "as configured: conv1d_as_conv2d; auto: CANN 5.0 on Ascend910A is treated like 5.0.3"
+    assert "auto" not in chosen(monkeypatch, (5, 0), "Ascend910A", ALL)[1]
     with pytest.raises(UserError, match="conv1d_as_conv2d is 'yes'"):
         NpuConfig(conv1d_as_conv2d="yes")
 

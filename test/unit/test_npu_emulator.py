@@ -1,4 +1,7 @@
-"""The emulated NPU itself. It turns a whole process into one with NPUs, so each check has a process of its own."""
+"""The emulated NPU itself, and the product's parts on it.
+
+It turns a whole process into one with NPUs: the checks run in processes of their own.
+"""
 
 import json
 import os
@@ -11,35 +14,27 @@ from xml.etree import ElementTree
 
 import pytest
 
-EMULATOR = Path(__file__).resolve().parents[1] / "npu_emulator"
-CHECKS = re.findall(r"^def (test_\w+)", (EMULATOR / "checks.py").read_text(), re.MULTILINE)
+from conftest import EMULATOR, NPU
+
+FILES = [EMULATOR / "checks.py", EMULATOR / "product_checks.py"]
+CHECKS = [name for file in FILES for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)]
 
 
 def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
     """Python with the emulated NPU in its path."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(EMULATOR)} | environment,
+        env=os.environ | NPU | environment,
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def extension() -> Path:
-    """The built extension, kept for all tests and for the next time."""
-    built = run(EMULATOR / "build_extension.py", timeout=900)
-    if built.returncode == 3:
-        pytest.skip(built.stderr.strip())
-    assert built.returncode == 0, built.stderr
-    return Path(built.stdout.strip())
-
-
-@pytest.fixture(scope="module")
-def outcomes(extension, tmp_path_factory) -> dict[str, list[str]]:
-    """What went wrong in each of checks.py."""
+def outcomes(npu_extension, tmp_path_factory) -> dict[str, list[str]]:
+    """What went wrong in each of the checks."""
     report = tmp_path_factory.mktemp("npu") / "report.xml"
     inner = run(
-        "-m", "pytest", EMULATOR / "checks.py", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+        "-m", "pytest", *FILES, "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
         NPU_EMULATOR_DEVICES="8",
     )  # fmt: skip
     assert report.exists(), inner.stdout + inner.stderr
@@ -55,15 +50,15 @@ def test_device(name, outcomes):
     assert not outcomes[name], "\n".join(outcomes[name])
 
 
-def test_hccl(extension):
+def test_hccl(npu_extension):
     done = run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", EMULATOR / "hccl_checks.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_eight_processes_build_once(extension, tmp_path):
+def test_eight_processes_build_once(npu_extension, tmp_path):
     """All at once, with a slow compiler that notes its calls."""
     compiler = tmp_path / "compiler"
-    compiler.write_text(f'#!/bin/bash\necho called >> "{tmp_path}/calls"\nsleep 2\ncp "{extension}" "${{@: -1}}"\n')
+    compiler.write_text(f'#!/bin/bash\necho called >> "{tmp_path}/calls"\nsleep 2\ncp "{npu_extension}" "${{@: -1}}"\n')
     compiler.chmod(0o755)
     program = "import torch, torch_npu; torch.set_num_threads(1); print(torch.ones(3, device='npu').sum().item())"
     with ThreadPoolExecutor(8) as pool:
@@ -74,7 +69,7 @@ def test_eight_processes_build_once(extension, tmp_path):
     for process in started:
         assert process.result().stdout == "3.0\n", process.result().stderr
     assert (tmp_path / "calls").read_text() == "called\n"
-    assert sorted(file.name for file in (tmp_path / "new/build").iterdir()) == ["lock", extension.name]
+    assert sorted(file.name for file in (tmp_path / "new/build").iterdir()) == ["lock", npu_extension.name]
 
 
 def test_build_that_cannot_be(tmp_path):
@@ -86,7 +81,7 @@ def test_build_that_cannot_be(tmp_path):
     assert [file.name for file in (tmp_path / "build").iterdir()] == ["lock"]
 
 
-def test_counts_at_exit(extension, tmp_path):
+def test_counts_at_exit(npu_extension, tmp_path):
     done = run(
         "-c",
         "import torch, torch_npu; assert torch.npu.device_count() == 2; torch.ones(4).npu().exp().cpu()",

@@ -1,14 +1,18 @@
-"""O1, O2 and the loss scale, in float16 (on the CPU here, as on NPU and CUDA cards)."""
+"""O1, O2 and the loss scale, in float16 (on the CPU here, as on NPU and CUDA cards) and bfloat16."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.device import pick_device
-from common.precision import Precision
+from common.precision import LARGEST_DYNAMIC_SCALE, Precision
+from reference_curve import TOLERANCE, Training, distance
+from runs import make_run, start, weights
 
-FLOAT16 = replace(pick_device("cpu"), half=torch.float16)
+CPU = pick_device("cpu")
+FLOAT16 = replace(CPU, half=torch.float16)
 
 
 def setup(level, loss_scale):
@@ -21,7 +25,7 @@ def setup(level, loss_scale):
 def step(model, precision, optimizer, factor=1.0):
     """One step on a fixed input; whether it was finite."""
     x = torch.linspace(-1, 1, 12).view(3, 4).to(precision.input_dtype)
-    optimizer.zero_grad()
+    precision.start_step(optimizer)
     with precision.autocast():
         loss = (model(x).float() ** 2).mean() * factor
     precision.backward(loss)
@@ -81,9 +85,16 @@ def test_a_dynamic_scale_grows_again(monkeypatch):
     assert precision.state_dict() == {"scale": scale, "good_steps": 3}
 
 
+def test_a_dynamic_scale_has_an_end(monkeypatch):
+    monkeypatch.setattr("common.precision.GROWTH_INTERVAL", 1)
+    _, precision, _ = setup("O1", "dynamic")
+    for _ in range(20):
+        precision.finish_step(True)
+    assert precision.scale == LARGEST_DYNAMIC_SCALE == 2**24
+
+
 def test_no_scale_where_none_is_needed():
-    bfloat16 = pick_device("cpu")
-    assert Precision("O2", 128.0, bfloat16, torch.nn.Linear(1, 1)).scale == 1.0
+    assert Precision("O2", 128.0, CPU, torch.nn.Linear(1, 1)).scale == 1.0
     assert Precision("O0", 128.0, FLOAT16, torch.nn.Linear(1, 1)).scale == 1.0
 
 
@@ -96,3 +107,84 @@ def test_weights_go_out_and_in_as_float32():
     again.load_model_state(other, state)
     assert all(torch.equal(a, b) for a, b in zip(again.master_params, precision.master_params))
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters()))
+
+
+def test_o0_follows_the_references_curve():
+    assert distance(Training("O0", 1.0, CPU).steps(20).losses) < 1e-6
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize(("device", "loss_scale"), [(CPU, 1.0), (FLOAT16, 128.0), (FLOAT16, "dynamic")])
+def test_half_precision_follows_the_references_curve(level, device, loss_scale):
+    assert 1e-5 < distance(Training(level, loss_scale, device).steps(20).losses) < TOLERANCE[device.half]
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_batch_norm_stays_in_float32(half):
+    """Weights and statistics finer than half precision holds, in training and in evaluation."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 1), torch.nn.BatchNorm1d(4))
+    finer = 1 + 2.0**-20
+    torch.nn.init.constant_(model[1].weight, finer)
+    precision = Precision("O2", 1.0, replace(CPU, half=half), model)
+    norm, x = model[1], torch.randn(2, 3, 9).to(half)
+    assert model[0].weight.dtype == half and norm.weight[0] == finer
+    model(x).float().sum().backward()
+    precision.unscale_gradients()
+    precision.finish_step(True)
+    assert norm.weight[0] == finer
+    assert norm.running_mean.dtype == norm.running_var.dtype == torch.float32
+    assert not torch.equal(norm.running_mean, norm.running_mean.to(half))
+    assert model(x).dtype == model.eval()(x).dtype == half
+    assert precision.model_state(model)["1.weight"][0] == finer
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+def test_the_summed_log_determinant_never_goes_through_float16(level):
+    """It is beyond float16's 65504 before any loss scale; it and its gradients are float32's all the same."""
+    outcomes = []
+    for training in (Training(level, 128.0, FLOAT16), Training("O0", 1.0, CPU)):
+        precision, flows = training.precision, training.model.convinv
+        for flow in flows:
+            flow.conv.weight.data *= 8
+        dtype = precision.input_dtype
+        with precision.autocast():
+            log_dets = training.model(torch.zeros(16, 6, 16, dtype=dtype), torch.zeros(16, 4096, dtype=dtype))[2]
+        precision.backward(-sum(log_dets) / (16 * 4096))
+        precision.unscale_gradients()
+        assert all(log_det.dtype == torch.float32 and log_det > 1.5 * 65504 for log_det in log_dets)
+        gradients = [param.grad for param in precision.master_params if param.grad is not None]
+        assert len(gradients) == len(flows)
+        outcomes.append([*torch.stack(log_dets).detach(), *gradients])
+    for ours, theirs in zip(*outcomes):
+        assert (ours - theirs).abs().max() <= 2e-3 * theirs.abs().max()
+
+
+def test_an_overflow_that_saturates_is_asked_of_the_card(monkeypatch):
+    """An Ascend 910A gives the largest number in the place of inf and raises a flag."""
+    card = SimpleNamespace(raised=True)
+    card.utils = SimpleNamespace(
+        is_support_inf_nan=lambda: False,
+        clear_npu_overflow_flag=lambda: setattr(card, "raised", False),
+        get_npu_overflow_flag=lambda: card.raised,
+    )
+    monkeypatch.setattr(torch, "npu", card, raising=False)
+    for loss_scale, asked in (("dynamic", True), (128.0, False)):
+        precision = Precision("O2", loss_scale, replace(FLOAT16, type="npu"), torch.nn.Linear(1, 1))
+        card.raised = True
+        precision.start_step(torch.optim.SGD(precision.master_params))
+        assert not precision.unscale_gradients() or not asked
+        card.raised = True
+        assert precision.unscale_gradients() == asked
+
+
+def test_such_an_overflow_leaves_out_the_step(config, corpus, tmp_path, caplog):
+    """In the training loop."""
+
+    def hide(task, run):
+        run.precision.unscale_gradients = lambda: True
+
+    before = weights(make_run(config[1], tmp_path))
+    run, _ = start(config[1], corpus, tmp_path / "out", max_steps=2, spoil=hide)
+    assert torch.equal(weights(run), before)
+    assert "step skipped (2 in a row)" in caplog.text

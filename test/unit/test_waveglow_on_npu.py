@@ -1,116 +1,221 @@
 """The user's scripts with --device=npu on the emulated NPU; the product's code is unchanged."""
 
 import json
-import os
 import re
-import subprocess
-import sys
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from common import checkpoint
-from conftest import ROOT, make_corpus, run_script, write_config
+from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, run_script, toy_config, write_config
+from runs import start
 
-EMULATOR = ROOT / "test/npu_emulator"
-HOST_ONLY = re.compile(r"conv1d|conv_transpose|unfold|im2col|col2im|det|lu")
 ON_THE_HOST = {"conv1d_as_conv2d": "on", "conv_transpose_on_cpu": "on", "logdet_on_cpu": "on"}
+SAYS_THE_DEVICE = ("device: ", "npu patch: ", "precision: ", "optimizer: ")
+
+
+@dataclass
+class Outcome:
+    """What a script left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+    logs: list[str]
+    "Of each rank."
+    files: list[str]
+    "In the first rank's log folder and in the output folder."
+    result: list[str]
+    "The result file's keys."
+
+    @property
+    def losses(self) -> list[float]:
+        return [float(x) for x in re.findall(r"^\d+:\tloss:(\S+)\t", self.logs[0], re.MULTILINE)]
+
+
+@dataclass
+class Place:
+    """A checkout with a corpus and configurations; all paths have blanks."""
+
+    checkout: Path
+
+    def run(self, script: str, output: str, *options: str, config: str = "", **environment: str) -> Outcome:
+        logs = self.checkout / "test/output"
+        config_option = [f"--config={self.checkout / config}.json"] if config else []
+        done = run_script(
+            self.checkout, script, f"--data_path={self.checkout}/a corpus", f"--output_directory={output}",
+            *config_option, *options, timeout=300, **environment,
+        )  # fmt: skip
+        return Outcome(
+            done.returncode, done.stdout, done.stderr,
+            logs=[path.read_text() for path in sorted(logs.glob("?/train_?.log"))],
+            files=sorted(path.name for folder in (logs / "0", self.checkout / output) for path in folder.glob("*")),
+            result=[line.partition(" = ")[0] for path in logs.glob("0/*p_*f.log") for line in path.open()],
+        )  # fmt: skip
+
+    def train(self, device: str, output: str, *more: str, config: str = "a config", **environment: str) -> Outcome:
+        """Six steps on one card."""
+        return self.run(
+            "train_performance_1p.sh", output, f"--device={device}", "--epochs=9", "--max_steps=6", *more,
+            config=config, **(NPU if device == "npu" else {}), **environment,
+        )  # fmt: skip
+
+    def load(self, name: str) -> dict:
+        return checkpoint.load(self.checkout / name)
 
 
 @pytest.fixture(scope="module")
-def npu():
-    """The environment in which `import torch_npu` finds the emulated device."""
-    environment = {"PYTHONPATH": str(EMULATOR)}
-    built = subprocess.run(
-        [sys.executable, EMULATOR / "build_extension.py"],
-        env=os.environ | environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    if built.returncode == 3:
-        pytest.skip(built.stderr.strip())
-    assert built.returncode == 0, built.stderr
-    return environment
+def place(tmp_path_factory, npu_extension):
+    checkout = copy_repository(tmp_path_factory.mktemp("npu") / "a check out")
+    make_corpus(checkout / "a corpus")
+    values = toy_config()
+    values["train_config"]["iters_per_checkpoint"] = 3
+    write_config(checkout / "a config.json", values)
+    write_config(checkout / "patched.json", values | {"npu_config": ON_THE_HOST})
+    write_config(checkout / "unpatched.json", values | {"npu_config": dict.fromkeys(ON_THE_HOST, "off")})
+    return Place(checkout)
 
 
-@pytest.fixture
-def place(checkout, config):
-    corpus = make_corpus(checkout / "a corpus")
-    path = write_config(checkout / "a config.json", config[1])
-    return checkout, [f"--data_path={corpus}", f"--config={path}", "--max_steps=6"], config[1]
+@pytest.fixture(scope="module")
+def plain(place):
+    return place.train("cpu", "plain")
 
 
-def train(place, device, output, *more, **environment):
-    """Run the script of one card; losses and the checkpoint."""
-    checkout, options, _ = place
-    script_options = [*options, f"--device={device}", f"--output_directory={output}", "--epochs=9", *more]
-    done = run_script(checkout, "train_performance_1p.sh", *script_options, timeout=240, **environment)
-    assert done.returncode == 0, done.stderr
-    log = (checkout / "test/output/0/train_0.log").read_text()
-    losses = [float(x) for x in re.findall(r"^\d+:\tloss:(\S+)\t", log, re.MULTILINE)]
-    return losses, checkpoint.load(checkout / output / "waveglow_6")["model"]
+@pytest.fixture(scope="module")
+def on_npu(place):
+    return place.train("npu", "npu", NPU_EMULATOR_COUNTS=f"{place.checkout}/counts-train.json")
 
 
-def patch_everywhere(place, value=None):
-    """Write the patch's switches into the configuration, for the CPU's run to compute the same."""
-    checkout, _, values = place
-    switches = ON_THE_HOST if value is None else dict.fromkeys(ON_THE_HOST, value)
-    write_config(checkout / "a config.json", values | {"npu_config": switches})
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_equals_that_on_the_cpu_bit_for_bit(place, npu, tmp_path):
-    unpatched, plain_weights = train(place, "cpu", "plain")
-    patch_everywhere(place)
-    on_cpu, cpu_weights = train(place, "cpu", "cpu")
-    counts_file = tmp_path / "counts.json"
-    on_npu, npu_weights = train(place, "npu", "npu", "--profile=2", NPU_EMULATOR_COUNTS=str(counts_file), **npu)
-    assert on_npu == on_cpu
-    assert all(torch.equal(npu_weights[name], cpu_weights[name]) for name in cpu_weights)
+def form(text: str) -> list[str]:
+    """The lines without numbers and paths, and without those that say the device."""
+    lines = [line for line in text.splitlines() if not line.startswith(SAYS_THE_DEVICE)]
+    return [re.sub(r"/\S.*/|-?\d[\d.]*|nan", "#", line) for line in lines]
+
+
+def test_training_equals_that_on_the_cpu_bit_for_bit(place, plain, on_npu):
+    patched = place.train("cpu", "patched", config="patched")
+    assert [plain.code, patched.code, on_npu.code] == [0, 0, 0]
+    assert on_npu.losses == patched.losses and len(patched.losses) == 6
+    weights = {name: place.load(f"{name}/waveglow_6")["model"] for name in ("plain", "patched", "npu")}
+    assert same(weights["npu"], weights["patched"])
     # the patch itself changes rounding alone
-    assert on_cpu == pytest.approx(unpatched, abs=1e-5)
-    assert all((plain_weights[name] - cpu_weights[name]).abs().max() < 1e-4 for name in cpu_weights)
-    # what runs on the device
-    operators = json.loads(counts_file.read_text())
-    names = json.dumps(operators)
-    assert "convolution" in names or "conv2d" in names
-    log = (place[0] / "test/output/0/train_0.log").read_text()
-    assert "device: npu:0" in log
+    assert patched.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert all((weights["plain"][name] - w).abs().max() < 1e-4 for name, w in weights["patched"].items())
+
+
+def test_log_files_and_result_are_those_of_the_cpu(plain, on_npu):
+    assert form(plain.stdout) == form(on_npu.stdout)
+    assert form(plain.logs[0]) == form(on_npu.logs[0])
+    assert plain.files == on_npu.files and len(plain.files) == 5
+    assert plain.result == on_npu.result and len(plain.result) == 10
+
+
+def test_the_log_says_what_was_chosen(on_npu):
+    log = on_npu.logs[0]
+    assert "device: npu:0 (as asked)" in log
+    assert re.search(r"npu patch: conv1d_as_conv2d, .* \(auto: CANN of unknown version on Ascend910A", log)
+    assert "precision: O0," in log
+    assert "optimizer: NpuFusedAdam of torch_npu.optim" in log
+
+
+def test_a_failing_run_ends_as_on_the_cpu(place):
+    """Adam's first step takes every weight to 1e30, and no loss is finite after it."""
+    options = ["--learning_rate=1e30", "--max_steps=99"]
+    cpu, npu = (place.train(device, f"lost {device}", *options) for device in ("cpu", "npu"))
+    assert cpu.code == npu.code == 1
+    (line,) = [line for line in npu.stderr.splitlines() if line.startswith("error:")]
+    assert "was not finite in 10 steps in a row" in line
+    assert form(cpu.stderr) == form(npu.stderr)
+    assert form(cpu.logs[0]) == form(npu.logs[0])
+    assert cpu.files == npu.files
+
+
+def test_an_unpatched_model_is_refused_by_the_operators_name(place):
+    refused = place.train("npu", "refused", config="unpatched")
+    assert refused.code == 1
+    assert re.search(r"error: NotImplementedError: .*conv_transpose1d", refused.stderr)
+
+
+def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(place, on_npu):
+    """Profiled as well, with the number of crossings that the patch is designed for."""
+    (place.checkout / "parts").mkdir()
+    shutil.copy(place.checkout / "npu/waveglow_3", place.checkout / "parts")
+    resumed = place.train("npu", "parts", "--resume=auto", "--profile=2")
+    assert resumed.code == 0, resumed.stderr
+    assert "resumed from " in resumed.logs[0] and resumed.losses == on_npu.losses[3:]
+    whole, parts = place.load("npu/waveglow_6"), place.load("parts/waveglow_6")
+    assert same(whole["model"], parts["model"])
+    assert parts["progress"]["losses"] == whole["progress"]["losses"]
     # The upsampling: mel, weight, bias and result forward; backward the gradients of the result and of
     # the two parameters. Two flows' log-determinants: to the host and back, forward and backward.
-    per_step = set(re.findall(r"crossings between device and host: (\d+),", log))
+    per_step = set(re.findall(r"crossings between device and host: (\d+),", resumed.logs[0]))
     assert per_step == {str(4 + 3 + 2 * 4)}
 
 
-def test_an_unpatched_model_is_refused_by_the_operators_name(place, npu):
-    patch_everywhere(place, "off")
-    checkout, options, _ = place
-    npu_options = ["--device=npu", "--output_directory=out"]
-    done = run_script(checkout, "train_performance_1p.sh", *options, *npu_options, timeout=240, **npu)
-    assert done.returncode == 1
-    assert re.search(r"error: NotImplementedError: .*conv_transpose1d", done.stderr)
+def test_two_processes_through_hccl_finetune_and_evaluation(place, on_npu):
+    common = ["--device=npu", "--epochs=9", "--max_steps=6"]
+    two = place.run("train_full_8p.sh", "two", *common, "--nproc=2", "--batch_size=2", config="a config", **NPU)
+    assert two.code == 0, two.stderr
+    assert "device: npu:0" in two.logs[0] and "device: npu:1" in two.logs[1]
+    assert two.losses == pytest.approx(on_npu.losses, abs=1e-4)
+
+    tuning = ["--checkpoint_path=two/waveglow_6", "--max_steps=1", "--amp=O1"]
+    tuned = place.run("train_finetune_1p.sh", "two", *common, *tuning, config="a config", **NPU)
+    assert tuned.code == 0, tuned.stderr
+    evaluation = ["--device=npu", "--pth_path=two/waveglow_7", "--nproc=1", "--denoiser_strength=0.1", "--amp=O2"]
+    counts = f"{place.checkout}/counts-evaluate.json"
+    evaluated = place.run("train_eval_8p.sh", "two", *evaluation, NPU_EMULATOR_COUNTS=counts, **NPU)
+    assert evaluated.code == 0, evaluated.stderr
+    assert (place.checkout / "two/eval_waveglow_7/clip00_synthesis.wav").is_file()
+    # None that must stay on the host. It would be refused; test_what_runs_on_the_device counts without refusing.
+    for program in ("train", "evaluate"):
+        operators = json.loads((place.checkout / f"counts-{program}.json").read_text())["operators"]
+        assert operators["conv2d"] and not [name for name in operators if re.search("conv1d|unfold|im2col|det", name)]
 
 
-def test_two_processes_through_hccl_finetune_and_evaluation(place, npu):
-    checkout, options, _ = place
-    common = [*options[:2], "--device=npu", "--output_directory=out", "--epochs=9", "--max_steps=6"]
-    one, _ = train(place, "npu", "one", **npu)
-    done = run_script(checkout, "train_full_8p.sh", *common, "--nproc=2", "--batch_size=2", timeout=240, **npu)
-    assert done.returncode == 0, done.stderr
-    logs = [(checkout / f"test/output/{rank}/train_{rank}.log").read_text() for rank in (0, 1)]
-    losses = [[float(x) for x in re.findall(r"^\d+:\tloss:(\S+)\t", log, re.MULTILINE)] for log in logs]
-    assert losses[0] == losses[1]
-    assert losses[0] == pytest.approx(one, abs=1e-4)
-    assert "device: npu:1" in logs[1]
-
-    tuning = ["--checkpoint_path=out/waveglow_6", "--max_steps=1"]
-    done = run_script(checkout, "train_finetune_1p.sh", *common, *tuning, timeout=240, **npu)
-    assert done.returncode == 0, done.stderr
-    evaluate = [options[0], "--device=npu", "--output_directory=out", "--pth_path=out/waveglow_7", "--nproc=1"]
-    done = run_script(checkout, "train_eval_8p.sh", *evaluate, timeout=240, **npu)
-    assert done.returncode == 0, done.stderr
-    assert (checkout / "out/eval_waveglow_7/clip00_synthesis.wav").is_file()
+def test_eight_processes_each_on_its_own_card(place):
+    options = ["--device=npu", "--batch_size=1", "--max_steps=1"]
+    eight = place.run("train_performance_8p.sh", "eight", *options, config="a config", NPU_EMULATOR_DEVICES="8", **NPU)
+    assert eight.code == 0, eight.stderr
+    for rank, log in enumerate(eight.logs):
+        assert f"device: npu:{rank} (as asked), 8 process(es)" in log
+        assert re.findall(r"^1:\tloss:(\S+)\t", log, re.MULTILINE) == [f"{eight.losses[0]:.9f}"]
+    assert len(eight.logs) == 8
+    assert "Final result" in eight.stdout and "WaveGlow_for_PyTorch_bs1_8p_perf.log" in eight.files
 
 
-@pytest.mark.parametrize("level", ["O1", "O2"])
-def test_float16_follows_float32(place, npu, level):
-    exact, _ = train(place, "npu", "O0", **npu)
-    half, _ = train(place, "npu", level, f"--amp={level}", "--loss_scale=128", **npu)
-    assert 0 < max(abs(a - b) for a, b in zip(exact, half, strict=True)) < 0.003
+@pytest.mark.parametrize(("processes", "apex"), [(1, False), (2, True)])
+def test_an_overflow_is_skipped_and_the_scale_lowered(place, processes, apex):
+    """On all processes alike: going on from a checkpoint of the CPU in which the scale is too large."""
+    output = f"overflow {processes}"
+    values = json.loads((place.checkout / "a config.json").read_text())
+    values["train_config"] |= {
+        "amp": "O2", "loss_scale": "dynamic", "batch_size": 4 // processes, "iters_per_checkpoint": 1,
+    }  # fmt: skip
+    write_config(place.checkout / f"{output}.json", values)
+    start(values, place.checkout / "a corpus", place.checkout / output, max_steps=1)
+    state = place.load(f"{output}/waveglow_1")
+    state["precision"] = {"scale": 2.0**21, "good_steps": 0}
+    checkpoint.save(place.checkout / output / "waveglow_1", state)
+
+    path = f"{EMULATOR}:{ROOT / 'test/unit/fake_apex'}" if apex else str(EMULATOR)
+    options = ["--device=npu", "--max_steps=6", f"--nproc={processes}"]
+    done = place.run("train_full_8p.sh", output, *options, config=output, PYTHONPATH=path)
+    assert done.code == 0, done.stderr
+    assert f"precision: O2 {'by' if apex else 'without'} apex" in done.logs[0]
+    for log in done.logs[:processes]:
+        assert re.search(r"iteration 2: .* step skipped \(1 in a row\)", log)
+        assert "loss scale 1.04858e+06\n" in log
+    after = place.load(f"{output}/waveglow_2")
+    assert same(after["model"], state["model"])
+    assert after["precision"]["scale"] == 2.0**20
+    last = place.load(f"{output}/waveglow_6")
+    assert not same(last["model"], state["model"])
+    assert last["precision"]["good_steps"] > 0

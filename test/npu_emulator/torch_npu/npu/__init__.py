@@ -7,11 +7,12 @@ import torch
 
 from torch_npu import _C
 from torch_npu.npu import amp as amp
+from torch_npu.npu import utils as utils
 
 DeviceLike = torch.device | str | int | None
 
-conv = SimpleNamespace(allow_hf32=True)
-"The real one's default; nothing is ever rounded to HF32 here."
+conv, matmul = SimpleNamespace(allow_hf32=True), SimpleNamespace(allow_hf32=False)
+"The real ones' defaults; nothing is ever rounded to HF32 here."
 
 device_count = _C.device_count
 current_device = _C.current_device

@@ -1,0 +1,59 @@
+"""Ends a process that gets nowhere, so that a hanging rank does not hold the others for ever."""
+
+import faulthandler
+import logging
+import os
+import tempfile
+import threading
+import time
+
+from common.program import left_for_launcher
+
+log = logging.getLogger("train")
+
+OWN_SHARE = 0.8
+"Of the limit, for what a process does alone: so the one that hangs speaks before those that wait for it."
+CHECKS = 50
+"How often in a limit the watchdog looks."
+
+
+class Watchdog:
+    """A thread that ends the process with 1, after showing where all its threads are, when it gets nowhere."""
+
+    def __init__(self, limit: float):
+        """``limit`` in seconds."""
+        self.limit = limit
+        self._stopped = threading.Event()
+        self.beat("starting")
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def beat(self, doing: str, waits_for_others: bool = False) -> None:
+        """The process gets on with what is said here; the next beat is due within the limit."""
+        self._doing = doing
+        self._due = time.monotonic() + self.limit * (1 if waits_for_others else OWN_SHARE)
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self.limit / CHECKS):
+            if time.monotonic() > self._due:
+                self._end()
+
+    def _end(self) -> None:
+        message = f"no progress while {self._doing}, given up after hang_limit = {self.limit:g} s"
+        log.error("error: %s; the threads of this process are at:\n%s", message, stacks())
+        left_for_launcher(message)
+        logging.shutdown()
+        os._exit(1)
+
+
+def stacks() -> str:
+    """Where each thread of this process is."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read()

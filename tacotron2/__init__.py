@@ -1,0 +1,1 @@
+"""Tacotron2 (Shen et al. 2018, arXiv:1712.05884): text to mel spectrogram, by attention."""

@@ -1,0 +1,38 @@
+"""How good an alignment between text and speech is, in numbers that need no ear."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class AlignmentQuality(NamedTuple):
+    """Both from 0 to 1; of a good utterance both are near 1."""
+
+    diagonality: float
+    "1: text and speech advance together; 0: as far apart as attention strewn evenly over the text, or further."
+    coverage: float
+    "The share of the symbols that were attended to; what is missing was skipped, or comes after a cut."
+
+
+def alignment_quality(alignment: Tensor) -> AlignmentQuality:
+    """Judge the alignment [T, N] of one utterance, its frames' weights over its symbols.
+
+    Time and text are both scaled to 0..1, where symbol n is the interval [n / N, (n + 1) / N] and
+    frame t the point (t + 1/2) / T. With d the distance of a frame from a symbol, weighted by the
+    attention and averaged over the frames, diagonality is max(0, 1 - 3 d): attention strewn evenly
+    has d = 1/3. Coverage is the mean over the symbols of min(1, the sum of their weights): a symbol
+    counts in full when it had a frame's worth of attention.
+    """
+    alignment = alignment.detach().float().cpu()
+    frames, symbols = alignment.shape
+    distance = 3 * (alignment * off_diagonal(frames, symbols)).sum() / frames
+    coverage = alignment.sum(0).clamp(max=1).mean()
+    return AlignmentQuality(max(0.0, 1 - distance.item()), coverage.item())
+
+
+def off_diagonal(frames: int, symbols: int) -> Tensor:
+    """The distance [T, N] of frames from symbols, where each is scaled to 0..1."""
+    frame = (torch.arange(frames)[:, None] + 0.5) / frames
+    symbol = (torch.arange(symbols) + 0.5) / symbols
+    return ((frame - symbol).abs() - 0.5 / symbols).clamp(min=0)

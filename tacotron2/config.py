@@ -1,0 +1,142 @@
+"""Tacotron2's configuration file: NVIDIA's hyperparameters, in sections as WaveGlow's."""
+
+from dataclasses import asdict, dataclass, field
+
+from common.audio import MelSpectrogram
+from common.config import AudioConfig, DistConfig, NpuConfig, TrainConfig, require_positive
+from common.program import UserError
+from tacotron2.model import Tacotron2
+from tacotron2.text.cleaners import clean
+
+
+@dataclass
+class Tacotron2TrainConfig(TrainConfig):
+    """What differs from the training of WaveGlow; ``sigma`` is without effect here."""
+
+    epochs: int = 500
+    "Passes over the training clips."
+    learning_rate: float = 1e-3
+    "Adam's."
+    anneal_epochs: list = field(default_factory=lambda: [500, 1000, 1500])
+    "Epochs with which the learning rate falls to a tenth, as in DeepLearningExamples."
+    batch_size: int = 64
+    "Clips in a batch of one process."
+    grad_clip: float = 1.0
+    "Gradients with a larger norm are scaled down to it; 0 = never. NVIDIA's grad_clip_thresh."
+    weight_decay: float = 1e-6
+    "Adam's; added to the gradients (L2)."
+    align_by: int = 20000
+    "Steps after which a validation without a diagonal alignment is warned of."
+    guided_attention: float = 0.0
+    "Weight in the loss of attention off the diagonal, which brings alignment about sooner; 0 = none."
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("weight_decay", "guided_attention"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
+
+
+@dataclass
+class DataConfig(AudioConfig):
+    """Which speech is learned, and how its text is read."""
+
+    training_files: str = ""
+    "A text file with `path of a wav|text` a line, used when no data_path is given."
+    validation_files: str = ""
+    "The same for the clips held back; without it some of the training clips are."
+    text_cleaners: list = field(default_factory=lambda: ["english_cleaners"])
+    "Names from tacotron2/text/cleaners.py, applied in this order."
+    dictionary: str = ""
+    "A pronunciation dictionary as CMUdict is written: its words are read as ARPAbet; none if empty."
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not all(isinstance(name, str) for name in self.text_cleaners):
+            raise UserError(f"data_config: text_cleaners is {self.text_cleaners}, must be a list of names")
+        clean("", self.text_cleaners)
+
+
+@dataclass
+class Tacotron2Config:
+    """The model, by NVIDIA's hyperparameters; see ``tacotron2.model.Tacotron2``."""
+
+    n_mel_channels: int = 80
+    "Mel bands."
+    n_symbols: int = 148
+    "Letters, punctuation and phones; those of tacotron2/text/symbols.py are 148."
+    symbols_embedding_dim: int = 512
+    "Channels of a symbol, as many as encoder_embedding_dim."
+    encoder_kernel_size: int = 5
+    "Symbols that an encoder convolution reaches over, an odd number."
+    encoder_n_convolutions: int = 3
+    "Convolutions in front of the encoder's LSTM."
+    encoder_embedding_dim: int = 512
+    "Channels of the encoded text, an even number: half from each direction of the LSTM."
+    n_frames_per_step: int = 1
+    "Frames from one step of the decoder; 1, as NVIDIA's has never supported another."
+    decoder_rnn_dim: int = 1024
+    "Channels of the decoder LSTM."
+    prenet_dim: int = 256
+    "Channels of both layers of the prenet."
+    max_decoder_steps: int = 1000
+    "Frames after which inference gives up waiting for the gate."
+    gate_threshold: float = 0.5
+    "Probability of being the last frame from which on it is."
+    p_prenet_dropout: float = 0.5
+    "Share of the prenet's channels that are zeroed, in inference too."
+    p_attention_dropout: float = 0.1
+    "Share of the attention LSTM's outputs that are zeroed in training."
+    p_decoder_dropout: float = 0.1
+    "Share of the decoder LSTM's outputs that are zeroed in training."
+    attention_rnn_dim: int = 1024
+    "Channels of the attention LSTM."
+    attention_dim: int = 128
+    "Channels in which the attention compares."
+    attention_location_n_filters: int = 32
+    "Filters over the attention of earlier frames."
+    attention_location_kernel_size: int = 31
+    "Symbols that such a filter reaches over, an odd number."
+    postnet_embedding_dim: int = 512
+    "Channels of the postnet."
+    postnet_kernel_size: int = 5
+    "Frames that a postnet convolution reaches over, an odd number."
+    postnet_n_convolutions: int = 5
+    "Convolutions of the postnet, at least 2."
+    mask_padding: bool = True
+    "Whether training leaves what is predicted behind the end of a clip out of account."
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name.startswith("p_"):
+                if not 0 <= value < 1:
+                    raise UserError(f"tacotron2_config: {name} is {value}, must be 0 or above and below 1")
+            elif name != "mask_padding":
+                require_positive("tacotron2_config", self, name)
+            if name.endswith("kernel_size") and value % 2 == 0:
+                raise UserError(f"tacotron2_config: {name} is {value}, must be odd")
+
+
+@dataclass
+class Config:
+    """The whole file."""
+
+    train_config: Tacotron2TrainConfig = field(default_factory=Tacotron2TrainConfig)
+    data_config: DataConfig = field(default_factory=DataConfig)
+    dist_config: DistConfig = field(default_factory=DistConfig)
+    npu_config: NpuConfig = field(default_factory=NpuConfig)
+    tacotron2_config: Tacotron2Config = field(default_factory=Tacotron2Config)
+
+
+def build_model(config: Config) -> Tacotron2:
+    """A Tacotron2 with fresh weights. Raises UserError for sizes that do not fit together."""
+    try:
+        return Tacotron2(**asdict(config.tacotron2_config))
+    except ValueError as error:
+        raise UserError(f"tacotron2_config: {error}") from error
+
+
+def build_mel(config: Config) -> MelSpectrogram:
+    """The mel spectrogram that the model predicts."""
+    audio = {f: getattr(config.data_config, f) for f in AudioConfig.__dataclass_fields__}
+    return MelSpectrogram(**audio, n_mel_channels=config.tacotron2_config.n_mel_channels)

@@ -1,0 +1,201 @@
+"""Clips with their transcripts, and the batches Tacotron2 learns from."""
+
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from common.audio import MelSpectrogram, check_wav, read_wav
+from common.config import AudioConfig
+from common.corpus import find_clips, first_readable, read_lines, split_clips
+from common.files import written_whole
+from common.program import UserError
+from tacotron2.config import DataConfig
+from tacotron2.text import text_to_sequence
+from tacotron2.text.dictionary import Dictionary, load_dictionary
+from tacotron2.text.remarks import remarks
+
+log = logging.getLogger("train")
+
+BATCHES_IN_A_BUCKET = 16
+"How many batches' worth of clips are sorted by length: similar lengths, and yet other company in every epoch."
+REMARKS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and what is said in it."""
+
+    path: Path
+    text: str
+
+
+def find_utterances(config: DataConfig, data_path: str) -> tuple[list[Clip], list[Clip]]:
+    """Training clips and held-back clips: of the corpus ``data_path``, else of the files the configuration lists.
+
+    UserError that names file and line for what is wrong in a transcript.
+    """
+    if not data_path and config.training_files:
+        training = _listed(Path(config.training_files))
+        if config.validation_files:
+            return training, _listed(Path(config.validation_files))
+        return split_clips(training)
+    clips = find_clips(data_path)
+    path = Path(data_path, "metadata.csv")
+    if not path.is_file():
+        raise UserError(f"{path} is missing: Tacotron2 needs a transcript, a line `name of the wav|text` for each clip")
+    texts = _transcripts(path, columns=(2, 3))
+    spoken = [Clip(clip, texts[clip.stem]) for clip in clips if clip.stem in texts]
+    if len(spoken) < len(clips):
+        log.warning("%d of %d clips are left out: %s has no line for them", len(clips) - len(spoken), len(clips), path)
+    return split_clips(spoken)
+
+
+def _listed(path: Path) -> list[Clip]:
+    """The clips of a file with `path of a wav|text` lines, as NVIDIA's file lists are."""
+    return [Clip(Path(name), text) for name, text in _transcripts(path, columns=(2, 2)).items()]
+
+
+def _transcripts(path: Path, columns: tuple[int, int]) -> dict[str, str]:
+    """First column -> last column of lines with so many columns, at least and at most."""
+    texts: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, *others = (column.strip() for column in line.split("|"))
+        if not columns[0] <= 1 + len(others) <= columns[1]:
+            wanted = " or ".join(map(str, sorted(set(columns))))
+            raise UserError(f"{path} line {number} has {1 + len(others)} columns split by |, must be {wanted}")
+        if name in texts:
+            raise UserError(f"{path} line {number}: {name[:100]} is there a second time")
+        if not others[-1]:
+            raise UserError(f"{path} line {number}: the text of {name[:100]} is empty")
+        texts[name] = others[-1]
+    return texts
+
+
+def dictionary_of(config: DataConfig) -> Dictionary | None:
+    return load_dictionary(config.dictionary) if config.dictionary else None
+
+
+def take_census(clips: list[Clip], config: DataConfig) -> tuple[list[int], list[int]]:
+    """Samples and symbols of each clip, from its header and its text.
+
+    UserError that names the first clips that cannot be used; what the texts lose is said.
+    """
+    dictionary = dictionary_of(config)
+    samples, symbols, errors, said = [], [], [], []
+    for clip in clips:
+        try:
+            samples.append(check_wav(clip.path, config.sampling_rate))
+        except UserError as error:
+            errors.append(str(error))
+            continue
+        if samples[-1] < config.filter_length:
+            errors.append(f"{clip.path} has {samples[-1]} samples, fewer than a frame's {config.filter_length}")
+        symbols.append(len(text_to_sequence(clip.text, config.text_cleaners, dictionary)))
+        if not symbols[-1]:
+            errors.append(f"{clip.path}: of its text {clip.text[:50]!r} nothing is left to speak")
+        said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners)]
+    if errors:
+        shown = "; ".join(errors[:3]) + ("; ..." if len(errors) > 3 else "")
+        raise UserError(f"{len(errors)} of {len(clips)} clips cannot be used: {shown}")
+    for remark in said[:REMARKS_SHOWN]:
+        log.warning("%s", remark)
+    if len(said) > REMARKS_SHOWN:
+        log.warning("... and %d more such remarks", len(said) - REMARKS_SHOWN)
+    return samples, symbols
+
+
+def bucketed(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
+    """An order for each epoch in which batches hold clips of similar length, drawn from seed and epoch.
+
+    Clips are shuffled, sorted within buckets of some batches, and the batches shuffled; the clips
+    that fill no batch come last, others in every epoch.
+    """
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, epoch])
+        clips = rng.permutation(len(lengths))
+        whole = len(clips) // batch_size * batch_size
+        bucket = BATCHES_IN_A_BUCKET * batch_size
+        by_length = [
+            sorted(clips[i : min(i + bucket, whole)], key=lambda clip: lengths[clip]) for i in range(0, whole, bucket)
+        ]
+        batches = np.array([clip for some in by_length for clip in some], dtype=np.int64).reshape(-1, batch_size)
+        return np.concatenate([rng.permutation(batches).reshape(-1), clips[whole:]])
+
+    return order
+
+
+class MelCache:
+    """Mel spectrograms of wavs, computed once and kept in a folder.
+
+    Several processes may fill it at once: each file appears whole. What was computed from another
+    content of the wav or with other settings has another name.
+    """
+
+    def __init__(self, folder: Path, config: AudioConfig, mel: MelSpectrogram):
+        self.folder = folder
+        self.mel = mel
+        self.rate = config.sampling_rate
+        fields = [getattr(config, name) for name in AudioConfig.__dataclass_fields__]
+        self.settings = (*fields, len(mel.filters))
+
+    def __call__(self, wav: Path) -> Tensor:
+        """wav -> mel [n_mel, T]. UserError if the wav cannot be read."""
+        try:
+            stat = wav.stat()
+        except OSError as error:
+            raise UserError(f"{wav}: {error.strerror}") from error
+        key = repr((str(wav.resolve()), stat.st_size, stat.st_mtime_ns, self.settings))
+        path = self.folder / f"{wav.stem}_{zlib.crc32(key.encode()):08x}.npy"
+        try:
+            return torch.from_numpy(np.load(path))
+        except (OSError, ValueError):  # not there yet, or damaged
+            mel = self.mel(torch.from_numpy(read_wav(wav, self.rate))[None])[0]
+            with written_whole(path) as file:
+                np.save(file, mel.numpy())
+            return mel
+
+
+class Utterances(Dataset):
+    """Clips as the model takes them, looked up by number or by (epoch, number)."""
+
+    def __init__(self, clips: list[Clip], config: DataConfig, mels: Callable[[Path], Tensor], on_bad_clip: str):
+        self.clips = clips
+        self.config = config
+        self.mels = mels
+        self.on_bad_clip = on_bad_clip
+        self.dictionary = dictionary_of(config)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        number = key if isinstance(key, int) else key[1]
+        return first_readable(self._item, number, len(self.clips), self.on_bad_clip)
+
+    def _item(self, number: int) -> dict:
+        clip = self.clips[number]
+        text = text_to_sequence(clip.text, self.config.text_cleaners, self.dictionary)
+        return {"names": clip.path.name, "text": torch.tensor(text), "mel": self.mels(clip.path)}
+
+
+def collate(items: list[dict]) -> dict:
+    """A batch: names, text [B, N] ids and mel [B, n_mel, T], 0 behind the ends; text_lengths, mel_lengths [B]."""
+    texts, mels = [item["text"] for item in items], [item["mel"].t() for item in items]
+    return {
+        "names": [item["names"] for item in items],
+        "text": pad_sequence(texts, batch_first=True),
+        "text_lengths": torch.tensor([len(text) for text in texts]),
+        "mel": pad_sequence(mels, batch_first=True).transpose(1, 2),
+        "mel_lengths": torch.tensor([len(mel) for mel in mels]),
+    }

@@ -1,0 +1,222 @@
+"""Tacotron 2 (Shen et al. 2018, arXiv:1712.05884): from text to mel spectrograms.
+
+Parameter names and shapes are those of NVIDIA/tacotron2, so state dicts interchange.
+Shapes: B clips, N text symbols, T mel frames, E encoder channels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tacotron2.alignment import alignment_quality
+from tacotron2.attention import ConvNorm
+from tacotron2.decoder import Decoder, SharedFactor, lstm
+
+P_CONV_DROPOUT = 0.5
+"Of the convolutions in encoder and postnet."
+PADDED_GATE = 1e3
+"The logit behind the end of a clip: certainly over."
+
+
+@dataclass
+class Utterance:
+    """One clip of ``Tacotron2.infer``."""
+
+    mel: Tensor
+    "[n_mel, length] float32, refined by the postnet."
+    length: int
+    "Frames."
+    stopped: bool
+    "Whether the gate ended it; if not it ran into max_decoder_steps."
+    alignment: Tensor
+    "[length, N] float32, attention of its frames to its own symbols."
+    diagonality: float
+    coverage: float
+    "See ``tacotron2.alignment``."
+
+
+def padding_mask(lengths: Tensor, size: int) -> Tensor:
+    """lengths [B] -> [B, size] bool, True behind the end."""
+    return torch.arange(size, device=lengths.device) >= lengths[:, None]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Computes in the precision of its own parameters, which O2 leaves at float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+def convolution(n_in: int, n_out: int, kernel_size: int, gain: str) -> nn.Sequential:
+    """A layer of encoder and postnet."""
+    return nn.Sequential(ConvNorm(n_in, n_out, kernel_size, gain=gain), BatchNorm(n_out))
+
+
+class BiLSTM(nn.LSTM):
+    """A bidirectional LSTM over texts of several lengths, each as if it were alone.
+
+    The parameters are torch's. It runs as matrix products: packed sequences want their lengths on
+    the host, and not every device has an LSTM.
+    """
+
+    def __init__(self, n_in: int, n_hidden: int):
+        super().__init__(n_in, n_hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
+        biases = (self.bias_ih_l0 + self.bias_hh_l0, self.bias_ih_l0_reverse + self.bias_hh_l0_reverse)
+        forwards, backwards = (
+            F.linear(x, weight, bias).transpose(0, 1)
+            for weight, bias in zip((self.weight_ih_l0, self.weight_ih_l0_reverse), biases)
+        )
+        # Step t is symbol t of the one direction, symbol N - 1 - t of the other: [N, 2, B, *].
+        text = (~padding).t()[:, :, None].to(x.dtype)
+        text = torch.stack([text, text.flip(0)], dim=1)
+        factor = SharedFactor(torch.stack([self.weight_hh_l0, self.weight_hh_l0_reverse]).transpose(1, 2))
+        hidden = x.new_zeros(2, len(x), self.hidden_size)
+        cell = hidden.float()
+        outputs = []
+        for known, inside in zip(factor.collect(torch.stack([forwards, backwards.flip(0)], dim=1)), text):
+            hidden, cell = lstm(factor(known, hidden), cell)
+            # The backward direction comes in from the padding, so that has to leave no trace.
+            hidden, cell = hidden * inside, cell * inside
+            outputs.append(hidden)
+        forwards, backwards = torch.stack(outputs, dim=2)
+        return torch.cat([forwards, backwards.flip(1)], dim=2)
+
+
+class Encoder(nn.Module):
+    """Convolutions over the embedded text, then a bidirectional LSTM."""
+
+    def __init__(self, embedding_dim: int, n_convolutions: int, kernel_size: int):
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            convolution(embedding_dim, embedding_dim, kernel_size, "relu") for _ in range(n_convolutions)
+        )
+        self.lstm = BiLSTM(embedding_dim, embedding_dim // 2)
+
+    def forward(self, x: Tensor, padding: Tensor, alone: bool) -> Tensor:
+        """x [B, E, N], padding [B, N] -> [B, N, E], zeros behind the end.
+
+        ``alone``: the convolutions see zeros there, too, as if each text was a batch of its own. In
+        training they see the symbol of the padding, as in NVIDIA's.
+        """
+        for layer in self.convolutions:
+            x = x.masked_fill(padding[:, None], 0) if alone else x
+            x = F.dropout(F.relu(layer(x)), P_CONV_DROPOUT, self.training)
+        return self.lstm(x.transpose(1, 2), padding)
+
+
+class Postnet(nn.Module):
+    """Convolutions over all frames, to refine what the decoder could only see the past of."""
+
+    def __init__(self, n_mel_channels: int, embedding_dim: int, n_convolutions: int, kernel_size: int):
+        super().__init__()
+        sizes = [n_mel_channels, *[embedding_dim] * (n_convolutions - 1), n_mel_channels]
+        gains = ["tanh"] * (n_convolutions - 1) + ["linear"]
+        self.convolutions = nn.ModuleList(
+            convolution(n_in, n_out, kernel_size, gain) for n_in, n_out, gain in zip(sizes, sizes[1:], gains)
+        )
+
+    def forward(self, mel: Tensor, padding: Tensor | None = None) -> Tensor:
+        """mel [B, n_mel, T] -> what to add to it. With padding [B, T] each clip is refined as if alone."""
+        x = mel
+        for layer in self.convolutions:
+            x = x if padding is None else x.masked_fill(padding[:, None], 0)
+            x = layer(x)
+            x = x if layer is self.convolutions[-1] else torch.tanh(x)
+            x = F.dropout(x, P_CONV_DROPOUT, self.training)
+        return x
+
+
+class Tacotron2(nn.Module):
+    """Encoder, attentive decoder, postnet.
+
+    Args: NVIDIA's hyperparameters; see ``tacotron2.config.Tacotron2Config`` for each.
+
+    Raises ValueError for sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        n_mel_channels: int,
+        n_symbols: int,
+        symbols_embedding_dim: int,
+        encoder_kernel_size: int,
+        encoder_n_convolutions: int,
+        encoder_embedding_dim: int,
+        n_frames_per_step: int,
+        postnet_embedding_dim: int,
+        postnet_kernel_size: int,
+        postnet_n_convolutions: int,
+        mask_padding: bool,
+        p_prenet_dropout: float = 0.5,
+        **decoder: int | float,
+    ):
+        super().__init__()
+        if n_frames_per_step != 1:
+            raise ValueError(f"n_frames_per_step is {n_frames_per_step}, and only 1 is supported")
+        if symbols_embedding_dim != encoder_embedding_dim or encoder_embedding_dim % 2:
+            raise ValueError(
+                f"symbols_embedding_dim {symbols_embedding_dim} and encoder_embedding_dim {encoder_embedding_dim}"
+                " must be the same even number"
+            )
+        if postnet_n_convolutions < 2:
+            raise ValueError(f"postnet_n_convolutions is {postnet_n_convolutions}, must be 2 or above")
+        self.mask_padding = mask_padding
+        self.embedding = nn.Embedding(n_symbols, symbols_embedding_dim)
+        bound = math.sqrt(6 / (n_symbols + symbols_embedding_dim))
+        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        self.encoder = Encoder(encoder_embedding_dim, encoder_n_convolutions, encoder_kernel_size)
+        self.decoder = Decoder(n_mel_channels, encoder_embedding_dim, p_prenet_dropout=p_prenet_dropout, **decoder)
+        self.postnet = Postnet(n_mel_channels, postnet_embedding_dim, postnet_n_convolutions, postnet_kernel_size)
+
+    def forward(
+        self, text: Tensor, text_lengths: Tensor, mel: Tensor, mel_lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predict each frame from those before it (teacher forcing).
+
+        text [B, N] ids, text_lengths [B], mel [B, n_mel, T], mel_lengths [B]; behind the ends 0.
+        Returns mel and mel_postnet [B, n_mel, T], gate [B, T] (the logit of being the last frame)
+        and alignments [B, T, N], all float32. With mask_padding, both mels are 0 and the gate is
+        1000 behind the end.
+        """
+        padding = padding_mask(text_lengths, text.shape[1])
+        values = self.encoder(self.embedding(text).transpose(1, 2), padding, alone=False)
+        mel, gate, alignments = self.decoder(values, padding, mel)
+        mel_postnet = mel + self.postnet(mel.to(values.dtype)).float()
+        if self.mask_padding:
+            padding = padding_mask(mel_lengths, mel.shape[2])
+            mel, mel_postnet = (each.masked_fill(padding[:, None], 0) for each in (mel, mel_postnet))
+            gate = gate.masked_fill(padding, PADDED_GATE)
+        return mel, mel_postnet, gate, alignments
+
+    @torch.no_grad()
+    def infer(self, text: Tensor, text_lengths: Tensor, seeds: list[int] | None = None) -> list[Utterance]:
+        """Speak each text, as if it was a batch of its own.
+
+        text [B, N] ids, text_lengths [B]. A clip's prenet dropout follows from its seed; without
+        seeds they are drawn from torch's default generator. RuntimeError in training mode, whose
+        dropout and batch statistics belong to no clip; ValueError for a text without symbols.
+        """
+        if self.training:
+            raise RuntimeError("infer needs the model in evaluation mode: call eval()")
+        if text_lengths.min() < 1:
+            raise ValueError("a text has no symbols")
+        if seeds is None:
+            seeds = torch.randint(2**31, (len(text),)).tolist()
+        padding = padding_mask(text_lengths, text.shape[1])
+        values = self.encoder(self.embedding(text).transpose(1, 2), padding, alone=True)
+        decoded, lengths, stopped = self.decoder.infer(values, padding, seeds)
+        frames = padding_mask(lengths, decoded.mel.shape[2])
+        mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
+        utterances = []
+        ends = zip(lengths.tolist(), text_lengths.tolist(), stopped.tolist())
+        for i, (length, symbols, has_stopped) in enumerate(ends):
+            alignment = decoded.alignments[i, :length, :symbols]
+            quality = alignment_quality(alignment)
+            utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, *quality))
+        return utterances

@@ -1,0 +1,108 @@
+"""A text taken apart into pieces that can be spoken one at a time.
+
+Where it is not clear whether a sentence ends, it goes on: a pause too few is heard less than one too many.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from common.program import UserError
+from tacotron2.text.braces import split_braces
+
+PARAGRAPH_PAUSE = 0.6
+SENTENCE_PAUSE = 0.3
+CUT_PAUSE = 0.1
+"Seconds of silence behind the end of a line, of a sentence, and of a part of a sentence that was too long."
+
+SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]*")
+CLAUSE_END = re.compile(r"[,;:!?…)\]][\"'”’»]*\s|[—–，、；：]|--")
+BLANK = re.compile(r"\s+")
+BEFORE_A_NAME = set(
+    "mr mrs ms messrs dr drs prof st rev fr gen col maj capt lt sgt hon pres gov sen rep mt ft vs cf viz approx".split()
+)
+"Abbreviations that something always follows."
+BEFORE_A_NUMBER = set(
+    "no nos fig figs vol vols ch p pp sec art op jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
+"Abbreviations only in front of a number."
+ENDS_OFTEN = {"a.m", "p.m", "a.d", "b.c"}
+"Abbreviations in dots after which a capital begins a sentence, as it does not after U.S."
+HIDDEN = "\0"
+"Stands for every character of a pair of braces, while ends are looked for."
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is spoken in one go."""
+
+    text: str
+    pause: float
+    "Seconds of silence behind it."
+
+
+def take_apart(text: str, symbols: Callable[[str], int], limit: int) -> list[Piece]:
+    """The sentences of a text, a longer one than ``limit`` symbols cut where it is best.
+
+    Put together they are the text, but for blanks between them. A line ends a paragraph. What
+    stands in braces stays together; UserError if that alone is beyond the limit.
+    """
+    pieces = []
+    for line in text.splitlines():
+        parts = [cut(sentence, lambda part: symbols(part) <= limit) for sentence in sentences(line)]
+        pauses = [[CUT_PAUSE] * (len(some) - 1) + [SENTENCE_PAUSE] for some in parts]
+        if parts:
+            pauses[-1][-1] = PARAGRAPH_PAUSE
+        pieces += [Piece(*each) for pair in zip(parts, pauses) for each in zip(*pair)]
+    return pieces
+
+
+def sentences(line: str) -> list[str]:
+    """The sentences of a line, without the blanks around them."""
+    hidden = _hide_braces(line)
+    # All in lower case, a small letter does not tell that a sentence goes on.
+    has_case = hidden != hidden.lower()
+    ends = [match.end() for match in SENTENCE_END.finditer(hidden) if _is_end(hidden, match, has_case)]
+    parts = (line[begin:end].strip() for begin, end in pairwise([0, *ends, len(line)]))
+    return [part for part in parts if part]
+
+
+def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """The text if it fits; else its halves, each cut until it fits."""
+    if fits(text):
+        return [text]
+    places = _places_to_cut(text)
+    if not places:
+        raise UserError(f"too many phones in one pair of braces, use several pairs: {text[:40]}...")
+    middle = min(places, key=lambda place: abs(place - len(text) / 2))
+    return cut(text[:middle].rstrip(), fits) + cut(text[middle:].lstrip(), fits)
+
+
+def _is_end(hidden: str, match: re.Match, has_case: bool) -> bool:
+    """Whether a sentence ends with these full stops, question or exclamation marks and quotes."""
+    following = re.compile(r"[\s\"'“‘«(\[]*(\S?)").match(hidden, match.end())[1]
+    if has_case and following.islower():
+        return False
+    if match[0] != ".":
+        return True
+    word = re.search(r"[^\s\"'“‘«(\[]*$", hidden[max(0, match.start() - 20) : match.start()])[0]
+    is_initial = re.fullmatch("[A-HJ-Z]", word)
+    in_dots = re.fullmatch(r"([A-Za-z]{1,2}\.)+[A-Za-z]{1,2}", word) and word.lower() not in ENDS_OFTEN
+    before_a_number = word.lower() in BEFORE_A_NUMBER and following.isdigit()
+    return not (is_initial or in_dots or before_a_number or word.lower() in BEFORE_A_NAME)
+
+
+def _places_to_cut(text: str) -> list[int]:
+    """Behind clauses around the middle if there are such, else between words, else between characters."""
+    hidden = _hide_braces(text)
+    places = [match.end() for match in CLAUSE_END.finditer(hidden)]
+    near_the_middle = [place for place in places if 0.25 < place / len(text) < 0.75]
+    between_words = [match.end() for match in BLANK.finditer(hidden)]
+    return near_the_middle or between_words or [i for i in range(1, len(text)) if hidden[i - 1 : i + 1] != 2 * HIDDEN]
+
+
+def _hide_braces(text: str) -> str:
+    """The text with what stands in braces made unrecognizable, at its length."""
+    parts = split_braces(text)
+    return "".join(HIDDEN * (len(part) + 2) if in_braces else part for part, in_braces in parts)

@@ -1,0 +1,77 @@
+"""Cleaners: what is done to a text before it is taken apart into symbols.
+
+Steps and order are the reference's, and its habits with them: ``£12`` becomes ``pstwelve``, since
+the letters that unidecode makes of ``£`` come before the numbers are read.
+"""
+
+import re
+from collections.abc import Iterable
+
+from unidecode import unidecode
+
+from common.program import UserError
+from tacotron2.text.numbers import expand_numbers
+
+# In this order, one after the other: what an earlier one leaves behind is no new beginning of a word.
+ABBREVIATIONS = {
+    "mrs": "misess",
+    "mr": "mister",
+    "dr": "doctor",
+    "st": "saint",
+    "co": "company",
+    "jr": "junior",
+    "maj": "major",
+    "gen": "general",
+    "drs": "doctors",
+    "rev": "reverend",
+    "lt": "lieutenant",
+    "hon": "honorable",
+    "sgt": "sergeant",
+    "capt": "captain",
+    "esq": "esquire",
+    "ltd": "limited",
+    "col": "colonel",
+    "ft": "fort",
+}
+
+
+def clean(text: str, cleaners: Iterable[str]) -> str:
+    """The text after the named cleaners, in their order. UserError for a name there is not."""
+    for name in cleaners:
+        if name not in CLEANERS:
+            raise UserError(f"there is no text cleaner {name!r}; choose from {', '.join(CLEANERS)}")
+        text = CLEANERS[name](text)
+    return text
+
+
+def english_cleaners(text: str) -> str:
+    """Lower-case ASCII with numbers and abbreviations written out."""
+    return collapse_whitespace(expand_abbreviations(expand_numbers(to_ascii(text).lower())))
+
+
+def transliteration_cleaners(text: str) -> str:
+    """Lower-case ASCII, for other languages than English."""
+    return collapse_whitespace(to_ascii(text).lower())
+
+
+def basic_cleaners(text: str) -> str:
+    """Lower case, nothing else."""
+    return collapse_whitespace(text.lower())
+
+
+CLEANERS = {cleaner.__name__: cleaner for cleaner in (english_cleaners, transliteration_cleaners, basic_cleaners)}
+
+
+def to_ascii(text: str) -> str:
+    # unidecode leaves out lone surrogates (bytes that were no UTF-8) as well, but warns about each.
+    return unidecode(re.sub("[\ud800-\udfff]", "", text))
+
+
+def expand_abbreviations(text: str) -> str:
+    for abbreviation, word in ABBREVIATIONS.items():
+        text = re.sub(rf"\b{abbreviation}\.", word, text)
+    return text
+
+
+def collapse_whitespace(text: str) -> str:
+    return re.sub(r"\s+", " ", text)

@@ -1,0 +1,141 @@
+"""Train Tacotron2: python -m tacotron2.train --help"""
+
+import logging
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.data import Subset
+from torch.utils.tensorboard import SummaryWriter
+
+from common import distributed, program, report
+from common.device import own_random_numbers
+from common.progress import Run
+from common.sampling import load, training_batches
+from common.train_program import train_program
+from common.training import Task
+from tacotron2.alignment import alignment_quality
+from tacotron2.config import Config, build_mel, build_model
+from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, find_utterances, take_census
+from tacotron2.loss import Tacotron2Loss
+
+log = logging.getLogger("train")
+
+EXAMPLES = """\
+  python -m tacotron2.train --data_path=LJSpeech-1.1 --output_directory=checkpoints
+  python -m tacotron2.train --config=configs/tacotron2_demo.json --data_path=test/data/corpus --device=cpu
+  python -m tacotron2.train --data_path=DIR --checkpoint_path=tacotron2_statedict.pt    (finetune)
+"""
+
+ALIGNED = 0.7
+"Diagonality from which on text and speech can be said to advance together; evenly strewn attention has 0."
+
+
+def main() -> None:
+    train_program("tacotron2", Config, build_model, make_task, EXAMPLES)
+
+
+def make_task(run: Run, data_path: str) -> Task:
+    """Datasets, loss, validation: what the training loop asks for."""
+    config, settings = run.config, run.config.train_config
+    clips, held_back = find_utterances(config.data_config, data_path)
+    samples = report_census(clips + held_back, config)[: len(clips)]
+    mels = MelCache(Path(settings.output_directory, "mels"), config.data_config, build_mel(config))
+    training_set, held_back_set = (
+        Utterances(some, config.data_config, mels, settings.on_bad_clip) for some in (clips, held_back)
+    )
+    criterion = Tacotron2Loss(settings.guided_attention)
+
+    def loss(model: nn.Module, batch: dict) -> Tensor:
+        return run_teacher_forced(model, batch, run, criterion)[0]
+
+    def validate() -> float:
+        """Each process takes every world_size-th clip; the prenet's dropout is the same every time."""
+        ranks = distributed.ranks()
+        own = Subset(held_back_set, range(ranks.rank, len(held_back_set), ranks.world_size))
+        sums = torch.zeros(2, device=run.device.device)
+        with own_random_numbers(settings.seed, run.device), run.precision.autocast():
+            for batch in load(own, batch_size=settings.batch_size, collate_fn=collate):
+                loss, output = run_teacher_forced(run.model, batch, run, criterion)
+                sums += torch.tensor(
+                    [loss * len(batch["names"]), sum_of_diagonality(output[3], batch)], device=sums.device
+                )
+        loss, diagonality = (distributed.sum_over_ranks(sums) / len(held_back_set)).tolist()
+        report_alignment(run, diagonality)
+        return loss
+
+    def show(writer: SummaryWriter, iteration: int) -> None:
+        batch = collate([held_back_set[0]])
+        with own_random_numbers(settings.seed, run.device), run.precision.autocast():
+            _, output = run_teacher_forced(run.model, batch, run, criterion)
+        for name, figure in plot_sample(batch["mel"][0], output).items():
+            writer.add_figure(f"clip/{name}", figure, iteration)
+
+    return Task(
+        batches=training_batches(
+            training_set, bucketed(samples, settings.batch_size, settings.seed), settings, collate
+        ),
+        loss=loss,
+        validate=validate,
+        show=show,
+        clips_per_epoch=len(clips),
+        samples_per_clip=sum(samples) // len(samples),
+    )
+
+
+def run_teacher_forced(
+    model: nn.Module, batch: dict, run: Run, criterion: Tacotron2Loss
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The loss of a batch of ``collate`` and the model's output."""
+    names = ("text", "text_lengths", "mel", "mel_lengths")
+    text, text_lengths, mel, mel_lengths = (batch[name].to(run.device.device) for name in names)
+    output = model(text, text_lengths, mel, mel_lengths)
+    return criterion(output, text_lengths, mel, mel_lengths), output
+
+
+def report_census(clips: list[Clip], config: Config) -> list[int]:
+    """Look at all clips, each process at a share, and say what was found; the samples of each clip."""
+    ranks = distributed.ranks()
+    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config)
+    samples, symbols = [0] * len(clips), [0] * len(clips)
+    for rank, (some_samples, some_symbols) in enumerate(distributed.gather_objects(own)):
+        samples[rank :: ranks.world_size], symbols[rank :: ranks.world_size] = some_samples, some_symbols
+    rate = config.data_config.sampling_rate
+    log.info(
+        "data: %d clips, %.0f s, the longest %.1f s; %d symbols, at most %d in a clip",
+        len(clips), sum(samples) / rate, max(samples) / rate, sum(symbols), max(symbols),
+    )  # fmt: skip
+    return samples
+
+
+def sum_of_diagonality(alignments: Tensor, batch: dict) -> float:
+    """Of the alignments [B, T, N] of a batch, each in its own part."""
+    lengths = zip(alignments, batch["mel_lengths"], batch["text_lengths"])
+    return sum(alignment_quality(each[:frames, :symbols]).diagonality for each, frames, symbols in lengths)
+
+
+def report_alignment(run: Run, diagonality: float) -> None:
+    """Warn if attention has not learned to advance with the speech; without that nothing will be intelligible."""
+    iteration, late = run.progress.iteration, run.progress.steps >= run.config.train_config.align_by
+    log.info("iteration %d: alignment diagonality:%.3f", iteration, diagonality)
+    if late and diagonality < ALIGNED:
+        log.warning(
+            "iteration %d: still no diagonal alignment (%.2f of 1, needed are %.1f): look at TensorBoard's pictures,"
+            " check that the transcripts belong to the clips, try guided_attention 1.0 or a larger batch",
+            iteration, diagonality, ALIGNED,
+        )  # fmt: skip
+
+
+def plot_sample(mel: Tensor, output: tuple[Tensor, ...]) -> dict[str, Figure]:
+    """Pictures of a clip alone in its batch: mel [n_mel, T] as recorded, and the model's output."""
+    _, predicted, gate, alignment = (each[0].float().cpu() for each in output)
+    return {
+        "alignment": report.plot_alignment(alignment),
+        "mel spectrograms": report.plot_spectrograms({"recorded": mel, "predicted": predicted}),
+        "gate": report.plot_gate(gate.sigmoid()),
+    }
+
+
+if __name__ == "__main__":
+    program.run(main)

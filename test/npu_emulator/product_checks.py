@@ -1,0 +1,153 @@
+"""The product's parts on the emulated NPU, in one process; test/unit/test_npu_emulator.py runs them."""
+
+import copy
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+import torch_npu
+from torch_npu import emulator
+
+from common.config import NpuConfig
+from common.device import make_adam, pick_device
+from common.npu import patch_for_npu
+from common.precision import ApexPrecision, Precision
+from reference_curve import REFERENCE, TOLERANCE, Training, distance
+from waveglow.loss import WaveGlowLoss
+from waveglow.model import WaveGlow
+
+ON_THE_HOST = {
+    "conv1d", "conv1d_backward", "conv_transpose1d", "conv_transpose1d_backward", "_linalg_slogdet",
+    "linalg_lu_solve",
+}  # fmt: skip
+"What a patched WaveGlow does not run on the device, and an unpatched one does."
+
+
+@pytest.fixture(autouse=True)
+def device(caplog):
+    torch.set_num_threads(2)
+    caplog.set_level(logging.INFO)
+    return pick_device("npu")
+
+
+@pytest.fixture
+def apex(monkeypatch):
+    """A place where apex is installed."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "unit/fake_apex")
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "apex"]:
+        del sys.modules[name]
+
+
+def step(switches: NpuConfig, device) -> WaveGlow:
+    """Forward, backward, synthesis with the reference's model, patched as the switches say."""
+    model = WaveGlow(**REFERENCE["config"]).to(device.device)
+    patch_for_npu(model, switches, device)
+    mel, audio = (tensor.to(device.device) for tensor in REFERENCE["training"]["batches"][0])
+    WaveGlowLoss()(model(mel, audio)).backward()
+    model.infer(mel)
+    return model
+
+
+# ---- the patch ----
+
+
+def test_what_runs_on_the_device(device):
+    """Refusing nothing: an unpatched model would run it all there, a patched one does not."""
+    with emulator.refusing(()):
+        for switch, found in (("off", ON_THE_HOST), ("auto", set())):
+            emulator.reset()
+            step(NpuConfig(switch, switch, switch), device)
+            counts = emulator.operator_counts()
+            assert counts.keys() & emulator.REFUSED == found
+        assert counts["conv2d"] and counts["conv2d_backward"]
+
+
+@pytest.mark.parametrize("part", ["conv1d_as_conv2d", "conv_transpose_on_cpu", "logdet_on_cpu"])
+def test_each_part_of_the_patch_is_needed(device, part):
+    refused = {"conv1d_as_conv2d": "conv1d", "conv_transpose_on_cpu": "conv_transpose1d", "logdet_on_cpu": "slogdet"}
+    with pytest.raises(NotImplementedError, match=f"no operator 'aten::_?(linalg_)?{refused[part]}'"):
+        step(replace(NpuConfig(), **{part: "off"}), device)
+
+
+def test_a_native_transposed_convolution_runs_in_float32(device):
+    """At every precision, and to the same numbers."""
+    with emulator.refusing(()):
+        for level in ("O0", "O1", "O2"):
+            emulator.reset()
+            on_host, native = (
+                Training(level, 128.0, device, switches=NpuConfig(conv_transpose_on_cpu=value)).loss().item()
+                for value in ("on", "off")
+            )
+            assert emulator.operator_counts()["conv_transpose1d"] == 1
+            assert native == on_host
+
+
+# ---- precision and optimizer ----
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+@pytest.mark.parametrize("loss_scale", [128.0, "dynamic"])
+def test_the_references_curve(device, level, loss_scale):
+    """20 steps of float32, and of float16 to the tolerance stated there."""
+    training = Training(level, loss_scale, device).steps(20)
+    assert type(training.optimizer) is torch_npu.optim.NpuFusedAdam
+    assert distance(training.losses) < (1e-6 if level == "O0" else TOLERANCE[torch.float16])
+    assert all(p.dtype == (torch.float16 if level == "O2" else torch.float32) for p in training.model.parameters())
+
+
+def test_o2_by_apex(device, apex, caplog):
+    by_apex, ours = Training("O2", 128.0, device), Training("O2", 128.0, device, Precision)
+    assert type(by_apex.precision) is ApexPrecision
+    assert "precision: O2 by apex" in caplog.text
+    assert "optimizer: NpuFusedAdam of apex.optimizers" in caplog.text
+    by_apex.steps(20), ours.steps(20)
+    # the two Adams round differently
+    assert by_apex.losses == pytest.approx(ours.losses, abs=1e-4)
+
+
+def test_an_overflow_on_the_device_is_skipped(device):
+    training = Training("O2", "dynamic", device)
+    training.step()
+    before = copy.deepcopy(training.precision.model_state(training.model))
+    training.precision.load_state_dict({"scale": 2.0**24, "good_steps": 0})
+    assert not training.step()
+    assert training.precision.scale == 2.0**23
+    after = training.precision.model_state(training.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    training.steps(20)
+    assert distance(training.losses) < TOLERANCE[torch.float16]
+
+
+def test_the_adam_is_said(device, monkeypatch, caplog):
+    def weight(**options):
+        param = torch.nn.Parameter(torch.ones(3, device=device.device))
+        optimizer = make_adam([param], 0.1, device, **options)
+        param.grad = torch.zeros(3, device=device.device)
+        optimizer.step()
+        return type(optimizer), param[0].item()
+
+    fused = weight(weight_decay=1e-6)
+    assert "optimizer: NpuFusedAdam of torch_npu.optim" in caplog.text
+    assert weight()[1] == 1
+    monkeypatch.delattr(torch_npu.optim, "NpuFusedAdam")
+    plain = weight(weight_decay=1e-6)
+    assert "torch's foreach Adam, not NpuFusedAdam of torch_npu.optim (module" in caplog.text
+    weight(under_apex=True)
+    assert "torch's foreach Adam, not NpuFusedAdam of apex.optimizers (No module named 'apex')" in caplog.text
+    assert fused[0] is not plain[0] and fused[1] == pytest.approx(plain[1]) and fused[1] < 0.95
+
+
+def test_float32_is_not_rounded_to_hf32(device, monkeypatch):
+    """Only O0 promises float32."""
+    for level, allowed in (("O2", True), ("O0", False)):
+        for kind in (torch.npu.conv, torch.npu.matmul):
+            monkeypatch.setattr(kind, "allow_hf32", True)
+        Training(level, 128.0, device)
+        assert torch.npu.conv.allow_hf32 == torch.npu.matmul.allow_hf32 == allowed

@@ -1,0 +1,215 @@
+"""Checkpoints beside the training: which stay, what waits, what a failure does."""
+
+import math
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.files import remove_leftovers, written_whole
+from common.program import UserError
+from common.saving import Saved, Saver
+from conftest import ROOT
+from runs import start
+
+
+def names(folder):
+    """What is there but the input of the runs."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("corpus", "config.json"))
+
+
+def state(iteration=0):
+    return {"model": {"a": torch.arange(1000.0)}, "config": {}, "iteration": iteration, "progress": {}}
+
+
+def save_all(folder, losses, keep, saved=()):
+    """Write a checkpoint for each validation loss; the iterations that stay."""
+    with Saver(keep, "stop", list(saved)) as saver:
+        for i, loss in enumerate(losses, start=1):
+            saver.save(folder / f"waveglow_{i}", state(i), loss)
+            saver._last.result()
+    return [int(name.split("_")[1]) for name in names(folder)]
+
+
+def test_the_last_ones_and_the_best_stay(tmp_path):
+    assert save_all(tmp_path / "a", [5, 1, 4, 3, 2, 6], keep=2) == [2, 5, 6]
+    assert save_all(tmp_path / "b", [5, 4, 3, 2, 1], keep=2) == [4, 5]
+    assert save_all(tmp_path / "c", [5, 4, 3, 2, 1], keep=0) == [1, 2, 3, 4, 5]
+    assert save_all(tmp_path / "d", [math.nan, 5, math.nan, math.nan], keep=1) == [2, 4]
+
+
+def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path):
+    out = tmp_path / "out"
+    often = {"iters_per_checkpoint": 1, "iters_per_validation": 1, "keep_checkpoints": 2, "learning_rate": 1e-3}
+    start(config[1], corpus, tmp_path / "origin", max_steps=1)
+    tuning = {"checkpoint_path": str(tmp_path / "origin/waveglow_1")}
+    start(config[1], corpus, out, max_steps=1)
+    start(config[1], corpus, out, max_steps=4, **often, **tuning)
+    run, _ = start(config[1], corpus, out, max_steps=6, **often, **tuning)
+    own = dict(run.progress.validation_losses)
+    best = min(range(2, 8), key=lambda iteration: own[iteration])
+    # waveglow_1 is of another run and not for this one to remove
+    assert {path.name for path in out.glob("waveglow_*")} == {
+        "waveglow_1",
+        f"waveglow_{best}",
+        "waveglow_6",
+        "waveglow_7",
+    }
+
+
+def test_the_new_one_is_whole_before_an_old_one_goes(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path / "waveglow_1", state())
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"cannot save .*waveglow_2: No space left on device"):
+        save_all(tmp_path, [1, 2], keep=1, saved=[Saved(tmp_path / "waveglow_1", 3.0)])
+    assert names(tmp_path) == ["waveglow_1"]
+
+
+def test_training_does_not_wait_for_the_disk(config, corpus, tmp_path, monkeypatch, caplog):
+    """While the first checkpoint is stuck all steps are made; of those that wait the last is written."""
+    stuck, original = threading.Event(), checkpoint.save
+
+    def slow(path, state):
+        if path.name == "waveglow_1":
+            assert stuck.wait(30)
+        original(path, state)
+
+    def let_go_in_the_end(task, run):
+        loss = task.loss
+
+        def counted(model, batch):
+            if run.progress.iteration == 5:
+                stuck.set()
+            return loss(model, batch)
+
+        task.loss = counted
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    start(config[1], corpus, tmp_path, spoil=let_go_in_the_end, max_steps=6, iters_per_checkpoint=1)
+    assert "the disk does not keep up" in caplog.text
+    assert {"waveglow_1", "waveglow_6"} <= set(names(tmp_path))
+    assert checkpoint.load(tmp_path / "waveglow_1")["iteration"] == 1
+    assert len(checkpoint.load(tmp_path / "waveglow_1")["progress"]["losses"]) == 1
+
+
+def test_a_checkpoint_holds_what_was_when_it_was_taken(tmp_path):
+    weights, losses = torch.zeros(1000), [1.0]
+    held = threading.Event()
+    with Saver(5, "stop", []) as saver:
+        saver._thread.submit(held.wait)
+        saver.save(tmp_path / "waveglow_1", state() | {"model": {"a": weights}, "progress": {"losses": losses}}, 0.0)
+        weights += 1
+        losses.append(2.0)
+        held.set()
+    saved = checkpoint.load(tmp_path / "waveglow_1")
+    assert saved["model"]["a"].abs().max() == 0
+    assert saved["progress"]["losses"] == [1.0]
+
+
+def failing(iterations):
+    """A checkpoint.save that does not manage these."""
+    original = checkpoint.save
+
+    def save(path, state):
+        if state["iteration"] in iterations:
+            raise UserError(f"cannot save {path}: disk full")
+        original(path, state)
+
+    return save
+
+
+def test_a_failure_stops_the_run_at_the_next_step(config, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save", failing({2}))
+    with pytest.raises(UserError, match="waveglow_2: disk full"):
+        start(config[1], corpus, tmp_path, max_steps=50, iters_per_checkpoint=1)
+    assert max(int(name.split("_")[1]) for name in names(tmp_path)) < 50
+
+
+def test_or_training_goes_on(config, corpus, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(checkpoint, "save", failing({2}))
+    often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
+    _, summary = start(config[1], corpus, tmp_path, **often)
+    assert summary.iteration == 4
+    assert "waveglow_2: disk full; training goes on" in caplog.text
+    assert names(tmp_path) == ["waveglow_4"]
+
+
+def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save", failing({4}))
+    often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
+    with pytest.raises(UserError, match="waveglow_4: disk full"):
+        start(config[1], corpus, tmp_path, **often)
+    assert names(tmp_path) == ["waveglow_2"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_a_full_disk(config, corpus, small_disk, caplog, on_error):
+    often = {"iters_per_checkpoint": 1, "keep_checkpoints": 0, "max_steps": 100, "on_save_error": on_error}
+    with pytest.raises(
+        UserError, match=r"cannot save .*No space left on device; the earlier checkpoints are untouched"
+    ):
+        start(config[1], corpus, small_disk, **often)
+    whole = names(small_disk)
+    assert 1 < len(whole) < 100
+    for name in whole:
+        assert checkpoint.load(small_disk / name)["iteration"] == int(name.removeprefix("waveglow_"))
+    assert caplog.text.count("training goes on") == (
+        0 if on_error == "stop" else pytest.approx(100 - len(whole), abs=99)
+    )
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    code = (
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from common.files import written_whole\n"
+        "with written_whole(sys.argv[2]) as file: file.write(b'half'); os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, ROOT, tmp_path / "killed"], timeout=60)
+    assert len(names(tmp_path)) == 1
+    with written_whole(tmp_path / "alive") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["alive"]
+
+
+def test_a_checkpoint_of_another_run_keeps_its_content_under_a_dated_name(config, corpus, tmp_path):
+    out = tmp_path / "out"
+    start(config[1], corpus, out, max_steps=2)
+    earlier = (out / "waveglow_2").read_bytes()
+    start(config[1], corpus, out, resume="no", max_steps=2, learning_rate=1e-5)
+    (dated,) = out.glob("waveglow_2.*")
+    assert dated.read_bytes() == earlier
+    assert (out / "waveglow_2").read_bytes() != earlier
+
+
+def test_a_save_that_fails_leaves_the_name_to_the_earlier_checkpoint(config, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    start(config[1], corpus, out, max_steps=2)
+    earlier = (out / "waveglow_2").read_bytes()
+
+    def fail(*args):
+        raise UserError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save", fail)
+    with pytest.raises(UserError, match="disk full"):
+        start(config[1], corpus, out, resume="no", max_steps=2)
+    assert (out / "waveglow_2").read_bytes() == earlier
+    assert [p.name for p in out.iterdir()] == ["waveglow_2"]

@@ -1,0 +1,98 @@
+"""Tacotron2's configuration: NVIDIA's hyperparameters, and mistakes are named."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+from test_tacotron2_model import FILES, reference
+
+from common.config import load_config
+from common.interchange import load_weights
+from common.program import UserError
+from conftest import ROOT, write_config
+from tacotron2.config import Config, Tacotron2Config, build_mel, build_model
+from tacotron2.text.symbols import SYMBOLS
+
+SHIPPED = ROOT / "configs/tacotron2.json"
+NVIDIA = {
+    "train_config": {
+        "epochs": 500, "iters_per_checkpoint": 1000, "seed": 1234, "fp16_run": False, "learning_rate": 1e-3,
+        "weight_decay": 1e-6, "grad_clip": 1.0, "batch_size": 64,
+    },
+    "data_config": {
+        "text_cleaners": ["english_cleaners"], "sampling_rate": 22050, "filter_length": 1024, "hop_length": 256,
+        "win_length": 1024, "mel_fmin": 0.0, "mel_fmax": 8000.0,
+    },
+    "tacotron2_config": {
+        "n_mel_channels": 80, "n_symbols": 148, "symbols_embedding_dim": 512, "encoder_kernel_size": 5,
+        "encoder_n_convolutions": 3, "encoder_embedding_dim": 512, "n_frames_per_step": 1, "decoder_rnn_dim": 1024,
+        "prenet_dim": 256, "max_decoder_steps": 1000, "gate_threshold": 0.5, "p_attention_dropout": 0.1,
+        "p_decoder_dropout": 0.1, "attention_rnn_dim": 1024, "attention_dim": 128, "attention_location_n_filters": 32,
+        "attention_location_kernel_size": 31, "postnet_embedding_dim": 512, "postnet_kernel_size": 5,
+        "postnet_n_convolutions": 5, "mask_padding": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [Config(), load_config(SHIPPED, Config)], ids=["defaults", "tacotron2.json"])
+def test_it_is_nvidias(config):
+    for section, values in NVIDIA.items():
+        ours = vars(getattr(config, section))
+        assert {name: ours[name] for name in values} == values
+    assert config.tacotron2_config.p_prenet_dropout == 0.5
+    assert config.train_config.guided_attention == 0
+    assert config.tacotron2_config.n_symbols == len(SYMBOLS)
+
+
+def test_the_model_has_no_hyperparameter_that_nvidias_has_not():
+    assert asdict(Tacotron2Config()).keys() - reference()["config"].keys() == {"p_prenet_dropout"}
+
+
+def test_the_shipped_file_says_everything_about_the_model():
+    assert json.loads(SHIPPED.read_text())["tacotron2_config"].keys() == asdict(Tacotron2Config()).keys()
+
+
+@pytest.mark.parametrize("name", ["tacotron2.json", "tacotron2_demo.json"])
+def test_shipped_files_build_a_model(name):
+    config = load_config(ROOT / "configs" / name, Config)
+    model = build_model(config)
+    assert build_mel(config).filters.shape[0] == model.decoder.n_mel_channels == 80
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert parameters == 28_193_153 if name == "tacotron2.json" else parameters < 3e6
+
+
+@pytest.mark.parametrize("form", ["tacotron2_nvidia.pt", "tacotron2_dle.pt"])
+def test_what_a_checkpoint_tells_is_a_configuration(form, tmp_path):
+    config, weights = load_weights(FILES / form)
+    model = build_model(load_config(write_config(tmp_path / "c.json", config), Config))
+    assert model.state_dict().keys() == weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("train_config", "weight_decay", -1, "weight_decay is -1, must be 0 or above"),
+        ("train_config", "guided_attention", float("nan"), "guided_attention is nan"),
+        ("train_config", "weight_dekay", 1.0, "perhaps 'weight_decay'"),
+        ("data_config", "text_cleaners", "english_cleaners", "text_cleaners is 'english_cleaners', must be list"),
+        ("data_config", "text_cleaners", [1], "must be a list of names"),
+        ("data_config", "text_cleaners", ["english"], "'english'"),
+        ("tacotron2_config", "prenet_dim", 0, "prenet_dim is 0, must be above 0"),
+        ("tacotron2_config", "p_prenet_dropout", 1.0, "p_prenet_dropout is 1.0, must be 0 or above and below 1"),
+        ("tacotron2_config", "p_decoder_dropout", -0.1, "p_decoder_dropout is -0.1"),
+        ("tacotron2_config", "encoder_kernel_size", 4, "encoder_kernel_size is 4, must be odd"),
+        ("tacotron2_config", "attention_location_kernel_size", 30, "attention_location_kernel_size is 30, must be odd"),
+        ("tacotron2_config", "mask_padding", 1, "mask_padding is 1, must be bool"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, section, key, value, message):
+    path = write_config(tmp_path / "c.json", NVIDIA | {section: NVIDIA[section] | {key: value}})
+    with pytest.raises(UserError) as error:
+        load_config(path, Config)
+    assert message in str(error.value)
+
+
+def test_sizes_that_do_not_fit_are_refused(tmp_path):
+    values = NVIDIA | {"tacotron2_config": NVIDIA["tacotron2_config"] | {"n_frames_per_step": 3}}
+    with pytest.raises(UserError, match="tacotron2_config: n_frames_per_step is 3, and only 1 is supported"):
+        build_model(load_config(write_config(tmp_path / "c.json", values), Config))

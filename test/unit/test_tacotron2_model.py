@@ -1,0 +1,168 @@
+"""Tacotron2 with teacher forcing computes what the public reference computes."""
+
+import inspect
+from dataclasses import asdict
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from common.interchange import fitted, load_weights
+from conftest import ROOT
+from tacotron2.config import Tacotron2Config
+from tacotron2.loss import Tacotron2Loss
+from tacotron2.model import BiLSTM, Tacotron2, padding_mask
+
+FILES = ROOT / "test/data/reference"
+INPUTS = ("text", "text_lengths", "mel", "mel_lengths")
+OUTPUTS = ("mel", "mel_postnet", "gate", "alignments")
+
+
+@cache
+def reference():
+    """Inputs, weights and outputs of NVIDIA/tacotron2 at toy size."""
+    return torch.load(FILES / "tacotron2.pt", weights_only=True)
+
+
+def reference_model():
+    """The reference's weights, without dropout in the prenet."""
+    known = inspect.signature(Tacotron2Config).parameters
+    config = {name: value for name, value in reference()["config"].items() if name in known}
+    model = Tacotron2(**config, p_prenet_dropout=0.0)
+    model.load_state_dict(reference()["state_dict"], strict=True)
+    return model.eval()
+
+
+def inputs():
+    return {name: reference()["inputs"][name] for name in INPUTS}
+
+
+def toy(**changes):
+    """A model for inputs of ``toy_batch``, with weights that make its output lively."""
+    torch.manual_seed(0)
+    sizes = dict(
+        n_mel_channels=6, n_symbols=20, symbols_embedding_dim=16, encoder_embedding_dim=16, decoder_rnn_dim=20,
+        prenet_dim=12, attention_rnn_dim=18, attention_dim=10, attention_location_n_filters=4,
+        attention_location_kernel_size=7, postnet_embedding_dim=14, max_decoder_steps=40,
+    )  # fmt: skip
+    model = Tacotron2(**asdict(Tacotron2Config(**(sizes | changes))))
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            if parameter.ndim > 1:
+                parameter *= 3
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.bias, std=0.2)
+    return model.eval()
+
+
+def toy_batch():
+    torch.manual_seed(1)
+    text_lengths, mel_lengths = torch.tensor([12, 7, 9, 3]), torch.tensor([20, 25, 11, 8])
+    text = torch.randint(1, 20, (4, 12)).masked_fill(padding_mask(text_lengths, 12), 0)
+    mel = torch.randn(4, 6, 25).masked_fill(padding_mask(mel_lengths, 25)[:, None], 0)
+    return text, text_lengths, mel, mel_lengths
+
+
+def test_outputs_and_loss_equal_the_reference():
+    expected = reference()["teacher_forced"]
+    output = reference_model()(**inputs())
+    for name, actual in zip(OUTPUTS, output, strict=True):
+        assert (actual - expected[name]).abs().max() < 1e-4, name
+    given = inputs()
+    loss = Tacotron2Loss()(output, given["text_lengths"], given["mel"], given["mel_lengths"])
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-4)
+
+
+def test_the_state_dict_is_the_references():
+    expected = reference()["state_dict"]
+    state = reference_model().state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("form", ["tacotron2_nvidia.pt", "tacotron2_dle.pt"])
+def test_foreign_checkpoints_fit(form):
+    config, weights = load_weights(FILES / form, "tacotron2")
+    model = Tacotron2(**asdict(Tacotron2Config(**config["tacotron2_config"]))).eval()
+    model.load_state_dict(fitted(form, weights, model))
+    model.decoder.prenet.p_dropout = 0.0
+    expected = reference()["teacher_forced"]["mel_postnet"]
+    assert (model(**inputs())[1] - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("mask_padding", [True, False])
+def test_what_stands_behind_the_end(mask_padding):
+    _, text_lengths, mel, mel_lengths = batch = toy_batch()
+    mel_out, mel_postnet, gate, alignments = toy(mask_padding=mask_padding)(*batch)
+    padding = padding_mask(mel_lengths, 25)
+    for each in (mel_out, mel_postnet):
+        assert each.shape == mel.shape
+        assert (each.transpose(1, 2)[padding] == 0).all() == mask_padding
+    assert (gate[padding] == 1000).all() == mask_padding
+    assert alignments.shape == (4, 25, 12)
+    assert torch.allclose(alignments.sum(2), torch.ones(4, 25), atol=1e-6)
+    assert (alignments.transpose(1, 2)[padding_mask(text_lengths, 12)] == 0).all()
+
+
+def test_frames_depend_on_earlier_ones_alone():
+    mel, model = toy_batch()[2], toy(p_prenet_dropout=0.0)
+    changed = mel.clone()
+    changed[:, :, 7:] += 1
+    before, after = (model.decoder(*encoded(model), frames) for frames in (mel, changed))
+    for a, b in zip((before.mel.transpose(1, 2), *before[1:]), (after.mel.transpose(1, 2), *after[1:])):
+        difference = (a - b).abs().view(4, 25, -1).amax((0, 2))
+        assert difference[:8].max() < 1e-6
+        assert difference[8:].min() > 1e-4
+
+
+def encoded(model):
+    """What the decoder works from: the encoder's values and their padding."""
+    text, text_lengths, _, _ = toy_batch()
+    padding = padding_mask(text_lengths, text.shape[1])
+    return model.encoder(model.embedding(text).transpose(1, 2), padding, alone=False), padding
+
+
+def test_the_encoders_lstm_is_torchs_over_packed_sequences():
+    torch.manual_seed(0)
+    ours = BiLSTM(6, 4)
+    torchs = nn.LSTM(6, 4, batch_first=True, bidirectional=True)
+    torchs.load_state_dict(ours.state_dict())
+    x, lengths = torch.randn(3, 8, 6), torch.tensor([5, 8, 2])
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(torchs(packed)[0], batch_first=True)
+    actual = ours(x, padding_mask(lengths, 8))
+    assert (actual - expected).abs().max() < 1e-6
+    weights = torch.randn_like(expected)
+    (actual * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for (name, parameter), other in zip(ours.named_parameters(), torchs.parameters()):
+        assert (parameter.grad - other.grad).abs().max() < 1e-5, name
+
+
+def test_the_prenets_dropout_is_on_in_evaluation_too():
+    batch, model = toy_batch(), toy()
+    torch.manual_seed(5)
+    once = model(*batch)[0]
+    assert not torch.equal(model(*batch)[0], once)
+    torch.manual_seed(5)
+    assert torch.equal(model(*batch)[0], once)
+    model = toy(p_prenet_dropout=0.0)
+    assert torch.equal(model(*batch)[0], model(*batch)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(n_frames_per_step=2), "n_frames_per_step is 2, and only 1"),
+        (dict(symbols_embedding_dim=8), "must be the same even number"),
+        (dict(symbols_embedding_dim=15, encoder_embedding_dim=15), "must be the same even number"),
+        (dict(postnet_n_convolutions=1), "postnet_n_convolutions is 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        toy(**changes)
