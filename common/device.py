@@ -110,8 +110,10 @@ def profiler_module(device: Device) -> ModuleType:
 
 
 def use_exact_float32(device: Device) -> None:
-    """Keep an NPU from rounding float32 convolutions to HF32, a shorter format, as it does by default."""
-    if device.type == "npu":
+    """Keep a card from rounding float32 convolutions to a shorter format, HF32 or TF32, as it does by default."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    elif device.type == "npu":
         for kind in ("conv", "matmul"):
             if hasattr(torch.npu, kind):  # not on the releases of 5.0.3's time
                 getattr(torch.npu, kind).allow_hf32 = False

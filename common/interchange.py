@@ -28,7 +28,10 @@ TITLES = {"waveglow": "WaveGlow", "tacotron2": "Tacotron2"}
 ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postnet"}
 "What NVIDIA's names of weights begin with; whatever is in front of it is a wrapper's."
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
-NOT_IN_SHAPES = ("mask_padding", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps", "gate_threshold")
+NOT_IN_SHAPES = (
+    "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps",
+    "gate_threshold",
+)  # fmt: skip
 "Hyperparameters of Tacotron2 that no tensor tells."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 "What the names of a state dict's entries end with that are no parameters."

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from common import checkpoint, device
 from common.device import Device
 from common.distributed import gather_objects, ranks
-from common.interchange import AUDIO, fitted, load_adam, read
+from common.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read
 from common.npu import Crossings
 from common.precision import Precision
 from common.program import UserError
@@ -151,7 +151,7 @@ class Run:
         state = checkpoint.load(path)
         if not state.keys() >= RESUMABLE:
             raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
-        check_same_model(path, state["config"], asdict(self.config), f"{self.name}_config")
+        check_same_model(path, state["config"], asdict(self.config), self.name)
         check_same_training(path, state["config"], asdict(self.config))
         self.precision.load_model_state(self.model, fitted(path, state["model"], self.model))
         self.optimizer.load_state_dict(state["optimizer"])
@@ -171,7 +171,7 @@ class Run:
 
     def _finetune(self, path: str) -> None:
         origin = read(path, self.name)
-        check_same_model(path, origin.config, asdict(self.config), f"{self.name}_config")
+        check_same_model(path, origin.config, asdict(self.config), self.name, may_change=NOT_IN_SHAPES)
         self.precision.load_model_state(self.model, fitted(path, origin.weights, self.model))
         keep_optimizer = self.config.train_config.keep_optimizer
         if keep_optimizer:
@@ -200,16 +200,16 @@ class Run:
         self.optimizer.load_state_dict(state)
 
 
-def check_same_model(path: str | Path, saved: dict, current: dict, model_section: str) -> None:
+def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, may_change: Collection[str] = ()) -> None:
     """UserError that names the field, if the checkpoint is of another model or other audio.
 
     What a checkpoint of another form does not tell is not compared.
     """
-    for section, names in ((model_section, current[model_section]), ("data_config", AUDIO)):
+    for section, names in ((f"{kind}_config", current[f"{kind}_config"]), ("data_config", AUDIO)):
         for name in names:
             ours = current[section][name]
             theirs = saved.get(section, {}).get(name, ours)
-            if theirs != ours:
+            if theirs != ours and name not in may_change:
                 raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
 
 

@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+import tacotron2.config
+import waveglow.config
 from common import program
 from common.config import from_dict
 from common.files import written_whole
@@ -25,7 +27,6 @@ from common.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.log import open_log
 from common.program import UserError
 from common.progress import Progress
-from waveglow.config import Config, build_model
 
 log = logging.getLogger("convert")
 
@@ -76,12 +77,11 @@ def write(path: str, contents: dict[str, Any] | bytes) -> None:
 
 def to_native(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
     """UserError, if the weights are not those of the configuration."""
-    config, weights = checkpoint.config, checkpoint.weights
-    if checkpoint.kind == "waveglow":
-        full_config = from_dict(Config, config)
-        config, weights = asdict(full_config), fitted(source, weights, build_model(full_config))
+    package = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}[checkpoint.kind]
+    config = from_dict(package.Config, checkpoint.config)
+    weights = fitted(source, checkpoint.weights, package.build_model(config))
     progress = Progress(checkpoint.iteration, checkpoint.iteration, finetuned_from=str(Path(source).resolve()))
-    return {"model": weights, "config": config, "iteration": checkpoint.iteration, "progress": asdict(progress)}
+    return {"model": weights, "config": asdict(config), "iteration": checkpoint.iteration, "progress": asdict(progress)}
 
 
 def to_nvidia(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from common import distributed
-from common.device import make_adam, pick_device
+from common.device import make_adam, pick_device, use_exact_float32
 from common.launch import exit_code, first_failure
 from common.program import UserError
 from conftest import ROOT
@@ -142,3 +142,9 @@ def test_the_rank_that_made_the_others_fail():
     assert first_failure({0: peer, 1: terminated})[0] == 0
     assert first_failure({0: reason, 1: failure(1, timestamp=1004.0, by_peer=False)})[0] == 1
     assert [exit_code(f) for f in (reason, killed, failure(3))] == [1, 137, 3]
+
+
+def test_float32_on_cuda_is_not_rounded_to_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    use_exact_float32(replace(pick_device("cpu"), type="cuda"))
+    assert not torch.backends.cudnn.allow_tf32
