@@ -45,7 +45,8 @@ def _check_transcripts(path: Path, clips: set[str]) -> None:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, a byte order mark left out. UserError if it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines, which also splits at characters that a text may hold, and counts other lines than an editor.
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -70,6 +70,13 @@ def gradients_reduced(model: nn.Module, last: bool) -> AbstractContextManager:
     return nullcontext() if last or not dist.is_initialized() else model.no_sync()
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's statistics of batch norm, which are those of the checkpoints."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum of every process's tensor, in place."""
     if dist.is_initialized():

@@ -27,6 +27,7 @@ def plot_spectrograms(spectrograms: Mapping[str, Tensor]) -> Figure:
         image = axis.imshow(mel.numpy(), origin="lower", aspect="auto", interpolation="none", vmin=low, vmax=high)
         axis.set_title(name, fontsize=10, loc="left")
         axis.set_ylabel("mel band")
+    axes[-1].set_xlim(-0.5, max(mel.shape[1] for mel in spectrograms.values()) - 0.5)
     axes[-1].set_xlabel("frame")
     figure.colorbar(image, ax=axes, label="log magnitude")
     return figure
@@ -77,7 +78,7 @@ def plot_gate(gate: Tensor) -> Figure:
     axis.plot(gate.numpy(), linewidth=1)
     axis.set_ylim(-0.05, 1.05)
     axis.set_xlabel("frame")
-    axis.set_ylabel("probability of the end")
+    axis.set_ylabel("is the end")
     axis.grid(alpha=0.3)
     return figure
 

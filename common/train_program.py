@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common import distributed, program
-from common.device import pick_device
+from common.device import Device, pick_device
 from common.files import make_output_folder
 from common.interchange import TITLES
 from common.npu import patch_for_npu
@@ -48,13 +48,7 @@ def train_program(
     log.info("device: %s (%s), %d process(es)", device.device, device.why, ranks.world_size)
     distributed.start(device, settings.hang_limit)
 
-    torch.manual_seed(settings.seed)
-    model = build_model(config).to(device.device)
-    crossings = patch_for_npu(model, config.npu_config, device)
-    level = settings.amp or (device.amp if settings.fp16_run else "O0")
-    precision = make_precision(level, settings.loss_scale, device, model)
-    optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
-    run = Run(name, config, device, model, precision, optimizer, crossings, Progress(case=args.case))
+    run = make_run(name, config, build_model, device, args.case)
     task = make_task(run, args.data_path)
     run.start(args.resume)
     summary = train(run, task, stop)
@@ -64,6 +58,20 @@ def train_program(
     distributed.stop()
     if ranks.rank == 0:
         results_of(run, summary, f"{title}_for_PyTorch", args.case).write(args)
+
+
+def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], device: Device, case: str = "acc") -> Run:
+    """A run with fresh weights, the same on every process and device."""
+    settings = config.train_config
+    torch.manual_seed(settings.seed)
+    model = build_model(config).to(device.device)
+    # Of dropout each process draws masks of its own.
+    torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
+    crossings = patch_for_npu(model, config.npu_config, device)
+    level = settings.amp or (device.amp if settings.fp16_run else "O0")
+    precision = make_precision(level, settings.loss_scale, device, model)
+    optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
+    return Run(name, config, device, model, precision, optimizer, crossings, Progress(case=case))
 
 
 def results_of(run: Run, summary: Summary, network: str, case: str) -> Results:

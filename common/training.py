@@ -125,9 +125,10 @@ def step(
     """One step of the optimizer.
 
     Returns the loss averaged over all processes, whether it and the gradients were finite (if not,
-    the weights stay as they were), and whether any process was asked to stop.
+    the model stays as it was), and whether any process was asked to stop.
     """
     config, precision = run.config.train_config, run.precision
+    buffers = [buffer.clone() for buffer in run.model.buffers()]
     precision.start_step(run.optimizer)
     total = torch.zeros((), device=run.device.device)
     for i, batch in enumerate(batches):
@@ -148,6 +149,10 @@ def step(
     finite = sums[1] == 0
     if finite:
         run.optimizer.step()
+    else:
+        # Batch norm has taken what it saw into its statistics.
+        for buffer, before in zip(run.model.buffers(), buffers):
+            buffer.copy_(before)
     precision.finish_step(finite)
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
 
@@ -212,6 +217,7 @@ def names_of(batches: list[Batch]) -> list[str]:
 def validate(run: Run, task: Task, board: "TensorBoard") -> None:
     """Note the loss on held-back clips, and let TensorBoard hear and see one."""
     run.model.eval()
+    distributed.share_buffers(run.model)
     with torch.no_grad():
         loss = task.validate()
         run.progress.validation_losses.append((run.progress.iteration, loss))

@@ -97,6 +97,6 @@ class Attention(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             location = self.location_layer(earlier, memory.kernel)
             hidden = torch.tanh(location + memory.keys + query[:, :, None])
-            v = self.v.linear_layer.weight.float().expand(len(query), 1, -1)
+            v = self.v.linear_layer.weight.float().expand(query.shape[0], 1, -1)
             energies = torch.bmm(v, hidden).masked_fill(memory.padding, MASKED)
             return torch.softmax(energies, dim=2)[:, 0]

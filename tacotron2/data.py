@@ -18,7 +18,7 @@ from common.corpus import find_clips, first_readable, read_lines, split_clips
 from common.files import written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
-from tacotron2.text import text_to_sequence
+from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import Dictionary, load_dictionary
 from tacotron2.text.remarks import remarks
 
@@ -100,8 +100,9 @@ def take_census(clips: list[Clip], config: DataConfig) -> tuple[list[int], list[
             continue
         if samples[-1] < config.filter_length:
             errors.append(f"{clip.path} has {samples[-1]} samples, fewer than a frame's {config.filter_length}")
-        symbols.append(len(text_to_sequence(clip.text, config.text_cleaners, dictionary)))
-        if not symbols[-1]:
+        ids = text_to_sequence(clip.text, config.text_cleaners, dictionary)
+        symbols.append(len(ids))
+        if not sequence_to_text(ids).strip():
             errors.append(f"{clip.path}: of its text {clip.text[:50]!r} nothing is left to speak")
         said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners)]
     if errors:
@@ -148,6 +149,7 @@ class MelCache:
         self.rate = config.sampling_rate
         fields = [getattr(config, name) for name in AudioConfig.__dataclass_fields__]
         self.settings = (*fields, len(mel.filters))
+        self.takes_more = True
 
     def __call__(self, wav: Path) -> Tensor:
         """wav -> mel [n_mel, T]. UserError if the wav cannot be read."""
@@ -159,11 +161,22 @@ class MelCache:
         path = self.folder / f"{wav.stem}_{zlib.crc32(key.encode()):08x}.npy"
         try:
             return torch.from_numpy(np.load(path))
-        except (OSError, ValueError):  # not there yet, or damaged
+        except (OSError, ValueError, EOFError):  # not there yet, or damaged
             mel = self.mel(torch.from_numpy(read_wav(wav, self.rate))[None])[0]
+            self._keep(path, mel)
+            return mel
+
+    def _keep(self, path: Path, mel: Tensor) -> None:
+        """Training goes on without the cache where the disk is full."""
+        if not self.takes_more:
+            return
+        try:
             with written_whole(path) as file:
                 np.save(file, mel.numpy())
-            return mel
+        except OSError as error:
+            self.takes_more = False
+            reason = error.strerror or error
+            log.warning("cannot write %s: %s; mel spectrograms are computed each time", path, reason)
 
 
 class Utterances(Dataset):

@@ -11,21 +11,23 @@ from itertools import pairwise
 from common.program import UserError
 from tacotron2.text.braces import split_braces
 
+# Seconds of silence: between paragraphs, between sentences, between the parts of a sentence that was too long.
 PARAGRAPH_PAUSE = 0.6
 SENTENCE_PAUSE = 0.3
 CUT_PAUSE = 0.1
-"Seconds of silence behind the end of a line, of a sentence, and of a part of a sentence that was too long."
 
 SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]*")
 CLAUSE_END = re.compile(r"[,;:!?…)\]][\"'”’»]*\s|[—–，、；：]|--")
 BLANK = re.compile(r"\s+")
-BEFORE_A_NAME = set(
-    "mr mrs ms messrs dr drs prof st rev fr gen col maj capt lt sgt hon pres gov sen rep mt ft vs cf viz approx".split()
-)
+BEFORE_A_NAME = {
+    "mr", "mrs", "ms", "messrs", "dr", "drs", "prof", "st", "rev", "fr", "gen", "col", "maj", "capt", "lt", "sgt",
+    "hon", "pres", "gov", "sen", "rep", "mt", "ft", "vs", "cf", "viz", "approx",
+}  # fmt: skip
 "Abbreviations that something always follows."
-BEFORE_A_NUMBER = set(
-    "no nos fig figs vol vols ch p pp sec art op jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
+BEFORE_A_NUMBER = {
+    "no", "nos", "fig", "figs", "vol", "vols", "ch", "p", "pp", "sec", "art", "op",
+    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
+}  # fmt: skip
 "Abbreviations only in front of a number."
 ENDS_OFTEN = {"a.m", "p.m", "a.d", "b.c"}
 "Abbreviations in dots after which a capital begins a sentence, as it does not after U.S."
@@ -50,11 +52,11 @@ def take_apart(text: str, symbols: Callable[[str], int], limit: int) -> list[Pie
     """
     pieces = []
     for line in text.splitlines():
-        parts = [cut(sentence, lambda part: symbols(part) <= limit) for sentence in sentences(line)]
-        pauses = [[CUT_PAUSE] * (len(some) - 1) + [SENTENCE_PAUSE] for some in parts]
-        if parts:
-            pauses[-1][-1] = PARAGRAPH_PAUSE
-        pieces += [Piece(*each) for pair in zip(parts, pauses) for each in zip(*pair)]
+        found = sentences(line)
+        for number, sentence in enumerate(found, start=1):
+            *parts, last = cut(sentence, lambda part: symbols(part) <= limit)
+            pause = SENTENCE_PAUSE if number < len(found) else PARAGRAPH_PAUSE
+            pieces += [Piece(part, CUT_PAUSE) for part in parts] + [Piece(last, pause)]
     return pieces
 
 

@@ -55,9 +55,11 @@ def make_task(run: Run, data_path: str) -> Task:
         ranks = distributed.ranks()
         own = Subset(held_back_set, range(ranks.rank, len(held_back_set), ranks.world_size))
         sums = torch.zeros(2, device=run.device.device)
-        with own_random_numbers(settings.seed, run.device), run.precision.autocast():
+        with own_random_numbers(settings.seed, run.device):
             for batch in load(own, batch_size=settings.batch_size, collate_fn=collate):
-                loss, output = run_teacher_forced(run.model, batch, run, criterion)
+                # Not around the loader: mel spectrograms are float32.
+                with run.precision.autocast():
+                    loss, output = run_teacher_forced(run.model, batch, run, criterion)
                 sums += torch.tensor(
                     [loss * len(batch["names"]), sum_of_diagonality(output[3], batch)], device=sums.device
                 )

@@ -46,9 +46,10 @@ $LOGS_HELP"
 EVALUATION_HELP="$RUNNING_HELP
   --pth_path=FILE         checkpoint, of any form
   --output_directory=DIR  wavs, evaluation.json and index.html go to DIR/eval_<checkpoint>
-  --sigma=X               scale of the noise, default 0.6
-  --denoiser_strength=X   0 = off, the default; try 0.1
-  --seed=N                of the noise                --chunk_frames=N   less takes less memory
+  --seed=N                of the random numbers
+  --sigma=X               WaveGlow: scale of the noise, default 0.6
+  --denoiser_strength=X   WaveGlow: 0 = off, the default; try 0.1
+  --chunk_frames=N        WaveGlow: less takes less memory
   --batch_size=N          for the result's name only
 $LOGS_HELP"
 

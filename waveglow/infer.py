@@ -1,11 +1,10 @@
 """Synthesize audio with WaveGlow and measure it: python -m waveglow.infer --help"""
 
 import argparse
-import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,17 @@ from common import distributed, program, report
 from common.audio import read_wav, write_wav
 from common.corpus import find_clips, split_clips
 from common.device import pick_device
-from common.files import make_output_folder, written_whole
-from common.log import progress
+from common.evaluation import (
+    CLIPS_ON_PAGE,
+    check_outputs_differ,
+    describe_training,
+    mean,
+    output_name,
+    plot_training,
+    shared_out,
+    write_json,
+)
+from common.files import make_output_folder
 from common.metrics import mel_cepstral_distortion, mel_l1
 from common.options import add_run_options, start_log
 from common.program import UserError
@@ -39,7 +47,6 @@ NOTE = (
     " spectrograms; MCD: mel cepstral distortion; real-time factor: seconds of computing for a second"
     " of audio, below 1 is faster than it is heard. A dash: there was a mel spectrogram and no recording."
 )
-CLIPS_ON_PAGE = 20
 
 
 @dataclass
@@ -71,16 +78,15 @@ def main() -> None:
     distributed.start(device)
 
     began = time.perf_counter()
-    own = inputs[ranks.rank :: ranks.world_size]
-    clips = [evaluate(path, vocoder, args, output) for path in progress(own, "synthesizing", len(own))]
-    clips = sorted((clip for some in distributed.gather_objects(clips) for clip in some), key=lambda clip: clip.name)
+    clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output))
     elapsed = time.perf_counter() - began
     distributed.stop()
     if ranks.rank > 0:
         return
     overall = summarize(clips)
     log.info("overall: %s", describe(overall))
-    write_json(output / "evaluation.json", clips, overall, args)
+    facts = {name: getattr(args, name) for name in ("sigma", "denoiser_strength", "seed")}
+    write_json(output / "evaluation.json", {"checkpoint": str(args.pth_path)} | facts, overall, clips)
     write_page(output, inputs, clips, overall, vocoder, args)
     log.info("wrote %d wavs, evaluation.json and index.html to %s", len(clips), output)
     results = Results(
@@ -129,20 +135,6 @@ def find_inputs(names: list[str]) -> list[Path]:
     if not paths:
         raise UserError(f"no wavs in {', '.join(names)}")
     return paths
-
-
-def check_outputs_differ(inputs: list[Path]) -> None:
-    """UserError if two inputs would become the same wav."""
-    seen: dict[str, Path] = {}
-    for path in inputs:
-        if other := seen.get(path.stem):
-            raise UserError(f"{other} and {path} would both become {output_name(path)}: rename one")
-        seen[path.stem] = path
-
-
-def output_name(path: Path) -> str:
-    """The seed's name of a synthesized wav."""
-    return f"{path.stem}_synthesis.wav"
 
 
 def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
@@ -205,18 +197,13 @@ def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
 
 def summarize(clips: list[Clip]) -> Clip:
     """All clips as one: total seconds, measures averaged over clips, time by length."""
-
-    def mean(name: str) -> float:
-        values = [getattr(clip, name) for clip in clips if not math.isnan(getattr(clip, name))]
-        return sum(values) / len(values) if values else math.nan
-
     seconds = sum(clip.seconds for clip in clips)
     return Clip(
         name="overall",
         seconds=seconds,
-        loss=mean("loss"),
-        mel_l1=mean("mel_l1"),
-        mel_cepstral_distortion=mean("mel_cepstral_distortion"),
+        loss=mean(clip.loss for clip in clips),
+        mel_l1=mean(clip.mel_l1 for clip in clips),
+        mel_cepstral_distortion=mean(clip.mel_cepstral_distortion for clip in clips),
         real_time_factor=sum(clip.real_time_factor * clip.seconds for clip in clips) / seconds,
     )
 
@@ -225,29 +212,11 @@ def describe(clip: Clip) -> str:
     return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
 
 
-def write_json(path: Path, clips: list[Clip], overall: Clip, args: argparse.Namespace) -> None:
-    """All figures, null where there is none."""
-
-    def plain(clip: Clip) -> dict:
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(clip).items()}
-
-    content = {
-        "checkpoint": str(args.pth_path),
-        "sigma": args.sigma,
-        "denoiser_strength": args.denoiser_strength,
-        "seed": args.seed,
-        "overall": plain(overall),
-        "clips": [plain(clip) for clip in clips],
-    }
-    with written_whole(path) as file:
-        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
 def write_page(
     output: Path, inputs: list[Path], clips: list[Clip], overall: Clip, vocoder: Vocoder, args: argparse.Namespace
 ) -> None:
     """index.html with the training curve, the table, and the first clips to see and hear."""
-    training, rate = vocoder.training, vocoder.config.data_config.sampling_rate
+    rate = vocoder.config.data_config.sampling_rate
     paths = {path.stem: path for path in inputs}
     entries = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
     for entry in entries[:CLIPS_ON_PAGE]:
@@ -257,22 +226,18 @@ def write_page(
         if recording is not None:
             entry["sounds"] = {"original": report.as_wav(recording, rate)} | entry["sounds"]
         spectrograms = {"original": mel, "synthesized": vocoder.spectrogram(synthesis)}
-        entry["image"] = report.as_png(report.plot_spectrograms(spectrograms))
-    curve = report.plot_losses(
-        training.losses, training.validation_losses, training.iteration, training.first_iteration
-    )
+        entry["images"] = {"mel spectrograms": report.as_png(report.plot_spectrograms(spectrograms))}
     report.write_page(
         output / "index.html",
         title="WaveGlow evaluation",
         facts={
             "checkpoint": args.pth_path,
-            "trained": f"{training.iteration} iterations"
-            + (f", finetuned from {training.finetuned_from}" if training.finetuned_from else ""),
+            "trained": describe_training(vocoder.training),
             "sigma": args.sigma,
             "denoiser strength": args.denoiser_strength,
             "device": f"{vocoder.device.device}, {vocoder.precision.level}",
         },
-        curve=report.as_png(curve),
+        curve=plot_training(vocoder.training),
         columns=COLUMNS,
         clips=entries,
         overall=overall.figures(),

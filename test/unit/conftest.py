@@ -61,6 +61,18 @@ def toy_config() -> dict:
     }  # fmt: skip
 
 
+def toy_tacotron2_config() -> dict:
+    """With the audio and the steps of ``toy_config``, and dropout as it is by default."""
+    return {
+        "train_config": toy_config()["train_config"],
+        "tacotron2_config": {
+            "n_mel_channels": 6, "symbols_embedding_dim": 16, "encoder_embedding_dim": 16, "decoder_rnn_dim": 20,
+            "prenet_dim": 12, "attention_rnn_dim": 18, "attention_dim": 10, "attention_location_n_filters": 4,
+            "attention_location_kernel_size": 7, "postnet_embedding_dim": 14, "max_decoder_steps": 40,
+        },
+    }  # fmt: skip
+
+
 def write_config(path: Path, values: dict) -> Path:
     path.write_text(json.dumps(values))
     return path
@@ -86,13 +98,19 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
+def toy():
+    """Tacotron2's configuration of toy size."""
+    return toy_tacotron2_config()
+
+
+@pytest.fixture
 def checkout(tmp_path):
     """A copy of the repository's files in a folder with blanks in its name."""
     return copy_repository(tmp_path / "a check out")
 
 
 def copy_repository(target: Path) -> Path:
-    for name in ("common", "waveglow", "configs", "test"):
+    for name in ("common", "waveglow", "tacotron2", "configs", "test"):
         ignored = shutil.ignore_patterns("__pycache__", "output", "demo", "corpus", "reference", "unit", "npu_emulator")
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     return target

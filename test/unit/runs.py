@@ -2,35 +2,39 @@
 
 import torch
 
-from common import training
+import tacotron2.config
+import tacotron2.train
+import waveglow.config
+import waveglow.train
+from common import train_program, training
 from common.config import from_dict
-from common.device import make_adam, pick_device
-from common.precision import Precision
+from common.device import pick_device
 from common.program import StopSignal
 from common.progress import Run
 from common.training import Summary, Task
-from waveglow.config import Config, build_model
-from waveglow.train import make_task
 
 CPU = pick_device("cpu")
+PACKAGES = {"waveglow": waveglow, "tacotron2": tacotron2}
+CURVE = {"max_steps": 20, "learning_rate": 1e-2}
+"With which a Tacotron2 of toy size learns tones of 0.2 s: its loss falls from 37.7 to 4.7."
+TOLERANCE = {torch.float16: 0.15, torch.bfloat16: 1.2}
+"""How far a loss of that curve may be from float32's at O1 and O2. Measured: float16 0.04 (O1) and 0.02 (O2) on the
+emulated NPU, bfloat16 0.31 (O1) and 0.41 (O2) on the CPU."""
 
 
-def make_run(values: dict, output, **changes) -> Run:
+def make_run(values: dict, output, device=CPU, **changes) -> Run:
     """A run with the configuration and changes to its train_config."""
+    (name,) = (name for name in PACKAGES if f"{name}_config" in values)
     train = values["train_config"] | {"output_directory": str(output)} | changes
-    config = from_dict(Config, values | {"train_config": train})
-    train = config.train_config
-    torch.manual_seed(train.seed)
-    model = build_model(config)
-    precision = Precision(train.amp or "O0", train.loss_scale, CPU, model)
-    optimizer = make_adam(precision.master_params, train.learning_rate, CPU)
-    return Run("waveglow", config, CPU, model, precision, optimizer)
+    package = PACKAGES[name].config
+    config = from_dict(package.Config, values | {"train_config": train})
+    return train_program.make_run(name, config, package.build_model, device)
 
 
-def start(values: dict, corpus, output, resume: str = "auto", spoil=None, **changes) -> tuple[Run, Summary]:
+def start(values: dict, corpus, output, resume: str = "auto", spoil=None, device=CPU, **changes) -> tuple[Run, Summary]:
     """Train; ``spoil(task, run)`` may change the task before."""
-    run = make_run(values, output, **changes)
-    task = make_task(run, str(corpus))
+    run = make_run(values, output, device, **changes)
+    task = PACKAGES[run.name].train.make_task(run, str(corpus))
     run.start(resume)
     if spoil:
         spoil(task, run)
@@ -45,3 +49,18 @@ def with_noise(task: Task, run: Run) -> None:
 
 def weights(run: Run) -> torch.Tensor:
     return torch.cat([p.detach().float().flatten() for p in run.precision.master_params])
+
+
+def model_of(run: Run) -> dict[str, torch.Tensor]:
+    """Weights and statistics of batch norm in float32, on the host."""
+    return {name: tensor.cpu().clone() for name, tensor in run.precision.model_state(run.model).items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def distance(losses: list[float], others: list[float]) -> float:
+    """The largest between the losses of two runs."""
+    return max(abs(a - b) for a, b in zip(losses, others, strict=True))

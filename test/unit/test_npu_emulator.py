@@ -17,7 +17,11 @@ import pytest
 from conftest import EMULATOR, NPU
 
 FILES = [EMULATOR / "checks.py", EMULATOR / "product_checks.py"]
-CHECKS = [name for file in FILES for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)]
+
+
+def checks_in(*files: Path) -> list[str]:
+    """The names of the checks in these files."""
+    return [name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)]
 
 
 def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
@@ -29,12 +33,10 @@ def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def outcomes(npu_extension, tmp_path_factory) -> dict[str, list[str]]:
-    """What went wrong in each of the checks."""
-    report = tmp_path_factory.mktemp("npu") / "report.xml"
+def run_checks(files: list[Path], report: Path) -> dict[str, list[str]]:
+    """What went wrong in each of the checks in these files."""
     inner = run(
-        "-m", "pytest", *FILES, "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+        "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
         NPU_EMULATOR_DEVICES="8",
     )  # fmt: skip
     assert report.exists(), inner.stdout + inner.stderr
@@ -45,7 +47,12 @@ def outcomes(npu_extension, tmp_path_factory) -> dict[str, list[str]]:
     return wrong
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.fixture(scope="module")
+def outcomes(npu_extension, tmp_path_factory) -> dict[str, list[str]]:
+    return run_checks(FILES, tmp_path_factory.mktemp("npu") / "report.xml")
+
+
+@pytest.mark.parametrize("name", checks_in(*FILES))
 def test_device(name, outcomes):
     assert not outcomes[name], "\n".join(outcomes[name])
 

@@ -3,68 +3,15 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import torch
 
 from common import checkpoint
-from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, run_script, toy_config, write_config
-from runs import start
+from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, toy_config, write_config
+from runs import same, start
+from scripted import Place, form
 
 ON_THE_HOST = {"conv1d_as_conv2d": "on", "conv_transpose_on_cpu": "on", "logdet_on_cpu": "on"}
-SAYS_THE_DEVICE = ("device: ", "npu patch: ", "precision: ", "optimizer: ")
-
-
-@dataclass
-class Outcome:
-    """What a script left behind."""
-
-    code: int
-    stdout: str
-    stderr: str
-    logs: list[str]
-    "Of each rank."
-    files: list[str]
-    "In the first rank's log folder and in the output folder."
-    result: list[str]
-    "The result file's keys."
-
-    @property
-    def losses(self) -> list[float]:
-        return [float(x) for x in re.findall(r"^\d+:\tloss:(\S+)\t", self.logs[0], re.MULTILINE)]
-
-
-@dataclass
-class Place:
-    """A checkout with a corpus and configurations; all paths have blanks."""
-
-    checkout: Path
-
-    def run(self, script: str, output: str, *options: str, config: str = "", **environment: str) -> Outcome:
-        logs = self.checkout / "test/output"
-        config_option = [f"--config={self.checkout / config}.json"] if config else []
-        done = run_script(
-            self.checkout, script, f"--data_path={self.checkout}/a corpus", f"--output_directory={output}",
-            *config_option, *options, timeout=300, **environment,
-        )  # fmt: skip
-        return Outcome(
-            done.returncode, done.stdout, done.stderr,
-            logs=[path.read_text() for path in sorted(logs.glob("?/train_?.log"))],
-            files=sorted(path.name for folder in (logs / "0", self.checkout / output) for path in folder.glob("*")),
-            result=[line.partition(" = ")[0] for path in logs.glob("0/*p_*f.log") for line in path.open()],
-        )  # fmt: skip
-
-    def train(self, device: str, output: str, *more: str, config: str = "a config", **environment: str) -> Outcome:
-        """Six steps on one card."""
-        return self.run(
-            "train_performance_1p.sh", output, f"--device={device}", "--epochs=9", "--max_steps=6", *more,
-            config=config, **(NPU if device == "npu" else {}), **environment,
-        )  # fmt: skip
-
-    def load(self, name: str) -> dict:
-        return checkpoint.load(self.checkout / name)
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +34,6 @@ def plain(place):
 @pytest.fixture(scope="module")
 def on_npu(place):
     return place.train("npu", "npu", NPU_EMULATOR_COUNTS=f"{place.checkout}/counts-train.json")
-
-
-def same(a: dict, b: dict) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
-
-
-def form(text: str) -> list[str]:
-    """The lines without numbers and paths, and without those that say the device."""
-    lines = [line for line in text.splitlines() if not line.startswith(SAYS_THE_DEVICE)]
-    return [re.sub(r"/\S.*/|-?\d[\d.]*|nan", "#", line) for line in lines]
 
 
 def test_training_equals_that_on_the_cpu_bit_for_bit(place, plain, on_npu):

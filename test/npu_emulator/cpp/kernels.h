@@ -160,8 +160,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("convolution", convolution);
   library.impl("convolution_backward", convolution_backward);
   // PyTorch puts these together from others for a device without kernels of its own: repeat from unfold, which
-  // may be refused, the rest with other roundings than the CPU's kernels.
-  for (const char* name : {"repeat", "native_layer_norm", "native_group_norm", "silu_backward", "mish_backward"}) {
+  // may be refused, mse_loss with a warning, the rest with other roundings than the CPU's kernels.
+  for (const char* name :
+       {"repeat", "native_layer_norm", "native_group_norm", "silu_backward", "mish_backward", "mse_loss"}) {
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_host>());
   }
 }

@@ -1,5 +1,6 @@
 """``torch_npu.optim``: the fused Adam, with all that is peculiar about the real one."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16)
+ALIGNMENT = 64
+"Bytes, as PyTorch aligns its tensors."
 
 
 @dataclass
@@ -154,7 +157,13 @@ def _combine_params(params: list[Tensor]) -> _Combined:
 
 
 def _flatten(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Copied into one flat tensor; the views into it have the tensors' shapes."""
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    views = [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
+    """Copied into one flat tensor; the views into it have the tensors' shapes.
+
+    Each begins where memory of its own could: elsewhere the CPU's kernels round differently.
+    """
+    sizes = [math.ceil(tensor.nbytes / ALIGNMENT) * ALIGNMENT // tensor.element_size() for tensor in tensors]
+    flat = tensors[0].new_zeros(sum(sizes))
+    views = [part[: tensor.numel()].view_as(tensor) for part, tensor in zip(flat.split(sizes), tensors)]
+    for view, tensor in zip(views, tensors):
+        view.copy_(tensor.detach())
     return flat, views

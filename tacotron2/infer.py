@@ -1,0 +1,271 @@
+"""Speak the held-back clips of a corpus with Tacotron2 and measure it: python -m tacotron2.infer --help"""
+
+import argparse
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common import distributed, program, report
+from common.audio import read_wav, write_wav
+from common.device import own_random_numbers, pick_device
+from common.evaluation import (
+    CLIPS_ON_PAGE,
+    check_outputs_differ,
+    describe_training,
+    mean,
+    output_name,
+    plot_training,
+    shared_out,
+    write_json,
+)
+from common.files import make_output_folder, written_whole
+from common.metrics import mel_cepstral_distortion, mel_l1
+from common.options import add_run_options, start_log
+from common.results import Results
+from tacotron2.data import Clip, collate, find_utterances, take_census
+from tacotron2.griffin_lim import GriffinLim
+from tacotron2.loss import Tacotron2Loss
+from tacotron2.model import Utterance
+from tacotron2.synthesizer import Synthesizer
+
+log = logging.getLogger("infer")
+
+EXAMPLES = """\
+  python -m tacotron2.infer --pth_path=checkpoints/tacotron2_5000 --output_directory=out --data_path=LJSpeech-1.1
+"""
+
+COLUMNS = [
+    "recorded (s)", "loss", "mel L1", "MCD (dB)", "spoken (s)", "ended", "diagonality", "coverage", "real-time factor",
+]  # fmt: skip
+NOTE = (
+    "loss, mel L1, MCD: of the prediction of each frame when the recording before it is given (teacher forcing),"
+    " the distances between natural-log mel spectrograms; the rest is of free speech, at the first try. ended: by"
+    " itself, not at the limit. diagonality, coverage: how steadily attention advances with the text, and"
+    " which share of the symbols it visits, both near 1 for good speech. real-time factor: seconds of Tacotron2's"
+    " computing for a second of speech."
+)
+
+
+@dataclass
+class Measured:
+    """What was measured on a clip, or on all of them."""
+
+    name: str
+    seconds: float
+    "Of the recording."
+    loss: float
+    mel_l1: float
+    mel_cepstral_distortion: float
+    frames: int
+    "Of the free speech, as all that follows."
+    spoken_seconds: float
+    stopped: float
+    "1 if the gate ended it, else 0; of all clips the share."
+    diagonality: float
+    coverage: float
+    real_time_factor: float
+
+    def figures(self) -> list[str]:
+        """For the page's table."""
+        before = (self.seconds, self.loss, self.mel_l1, self.mel_cepstral_distortion, self.spoken_seconds)
+        after = (self.diagonality, self.coverage, self.real_time_factor)
+        stopped = {0: "no", 1: "yes"}.get(self.stopped, f"{self.stopped:.0%}")
+        return [*(f"{value:.3f}" for value in before), stopped, *(f"{value:.3f}" for value in after)]
+
+
+@dataclass
+class Predicted:
+    """What the model made of a recording with teacher forcing."""
+
+    loss: float
+    mel: Tensor
+    "[n_mel, T]"
+    gate: Tensor
+    "[T], the probability of the end."
+    alignment: Tensor
+    "[T, N]"
+
+
+def main() -> None:
+    args = read_arguments()
+    ranks = distributed.ranks()
+    start_log(args)
+    device = pick_device(args.device, args.device_id or ranks.local_rank)
+    synthesizer = Synthesizer(args.pth_path, device, args.amp or "")
+    vocoder = GriffinLim(synthesizer.mel)
+    _, clips = find_utterances(synthesizer.config.data_config, args.data_path)
+    check_outputs_differ(clip.path for clip in clips)
+    take_census(clips, synthesizer.config.data_config)
+    output = make_output_folder(args.output_directory)
+    distributed.start(device)
+
+    began = time.perf_counter()
+    done = shared_out(
+        range(len(clips)), lambda i: evaluate(clips[i], synthesizer, vocoder, args.seed, output, i < CLIPS_ON_PAGE)
+    )
+    elapsed = time.perf_counter() - began
+    distributed.stop()
+    if ranks.rank > 0:
+        return
+    measured, pictures = zip(*done)
+    overall = summarize(measured)
+    log.info("overall: %s", describe(overall))
+    write_json(output / "evaluation.json", {"checkpoint": args.pth_path, "seed": args.seed}, overall, measured)
+    write_page(output, clips, measured, pictures, overall, synthesizer, args)
+    log.info("wrote %d wavs and mels, evaluation.json and index.html to %s", len(clips), output)
+    results = Results(
+        network="Tacotron2_for_PyTorch",
+        rank_size=ranks.world_size,
+        batch_size=args.batch_size or synthesizer.config.train_config.batch_size,
+        case=args.case,
+        fps=len(clips) / elapsed,
+        samples_per_second=overall.spoken_seconds * synthesizer.config.data_config.sampling_rate / elapsed,
+        iteration_seconds=elapsed / len(clips),
+        losses=[overall.loss],
+    )
+    results.write(args)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = program.Parser("Speak the held-back clips of a corpus and measure it.", EXAMPLES)
+    add_run_options(parser)
+    add = parser.add_argument
+    add("--pth_path", required=True, metavar="FILE", help="checkpoint, of any form")
+    add("--output_directory", required=True, metavar="DIR", help="for wavs, mels, evaluation.json and index.html")
+    add("--seed", type=int, default=1234, help="the same seed gives the same speech (default: %(default)s)")
+    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--batch_size", type=int, help="only for the name of the result file")
+    args = parser.parse_args()
+    if not 0 <= args.seed < 2**63:
+        parser.error("--seed must be at least 0 and below 2**63")
+    return args
+
+
+def evaluate(
+    clip: Clip,
+    synthesizer: Synthesizer,
+    vocoder: GriffinLim,
+    seed: int,
+    output: Path,
+    draw: bool,
+) -> tuple[Measured, dict[str, str]]:
+    """Speak a clip's text, write wav and mel, measure; the figures, and if asked for pictures for the page."""
+    config = synthesizer.config.data_config
+    recording = torch.from_numpy(read_wav(clip.path, config.sampling_rate))
+    mel = synthesizer.mel(recording[None])[0]
+    predicted = predict(clip, mel, synthesizer, seed)
+    began = time.perf_counter()
+    (spoken,) = synthesizer.speak([clip.text], seed, tries=1)
+    elapsed = time.perf_counter() - began
+    utterance = spoken.utterance
+    spoken_seconds = utterance.length * config.hop_length / config.sampling_rate
+    write_wav(output / output_name(clip.path), vocoder.synthesize(utterance.mel, seed), config.sampling_rate)
+    with written_whole(output / f"{clip.path.stem}_mel.npy") as file:
+        np.save(file, utterance.mel.numpy())
+    measured = Measured(
+        name=clip.path.stem,
+        seconds=len(recording) / config.sampling_rate,
+        loss=predicted.loss,
+        mel_l1=mel_l1(mel, predicted.mel),
+        mel_cepstral_distortion=mel_cepstral_distortion(mel, predicted.mel),
+        frames=utterance.length,
+        spoken_seconds=spoken_seconds,
+        stopped=float(utterance.stopped),
+        diagonality=utterance.diagonality,
+        coverage=utterance.coverage,
+        real_time_factor=elapsed / spoken_seconds,
+    )
+    log.info("%s: %s", measured.name, describe(measured))
+    return measured, draw_pictures(mel, predicted, utterance) if draw else {}
+
+
+@torch.no_grad()
+def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Predicted:
+    """Each frame of the recording's mel [n_mel, T] from those before it; the prenet's dropout is the seed's."""
+    batch = collate([{"names": clip.path.name, "text": torch.tensor(synthesizer.symbols(clip.text)), "mel": mel}])
+    text, text_lengths, mel, mel_lengths = (
+        batch[name].to(synthesizer.device.device) for name in ("text", "text_lengths", "mel", "mel_lengths")
+    )
+    with own_random_numbers(seed, synthesizer.device), synthesizer.precision.autocast():
+        output = synthesizer.model(text, text_lengths, mel, mel_lengths)
+    criterion = Tacotron2Loss(synthesizer.config.train_config.guided_attention)
+    loss = criterion(output, text_lengths, mel, mel_lengths).item()
+    _, refined, gate, alignment = (each[0].cpu() for each in output)
+    return Predicted(loss, refined, gate.sigmoid(), alignment)
+
+
+def draw_pictures(mel: Tensor, predicted: Predicted, utterance: Utterance) -> dict[str, str]:
+    """Data URIs by their captions."""
+    spectrograms = {"recorded": mel, "predicted from the recording": predicted.mel, "spoken freely": utterance.mel}
+    figures = {
+        "mel spectrograms": report.plot_spectrograms(spectrograms),
+        "attention with the recording given": report.plot_alignment(predicted.alignment),
+        "attention in free speech": report.plot_alignment(utterance.alignment),
+        "the gate, with the recording given": report.plot_gate(predicted.gate),
+    }
+    return {caption: report.as_png(figure) for caption, figure in figures.items()}
+
+
+def summarize(clips: tuple[Measured, ...]) -> Measured:
+    """All clips as one: lengths added up, measures averaged over clips, time by length."""
+    spoken_seconds = sum(clip.spoken_seconds for clip in clips)
+    averaged = ("loss", "mel_l1", "mel_cepstral_distortion", "stopped", "diagonality", "coverage")
+    return Measured(
+        name="overall",
+        seconds=sum(clip.seconds for clip in clips),
+        frames=sum(clip.frames for clip in clips),
+        spoken_seconds=spoken_seconds,
+        real_time_factor=sum(clip.real_time_factor * clip.spoken_seconds for clip in clips) / spoken_seconds,
+        **{name: mean(getattr(clip, name) for clip in clips) for name in averaged},
+    )
+
+
+def describe(clip: Measured) -> str:
+    return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
+
+
+def write_page(
+    output: Path,
+    clips: list[Clip],
+    measured: tuple[Measured, ...],
+    pictures: tuple[dict[str, str], ...],
+    overall: Measured,
+    synthesizer: Synthesizer,
+    args: argparse.Namespace,
+) -> None:
+    """index.html with the training curve, the table, and the first clips to see and hear."""
+    rate = synthesizer.config.data_config.sampling_rate
+    entries = [
+        {"name": each.name, "figures": each.figures(), "sounds": {}, "images": images}
+        for each, images in zip(measured, pictures)
+    ]
+    for entry, clip in zip(entries[:CLIPS_ON_PAGE], clips):
+        entry["text"] = clip.text
+        entry["sounds"] = {
+            "recorded": report.as_wav(read_wav(clip.path, rate), rate),
+            "spoken": report.as_wav(read_wav(output / output_name(clip.path), rate), rate),
+        }
+    report.write_page(
+        output / "index.html",
+        title="Tacotron2 evaluation",
+        facts={
+            "checkpoint": args.pth_path,
+            "trained": describe_training(synthesizer.training),
+            "sound by": "Griffin-Lim, a preview",
+            "device": f"{synthesizer.device.device}, {synthesizer.precision.level}",
+        },
+        curve=plot_training(synthesizer.training),
+        columns=COLUMNS,
+        clips=entries,
+        overall=overall.figures(),
+        note=NOTE + (f" The first {CLIPS_ON_PAGE} clips are below." if len(clips) > CLIPS_ON_PAGE else ""),
+    )
+
+
+if __name__ == "__main__":
+    program.run(main)

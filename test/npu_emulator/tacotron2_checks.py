@@ -1,0 +1,188 @@
+"""Tacotron2 on the emulated NPU, in one process; test/unit/test_tacotron2_on_npu.py runs it."""
+
+import logging
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+import torch_npu
+from torch_npu import emulator
+
+from common.device import pick_device
+from common.precision import ApexPrecision, Precision
+from conftest import make_corpus, toy_tacotron2_config
+from runs import CPU, CURVE, TOLERANCE, distance, make_run, model_of, same, start
+from tacotron2.train import make_task
+
+OFF = {"npu_config": dict.fromkeys(("conv1d_as_conv2d", "conv_transpose_on_cpu", "logdet_on_cpu"), "off")}
+ALONE = {"npu_config": OFF["npu_config"] | {"conv1d_as_conv2d": "on"}}
+"The one part of the patch that Tacotron2 needs."
+
+
+@pytest.fixture(autouse=True)
+def device(caplog):
+    torch.set_num_threads(2)
+    caplog.set_level(logging.INFO)
+    emulator.reset()
+    return pick_device("npu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("tones") / "corpus", seconds=0.2)
+
+
+@pytest.fixture
+def apex(monkeypatch):
+    """A place where apex is installed."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "unit/fake_apex")
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "apex"]:
+        del sys.modules[name]
+
+
+# ---- the patch ----
+
+
+@pytest.mark.parametrize("part", ["forward", "backward"])
+def test_an_unpatched_model_is_refused(device, corpus, tmp_path, part):
+    refused = {"forward": emulator.REFUSED, "backward": emulator.REFUSED - {"conv1d"}}[part]
+    name = {"forward": "conv1d", "backward": "conv1d_backward"}[part]
+    with emulator.refusing(refused), pytest.raises(NotImplementedError, match=f"no operator 'aten::{name}'"):
+        start(toy_tacotron2_config() | OFF, corpus, tmp_path, device=device, max_steps=1)
+
+
+def test_what_runs_on_the_device(device, corpus, tmp_path):
+    """Refusing nothing: an unpatched model would run its convolutions there, and nothing else that is refused."""
+    met = {}
+    with emulator.refusing(()):
+        for name, switches in {"unpatched": OFF, "patched": ALONE}.items():
+            emulator.reset()
+            start(toy_tacotron2_config() | switches, corpus, tmp_path / name, device=device, max_steps=1)
+            counts = emulator.operator_counts()
+            met[name] = counts.keys() & emulator.REFUSED
+            # Its LSTMs are matrix products.
+            assert not [operator for operator in counts if re.search("lstm|rnn|gru", operator)]
+        assert met == {"unpatched": {"conv1d", "conv1d_backward"}, "patched": set()}
+        assert counts["conv2d"] and counts["conv2d_backward"]
+
+
+def test_nothing_crosses_in_a_step(device, corpus, tmp_path):
+    """The patch moves nothing to the host. What a step does copy: text, its lengths, mel and its lengths to the
+    device, and whether it was asked to stop; and from there the loss with what else all processes must know."""
+    seen = []
+
+    def watch(task, run):
+        original = task.loss
+
+        def loss(model, batch):
+            if model.training:
+                seen.append(emulator.copies())
+            return original(model, batch)
+
+        task.loss = loss
+
+    run, _ = start(toy_tacotron2_config(), corpus, tmp_path, spoil=watch, device=device, max_steps=3)
+    assert run.crossings.count == 0
+    for before, after in pairwise(seen):
+        assert after.host_to_device - before.host_to_device == 5
+        assert after.device_to_host - before.device_to_host == 1
+        assert after.scalars_read == before.scalars_read
+
+
+# ---- numbers ----
+
+
+@pytest.fixture(scope="module")
+def exact(corpus, tmp_path_factory):
+    """A run in float32."""
+    return start(toy_tacotron2_config(), corpus, tmp_path_factory.mktemp("O0"), device=pick_device("npu"), **CURVE)[0]
+
+
+def test_the_curve_is_the_cpus_bit_for_bit(corpus, tmp_path, exact):
+    """All dropout on: after the same seed the emulated device draws the CPU's random numbers."""
+    here, _ = start(toy_tacotron2_config() | ALONE, corpus, tmp_path, **CURVE)
+    assert exact.progress.losses == here.progress.losses
+    assert exact.progress.validation_losses == here.progress.validation_losses
+    assert here.progress.losses[-1] < here.progress.losses[0] / 5
+    assert same(model_of(exact), model_of(here))
+    assert type(exact.optimizer) is torch_npu.optim.NpuFusedAdam
+
+
+@pytest.mark.parametrize("level", ["O1", "O2", "O2 by apex"])
+def test_half_precision_follows_float32(device, corpus, tmp_path, exact, level, request):
+    by_apex = level == "O2 by apex"
+    if by_apex:
+        request.getfixturevalue("apex")
+    level = level[:2]
+    run, _ = start(
+        toy_tacotron2_config(), corpus, tmp_path, device=device, amp=level, loss_scale=128.0, with_tensorboard=True,
+        **CURVE,
+    )  # fmt: skip
+    assert type(run.precision) is (ApexPrecision if by_apex else Precision)
+    assert 0 < distance(run.progress.losses, exact.progress.losses) < TOLERANCE[torch.float16]
+    dtypes = {name: parameter.dtype for name, parameter in run.model.named_parameters()}
+    # batch norm of the 3 convolutions of the encoder and the 5 of the postnet
+    normed = [dtypes.pop(name) for name in list(dtypes) if re.search(r"convolutions\.\d\.1\.", name)]
+    assert normed == [torch.float32] * 2 * 8
+    assert set(dtypes.values()) == {torch.float16 if level == "O2" else torch.float32}
+
+
+def test_an_overflow_is_skipped_and_the_scale_lowered(device, corpus, tmp_path, caplog):
+    values = toy_tacotron2_config()
+    before = model_of(make_run(values, tmp_path, device, amp="O2"))
+    after = {}
+
+    def too_large(task, run):
+        run.precision.load_state_dict({"scale": 2.0**20, "good_steps": 0})
+        original = run.precision.finish_step
+
+        def finish_step(finite):
+            original(finite)
+            after.setdefault(finite, (run.precision.scale, model_of(run)))
+
+        run.precision.finish_step = finish_step
+
+    run, _ = start(values, corpus, tmp_path, spoil=too_large, device=device, amp="O2", max_steps=12)
+    assert "step skipped (1 in a row)" in caplog.text and "loss scale 524288" in caplog.text
+    scale, model = after[False]
+    # batch norm's statistics included
+    assert scale == 2.0**19 and same(model, before)
+    assert not same(after[True][1], before)
+    assert run.precision.good_steps > 3
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(device, corpus, tmp_path, level):
+    options = {"device": device, "amp": level, "iters_per_checkpoint": 4}
+    whole, _ = start(toy_tacotron2_config(), corpus, tmp_path / "whole", max_steps=7, **options)
+    start(toy_tacotron2_config(), corpus, tmp_path / "parts", max_steps=4, **options)
+    resumed, _ = start(toy_tacotron2_config(), corpus, tmp_path / "parts", max_steps=7, **options)
+    assert resumed.progress.losses == whole.progress.losses
+    assert same(model_of(resumed), model_of(whole))
+
+
+def test_inference_is_the_cpus_bit_for_bit(device, tmp_path):
+    text = torch.randint(1, 148, (3, 9), generator=torch.Generator().manual_seed(0))
+    text_lengths = torch.tensor([9, 4, 7])
+    spoken = []
+    for where in (device, CPU):
+        model = make_run(toy_tacotron2_config() | ALONE, tmp_path, where).model.eval()
+        spoken.append(model.infer(text.to(where.device), text_lengths.to(where.device), seeds=[1, 2, 3]))
+    for there, here in zip(*spoken):
+        assert there.length == here.length == 40
+        assert torch.equal(there.mel.cpu(), here.mel) and torch.equal(there.alignment.cpu(), here.alignment)
+
+
+def test_validation_is_repeatable(device, corpus, tmp_path):
+    run = make_run(toy_tacotron2_config(), tmp_path, device)
+    task = make_task(run, str(corpus))
+    run.model.eval()
+    with torch.no_grad():
+        assert task.validate() == task.validate()

@@ -1,0 +1,107 @@
+"""Taking text apart: where sentences end, where long ones are cut, nothing lost, nothing too long."""
+
+import random
+import time
+
+import pytest
+
+from common.program import UserError
+from tacotron2.sentences import CUT_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, take_apart
+from tacotron2.text import text_to_sequence
+from tacotron2.text.braces import split_braces
+
+
+def symbols(text):
+    return len(text_to_sequence(text, ["english_cleaners"]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One.|Two!|Three?|Four",
+        "Dr. Smith met Mrs. J. R. Brown on St. James St. Tuesday.|He left.",
+        "It costs $3.50, or 3.5 pounds.|Pay 1,000.50 now.",
+        "He waited... and left.|Well...|Then he came.|Yes…|No.",
+        '"Stop!" he said.|"Why?"|Nobody knew.|(Really.)|“Go.”|She went.',
+        "See Fig. 3 and No. 5, Vol. 2.|No.|I won't.",
+        "They met at 5 p.m. and left at 6 p.m.|The U.S. Army, e.g. Col. Blake, was there.|So do I.|He is.",
+        "Turn left on {HH AW1 . S T} street.|{AH0 . ! ?} is next.|Go to {A}.|{B} it is.",
+        "all in lower case.|it still ends.|does it not?|mr. smith says so.",
+        "ALL CAPITALS.|THEY END.",
+        "你好。|再见！|谢谢.|好",
+        "Wait.    |   There are blanks.",
+        "What?!|Really?!?|Yes.",
+        "An e-mail to a.b@c.org.|A page at www.a.org/x.html is there.",
+        "On Jan. 5 it began.|In Jan.|It ended.",
+    ],
+)
+def test_where_sentences_end(text):
+    assert [part.strip() for part in text.split("|")] == sentences(text.replace("|", " "))
+
+
+def test_pauses():
+    long = "one, two, three, " * 4 + "four."
+    pieces = take_apart(f"First. Second.\n\n  {long}\r\nLast", symbols, 40)
+    parts = [piece.text for piece in pieces[2:-1]]
+    assert [piece.text for piece in pieces[:2]] == ["First.", "Second."]
+    assert pieces[-1].text == "Last"
+    assert " ".join(parts) == long
+    pauses = [SENTENCE_PAUSE, PARAGRAPH_PAUSE, *[CUT_PAUSE] * (len(parts) - 1), PARAGRAPH_PAUSE, PARAGRAPH_PAUSE]
+    assert [piece.pause for piece in pieces] == pauses
+    assert CUT_PAUSE < SENTENCE_PAUSE < PARAGRAPH_PAUSE
+
+
+def test_long_sentences_are_cut_at_clauses_then_at_blanks():
+    clauses = "the first part of the sentence is this, and the second part of it follows here; that is all there is"
+    parts = [piece.text for piece in take_apart(clauses, symbols, 70)]
+    assert parts == [
+        "the first part of the sentence is this,",
+        "and the second part of it follows here; that is all there is",
+    ]
+    words = {piece.text for piece in take_apart("word " * 30, symbols, 20)}
+    assert words <= {"word word", "word word word", "word word word word"}
+
+
+ALPHABET = [
+    *"abcXYZ019", *"....,,;:!?", *'"\'()[]-—…“”’{}$%&', "  ", " ", " ", " ", "\n", "\r\n", "\t", "\0",
+    "\ufeff", "é", "你", "。", "Я", "Dr.", "e.g.", "No.", "1234567890123", "{HH AH0 L OW1}", "{X}", "{ S T AO1 . R }",
+    "Word", "another", "and", "The",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_nothing_is_lost_and_nothing_too_long(seed):
+    """Texts of random pieces, from tame to wild."""
+    rng = random.Random(seed)
+    text = "".join(rng.choice(ALPHABET) + rng.choice(["", " "]) for _ in range(rng.randrange(300)))
+    limit = rng.choice([30, 60, 150])
+    pieces = take_apart(text, symbols, limit)
+    assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())
+    assert all(piece.text == piece.text.strip() != "" for piece in pieces)
+    assert all(symbols(piece.text) <= limit for piece in pieces)
+    assert all("\n" not in piece.text for piece in pieces)
+    phones = [part for line in text.splitlines() for part, in_braces in split_braces(line) if in_braces]
+    kept = [part for piece in pieces for part, in_braces in split_braces(piece.text) if in_braces]
+    assert kept == phones
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 60])
+def test_sentences_of_a_book(count):
+    """Ordinary sentences come out as they went in, whichever stand together."""
+    known = ["It was late.", "Mr. Brown had left at 5 p.m. with Dr. J. Smith.", '"Why?" she asked.', "He paid $3.50!"]
+    chosen = [random.Random(count).choice(known) for _ in range(count)]
+    assert [piece.text for piece in take_apart(" ".join(chosen), symbols, 150)] == chosen
+
+
+def test_too_many_phones_in_one_pair_of_braces():
+    with pytest.raises(UserError, match=r"in one pair of braces, use several pairs: {HH AH0"):
+        take_apart("Say {" + "HH AH0 " * 40 + "}", symbols, 50)
+
+
+@pytest.mark.parametrize("unit", ["a", ".", ",'", "{", "}{", "{A} ", "9", '." ', "\0"])
+def test_100_000_characters_take_seconds(unit):
+    text = unit * (100_000 // len(unit))
+    began = time.perf_counter()
+    pieces = take_apart(text, symbols, 150)
+    assert time.perf_counter() - began < 60
+    assert sum(len("".join(piece.text.split())) for piece in pieces) == len("".join(text.split()))

@@ -1,0 +1,295 @@
+"""tools/synthesize.py: what is read, what is written, what is said and what is refused."""
+
+import io
+import logging
+import resource
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_synthesizer import make_checkpoint
+
+from common import checkpoint
+from common.config import from_dict
+from common.program import UserError
+from conftest import RATE, ROOT, toy_config, toy_tacotron2_config
+from tacotron2 import synthesizer
+from tacotron2.sentences import PARAGRAPH_PAUSE, SENTENCE_PAUSE
+from tools import synthesize
+from waveglow.config import Config, build_model
+
+FRAMES = 15
+"Of each piece, since the gate of the toy never fires."
+
+
+@pytest.fixture
+def models(tmp_path):
+    return make_models(tmp_path)
+
+
+def make_models(folder, tacotron2_data=(), waveglow_data=()):
+    """Two checkpoints; further settings for their data_config."""
+    config = toy_tacotron2_config() | {"data_config": dict(tacotron2_data)}
+    config["tacotron2_config"]["max_decoder_steps"] = FRAMES
+    make_checkpoint(folder / "tacotron2_2", config)
+    config = toy_config()
+    config["data_config"] |= dict(waveglow_data)
+    torch.manual_seed(0)
+    state = {"model": build_model(from_dict(Config, config)).state_dict(), "config": config, "iteration": 3}
+    checkpoint.save(folder / "waveglow_3", state | {"progress": {"iteration": 3}})
+    return [f"--tacotron2={folder / 'tacotron2_2'}", f"--waveglow={folder / 'waveglow_3'}"]
+
+
+def run(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["synthesize", "--device=cpu", *map(str, options)])
+    # As quiet as in a terminal: what is logged is looked at through caplog.
+    monkeypatch.setattr(synthesize, "open_log", lambda *args, **kwargs: None)
+    synthesize.main()
+
+
+def read(path):
+    audio, rate = soundfile.read(path, dtype="int16")
+    assert (rate, soundfile.info(path).subtype) == (RATE, "PCM_16")
+    return audio
+
+
+def messages(caplog, level=logging.WARNING):
+    return [record.message for record in caplog.records if record.levelno >= level]
+
+
+def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
+    run(monkeypatch, "Hello there. Go now!\nThe end.", *models, "-o", tmp_path / "out.wav")
+    audio = read(tmp_path / "out.wav")
+    piece, pauses = FRAMES * 256, [round(seconds * RATE) for seconds in (SENTENCE_PAUSE, PARAGRAPH_PAUSE)]
+    assert len(audio) == 3 * piece + sum(pauses)
+    begin = 0
+    for pause in [*pauses, 0]:
+        assert np.abs(audio[begin : begin + piece]).max() > 100
+        assert not audio[begin + piece : begin + piece + pause].any()
+        begin += piece + pause
+    last = messages(caplog, logging.INFO)[-1]
+    assert last.startswith(f"wrote {tmp_path / 'out.wav'}: 1 clip(s), {len(audio) / RATE:.1f} s of audio in ")
+    assert last.endswith(f"peak {np.abs(audio).max() / 32768:.2f}")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):
+    (tmp_path / "text.TXT").write_bytes("\ufeffHello there.\r\n\r\n  Go now! Go.\r\n***\r\nThe end.".encode())
+    run(monkeypatch, tmp_path / "text.TXT", "One more.", *models, "-o", tmp_path / "new/clips")
+    names = ["out_0001.wav", "out_0003.wav", "out_0005.wav", "out_0006.wav"]
+    assert sorted(path.name for path in (tmp_path / "new/clips").iterdir()) == names
+    lengths = [len(read(tmp_path / "new/clips" / name)) for name in names]
+    two = 2 * FRAMES * 256 + round(SENTENCE_PAUSE * RATE)
+    assert lengths == [FRAMES * 256, two, FRAMES * 256, FRAMES * 256]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_standard_input(models, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeffHello\r\nthere é".encode())))
+    run(monkeypatch, *arguments, *models, "-o", tmp_path / "out.wav")
+    assert len(read(tmp_path / "out.wav")) == 2 * FRAMES * 256 + round(PARAGRAPH_PAUSE * RATE)
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_the_seed_decides(models, tmp_path, monkeypatch, preview):
+    models = models[: 1 if preview else 2]
+    for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
+        run(monkeypatch, "Hello there. Go!", *models, f"--seed={seed}", "-o", tmp_path / f"{name}.wav")
+    a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_options_of_the_sound(models, tmp_path, monkeypatch):
+    wavs = []
+    for i, options in enumerate([[], ["--sigma=0.1"], ["--denoiser_strength=1"], ["--amp=O1"], ["--device=cpu"]]):
+        run(monkeypatch, "Hello there.", *models, *options, "-o", tmp_path / f"{i}.wav")
+        wavs.append(read(tmp_path / f"{i}.wav").tobytes())
+    assert len(set(wavs)) == 4
+    assert wavs[0] == wavs[4]
+
+
+def test_without_waveglow_there_is_a_preview(models, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    run(monkeypatch, "Hello there.", models[0], "-o", tmp_path / "out.wav")
+    assert len(read(tmp_path / "out.wav")) == FRAMES * 256
+    assert "no --waveglow: the sound is a preview by Griffin-Lim" in messages(caplog, logging.INFO)
+
+
+def test_flawed_pieces_are_counted_at_the_end(models, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    run(monkeypatch, "Hello there. Go now!", *models, "-o", tmp_path / "out.wav")
+    assert messages(caplog) == [
+        "'Hello there.' has no end after 15 frames, even in the best of 3 tries",
+        "'Go now!' has no end after 15 frames, even in the best of 3 tries",
+        "2 of 2 pieces of the text are flawed, listen to those named above",
+    ]
+
+
+def test_memory_does_not_grow_with_the_text(models, tmp_path, monkeypatch):
+    """The spectrograms that exist while a text of 300 sentences is spoken: those of a window."""
+    alive, most, audio = weakref.WeakSet(), [], []
+    choose = synthesizer.Synthesizer._choose
+
+    def watched(self, text, outcomes):
+        spoken = choose(self, text, outcomes)
+        alive.add(spoken.utterance.mel)
+        return spoken
+
+    def vocode(mel):
+        most.append(len(alive))
+        audio.append(torch.full((256,), len(audio) / 1000))
+        return audio[-1]
+
+    monkeypatch.setattr(synthesizer.Synthesizer, "_choose", watched)
+    monkeypatch.setattr(synthesizer, "WINDOW", 10)
+    monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
+    monkeypatch.setattr(synthesize, "make_vocoder", lambda *args: vocode)
+    run(monkeypatch, "Go now! " * 300, models[0], "-o", tmp_path / "out.wav")
+    assert len(most) == 300
+    assert max(most) <= 10
+    # All of it is there, in its order.
+    pause = round(SENTENCE_PAUSE * RATE)
+    written = read(tmp_path / "out.wav")
+    assert written[:: 256 + pause].tolist() == [round(i / 1000 * 32768) for i in range(300)]
+
+
+def test_what_the_text_loses_is_said(models, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
+    run(monkeypatch, "Мир, \x07peace", *models, "-o", tmp_path / "out.wav")
+    assert messages(caplog) == ["left out: '\\x07'", "transliterated: 'М' as 'm', 'и' as 'i', 'р' as 'r'"]
+    caplog.clear()
+    lines = "Say {HH AH0 L OW1.\n" + "Hello ☺\n" * 30 + "***"
+    run(monkeypatch, lines, *models, "-o", tmp_path / "out.wav")
+    said = messages(caplog)
+    assert said[0].startswith("line 1: a brace stands alone, ")
+    assert said[1] == "line 2: left out: '☺'"
+    assert len(said) == 11
+    assert said[-1] == "... and 23 more such remarks"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "the text is empty: give some"),
+        (" \n\t ", "the text is empty"),
+        ("☻ ☺", "nothing of the text can be spoken, it needs letters or digits: left out: '☺', '☻'"),
+        ("*** ... !", "nothing of the text can be spoken"),
+        ("\x00\x01", "nothing of the text can be spoken"),
+        ("{}", "nothing of the text can be spoken.* a brace stands alone"),
+        ("{QQ}", r"nothing of the text can be spoken.* left out, no phones of ARPAbet such as HH or AH0: 'QQ'"),
+        ("missing.txt", "cannot read missing.txt: No such file or directory"),
+        ("latin.txt", "latin.txt is not UTF-8 text: byte 3 is 0xe9"),
+        ("empty.txt", "the text is empty"),
+        ("{" + "AH0 " * 200 + "}", "too many phones in one pair of braces"),
+    ],
+)
+def test_texts_that_cannot_be_spoken(models, tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "empty.txt").write_bytes(b"\xef\xbb\xbf\r\n")
+    with pytest.raises(UserError, match=message):
+        run(monkeypatch, text, *models, "-o", "out.wav")
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_standard_input_that_is_no_text(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
+    with pytest.raises(UserError, match="standard input is not UTF-8 text: byte 2 is 0xff"):
+        run(monkeypatch, *models, "-o", tmp_path / "out.wav")
+
+
+def test_checkpoints_of_the_other_model(models, tmp_path, monkeypatch):
+    tacotron2, waveglow = tmp_path / "tacotron2_2", tmp_path / "waveglow_3"
+    with pytest.raises(UserError, match="waveglow_3 is a checkpoint of WaveGlow, and one of Tacotron2 is needed here"):
+        run(monkeypatch, "Hi.", f"--tacotron2={waveglow}", f"--waveglow={waveglow}", "-o", tmp_path / "out.wav")
+    with pytest.raises(UserError, match="tacotron2_2 is a checkpoint of Tacotron2, and one of WaveGlow is needed here"):
+        run(monkeypatch, "Hi.", f"--tacotron2={tacotron2}", f"--waveglow={tacotron2}", "-o", tmp_path / "out.wav")
+    with pytest.raises(UserError, match="no checkpoint at"):
+        run(monkeypatch, "Hi.", models[0], f"--waveglow={tmp_path / 'none'}", "-o", tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize(
+    "name, ours, theirs",
+    [
+        ("sampling_rate", 16000, 22050),
+        ("filter_length", 2048, 1024),
+        ("hop_length", 256, 320),
+        ("win_length", 800, 1024),
+        ("mel_fmin", 40.0, 0.0),
+        ("mel_fmax", 7600.0, 8000.0),
+    ],
+)
+def test_audio_settings_that_disagree(tmp_path, monkeypatch, name, ours, theirs):
+    models = make_models(tmp_path, {name: ours}, {name: theirs})
+    with pytest.raises(UserError, match=rf"{name} is {ours:g} in .*tacotron2_2 and {theirs:g} in .*waveglow_3"):
+        run(monkeypatch, "Hi.", *models, "-o", tmp_path / "out.wav")
+
+
+def test_mel_bands_that_disagree(models, tmp_path, monkeypatch):
+    config = toy_tacotron2_config()
+    config["tacotron2_config"]["n_mel_channels"] = 8
+    make_checkpoint(tmp_path / "eight", config)
+    with pytest.raises(UserError, match=r"n_mel_channels is 8 in .*eight and 6 in .*waveglow_3"):
+        run(monkeypatch, "Hi.", f"--tacotron2={tmp_path / 'eight'}", models[1], "-o", tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--sigma=-1"], ["--sigma=nan"], ["--sigma=inf"], ["--denoiser_strength=-0.1"], ["--seed=-1"], ["--seed=x"],
+        [f"--seed={2**63}"], ["--amp=O3"], ["-o", "out.mp3"], ["--nonsense"],
+    ],
+)  # fmt: skip
+def test_wrong_options_end_with_code_2(models, monkeypatch, capsys, options):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, "Hi.", *models, "-o", "out.wav", *options)
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_full_disk(models, tmp_path, monkeypatch):
+    """An earlier wav stays, half a new one does not."""
+    (tmp_path / "out.wav").write_bytes(b"earlier")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(UserError, match=r"cannot write to .*out.wav: File too large"):
+            run(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "out.wav").read_bytes() == b"earlier"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_places_that_cannot_be_written(models, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file/out.wav"):
+        with pytest.raises(UserError, match="cannot write to"):
+            run(monkeypatch, "Hi.", *models, "-o", output)
+
+
+def test_audio_that_is_not_finite(models, tmp_path, monkeypatch):
+    state = torch.load(tmp_path / "waveglow_3", weights_only=True)
+    state["model"]["WN.0.end.bias"].fill_(float("nan"))
+    checkpoint.save(tmp_path / "waveglow_3", state)
+    with pytest.raises(UserError, match=r"the audio is not finite: .*waveglow_3 is not usable"):
+        run(monkeypatch, "Hi.", *models, "-o", tmp_path / "out.wav")
+
+
+def test_as_a_program(models, tmp_path):
+    """One line for an error, code 1, and no traceback; no warnings of libraries."""
+    command = [sys.executable, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", "out.wav"]
+    good = subprocess.run([*command, "Hello there."], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (good.returncode, (tmp_path / "out.wav").exists()) == (0, True)
+    assert len(good.stderr.splitlines()) == 2  # the toy's text has no end, and is counted
+    bad = subprocess.run([*command, "☺"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert bad.returncode == 1
+    assert bad.stderr.splitlines() == [
+        "error: nothing of the text can be spoken, it needs letters or digits: left out: '☺'; nothing is left to speak"
+    ]

@@ -1,0 +1,241 @@
+"""Texts to mel spectrograms: batches, seeds, tries, memory."""
+
+import logging
+import weakref
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.config import from_dict
+from common.device import pick_device
+from common.interchange import read
+from common.program import UserError
+from tacotron2 import synthesizer as module
+from tacotron2.config import Config, build_model
+from tacotron2.model import Utterance
+from tacotron2.synthesizer import TRIES, WINDOW, Synthesizer, derive_seed, find_flaw, in_batches
+from tools.convert_checkpoint import FORMS, write
+
+CPU = pick_device("cpu")
+TEXTS = ["Hello there.", "A longer sentence, this one.", "Go!", "Numbers: 12 and 3.5.", "{HH AH0 L OW1} Dr. Who", "Go!"]
+
+
+def make_checkpoint(path, config):
+    """A checkpoint of a model with lively output, whose gate never fires."""
+    torch.manual_seed(0)
+    model = build_model(from_dict(Config, config))
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            if parameter.ndim > 1:
+                parameter *= 3
+        model.decoder.gate_layer.linear_layer.bias -= 1000
+    progress = {"losses": [2.0, 1.0], "validation_losses": [(2, 1.5)], "iteration": 2}
+    checkpoint.save(path, {"model": model.state_dict(), "config": config, "iteration": 2, "progress": progress})
+    return path
+
+
+@pytest.fixture
+def path(toy, tmp_path):
+    toy["tacotron2_config"]["max_decoder_steps"] = 15
+    return make_checkpoint(tmp_path / "tacotron2_2", toy)
+
+
+@pytest.fixture
+def any_is_good(monkeypatch):
+    monkeypatch.setattr(module, "find_flaw", lambda utterance: "")
+
+
+def utterance(stopped=True, diagonality=0.9, coverage=0.9, length=4):
+    return Utterance(torch.zeros(6, length), length, stopped, torch.zeros(length, 3), diagonality, coverage)
+
+
+def spoken_by_fake(synthesizer, monkeypatch, make):
+    """Let ``make(seed)`` give the utterances; returns the list of the seeds of all calls."""
+    calls = []
+
+    def infer(text, text_lengths, seeds):
+        calls.append(seeds)
+        return [make(seed) for seed in seeds]
+
+    monkeypatch.setattr(synthesizer.model, "infer", infer)
+    return calls
+
+
+def test_all_texts_in_their_order(path, any_is_good):
+    synthesizer = Synthesizer(path, CPU)
+    spoken = list(synthesizer.speak(TEXTS))
+    assert [each.text for each in spoken] == TEXTS
+    for each in spoken:
+        assert each.utterance.mel.shape == (6, each.utterance.length)
+        assert each.utterance.alignment.shape[1] == len(synthesizer.symbols(each.text))
+        assert (each.utterance.length, each.tries, each.flaw) == (15, 1, "")
+
+
+def test_batches_do_not_matter(path, monkeypatch, any_is_good):
+    synthesizer = Synthesizer(path, CPU)
+    together = list(synthesizer.speak(TEXTS, seed=5))
+    monkeypatch.setattr(module, "WINDOW", 4)
+    monkeypatch.setattr(module, "SYMBOLS_IN_BATCH", 1)
+    alone = list(synthesizer.speak(TEXTS, seed=5))
+    for one, other in zip(together, alone, strict=True):
+        assert one.utterance.length == other.utterance.length
+        assert (one.utterance.mel - other.utterance.mel).abs().max() < 1e-4
+
+
+def test_the_seed_decides(path, any_is_good):
+    synthesizer = Synthesizer(path, CPU)
+    first, again, other = (list(synthesizer.speak(TEXTS, seed)) for seed in (1, 1, 2))
+    mels = [[each.utterance.mel for each in spoken] for spoken in (first, again, other)]
+    assert all(torch.equal(a, b) for a, b in zip(mels[0], mels[1]))
+    assert not any(torch.equal(a, b) for a, b in zip(mels[0], mels[2]))
+    # The same text at another place has other random numbers.
+    assert not torch.equal(mels[0][2], mels[0][5])
+    assert len({derive_seed(*numbers) for numbers in [(1, 2, 3), (1, 3, 2), (2, 1, 3), (1, 2), (123,)]}) == 5
+
+
+def test_batches_are_sorted_and_bounded():
+    lengths = [7, 150, 3, 90, 1, 2000, 5000, 12] * 20
+    batches = list(in_batches(range(len(lengths)), lambda i: lengths[i]))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert [lengths[i] for batch in batches for i in batch] == sorted(lengths)
+    sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    assert all(size <= module.SYMBOLS_IN_BATCH or len(batch) == 1 for size, batch in zip(sizes, batches))
+    assert len(batches) < 70
+
+
+def test_what_never_ends_is_tried_again_and_said(path, caplog):
+    caplog.set_level(logging.INFO)
+    synthesizer = Synthesizer(path, CPU)
+    seeds = []
+    original = synthesizer.model.infer
+    synthesizer.model.infer = lambda text, lengths, some: seeds.append(some) or original(text, lengths, some)
+    (spoken,) = synthesizer.speak(["Hello there, this is long enough to be shortened."])
+    assert spoken.tries == TRIES == len(seeds)
+    assert len({each for some in seeds for each in some}) == TRIES
+    assert spoken.utterance.length == 15
+    assert spoken.flaw == "has no end after 15 frames"
+    lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == [
+        "'Hello there, this is long enough to b...' has no end after 15 frames, even in the best of 3 tries"
+    ]
+
+
+def test_only_what_failed_is_tried_again(path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    synthesizer = Synthesizer(path, CPU)
+    good = {derive_seed(9, place, number) for place, number in [(0, 0), (1, 1), (2, 0), (3, 2)]}
+    calls = spoken_by_fake(synthesizer, monkeypatch, lambda seed: utterance(stopped=seed in good))
+    spoken = list(synthesizer.speak(TEXTS[:5], seed=9))
+    assert [each.tries for each in spoken] == [1, 2, 1, 3, 3]
+    assert [bool(each.flaw) for each in spoken] == [False, False, False, False, True]
+    assert [len(seeds) for seeds in calls] == [5, 3, 2]
+    said = [record.message for record in caplog.records if "'" in record.message]
+    assert said[:2] == [
+        "'A longer sentence, this one.' has no end after 4 frames at first; try 2 is good",
+        "'Numbers: 12 and 3.5.' has no end after 4 frames at first; try 3 is good",
+    ]
+    assert "even in the best of 3 tries" in said[2]
+
+
+def test_the_best_is_kept(path, monkeypatch):
+    synthesizer = Synthesizer(path, CPU)
+    outcomes = iter([utterance(diagonality=0.3), utterance(diagonality=0.5), utterance(stopped=False)])
+    spoken_by_fake(synthesizer, monkeypatch, lambda seed: next(outcomes))
+    (spoken,) = synthesizer.speak(["Hello."])
+    assert spoken.utterance.diagonality == 0.5
+    assert spoken.flaw == "does not advance with the text (diagonality 0.50)"
+
+
+@pytest.mark.parametrize(
+    "changes, flaw",
+    [
+        ({}, ""),
+        ({"stopped": False}, "has no end after 4 frames"),
+        ({"coverage": 0.5}, "was not spoken in full (coverage 0.50)"),
+        ({"diagonality": 0.1}, "does not advance with the text (diagonality 0.10)"),
+        ({"diagonality": float("nan")}, "does not advance with the text (diagonality nan)"),
+    ],
+)
+def test_flaws(changes, flaw):
+    assert find_flaw(utterance(**changes)) == flaw
+
+
+def test_texts_without_end_are_spoken_in_bounded_memory(path, monkeypatch):
+    """Ten thousand texts that come one by one: neither they nor their spectrograms pile up."""
+    synthesizer = Synthesizer(path, CPU)
+    alive = weakref.WeakSet()
+    taken = 0
+
+    def make(seed):
+        mel = torch.zeros(6, 4)
+        alive.add(mel)
+        return Utterance(mel, 4, seed % 5 > 0, torch.zeros(4, 3), 0.9, 0.9)
+
+    def texts():
+        nonlocal taken
+        for number in range(10_000):
+            taken += 1
+            yield f"Hello {'abcdefghij'[number % 10]}."
+
+    spoken_by_fake(synthesizer, monkeypatch, make)
+    logging.disable()
+    most = 0
+    for number, _ in enumerate(synthesizer.speak(texts()), start=1):
+        most = max(most, len(alive))
+        assert taken - number < WINDOW
+    logging.disable(logging.NOTSET)
+    assert number == 10_000
+    assert most <= 3 * WINDOW
+
+
+def test_a_spectrogram_that_is_not_finite(path):
+    synthesizer = Synthesizer(path, CPU)
+    synthesizer.model.decoder.linear_projection.linear_layer.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"mel spectrogram of 'Hello.' is not finite: .*tacotron2_2 is not usable"):
+        list(synthesizer.speak(["Hello."]))
+
+
+def test_pieces(path):
+    synthesizer = Synthesizer(path, CPU)
+    pieces = synthesizer.take_apart("Hello.  ... - One, two, three.\n***\n" + "and so on " * 40)
+    assert [piece.text for piece in pieces[:2]] == ["Hello.", "- One, two, three."]
+    assert " ".join(piece.text for piece in pieces[2:]) == ("and so on " * 40).strip()
+    assert synthesizer.take_apart(' ... "" *** \n\n -') == []
+    assert synthesizer.symbols("...") == []
+
+
+@pytest.mark.parametrize("form", ["nvidia", "dle", "safetensors"])
+def test_every_form_of_checkpoint(path, tmp_path, form):
+    write(str(tmp_path / form), FORMS[form](read(path)))
+    synthesizers = [Synthesizer(each, CPU) for each in (path, tmp_path / form)]
+    synthesizers[1].model.decoder.max_decoder_steps = 15  # not every form tells
+    ours, theirs = (next(each.speak(["Hello."], tries=1)).utterance.mel for each in synthesizers)
+    assert torch.equal(ours, theirs)
+
+
+def test_dictionaries(path, toy, tmp_path):
+    file = tmp_path / "words.dict"
+    file.write_text("HELLO  HH AH0 L OW1\n")
+    plain, given = Synthesizer(path, CPU), Synthesizer(path, CPU, dictionary=str(file))
+    assert given.symbols("Hello you.") == plain.symbols("{HH AH0 L OW1} you.")
+    toy["data_config"] = {"dictionary": str(file)}
+    trained = make_checkpoint(tmp_path / "with_dictionary", toy)
+    assert Synthesizer(trained, CPU).symbols("Hello you.") == given.symbols("Hello you.")
+    assert Synthesizer(trained, CPU, dictionary="").symbols("Hello you.") == plain.symbols("Hello you.")
+    file.unlink()
+    with pytest.raises(UserError, match=r"cannot read the dictionary .*words.dict"):
+        Synthesizer(trained, CPU)
+
+
+def test_a_model_of_fewer_symbols(toy, tmp_path):
+    toy["tacotron2_config"]["n_symbols"] = 60
+    with pytest.raises(UserError, match="knows 60 symbols, and texts are made of 148"):
+        Synthesizer(make_checkpoint(tmp_path / "few", toy), CPU)
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_half_precision(path, level, any_is_good):
+    (spoken,) = Synthesizer(path, CPU, level).speak(["Hello there."])
+    assert spoken.utterance.mel.dtype == torch.float32
+    assert spoken.utterance.mel.isfinite().all()

@@ -1,0 +1,120 @@
+"""Tacotron2 on the emulated NPU: the user's scripts with --device=npu, and checks in one process.
+
+The product's code is unchanged, and dropout is on: after the same seed the emulated device draws
+the random numbers that the CPU would, which a real NPU does not.
+"""
+
+import json
+import re
+
+import pytest
+from test_npu_emulator import checks_in, run_checks
+
+from common.interchange import load_weights
+from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, toy_tacotron2_config, write_config
+from runs import same
+from scripted import Place, form
+
+CHECKS = EMULATOR / "tacotron2_checks.py"
+NVIDIAS = ROOT / "test/data/reference/tacotron2_nvidia.pt"
+PATCH = {"npu_config": {"conv1d_as_conv2d": "on"}}
+"What of it Tacotron2 needs."
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, npu_extension):
+    checkout = copy_repository(tmp_path_factory.mktemp("npu") / "a check out")
+    make_corpus(checkout / "a corpus", seconds=0.2)
+    values = toy_tacotron2_config()
+    write_config(checkout / "a config.json", values)
+    write_config(checkout / "patched.json", values | PATCH)
+    config, _ = load_weights(NVIDIAS)
+    write_config(checkout / "nvidias.json", values | {"tacotron2_config": config["tacotron2_config"]})
+    return Place(checkout, "Tacotron2")
+
+
+@pytest.fixture(scope="module")
+def outcomes(npu_extension, tmp_path_factory):
+    return run_checks([CHECKS], tmp_path_factory.mktemp("npu") / "report.xml")
+
+
+@pytest.mark.parametrize("name", checks_in(CHECKS))
+def test_in_one_process(name, outcomes):
+    assert not outcomes[name], "\n".join(outcomes[name])
+
+
+@pytest.fixture(scope="module")
+def plain(place):
+    return place.train("cpu", "plain")
+
+
+@pytest.fixture(scope="module")
+def on_npu(place):
+    return place.train("npu", "npu", NPU_EMULATOR_COUNTS=f"{place.checkout}/counts.json")
+
+
+def test_training_equals_that_on_the_cpu_bit_for_bit(place, plain, on_npu):
+    patched = place.train("cpu", "patched", config="patched")
+    assert [plain.code, patched.code, on_npu.code] == [0, 0, 0], on_npu.stderr
+    assert on_npu.losses == patched.losses and len(patched.losses) == 6
+    weights = {name: place.load(f"{name}/tacotron2_6")["model"] for name in ("plain", "patched", "npu")}
+    assert same(weights["npu"], weights["patched"])
+    # the patch itself changes rounding alone
+    assert patched.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert all((weights["plain"][name] - w).abs().max() < 1e-4 for name, w in weights["patched"].items())
+
+
+def test_log_files_and_result_are_those_of_the_cpu(plain, on_npu):
+    assert form(plain.stdout) == form(on_npu.stdout)
+    assert form(plain.logs[0]) == form(on_npu.logs[0])
+    assert plain.files == on_npu.files
+    assert "Tacotron2_for_PyTorch_bs4_1p_perf.log" in on_npu.files
+    assert plain.result == on_npu.result and len(plain.result) == 10
+
+
+def test_no_operator_that_must_not_reaches_the_device(place, on_npu):
+    """It would be refused, but for those of LSTMs."""
+    operators = json.loads((place.checkout / "counts.json").read_text())["operators"]
+    assert operators["conv2d"] and operators["mm"]
+    assert not [name for name in operators if re.search("conv1d|unfold|im2col|col2im|det|lstm|rnn|gru", name)]
+
+
+def test_the_log_says_what_was_chosen(on_npu):
+    log = on_npu.logs[0]
+    assert "device: npu:0 (as asked)" in log
+    assert re.search(r"npu patch: conv1d_as_conv2d.* \(auto: CANN of unknown version on Ascend910A", log)
+    assert "optimizer: NpuFusedAdam of torch_npu.optim" in log
+
+
+def test_two_processes_through_hccl_equal_two_on_the_cpu_bit_for_bit(place):
+    runs = {}
+    for device, config in (("cpu", "patched"), ("npu", "a config")):
+        options = [f"--device={device}", "--nproc=2", "--batch_size=2", "--max_steps=3"]
+        environment = NPU if device == "npu" else {}
+        runs[device] = place.run("train_performance_8p.sh", f"two {device}", *options, config=config, **environment)
+        assert runs[device].code == 0, runs[device].stderr
+    cpu, npu = runs.values()
+    assert "device: npu:0" in npu.logs[0] and "device: npu:1" in npu.logs[1]
+    assert npu.losses == cpu.losses and len(cpu.losses) == 3
+    assert same(*(place.load(f"two {device}/tacotron2_3")["model"] for device in runs))
+
+
+def test_nvidias_weights_are_finetuned(place):
+    options = ["--device=npu", f"--checkpoint_path={NVIDIAS}", "--max_steps=2", "--amp=O2", "--loss_scale=128"]
+    tuned = place.run("train_finetune_1p.sh", "tuned", *options, config="nvidias", **NPU)
+    assert tuned.code == 0, tuned.stderr
+    assert "precision: O2" in tuned.logs[0] and "skipped" not in tuned.logs[0]
+    before = int(re.search(f"finetuning from {NVIDIAS}: iteration (\\d+), Adam fresh", tuned.logs[0])[1])
+    after = place.load(f"tuned/tacotron2_{before + 2}")["model"]["embedding.weight"]
+    moved = (after - load_weights(NVIDIAS)[1]["embedding.weight"]).abs().max()
+    assert 0 < moved < 2.1e-3  # two steps of Adam at 1e-3
+
+
+def test_evaluation_finds_the_loss_of_the_training(place, on_npu):
+    options = ["--device=npu", "--pth_path=npu/tacotron2_6", "--nproc=1"]
+    evaluated = place.run("train_eval_8p.sh", "npu", *options, **NPU)
+    assert evaluated.code == 0, evaluated.stderr
+    folder = place.checkout / "npu/eval_tacotron2_6"
+    assert (folder / "clip00_synthesis.wav").is_file()
+    overall = json.loads((folder / "evaluation.json").read_text())["overall"]
+    assert f"final validation loss:{overall['loss']:.6f}" in on_npu.logs[0]

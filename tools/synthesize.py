@@ -1,0 +1,202 @@
+"""Speak text: python tools/synthesize.py --help"""
+
+import argparse
+import logging
+import sys
+import time
+import wave
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# As a script, Python looks for modules in tools/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import soundfile
+import torch
+from torch import Tensor
+
+from common import program
+from common.audio import to_16_bit
+from common.corpus import read_lines
+from common.device import pick_device
+from common.files import make_output_folder, written_whole
+from common.log import open_log, progress_bar
+from common.program import UserError
+from tacotron2.sentences import Piece
+from tacotron2.synthesizer import Synthesizer
+from tacotron2.text.remarks import remarks
+from tools.sound import add_sound_options, check_sound_options, make_vocoder
+
+log = logging.getLogger("infer")
+
+DESCRIPTION = """\
+Speak text with Tacotron2 and WaveGlow.
+
+TEXT is a text, or the name of a text file, which ends in .txt. "-", or no TEXT, is standard input.
+What becomes of the text is decided by OUT:
+
+  OUT.wav   one wav of everything, with pauses between sentences and longer ones between lines
+  OUT       a folder with a wav for each line: out_0001.wav for the first, and so on; there is none
+            for a line without anything to speak
+
+Text may hold phones of ARPAbet in braces, as in: Turn left on {HH AW1 S T AH0 N} Street."""
+
+EXAMPLES = """\
+  python tools/synthesize.py "Any text." --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o out.wav
+  python tools/synthesize.py lines.txt --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o clips
+  fortune | python tools/synthesize.py --tacotron2 tacotron2_5000 -o out.wav"""
+
+REMARKS_SHOWN = 10
+
+
+@dataclass
+class Clip:
+    """A wav to be."""
+
+    path: Path
+    pieces: list[Piece] = field(default_factory=list)
+
+
+@dataclass
+class Total:
+    """What was made, all clips together."""
+
+    seconds: float = 0.0
+    peak: float = 0.0
+    flawed: int = 0
+    "Pieces that no try got right."
+
+
+def main() -> None:
+    args = read_arguments()
+    open_log(None, quiet=False)
+    lines = find_lines(args.text)
+    output = Path(args.output)
+    make_output_folder(output.parent if is_wav(output) else output)
+    synthesizer = Synthesizer(args.tacotron2, pick_device(args.device), args.amp or "", args.dictionary)
+    vocode = make_vocoder(args, synthesizer)
+    clips = plan(lines, synthesizer, output)
+    began = time.perf_counter()
+    try:
+        total = speak(clips, synthesizer, vocode, args.seed)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror}") from error
+    elapsed = time.perf_counter() - began
+    if total.flawed:
+        pieces = sum(len(clip.pieces) for clip in clips)
+        log.warning("%d of %d pieces of the text are flawed, listen to those named above", total.flawed, pieces)
+    log.info(
+        "wrote %s: %d clip(s), %.1f s of audio in %.1f s (real-time factor %.2f), peak %.2f",
+        output, len(clips), total.seconds, elapsed, elapsed / total.seconds, total.peak,
+    )  # fmt: skip
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = program.Parser(DESCRIPTION, EXAMPLES)
+    add = parser.add_argument
+    add("text", nargs="*", metavar="TEXT", help="what to speak, see above")
+    add("--tacotron2", required=True, metavar="FILE", help="checkpoint of Tacotron2, of any form")
+    add_sound_options(parser)
+    add("-o", "--output", required=True, metavar="OUT", help="a name that ends in .wav, or a folder")
+    add("--dictionary", metavar="FILE", help="of pronunciations, as CMUdict (default: that of the training)")
+    add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
+    args = parser.parse_args()
+    check_sound_options(parser, args)
+    ending = Path(args.output).suffix[1:].upper()
+    if ending != "WAV" and ending in soundfile.available_formats():
+        parser.error(f"-o is {args.output}, must be a name that ends in .wav, or a folder")
+    return args
+
+
+def is_wav(output: Path) -> bool:
+    """Whether there is to be one wav, and not a folder of them."""
+    return output.suffix.lower() == ".wav" and not output.is_dir()
+
+
+def find_lines(texts: list[str]) -> dict[int, str]:
+    """The lines that are not empty, by their numbers. UserError if there are none."""
+    lines: list[str] = []
+    for text in texts or ["-"]:
+        if text == "-":
+            lines += read_standard_input()
+        elif text.lower().endswith(".txt"):
+            lines += read_lines(Path(text))
+        else:
+            lines += text.splitlines()
+    found = {number: line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
+    if not found:
+        raise UserError("the text is empty: give some, such as 'Any text.', a file or standard input")
+    return found
+
+
+def read_standard_input() -> list[str]:
+    if sys.stdin.isatty():
+        log.info("reading the text from the terminal; Ctrl-D on an empty line ends it")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UserError(f"standard input is not UTF-8 text: byte {error.start} is {byte:#04x}") from error
+
+
+def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[Clip]:
+    """The clips and their pieces; what the text loses is said. UserError if nothing is left."""
+    clips: list[Clip] = []
+    said: list[str] = []
+    for number, line in lines.items():
+        where = f"line {number}: " if len(lines) > 1 else ""
+        said += [f"{where}{remark}" for remark in remarks(line, synthesizer.cleaners)]
+        pieces = synthesizer.take_apart(line)
+        if not pieces:
+            continue
+        if not is_wav(output):
+            clips.append(Clip(output / f"out_{number:04}.wav"))
+        elif not clips:
+            clips.append(Clip(output))
+        clips[-1].pieces += pieces
+    if not clips:
+        raise UserError(f"nothing of the text can be spoken, it needs letters or digits: {'; '.join(said[:3])}")
+    for remark in said[:REMARKS_SHOWN]:
+        log.warning("%s", remark)
+    if len(said) > REMARKS_SHOWN:
+        log.warning("... and %d more such remarks", len(said) - REMARKS_SHOWN)
+    return clips
+
+
+def speak(clips: list[Clip], synthesizer: Synthesizer, vocode: Callable[[Tensor], Tensor], seed: int) -> Total:
+    """Write the clips piece by piece, so that only a few pieces are in memory."""
+    rate = synthesizer.config.data_config.sampling_rate
+    total = Total()
+    texts = [piece.text for clip in clips for piece in clip.pieces]
+    spoken = synthesizer.speak(texts, seed)
+    with progress_bar("speaking", len(texts), initial=0) as bar:
+        for clip in clips:
+            with wav_writer(clip.path, rate) as write:
+                silence = torch.zeros(0)
+                for piece, result in zip(clip.pieces, spoken):
+                    audio = vocode(result.utterance.mel)
+                    for part in (silence, audio):
+                        write(part)
+                        total.seconds += len(part) / rate
+                    total.peak = max(total.peak, audio.abs().max().item())
+                    total.flawed += bool(result.flaw)
+                    silence = torch.zeros(round(piece.pause * rate))
+                    bar.update()
+    return total
+
+
+@contextmanager
+def wav_writer(path: Path, rate: int) -> Iterator[Callable[[Tensor], None]]:
+    """A function that appends samples [N] in -1..1 to a 16-bit wav, which is there once it is whole."""
+    # soundfile would not pass on the error of a full disk.
+    with written_whole(path) as file, wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate)
+        yield lambda samples: wav.writeframesraw(to_16_bit(samples).astype("<i2").tobytes())
+
+
+if __name__ == "__main__":
+    program.run(main)
