@@ -13,4 +13,4 @@ setup_environment "$root"
 cd "$root"
 # Small models on few cores: threads that spin while they wait keep the others from working.
 export OMP_WAIT_POLICY=PASSIVE
-python -m pytest "$@"
+python -m pytest --numprocesses=auto "$@"

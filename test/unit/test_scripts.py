@@ -100,7 +100,14 @@ def started(checkout, script, *options):
     return subprocess.Popen(
         ["bash", str(checkout / "test" / script), *options],
         cwd=checkout, env=script_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=listen_to_signals,
     )  # fmt: skip
+
+
+def listen_to_signals():
+    """A shell in the background, or nohup, has its programs ignore these, and bash cannot trap what is ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for_step(log, process, step=2, seconds=90):
