@@ -206,11 +206,20 @@ def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, ma
     What a checkpoint of another form does not tell is not compared.
     """
     for section, names in ((f"{kind}_config", current[f"{kind}_config"]), ("data_config", AUDIO)):
-        for name in names:
-            ours = current[section][name]
-            theirs = saved.get(section, {}).get(name, ours)
-            if theirs != ours and name not in may_change:
-                raise UserError(f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}")
+        ours, theirs = (flattened(config.get(section, {})) for config in (current, saved))
+        for name in ours.keys() & theirs.keys():
+            if name.split(".")[0] in names and name not in may_change and ours[name] != theirs[name]:
+                raise UserError(
+                    f"{path} was trained with {section}.{name} = {theirs[name]}, the config says {ours[name]}"
+                )
+
+
+def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
+    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
+    flat = {}
+    for name, value in section.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def check_same_training(path: str | Path, saved: dict, current: dict) -> None:

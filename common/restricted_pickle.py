@@ -49,7 +49,13 @@ FAMILIES = (
 "Where classes may lie whose objects become shells."
 
 NAMES = {
-    *("argparse.Namespace", "numpy.ndarray", "torch.Tensor", "torch._tensor.Tensor"),
+    *(
+        "argparse.Namespace",
+        "numpy.ndarray",
+        "torch.Tensor",
+        "torch._tensor.Tensor",
+        "torch.torch_version.TorchVersion",
+    ),
     *(f"{module}.{name}" for module in ("torch", "torch.cuda") for name in STORAGES),
     *(str(dtype) for dtype in STORAGES.values()),
     *(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool")),
@@ -110,6 +116,9 @@ BUILDERS: dict[str, Callable] = {
     "torch.Size": tuple,
     "collections.OrderedDict": dict,
     "collections.defaultdict": lambda *_: {},
+    "collections.Counter": dict,
+    "builtins.complex": complex,
+    "builtins.slice": slice,
     "builtins.set": set,
     "__builtin__.set": set,
     "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes

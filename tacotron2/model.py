@@ -17,6 +17,14 @@ from tacotron2.decoder import Decoder, SharedFactor, lstm
 
 P_CONV_DROPOUT = 0.5
 "Of the convolutions in encoder and postnet."
+NOT_OF_THE_MODEL = {
+    "epochs", "iters_per_checkpoint", "seed", "dynamic_loss_scaling", "fp16_run", "distributed_run", "dist_backend",
+    "dist_url", "cudnn_enabled", "cudnn_benchmark", "ignore_layers", "load_mel_from_disk", "training_files",
+    "validation_files", "text_cleaners", "max_wav_value", "sampling_rate", "filter_length", "hop_length", "win_length",
+    "mel_fmin", "mel_fmax", "use_saved_learning_rate", "learning_rate", "weight_decay", "grad_clip_thresh",
+    "batch_size",
+}  # fmt: skip
+"NVIDIA's hyperparameters of training and audio, which it keeps in one list with the model's."
 PADDED_GATE = 1e3
 "The logit behind the end of a clip: certainly over."
 
@@ -135,7 +143,8 @@ class Postnet(nn.Module):
 class Tacotron2(nn.Module):
     """Encoder, attentive decoder, postnet.
 
-    Args: NVIDIA's hyperparameters; see ``tacotron2.config.Tacotron2Config`` for each.
+    Args: NVIDIA's hyperparameters; see ``tacotron2.config.Tacotron2Config`` for each. Those of
+        training and audio may be among them, without effect.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -171,6 +180,7 @@ class Tacotron2(nn.Module):
         bound = math.sqrt(6 / (n_symbols + symbols_embedding_dim))
         nn.init.uniform_(self.embedding.weight, -bound, bound)
         self.encoder = Encoder(encoder_embedding_dim, encoder_n_convolutions, encoder_kernel_size)
+        decoder = {name: value for name, value in decoder.items() if name not in NOT_OF_THE_MODEL}
         self.decoder = Decoder(n_mel_channels, encoder_embedding_dim, p_prenet_dropout=p_prenet_dropout, **decoder)
         self.postnet = Postnet(n_mel_channels, postnet_embedding_dim, postnet_n_convolutions, postnet_kernel_size)
 

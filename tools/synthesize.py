@@ -34,7 +34,8 @@ log = logging.getLogger("infer")
 DESCRIPTION = """\
 Speak text with Tacotron2 and WaveGlow.
 
-TEXT is a text, or the name of a text file, which ends in .txt. "-", or no TEXT, is standard input.
+TEXT is a text, or the name of a text file: one that is there, or that ends in .txt. "-", or no TEXT, is
+standard input.
 What becomes of the text is decided by OUT:
 
   OUT.wav   one wav of everything, with pauses between sentences and longer ones between lines
@@ -121,7 +122,7 @@ def find_lines(texts: list[str]) -> dict[int, str]:
     for text in texts or ["-"]:
         if text == "-":
             lines += read_standard_input()
-        elif text.lower().endswith(".txt"):
+        elif text.lower().endswith(".txt") or is_file(text):
             lines += read_lines(Path(text))
         else:
             lines += text.splitlines()
@@ -129,6 +130,13 @@ def find_lines(texts: list[str]) -> dict[int, str]:
     if not found:
         raise UserError("the text is empty: give some, such as 'Any text.', a file or standard input")
     return found
+
+
+def is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def read_standard_input() -> list[str]:

@@ -35,9 +35,9 @@ ABBREVIATIONS = {
 }
 
 
-def clean(text: str, cleaners: Iterable[str]) -> str:
-    """The text after the named cleaners, in their order. UserError for a name there is not."""
-    for name in cleaners:
+def clean(text: str, cleaners: str | Iterable[str]) -> str:
+    """The text after the named cleaners, or the one, in their order. UserError for a name there is not."""
+    for name in [cleaners] if isinstance(cleaners, str) else cleaners:
         if name not in CLEANERS:
             raise UserError(f"there is no text cleaner {name!r}; choose from {', '.join(CLEANERS)}")
         text = CLEANERS[name](text)

@@ -297,3 +297,15 @@ def test_a_module_becomes_a_shell(tmp_path, file_format):
 def test_texts_of_python_2_are_read():
     """Python 2 wrote its 8-bit texts, names and raw bytes alike, with an instruction of their own."""
     assert unpickle(b"\x80\x02}U\x06weightU\x02\xff\x00s.") == {"weight": "\xff\x00"}
+
+
+def test_what_schedulers_and_versions_leave_in_a_file_is_harmless(tmp_path):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    torch.save(
+        {"scheduler": scheduler.state_dict(), "version": torch.__version__, "a": torch.ones(2)}, tmp_path / "file"
+    )
+    with open(tmp_path / "file", "rb") as file:
+        found = restricted_pickle.load(file)
+    assert found["scheduler"]["milestones"] == {3: 1, 5: 1}
+    assert torch.equal(found["a"], torch.ones(2))

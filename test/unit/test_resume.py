@@ -96,6 +96,10 @@ def test_another_model_is_refused_by_the_name_of_the_field(config, corpus, tmp_p
     with pytest.raises(UserError, match=r"waveglow_config\.n_flows = 2, the config says 3"):
         start(other, corpus, tmp_path / "out")
     other = json.loads(json.dumps(config[1]))
+    other["waveglow_config"]["WN_config"]["n_channels"] = 12
+    with pytest.raises(UserError, match=r"waveglow_config\.WN_config\.n_channels = 8, the config says 12"):
+        start(other, corpus, tmp_path / "out")
+    other = json.loads(json.dumps(config[1]))
     other["data_config"]["mel_fmax"] = 7000.0
     with pytest.raises(UserError, match=r"data_config\.mel_fmax = 8000\.0, the config says 7000\.0"):
         start(other, corpus, tmp_path / "out")
