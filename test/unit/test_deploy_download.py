@@ -1,0 +1,156 @@
+"""Fetching the checkpoints: from a server that may stop short, from local files, with checksums."""
+
+import re
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from conftest import ROOT, script_environment
+
+SCRIPT = ROOT / "tools/deploy/export_model/get_datasets_and_models.sh"
+TACOTRON2 = "nvidia_tacotron2pyt_fp16_20190427"
+WAVEGLOW = "nvidia_waveglow256pyt_fp16"
+CHECKPOINTS = {
+    TACOTRON2: ROOT / "test/data/reference/tacotron2_dle.pt",
+    WAVEGLOW: ROOT / "test/data/reference/waveglow_dle.pt",
+}
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves the checkpoints; ``cut`` files break off in the middle, where ``resumes`` a range can be asked for."""
+
+    cut: set[str]
+    resumes: bool
+    contents: dict[str, bytes]
+    asked: list[tuple[str, int]]
+
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        data = self.contents[name]
+        begin = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0])[0])
+        self.asked.append((name, begin))
+        begin = begin if self.resumes else 0
+        if begin >= len(data):
+            self.send_error(416)
+            return
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.end_headers()
+        self.wfile.write(data[begin : len(data) // 2 if name in self.cut else None])
+        self.cut.discard(name)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    handler = type("Handler", (Server,), {})
+    handler.cut, handler.resumes, handler.asked = set(), True, []
+    handler.contents = {name: path.read_bytes() for name, path in CHECKPOINTS.items()}
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        handler.url = f"http://127.0.0.1:{running.server_port}"
+        yield handler
+        running.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "my models"
+
+
+def get(folder, *options, url="http://127.0.0.1:9", cwd=None):
+    return subprocess.run(
+        ["bash", SCRIPT, *options], cwd=cwd, capture_output=True, text=True, timeout=60,
+        env=script_environment() | {"MODEL_PATH": str(folder), "NGC_URL": url},
+    )  # fmt: skip
+
+
+def check_all_there(folder):
+    for name, path in CHECKPOINTS.items():
+        assert (folder / "checkpoints" / name).read_bytes() == path.read_bytes()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["SHA256SUMS", TACOTRON2, WAVEGLOW]
+
+
+def test_download_and_then_nothing_more_to_do(server, folder):
+    done = get(folder, url=server.url)
+    assert done.returncode == 0, done.stderr
+    check_all_there(folder)
+    assert get(folder, url=server.url).returncode == 0
+    assert len(server.asked) == 2
+
+
+def test_a_download_that_broke_off_goes_on(server, folder):
+    server.cut = {TACOTRON2}
+    assert get(folder, url=server.url).returncode == 1
+    half = len(server.contents[TACOTRON2]) // 2
+    assert (folder / "checkpoints" / f"{TACOTRON2}.part").stat().st_size == half
+    done = get(folder, url=server.url)
+    assert done.returncode == 0, done.stderr
+    assert (TACOTRON2, half) in server.asked
+    check_all_there(folder)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_cannot_go_on_begins_anew(server, folder, share):
+    server.resumes = share == 1.0
+    data = server.contents[WAVEGLOW]
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / f"{WAVEGLOW}.part").write_bytes(data[: int(share * len(data))])
+    done = get(folder, url=server.url)
+    assert done.returncode == 0, done.stderr
+    check_all_there(folder)
+
+
+def test_what_is_no_checkpoint_is_not_kept(server, folder):
+    server.contents[TACOTRON2] = b"<html>Sign in to continue</html>"
+    done = get(folder, url=server.url)
+    assert done.returncode == 1
+    assert "truncated or no checkpoint" in done.stderr
+    assert list((folder / "checkpoints").iterdir()) == []
+
+
+def test_a_file_that_changed_is_refused(server, folder):
+    assert get(folder, url=server.url).returncode == 0
+    with open(folder / "checkpoints" / WAVEGLOW, "r+b") as file:
+        file.seek(100_000)
+        file.write(b"other")
+    done = get(folder, url=server.url)
+    assert done.returncode == 1
+    assert "is not what was fetched first" in done.stderr
+
+
+def test_local_files(folder, tmp_path):
+    for name, source in zip(("a b.pt", "c.pt"), CHECKPOINTS.values()):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    done = get(folder, "--tacotron2=a b.pt", "--waveglow", "c.pt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_all_there(folder)
+
+
+def test_a_local_file_of_the_other_model(folder):
+    done = get(folder, f"--tacotron2={CHECKPOINTS[WAVEGLOW]}")
+    assert done.returncode == 1
+    assert "is a checkpoint of WaveGlow, and one of Tacotron2 is needed here" in done.stderr
+    assert list((folder / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        ([], 1, "Without a network: fetch it elsewhere and give it by --tacotron2=FILE"),
+        (["--tacotron2=nowhere.pt"], 1, "error: no file nowhere.pt"),
+        (["--tacotron"], 2, "error: unknown option --tacotron (--help lists the options)"),
+        (["--waveglow"], 2, "error: --waveglow needs a value"),
+    ],
+)
+def test_what_goes_wrong_is_said(folder, options, code, says):
+    done = get(folder, *options)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,62 @@
+"""Inputs that fit a graph, to make it with and to compare it with its model."""
+
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from tacotron2.decoder import Prenet
+from tacotron2.model import Tacotron2, padding_mask
+from tools.deploy.graphs import Signature
+
+
+def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
+    """Random ones, the same for the same sizes; the clips of a batch are of lengths down from ``length``."""
+    generator = torch.Generator().manual_seed(1000 * batch + length)
+    lengths = (length - torch.arange(batch)).clamp(min=1)
+    special = {
+        "sequence_lengths": lengths,
+        "mel_lengths": lengths,
+        "mask": padding_mask(lengths, length),
+        "max_decoder_steps": torch.tensor(length),
+    }
+    inputs = {}
+    for name, port in signature.inputs.items():
+        shape = port.shape(dict(batch=batch, text=length, mel=length, steps=length))
+        if name in special:
+            inputs[name] = special[name].to(getattr(torch, port.dtype))
+        elif name == "sequences":
+            inputs[name] = torch.randint(1, 100, shape, generator=generator)
+        elif name == "prenet_masks":
+            inputs[name] = 2.0 * torch.randint(0, 2, shape, generator=generator)
+        else:
+            inputs[name] = torch.randn(shape, generator=generator)
+    return inputs
+
+
+def draw_masks(prenet: Prenet, seeds: list[int], steps: int) -> Tensor:
+    """``prenet_masks`` [steps, 2, B, prenet_dim]; those of a clip follow from its seed alone."""
+    return torch.stack(list(islice(prenet.draw_masks(seeds, like=torch.zeros(())), steps)))
+
+
+def loop_inputs(model: Tacotron2, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
+    """Inputs of the graph ``decoder`` with which ``LoopReference`` gives the same."""
+    inputs = example_inputs(signature, batch, length)
+    inputs["processed_memory"] = model.decoder.attention_layer.memory_layer(inputs["memory"])
+    inputs["prenet_masks"] = draw_masks(model.decoder.prenet, list(range(batch)), length)
+    return inputs
+
+
+class LoopReference(nn.Module):
+    """The model's own loop over frames, with the masks of the seeds 0, 1, 2, ..."""
+
+    def __init__(self, model: Tacotron2):
+        super().__init__()
+        self.decoder = model.decoder
+
+    def forward(self, memory: Tensor, mask: Tensor, max_decoder_steps: Tensor, **others: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the graph ``decoder``."""
+        limit, self.decoder.max_decoder_steps = self.decoder.max_decoder_steps, int(max_decoder_steps)
+        decoded, lengths, _ = self.decoder.infer(memory, mask, list(range(len(memory))))
+        self.decoder.max_decoder_steps = limit
+        return decoded.mel, decoded.gate, decoded.alignments, lengths

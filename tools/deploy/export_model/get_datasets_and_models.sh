@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Fetch NVIDIA's checkpoints of Tacotron2 and WaveGlow into $MODEL_PATH/checkpoints.
+#
+#   bash export_model/get_datasets_and_models.sh
+#   bash export_model/get_datasets_and_models.sh --tacotron2=FILE --waveglow=FILE
+#
+#   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download
+#   --models_dir=DIR                   instead of $MODEL_PATH
+#
+# A download that broke off goes on where it was. What is there stays, if it is what was fetched then:
+# NVIDIA publishes no checksums, so those of the first time are kept, in checkpoints/SHA256SUMS.
+# NGC_URL names another server than https://api.ngc.nvidia.com/v2/models/nvidia.
+
+set -euo pipefail
+# shellcheck source=tools/deploy/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+answer_help "$@"
+while (($#)); do
+    case $1 in
+        --tacotron2=* | --waveglow=* | --models_dir=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+        --tacotron2 | --waveglow | --models_dir)
+            (($# > 1)) || fail 2 "$1 needs a value (--help lists the options)"
+            OPTIONS[${1#--}]=$2
+            shift 2
+            ;;
+        *) fail 2 "unknown option $1 (--help lists the options)" ;;
+    esac
+done
+find_python
+server=${NGC_URL:-https://api.ngc.nvidia.com/v2/models/nvidia}
+folder=${OPTIONS[models_dir]:-$MODEL_PATH}/checkpoints
+mkdir -p "$folder" || fail 1 "cannot write to $folder"
+
+check_sum() { # check_sum NAME: whether it is what it was the first time; notes it down then
+    local sum known
+    sum=$(sha256sum <"$folder/$1" | cut -d' ' -f1)
+    known=$(sed -n "s/  $1\$//p" "$folder/SHA256SUMS" 2>/dev/null || true)
+    if [[ -z $known ]]; then
+        echo "$sum  $1" >>"$folder/SHA256SUMS"
+    elif [[ $known != "$sum" ]]; then
+        fail 1 "$folder/$1 is not what was fetched first (SHA256 $sum, not $known): remove it and run this again"
+    fi
+}
+
+check_contents() { # check_contents KIND FILE: whether it is a whole checkpoint of this model
+    PYTHONSAFEPATH=1 PYTHONPATH=$root "$python" -c '
+import sys
+from common import interchange, program
+program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
+}
+
+download() { # download URL FILE: goes on where FILE ends
+    local code=0 curl=(curl --fail --location --connect-timeout 20 --silent --show-error --retry 2 --output "$2")
+    "${curl[@]}" --continue-at - "$1" || code=$?
+    # 22 and 33: FILE is all there is, or the server gives whole files only.
+    if [[ $code == 22 || $code == 33 ]] && [[ -s $2 ]]; then
+        code=0
+        "${curl[@]}" "$1" || code=$?
+    fi
+    ((code == 0)) || fail 1 "cannot download $1 (curl ends with $code, see above).
+Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
+without checkpoints export_model/run.sh takes random weights, good enough to measure speed."
+}
+
+get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
+    local given=${OPTIONS[$1]:-} file=$folder/$2
+    if [[ -n $given ]]; then
+        [[ -f $given ]] || fail 1 "no file $given"
+        check_contents "$1" "$given"
+        cp "$given" "$file.part"
+        sed -i "/  $2\$/d" "$folder/SHA256SUMS" 2>/dev/null || true
+    elif [[ ! -f $file ]]; then
+        command -v curl >/dev/null || fail 1 "curl is needed to download"
+        echo "downloading $server/$3/$2"
+        download "$server/$3/$2" "$file.part"
+        check_contents "$1" "$file.part" || { rm "$file.part" && exit 1; }
+    fi
+    [[ ! -f $file.part ]] || mv "$file.part" "$file"
+    check_sum "$2"
+    echo "$file"
+}
+
+get tacotron2 nvidia_tacotron2pyt_fp16_20190427 tacotron2_pyt_ckpt_amp/versions/19.09.0/files
+get waveglow nvidia_waveglow256pyt_fp16 waveglow_ckpt_amp_256/versions/19.10.0/files

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Export both models to ONNX: encoder, decoder_iter, decoder, postnet, waveglow, in $MODEL_PATH/onnx.
+#
+#   bash export_model/run.sh
+#   bash export_model/run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000
+#
+#   --tacotron2=FILE --waveglow=FILE   checkpoints of any form; by default what get_datasets_and_models.sh
+#                                      has fetched, else random weights at full size
+#   --models_dir=DIR                   instead of $MODEL_PATH
+
+set -euo pipefail
+# shellcheck source=tools/deploy/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+answer_help "$@"
+run_module export "$@"

@@ -1,0 +1,121 @@
+"""A folder of graphs or of engines: what is in it, and one writer at a time."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from common.config import from_dict
+from common.files import make_output_folder, written_whole
+from common.program import Parser, UserError
+from tools.deploy.graphs import Port, Signature
+
+CONTENTS = "contents.json"
+ONNX = "onnx"
+
+
+@dataclass
+class Contents:
+    """What is in a folder; kept beside it as JSON."""
+
+    engine: str
+    "What can run it; 'onnx' for graphs that are still to be built."
+    sources: dict
+    "Model -> the checkpoint it came from."
+    sizes: dict
+    "Model -> ``models.Model.sizes``."
+    signatures: dict
+    "Graph -> its ``Signature``."
+    files: dict = field(default_factory=dict)
+    "Graph -> the file's name and size in bytes."
+    quant_mode: str = ""
+    "Of engines."
+    ranges: dict = field(default_factory=dict)
+    "Of engines: the smallest, usual and largest size of each named axis."
+    options: dict = field(default_factory=dict)
+    "Of engines: how they were built and are to be run."
+    cost: dict = field(default_factory=dict)
+    "Of engines: model -> distance of its mel spectrograms from those of the exported graphs."
+
+    def signature(self, graph: str) -> Signature:
+        """What goes in and out of a graph."""
+        ports = self.signatures[graph]
+        inputs, outputs = (
+            {name: Port(tuple(port["axes"]), port["dtype"]) for name, port in ports[side].items()}
+            for side in ("inputs", "outputs")
+        )
+        return Signature(inputs, outputs)
+
+    def check_range(self, axis: str, size: int, what: str) -> None:
+        """UserError, if the engines were not built for this size."""
+        smallest, _, largest = self.ranges[axis]
+        if not smallest <= size <= largest:
+            raise UserError(
+                f"{what} is {size}, and these engines are built for {smallest} to {largest}:"
+                " choose another, or build others with gen_model/run.sh"
+            )
+
+    def add(self, folder: Path, graph: str, name: str) -> None:
+        """Take note of a graph's file, once it is written."""
+        self.files[graph] = {"name": name, "bytes": (folder / name).stat().st_size}
+
+    def path(self, folder: Path, graph: str) -> Path:
+        """Of a graph's file. UserError if it is not there, or not whole."""
+        if graph not in self.files:
+            raise UserError(f"{folder} has no {graph}: it holds {', '.join(self.files)}")
+        path = folder / self.files[graph]["name"]
+        if not path.is_file():
+            raise UserError(f"{path} is missing, build it again")
+        size, expected = path.stat().st_size, self.files[graph]["bytes"]
+        if size != expected:
+            what = "truncated" if size < expected else "not what was built here"
+            raise UserError(f"{path} is {what}: {size} bytes instead of {expected}; build it again")
+        return path
+
+
+def write_contents(folder: Path, contents: Contents) -> None:
+    """Last of all: a folder with them is complete."""
+    with written_whole(folder / CONTENTS) as file:
+        file.write(json.dumps(asdict(contents), indent=2).encode())
+
+
+def read_contents(folder: Path, engine: str, how: str) -> Contents:
+    """UserError if there are none, or they are of another engine; ``how`` says how to make them."""
+    try:
+        contents = from_dict(Contents, json.loads((folder / CONTENTS).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"nothing for {engine} in {folder}: {how}") from error
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{folder / CONTENTS} is damaged ({error}): {how}") from error
+    if contents.engine != engine:
+        raise UserError(f"{folder} is for {contents.engine}, not for {engine}: {how}")
+    return contents
+
+
+def add_models_dir(parser: Parser) -> None:
+    """``--models_dir``, by default what env.sh says."""
+    default = Path(os.environ.get("MODEL_PATH") or Path(__file__).parent / "models")
+    what = "folder of checkpoints, graphs and engines (default: $MODEL_PATH, else tools/deploy/models)"
+    parser.add_argument("--models_dir", type=Path, metavar="DIR", default=default, help=what)
+
+
+def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:
+    """Where engines go that nobody gave a folder for."""
+    return models_dir / f"{engine}_{quant_mode}"
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """The only process that writes to this folder; UserError if there is another one."""
+    make_output_folder(folder)
+    with open(folder / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # not every file system knows locks
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise UserError(f"another run is writing to {folder}: wait, or choose another folder") from error
+        yield

@@ -1,0 +1,270 @@
+"""The two models as the graphs that inference engines know them by, in NVIDIA's split and names.
+
+Each graph is a small module around parts of the models, which do all the computing. What random
+numbers they need and how loud WaveGlow's noise is are inputs, a clip's own where it has its own.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tacotron2.attention import Memory
+from tacotron2.decoder import AttentionState, Decoder, DecoderState, Recurrence, SharedFactor
+from tacotron2.model import BiLSTM, Tacotron2, padding_mask
+from waveglow.model import Invertible1x1Conv, WaveGlow
+
+GRAPHS = ("encoder", "decoder_iter", "decoder", "postnet", "waveglow")
+
+Axis = int | str
+
+
+def kind_of(graph: str) -> str:
+    """The model that a graph is of."""
+    return "waveglow" if graph == "waveglow" else "tacotron2"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or an output of a graph."""
+
+    axes: tuple[Axis, ...]
+    "Sizes. What has a name (batch, text, mel, steps) is of any size; 32*mel is 32 times as long as mel."
+    dtype: str = "float32"
+
+    def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        """With the sizes of the named axes put in."""
+        return tuple(axis if isinstance(axis, int) else factor(axis) * sizes[name_of(axis)] for axis in self.axes)
+
+
+def factor(axis: str) -> int:
+    """32*mel -> 32."""
+    return int(axis.rpartition("*")[0] or 1)
+
+
+def name_of(axis: str) -> str:
+    """32*mel -> mel."""
+    return axis.rpartition("*")[2]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in and out of a graph, by name and in this order."""
+
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+
+
+def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
+    """Of the graphs of Tacotron2; ``decoder`` is the whole loop of ``decoder_iter``."""
+    decoder = model.decoder
+    n_mel, channels = decoder.n_mel_channels, model.embedding.embedding_dim
+    keys = decoder.attention_layer.memory_layer.linear_layer.out_features
+    memory = {
+        "memory": Port(("batch", "text", channels)),
+        "processed_memory": Port(("batch", "text", keys)),
+    }
+    mask = {"mask": Port(("batch", "text"), "bool")}
+    state = {
+        "attention_hidden": Port(("batch", decoder.attention_rnn.hidden_size)),
+        "attention_cell": Port(("batch", decoder.attention_rnn.hidden_size)),
+        "decoder_hidden": Port(("batch", decoder.decoder_rnn.hidden_size)),
+        "decoder_cell": Port(("batch", decoder.decoder_rnn.hidden_size)),
+        "attention_weights": Port(("batch", "text")),
+        "attention_weights_cum": Port(("batch", "text")),
+        "attention_context": Port(("batch", channels)),
+    }
+    frame = Port(("batch", n_mel))
+    spectrogram = Port(("batch", n_mel, "mel"))
+    lengths = {"mel_lengths": Port(("batch",), "int32")}
+    return {
+        "encoder": Signature(
+            {"sequences": Port(("batch", "text"), "int64"), "sequence_lengths": Port(("batch",), "int32")},
+            memory | {"lens": Port(("batch",), "int32")},
+        ),
+        "decoder_iter": Signature(
+            {"decoder_input": frame} | state | memory | mask | {"prenet_masks": Port((2, "batch", decoder.prenet_dim))},
+            {"decoder_output": frame, "gate_prediction": Port(("batch", 1))}
+            | {f"out_{name}": port for name, port in state.items()},
+        ),
+        "decoder": Signature(
+            memory
+            | mask
+            | {"prenet_masks": Port(("steps", 2, "batch", decoder.prenet_dim)), "max_decoder_steps": Port((), "int64")},
+            {
+                "mel_outputs": spectrogram,
+                "gate_outputs": Port(("batch", "mel")),
+                "alignments": Port(("batch", "mel", "text")),
+            }
+            | lengths,
+        ),
+        "postnet": Signature({"mel_outputs": spectrogram} | lengths, {"mel_outputs_postnet": spectrogram}),
+    }
+
+
+def waveglow_signatures(model: WaveGlow) -> dict[str, Signature]:
+    """Of its one graph."""
+    n_mel = model.upsample.in_channels
+    inputs = {
+        "mel": Port(("batch", n_mel, "mel", 1)),
+        "z": Port(("batch", model.n_group, f"{model.hop_length // model.n_group}*mel", 1)),
+        "sigma": Port(("batch",)),
+    }
+    return {"waveglow": Signature(inputs, {"audio": Port(("batch", f"{model.hop_length}*mel"))})}
+
+
+class EncoderGraph(nn.Module):
+    """Text to what the decoder attends to."""
+
+    def __init__(self, model: Tacotron2):
+        super().__init__()
+        self.embedding = model.embedding
+        self.encoder = model.encoder
+        self.memory_layer = model.decoder.attention_layer.memory_layer
+
+    def forward(self, sequences: Tensor, sequence_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """sequences [B, N] ids, sequence_lengths [B] -> memory [B, N, E], processed_memory [B, N, A], lengths."""
+        padding = padding_mask(sequence_lengths, sequences.shape[1])
+        memory = self.encoder(self.embedding(sequences).transpose(1, 2), padding, alone=True)
+        return memory, self.memory_layer(memory), sequence_lengths.clone()
+
+
+class DecoderIterGraph(nn.Module):
+    """One frame of the decoder."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+        # What does not depend on the text is computed here, once.
+        memory_weight = decoder.attention_layer.memory_layer.linear_layer.weight
+        values = memory_weight.new_zeros(1, 1, memory_weight.shape[1])
+        self.recurrence = Recurrence(decoder, values, torch.zeros_like(values[..., 0], dtype=torch.bool))
+
+    def forward(
+        self,
+        decoder_input: Tensor,
+        attention_hidden: Tensor,
+        attention_cell: Tensor,
+        decoder_hidden: Tensor,
+        decoder_cell: Tensor,
+        attention_weights: Tensor,
+        attention_weights_cum: Tensor,
+        attention_context: Tensor,
+        memory: Tensor,
+        processed_memory: Tensor,
+        mask: Tensor,
+        prenet_masks: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """See ``tacotron2_signatures``; mask is True behind the end of a text."""
+        decoder, recurrence = self.decoder, copy.copy(self.recurrence)
+        recurrence.memory = Memory(processed_memory.transpose(1, 2), mask[:, None], recurrence.memory.kernel)
+        recurrence.context = SharedFactor(memory)
+        weights = torch.stack([attention_weights, attention_weights_cum], dim=1)
+        attention = AttentionState(attention_hidden, attention_cell, attention_context, weights)
+        known = decoder.attention_input(decoder.prenet(decoder_input, prenet_masks))
+        attention = decoder.attention_step(known, memory.new_zeros(()), attention, recurrence)
+        known = decoder.decoder_input(attention.hidden, attention.context)
+        state = decoder.decoder_step(known, DecoderState(decoder_hidden, decoder_cell), recurrence)
+        frame, gate = decoder.output(state.hidden, attention.context)
+        return (
+            frame, gate[:, None], attention.hidden, attention.cell, state.hidden, state.cell,
+            attention.weights[:, 0], attention.weights[:, 1], attention.context,
+        )  # fmt: skip
+
+
+class PostnetGraph(nn.Module):
+    """The decoder's spectrogram to the refined one, each clip as if it was alone."""
+
+    def __init__(self, model: Tacotron2):
+        super().__init__()
+        self.postnet = model.postnet
+
+    def forward(self, mel_outputs: Tensor, mel_lengths: Tensor) -> Tensor:
+        """mel_outputs [B, n_mel, T] float32, mel_lengths [B] -> [B, n_mel, T]."""
+        dtype = self.postnet.convolutions[0][0].conv.weight.dtype
+        padding = padding_mask(mel_lengths, mel_outputs.shape[2])
+        return mel_outputs + self.postnet(mel_outputs.to(dtype), padding).float()
+
+
+class WaveGlowGraph(nn.Module):
+    """Spectrogram and noise to audio."""
+
+    def __init__(self, model: WaveGlow):
+        super().__init__()
+        self.model = copy.copy(model)
+        # Modules are copied with the dict of their parts, which would be the original's.
+        self.model._modules = {**model._modules, "convinv": nn.ModuleList(map(KnownInverse, model.convinv))}
+        self.channels = [shape[1] for shape in model.noise_shapes(1, 1)]
+
+    def forward(self, mel: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
+        """mel [B, n_mel, T, 1], z [B, n_group, L, 1] of unit variance, sigma [B] -> audio [B, T * hop_length].
+
+        The channels of z are those of ``WaveGlow.noise_shapes``, in that order.
+        """
+        noise = z[..., 0].split(self.channels, dim=1)
+        return self.model.infer(mel[..., 0], sigma[:, None, None], list(noise))
+
+
+class KnownInverse(nn.Module):
+    """The inverse of an ``Invertible1x1Conv``, its matrix inverted once and for all."""
+
+    def __init__(self, layer: Invertible1x1Conv):
+        super().__init__()
+        self.conv = layer.conv
+        inverse = torch.linalg.inv(layer.conv.weight[..., 0].double())
+        self.register_buffer("matrix", inverse.to(layer.conv.weight)[..., None])
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """x [B, C, L] -> [B, C, L]."""
+        return self.conv.convolve(x, self.matrix)
+
+
+class LSTMOperator(nn.Module):
+    """A ``BiLSTM`` as ONNX's operator of that name, which knows of lengths; only to be exported.
+
+    The model's own goes symbol by symbol in Python, which a graph for texts of any length cannot.
+    """
+
+    def __init__(self, lstm: BiLSTM):
+        super().__init__()
+        self.hidden_size = lstm.hidden_size
+        both = lambda name: [_in_onnx_order(getattr(lstm, f"{name}_l0{end}")) for end in ("", "_reverse")]  # noqa: E731
+        self.register_buffer("input_weight", torch.stack(both("weight_ih")))
+        self.register_buffer("hidden_weight", torch.stack(both("weight_hh")))
+        biases = [torch.cat(pair) for pair in zip(both("bias_ih"), both("bias_hh"))]
+        self.register_buffer("bias", torch.stack(biases))
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
+        lengths = (~padding).sum(1).to(torch.int32)
+        y = torch.onnx.ops.symbolic(
+            "LSTM",
+            [x.transpose(0, 1), self.input_weight, self.hidden_weight, self.bias, lengths],
+            {"hidden_size": self.hidden_size, "direction": "bidirectional"},
+            dtype=x.dtype,
+            shape=[x.shape[1], 2, x.shape[0], self.hidden_size],
+        )
+        return y.permute(2, 0, 1, 3).flatten(2)
+
+
+def _in_onnx_order(parameter: Tensor) -> Tensor:
+    """Rows [4H, ...] of torch's gates input, forget, candidate, output -> input, output, forget, candidate."""
+    input_gate, forget_gate, candidate, output_gate = parameter.detach().chunk(4)
+    return torch.cat([input_gate, output_gate, forget_gate, candidate])
+
+
+def tacotron2_modules(model: Tacotron2) -> dict[str, nn.Module]:
+    """The modules of all graphs but ``decoder``."""
+    return {
+        "encoder": EncoderGraph(model),
+        "decoder_iter": DecoderIterGraph(model.decoder),
+        "postnet": PostnetGraph(model),
+    }
+
+
+def exportable(encoder: EncoderGraph) -> EncoderGraph:
+    """A copy with ONNX's LSTM in place of the model's."""
+    encoder = copy.deepcopy(encoder)
+    encoder.encoder.lstm = LSTMOperator(encoder.encoder.lstm)
+    return encoder

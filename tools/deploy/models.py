@@ -1,0 +1,104 @@
+"""The two models that are deployed: from checkpoints of any form, or with random weights."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import tacotron2.config
+import waveglow.config
+from common.config import from_dict
+from common.interchange import TITLES, fitted, read
+from tacotron2.model import Tacotron2
+from tools.deploy import graphs
+from tools.deploy.graphs import Signature
+from tools.sound import check_same_audio
+from waveglow.model import WaveGlow
+
+log = logging.getLogger("deploy")
+
+SEED = 1234
+"Of random weights."
+RANDOM = "random weights"
+FRAMES_OF_128_CHARACTERS = 600
+"As spoken by NVIDIA's checkpoints; there a random Tacotron2, whose gate says nothing, ends."
+PACKAGES = {"tacotron2": tacotron2.config, "waveglow": waveglow.config}
+
+
+@dataclass
+class Model:
+    """A Tacotron2 or WaveGlow ready for inference on the CPU."""
+
+    kind: str
+    "tacotron2 or waveglow."
+    path: str
+    "The checkpoint, or RANDOM."
+    config: Any
+    "``tacotron2.config.Config`` or ``waveglow.config.Config``, as far as the checkpoint tells it."
+    model: Tacotron2 | WaveGlow
+
+    def signatures(self) -> dict[str, Signature]:
+        """What goes in and out of its graphs."""
+        if self.kind == "tacotron2":
+            return graphs.tacotron2_signatures(self.model)
+        return graphs.waveglow_signatures(self.model)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Its graphs but for ``decoder``, which is one of ``decoder_iter``."""
+        if self.kind == "tacotron2":
+            return graphs.tacotron2_modules(self.model)
+        return {"waveglow": graphs.WaveGlowGraph(self.model)}
+
+    def sizes(self) -> dict[str, Any]:
+        """The sections of its configuration that say what it is, as JSON."""
+        return {name: asdict(getattr(self.config, name)) for name in (f"{self.kind}_config", "data_config")}
+
+
+def load(kind: str, path: str) -> Model:
+    """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``common.interchange.read``."""
+    if path == RANDOM:
+        return _random(kind)
+    checkpoint = read(path, kind)
+    config = from_dict(PACKAGES[kind].Config, checkpoint.config)
+    model = PACKAGES[kind].build_model(config)
+    model.load_state_dict(fitted(path, checkpoint.weights, model))
+    return _ready(Model(kind, str(path), config, model))
+
+
+def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Model:
+    """From what ``Model.sizes`` gave and those of the weights that are wanted."""
+    config = from_dict(PACKAGES[kind].Config, sizes)
+    model = _ready(Model(kind, "", config, PACKAGES[kind].build_model(config)))
+    model.model.load_state_dict(weights, strict=False)
+    return model
+
+
+def check_fit(tacotron2: Model, waveglow: Model) -> None:
+    """UserError, if the one's spectrograms are not what the other takes."""
+    check_same_audio(tacotron2, waveglow.path, waveglow)
+
+
+def _ready(model: Model) -> Model:
+    model.model.eval().requires_grad_(False)
+    if model.kind == "waveglow":
+        model.model.remove_weight_norm()
+    return model
+
+
+def _random(kind: str) -> Model:
+    """The same whenever it is made, and as much work as a trained one."""
+    log.warning("%s: no checkpoint, random weights at full size: to measure speed, not to listen to", TITLES[kind])
+    config = PACKAGES[kind].Config()
+    if kind == "tacotron2":
+        config.tacotron2_config.max_decoder_steps = FRAMES_OF_128_CHARACTERS
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = PACKAGES[kind].build_model(config)
+        if kind == "tacotron2":
+            nn.init.constant_(model.decoder.gate_layer.linear_layer.bias, -100.0)
+        else:
+            for wn in model.WN:  # zeros at first, with which nothing in front of it would matter
+                nn.init.normal_(wn.end.weight, std=0.01)
+    return _ready(Model(kind, RANDOM, config, model))

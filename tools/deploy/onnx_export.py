@@ -1,0 +1,74 @@
+"""A graph's module as ONNX."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+from torch.export import Dim
+
+from tools.deploy.graphs import Port, Signature, factor, name_of
+
+OPSET = 18
+"The oldest that the exporter writes; the newer an opset, the fewer engines take it."
+
+
+def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -> ModelProto:
+    """The module as ONNX with the names of its signature, every named axis of any size.
+
+    torch's exporter by ``torch.export``, and not the one by TorchScript: that one writes the sizes
+    it meets into the graph without a word where this one stops, twice the operators, and is on its
+    way out. It cannot export a loop over a text of any length, see ``LSTMOperator``.
+    """
+    with quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
+            dynamic_shapes=dynamic_shapes(signature.inputs.values()),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    strip(model)
+    return model
+
+
+def dynamic_shapes(ports: Iterable[Port]) -> tuple[dict[int, Dim], ...]:
+    """For ``torch.export``: of each input its axes that are of any size."""
+    dims: dict[str, Dim] = {}
+
+    def dim(axis: str) -> Dim:
+        own = dims.setdefault(name_of(axis), Dim(name_of(axis)))
+        return own if factor(axis) == 1 else factor(axis) * own
+
+    return tuple({i: dim(axis) for i, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
+
+
+def strip(model: ModelProto) -> None:
+    """Take out what the exporter remembers of this machine: where in which file an operator comes from."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The exporter talks about itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

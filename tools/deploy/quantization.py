@@ -1,0 +1,120 @@
+"""Weights of an ONNX graph in fewer bits."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+BLOCK = 128
+"Inputs of a matrix product that share a scale."
+SMALLEST = 2**12
+"Weights of fewer elements stay as they are."
+
+
+def to_float16(model: ModelProto, smallest: int = SMALLEST) -> None:
+    """Weights in float16, computed with in float32: for a processor without float16 arithmetic."""
+    casts = []
+    for weight in list(_weights(model, smallest).values()):
+        half = numpy_helper.to_array(weight).astype(np.float16)
+        casts.append(helper.make_node("Cast", [f"{weight.name}.half"], [weight.name], to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(half, f"{weight.name}.half"))
+    _prepend(model.graph, casts)
+
+
+def to_int8(model: ModelProto, smallest: int = SMALLEST) -> None:
+    """Weights in 8 bits.
+
+    Matrix products become ONNX Runtime's ``MatMulNBits``, which rounds their inputs to 8 bits too,
+    block by block, and multiplies integers. Convolutions' weights are rounded by output channel and
+    computed with in float32.
+    """
+    weights = _weights(model, smallest)
+    dequantized: dict[str, NodeProto] = {}
+    for graph in _graphs(model.graph):
+        nodes = []
+        for node in graph.node:
+            weight = weights.get(node.input[1]) if len(node.input) > 1 else None
+            if weight is not None and node.op_type in ("MatMul", "Gemm") and len(weight.dims) == 2:
+                nodes += _integer_product(model.graph, node, weight)
+                continue
+            if weight is not None and node.op_type == "Conv":
+                if weight.name not in dequantized:
+                    dequantized[weight.name] = _dequantized(model.graph, weight)
+                node.input[1] = dequantized[weight.name].output[0]
+            nodes.append(node)
+        del graph.node[:]
+        graph.node.extend(nodes)
+    _prepend(model.graph, dequantized.values())
+    _remove_unused(model.graph)
+    if not any(opset.domain == "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+
+def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) -> list[NodeProto]:
+    """``MatMulNBits`` in the place of a product with a weight."""
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    matrix = numpy_helper.to_array(weight)
+    matrix = matrix if attributes.get("transB") else matrix.T
+    outputs, inputs = matrix.shape
+    blocks = np.pad(matrix, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
+    integers, scale = rounded(blocks, axes=(2,))
+    name = f"{node.output[0]}.{weight.name}"
+    graph.initializer.append(
+        numpy_helper.from_array((integers.astype(np.int16) + 128).astype(np.uint8), f"{name}.int8")
+    )
+    graph.initializer.append(numpy_helper.from_array(scale.reshape(-1), f"{name}.scale"))
+    added = node.input[2:]
+    product = helper.make_node(
+        "MatMulNBits",
+        [node.input[0], f"{name}.int8", f"{name}.scale"],
+        [f"{name}.product" if added else node.output[0]],
+        domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=BLOCK, accuracy_level=4,
+    )  # fmt: skip
+    return [product, helper.make_node("Add", [product.output[0], *added], list(node.output))] if added else [product]
+
+
+def _dequantized(graph: GraphProto, weight: TensorProto) -> NodeProto:
+    """The node that makes a convolution's weight of its integers."""
+    values = numpy_helper.to_array(weight)
+    integers, scale = rounded(values, axes=tuple(range(1, values.ndim)))
+    graph.initializer.append(numpy_helper.from_array(integers, f"{weight.name}.int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{weight.name}.scale"))
+    inputs = [f"{weight.name}.int8", f"{weight.name}.scale"]
+    return helper.make_node("DequantizeLinear", inputs, [f"{weight.name}.rounded"], axis=0)
+
+
+def rounded(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Integers from -127 to 127 and their scale, one for all along the axes."""
+    scale = np.abs(values).max(axes, keepdims=True) / np.float32(127)
+    scale[scale == 0] = 1
+    return np.round(values / scale).astype(np.int8), scale.squeeze(axes)
+
+
+def _weights(model: ModelProto, smallest: int) -> dict[str, TensorProto]:
+    return {
+        each.name: each
+        for each in model.graph.initializer
+        if each.data_type == TensorProto.FLOAT and np.prod(each.dims) >= smallest
+    }
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """The graph and those inside of it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _prepend(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    everything = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(everything)
+
+
+def _remove_unused(graph: GraphProto) -> None:
+    used = {name for each in _graphs(graph) for node in each.node for name in node.input}
+    kept = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

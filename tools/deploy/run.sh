@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All of it: fetch the checkpoints, export, build engines in float16, speak and report.
+#
+#   bash run.sh
+#   bash run.sh --engine=magicmind --devices=0,1
+#   bash run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000
+#
+#   --tacotron2=FILE --waveglow=FILE        checkpoints of any form, in place of NVIDIA's
+#   --engine=onnxruntime|torch|magicmind    default onnxruntime
+#   --models_dir=DIR                        instead of $MODEL_PATH
+#   --json=FILE                             build configuration, default configs/deploy.json
+#   and the options of infer_python/run.sh: --warmup_iters, --num_iters, --no-waveglow, -o, ...
+#
+# Without a network it goes on with random weights, and says so.
+
+set -euo pipefail
+# shellcheck source=tools/deploy/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+answer_help "$@"
+share_out_options "$@"
+bash "$deploy_dir/export_model/get_datasets_and_models.sh" "${export_options[@]}" ||
+    echo "going on with what is there" >&2
+run_module export "${export_options[@]}"
+run_module build --quant_mode=force_float16 --bs 1 4 8 "${build_options[@]}"
+run_module infer --quant_mode=force_float16 --bs=1 --il=128 "${infer_options[@]}"

@@ -1,0 +1,29 @@
+"""Whether a graph computes what its model does, at sizes that it was not made with."""
+
+from collections.abc import Callable
+
+import onnxruntime
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+TOLERANCE = 1e-3
+"Largest difference between a graph and its model."
+SIZES = [(1, 2), (2, 11), (5, 16)]
+"(batch, length), none of which a graph was made with."
+
+
+def difference(graph: ModelProto, model: nn.Module, inputs: Callable[[int, int], dict[str, Tensor]]) -> float:
+    """The largest one between their outputs, for the inputs of SIZES; inf where a shape is another."""
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch, length in SIZES:
+        given = inputs(batch, length)
+        results = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        with torch.no_grad():
+            expected = model(**given)
+        for result, tensor in zip(results, [expected] if isinstance(expected, Tensor) else expected):
+            if result.shape != tensor.shape:
+                return float("inf")
+            worst = max(worst, (torch.from_numpy(result).double() - tensor.double()).abs().max().item())
+    return worst
