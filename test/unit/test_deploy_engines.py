@@ -187,6 +187,19 @@ def test_files_get_smaller(change, share):
     assert np.abs(run(model, x=x)["y"].numpy() - x @ weight).max() < 0.5
 
 
+def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+        contents = make(tmp_path, quant_mode="force_float16")
+    pipeline, _ = start(tmp_path, contents)  # the CPU converts back and forth
+    exact, _ = start(models_dir() / "onnx", raw())
+    pipeline.limit = exact.limit = 10
+    (mel, lengths), (expected, _) = (each.spectrograms(TEXTS, SEEDS) for each in (pipeline, exact))
+    assert 0 < np.abs(mel - expected).mean() < 0.02 * np.abs(expected).mean()
+    audio, exact_audio = (each.audio(expected, lengths, 0.6, SEEDS)[0] for each in (pipeline, exact))
+    assert 0 < np.abs(audio - exact_audio).mean() < 0.02 * np.abs(exact_audio).mean()
+
+
 def test_products_inside_the_loop_are_of_integers():
     small = onnx.ModelProto()
     small.CopyFrom(exported()["decoder"].graph)

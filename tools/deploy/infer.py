@@ -116,7 +116,7 @@ def measure(
     UserError for sizes that the engines were not built for.
     """
     contents.check_range("batch", batch, "--bs")
-    if text:
+    if text is not None:
         shares = of_text(args, contents, batch, text)
     else:
         contents.check_range("text", args.il, "--il")
@@ -132,7 +132,7 @@ def measure(
         "engine": args.engine,
         "quant_mode": contents.quant_mode,
         "batch": batch,
-        "input_length": None if text else args.il,
+        "input_length": None if text is not None else args.il,
         "weights": contents.sources,
         "cost": contents.cost,
     }
