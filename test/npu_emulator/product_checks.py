@@ -1,7 +1,6 @@
 """The product's parts on the emulated NPU, in one process; test/unit/test_npu_emulator.py runs them."""
 
 import copy
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,34 +14,21 @@ import torch_npu
 from torch_npu import emulator
 
 from common.config import NpuConfig
-from common.device import make_adam, pick_device
+from common.device import make_adam
 from common.npu import patch_for_npu
 from common.precision import ApexPrecision, Precision
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 
+pytest_plugins = ["check_fixtures"]
+pytestmark = pytest.mark.usefixtures("device")
+
 ON_THE_HOST = {
     "conv1d", "conv1d_backward", "conv_transpose1d", "conv_transpose1d_backward", "_linalg_slogdet",
     "linalg_lu_solve",
 }  # fmt: skip
 "What a patched WaveGlow does not run on the device, and an unpatched one does."
-
-
-@pytest.fixture(autouse=True)
-def device(caplog):
-    torch.set_num_threads(2)
-    caplog.set_level(logging.INFO)
-    return pick_device("npu")
-
-
-@pytest.fixture
-def apex(monkeypatch):
-    """A place where apex is installed."""
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "unit/fake_apex")
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "apex"]:
-        del sys.modules[name]
 
 
 def step(switches: NpuConfig, device) -> WaveGlow:

@@ -1,6 +1,5 @@
 """Tacotron2 on the emulated NPU, in one process; test/unit/test_tacotron2_on_npu.py runs it."""
 
-import logging
 import re
 import sys
 from itertools import pairwise
@@ -20,31 +19,17 @@ from conftest import make_corpus, toy_tacotron2_config
 from runs import CPU, CURVE, TOLERANCE, distance, make_run, model_of, same, start
 from tacotron2.train import make_task
 
+pytest_plugins = ["check_fixtures"]
+pytestmark = pytest.mark.usefixtures("device")
+
 OFF = {"npu_config": dict.fromkeys(("conv1d_as_conv2d", "conv_transpose_on_cpu", "logdet_on_cpu"), "off")}
 ALONE = {"npu_config": OFF["npu_config"] | {"conv1d_as_conv2d": "on"}}
 "The one part of the patch that Tacotron2 needs."
 
 
-@pytest.fixture(autouse=True)
-def device(caplog):
-    torch.set_num_threads(2)
-    caplog.set_level(logging.INFO)
-    emulator.reset()
-    return pick_device("npu")
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("tones") / "corpus", seconds=0.2)
-
-
-@pytest.fixture
-def apex(monkeypatch):
-    """A place where apex is installed."""
-    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "unit/fake_apex")
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "apex"]:
-        del sys.modules[name]
 
 
 # ---- the patch ----

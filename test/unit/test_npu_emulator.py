@@ -16,7 +16,7 @@ import pytest
 
 from conftest import EMULATOR, NPU
 
-FILES = [EMULATOR / "checks.py", EMULATOR / "product_checks.py"]
+FILES = [EMULATOR / f"{topic}_checks.py" for topic in ("device", "number", "optimizer", "product")]
 
 
 def checks_in(*files: Path) -> list[str]:

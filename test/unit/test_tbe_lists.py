@@ -200,3 +200,12 @@ def test_invalid_escapes_of_old_files_are_not_reported(recwarn):
     data = b'PATTERN = "\\d"\n' + content(TRANSPOSE)
     assert add_shapes(data, TRANSPOSE, SHAPES[TRANSPOSE]).added
     assert not list(recwarn)
+
+
+def test_elements_without_a_value_are_let_be():
+    """A name, a call, and a literal that Python cannot evaluate stay where they are; shapes go behind them."""
+    head, _, tail = FORMS[TRANSPOSE]
+    before = f"{head}[[1, 2], shape, list(range(3)), {{[1]: 2}}]{tail}"
+    result = add_shapes(before.encode(), TRANSPOSE, [[1, 2], [7, 8]])
+    assert result.added == [[7, 8]]
+    assert b"{[1]: 2}" in result.data and b"[7, 8]" in result.data
