@@ -5,6 +5,8 @@ import importlib.util
 import logging
 import os
 import re
+import resource
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,6 +140,14 @@ def _saturates(device: Device) -> bool:
 def card_name(device: Device) -> str:
     """Such as Ascend910A; empty for what is no card."""
     return "" if device.type == "cpu" else getattr(torch, device.type).get_device_name(device.device)
+
+
+def peak_memory(device: Device) -> int:
+    """Bytes that this process has needed at most so far: on a card its tensors, on the CPU everything."""
+    if device.type == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    return getattr(torch, device.type).max_memory_allocated(device.device)
 
 
 def cann_version() -> tuple[int, ...] | None:

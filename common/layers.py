@@ -28,6 +28,8 @@ class Conv1d(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the length, not {kernel_size}")
+        self.in_channels = in_channels
+        self.kernel_size = kernel_size
         self.dilation = dilation
         self.padding = dilation * (kernel_size - 1) // 2
         weight = torch.empty(out_channels, in_channels, kernel_size)

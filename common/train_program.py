@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common import distributed, program
+from common.channels_last import use_channels_last
 from common.device import Device, pick_device
 from common.files import make_output_folder
 from common.interchange import TITLES
@@ -68,6 +69,7 @@ def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], de
     # Of dropout each process draws masks of its own.
     torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
     crossings = patch_for_npu(model, config.npu_config, device)
+    use_channels_last(model, device)
     level = settings.amp or (device.amp if settings.fp16_run else "O0")
     precision = make_precision(level, settings.loss_scale, device, model)
     optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)

@@ -3,70 +3,24 @@
 With teacher forcing every frame before the present one is known, and the decoder LSTM never feeds
 the attention. So only the attention LSTM with its attention, and the decoder LSTM's own feedback,
 go frame by frame; everything else is one matrix product over all frames. Inference runs the same
-functions with one frame at a time.
+functions with one frame at a time, the products of an LSTM merged into one.
 Shapes: B clips, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from tacotron2.attention import Attention, Linear
+from tacotron2.attention import Attention, Linear, Memory
+from tacotron2.factors import SharedFactor, constant_linear
 
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
-
-
-class _CollectGradient(torch.autograd.Function):
-    """The identity; in the backward pass it is where a factor's gradient is computed (``SharedFactor``)."""
-
-    @staticmethod
-    def forward(ctx, known: Tensor, factor: Tensor, inputs: list[Tensor]) -> Tensor:
-        ctx.inputs, ctx.dtype = inputs, factor.dtype
-        return known.view_as(known)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        if len(ctx.inputs) != len(gradient):
-            raise RuntimeError("backward a second time, or not every step was run")
-        # [T, ..., R, *] -> [..., T * R, *]
-        x, y = (steps.movedim(0, -3).flatten(-3, -2) for steps in (torch.stack(ctx.inputs), gradient))
-        ctx.inputs.clear()
-        return gradient, (x.transpose(-1, -2) @ y).to(ctx.dtype), None
-
-
-class SharedFactor:
-    """``y_t = known_t + x_t @ factor`` with the same factor [..., K, O] at every step of a recurrence.
-
-    Autograd alone would compute the factor's gradient at each step and add them up; for an LSTM's
-    matrices that costs more than all the rest. Here the steps know the factor as a constant, and
-    its gradient is one product over all steps: of the inputs, which are kept in a list, and the
-    gradients that arrive at ``known`` [T, ..., R, O]. Can go backward once.
-    """
-
-    def __init__(self, factor: Tensor):
-        self.factor = factor
-        self.constant = factor.detach()
-        self.inputs: list[Tensor] = []
-
-    def collect(self, known: Tensor) -> tuple[Tensor, ...]:
-        """The known parts of all steps [T, ..., R, O], one by one, for use in training."""
-        return _CollectGradient.apply(known, self.factor, self.inputs).unbind(0)
-
-    def __call__(self, known: Tensor, x: Tensor) -> Tensor:
-        """One step: known [..., R, O], x [..., R, K] -> [..., R, O]."""
-        # Autocast would convert the constant at every step.
-        self.constant = self.constant.to(known.dtype)
-        x = x.to(known.dtype)
-        if torch.is_grad_enabled():
-            self.inputs.append(x.detach())
-        return known + x @ self.constant
 
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,15 +91,24 @@ class Decoded(NamedTuple):
     "[B, T, N] float32"
 
 
-class Recurrence:
-    """The parts of a decoder's step that are the same at every frame of a batch."""
+class Affine(NamedTuple):
+    """A linear layer, put together of a model's parameters."""
 
-    def __init__(self, decoder: "Decoder", values: Tensor, padding: Tensor):
-        rnn, prenet_dim = decoder.attention_rnn, decoder.prenet_dim
-        self.memory = decoder.attention_layer.prepare(values, padding)
-        self.attention = SharedFactor(torch.cat([rnn.weight_ih[:, prenet_dim:], rnn.weight_hh], dim=1).t())
-        self.context = SharedFactor(values)
-        self.decoder = SharedFactor(decoder.decoder_rnn.weight_hh.t())
+    weight: Tensor
+    "[out, in]"
+    bias: Tensor
+    "[out]"
+
+
+class FrameByFrame(NamedTuple):
+    """The linear layers of a decoder that gets its frames one by one."""
+
+    attention: Affine
+    "Of prenet output, context and hidden state to the gates of the attention LSTM."
+    decoder: Affine
+    "Of the attention's hidden state, context and the hidden state to the gates of the decoder LSTM."
+    output: Affine
+    "See ``Decoder.output_layer``."
 
 
 class Decoder(nn.Module):
@@ -193,25 +156,30 @@ class Decoder(nn.Module):
 
     def forward(self, values: Tensor, padding: Tensor, mel: Tensor) -> Decoded:
         """Teacher forcing: the encoder's values [B, N, E], padding [B, N], mel [B, n_mel, T] to predict."""
-        recurrence = Recurrence(self, values, padding)
         attention, decoder = self.initial_state(values)
         go_frame = torch.zeros_like(mel[:, :, :1])
         frames = torch.cat([go_frame, mel[:, :, :-1]], dim=2).permute(2, 0, 1).to(values.dtype)
 
-        known = recurrence.attention.collect(self.attention_input(self.prenet(frames)))
-        nothing = recurrence.context.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
+        rnn, prenet_dim = self.attention_rnn, self.prenet_dim
+        feedback = SharedFactor(torch.cat([rnn.weight_ih[:, prenet_dim:], rnn.weight_hh], dim=1).t())
+        known = F.linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
+        memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
+        nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
         attended = []
-        for gates, zeros in zip(known, nothing):
-            attention = self.attention_step(gates, zeros, attention, recurrence)
+        for gates, zeros in zip(feedback.collect(known), nothing):
+            gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
+            attention = self.attend(gates, attention, memory, partial(value_factor, zeros))
             attended.append((attention.hidden, attention.context, attention.weights[:, 0]))
         hidden, context, alignments = (torch.stack(each) for each in zip(*attended))
 
-        known = recurrence.decoder.collect(self.decoder_input(hidden, context))
+        rnn = self.decoder_rnn
+        feedback = SharedFactor(rnn.weight_hh.t())
+        known = F.linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
         decoded = []
-        for gates in known:
-            decoder = self.decoder_step(gates, decoder, recurrence)
+        for gates in feedback.collect(known):
+            decoder = self.decode(feedback(gates, decoder.hidden), decoder)
             decoded.append(decoder.hidden)
-        mel, gate = self.output(torch.stack(decoded), context)
+        mel, gate = self.output(torch.stack(decoded), context, partial(F.linear, **self.output_layer()._asdict()))
         return Decoded(mel.permute(1, 2, 0), gate.t(), alignments.transpose(0, 1))
 
     def infer(self, values: Tensor, padding: Tensor, seeds: list[int]) -> tuple[Decoded, Tensor, Tensor]:
@@ -222,26 +190,59 @@ class Decoder(nn.Module):
         the frame with which the gate fired included; and [B] bool, whether it did before
         max_decoder_steps.
         """
-        recurrence = Recurrence(self, values, padding)
+        memory = self.attention_layer.prepare(values, padding)
+        layers = self.frame_by_frame(values.dtype)
+        linears = [constant_linear(*layer) for layer in layers]
         attention, decoder = self.initial_state(values)
         frame = values.new_zeros(len(values), self.n_mel_channels)
-        nothing = values.new_zeros(len(values), 1, values.shape[2])
         lengths = torch.zeros(len(values), dtype=torch.long, device=values.device)
         stopped = torch.zeros_like(lengths, dtype=torch.bool)
         steps = []
         for _, masks in zip(range(self.max_decoder_steps), self.prenet.draw_masks(seeds, like=values)):
-            known = self.attention_input(self.prenet(frame, masks))
-            attention = self.attention_step(known, nothing, attention, recurrence)
-            decoder = self.decoder_step(self.decoder_input(attention.hidden, attention.context), decoder, recurrence)
-            frame, gate = self.output(decoder.hidden, attention.context)
+            frame, gate, attention, decoder = self.step(
+                frame.to(values.dtype), masks, attention, decoder, memory, values, linears
+            )
             steps.append((frame, gate, attention.weights[:, 0]))
-            frame = frame.to(values.dtype)
             lengths += ~stopped
             stopped |= torch.sigmoid(gate) > self.gate_threshold
             if stopped.all():
                 break
         mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps))
         return Decoded(mel.transpose(1, 2), gate, alignments), lengths, stopped
+
+    def step(
+        self,
+        frame: Tensor,
+        masks: Tensor,
+        attention: AttentionState,
+        decoder: DecoderState,
+        memory: Memory,
+        values: Tensor,
+        linears: Sequence[Callable[[Tensor], Tensor]],
+    ) -> tuple[Tensor, Tensor, AttentionState, DecoderState]:
+        """One frame of inference: the frame before [B, n_mel] -> frame, its gate [B], the states.
+
+        linears: the layers of ``frame_by_frame`` as functions; masks [2, B, prenet_dim] of the prenet.
+        """
+        attention_gates, decoder_gates, output = linears
+        gates = attention_gates(torch.cat([self.prenet(frame, masks), attention.context, attention.hidden], dim=1))
+        attention = self.attend(gates, attention, memory, lambda weights: weights.to(values.dtype) @ values)
+        gates = decoder_gates(torch.cat([attention.hidden, attention.context, decoder.hidden], dim=1))
+        decoder = self.decode(gates, decoder)
+        return *self.output(decoder.hidden, attention.context, output), attention, decoder
+
+    def frame_by_frame(self, dtype: torch.dtype) -> FrameByFrame:
+        """The linear layers for ``step``, those of the LSTMs in this precision."""
+        gates = (
+            Affine(torch.cat([rnn.weight_ih, rnn.weight_hh], dim=1).to(dtype), (rnn.bias_ih + rnn.bias_hh).to(dtype))
+            for rnn in (self.attention_rnn, self.decoder_rnn)
+        )
+        return FrameByFrame(*gates, self.output_layer())
+
+    def output_layer(self) -> Affine:
+        """Of the decoder's hidden state and the context to a frame and its gate, in float32."""
+        layers = (self.linear_projection.linear_layer, self.gate_layer.linear_layer)
+        return Affine(*(torch.cat([getattr(each, name) for each in layers]).float() for name in Affine._fields))
 
     def initial_state(self, values: Tensor) -> tuple[AttentionState, DecoderState]:
         """Zeros, for values [B, N, E]."""
@@ -254,38 +255,25 @@ class Decoder(nn.Module):
             DecoderState(zeros(decoder), exact(decoder)),
         )
 
-    def attention_input(self, prenet: Tensor) -> Tensor:
-        """The prenet's share [..., prenet_dim] of the attention LSTM's gates [..., 4H], biases included."""
-        rnn = self.attention_rnn
-        return F.linear(prenet, rnn.weight_ih[:, : self.prenet_dim], rnn.bias_ih + rnn.bias_hh)
-
-    def attention_step(
-        self, known: Tensor, nothing: Tensor, state: AttentionState, recurrence: Recurrence
+    def attend(
+        self, gates: Tensor, state: AttentionState, memory: Memory, context: Callable[[Tensor], Tensor]
     ) -> AttentionState:
-        """One frame of attention: known [B, 4H] of ``attention_input``, nothing [B, 1, E] zeros."""
-        gates = recurrence.attention(known, torch.cat([state.context, state.hidden], dim=1))
+        """One frame of attention: gates [B, 4H]; context: weights [B, 1, N] -> weighted sum of values [B, 1, E]."""
         hidden, cell = lstm(gates, state.cell)
         # What feeds back is what was dropped out, as in NVIDIA's.
         hidden = F.dropout(hidden, self.p_attention_dropout, self.training)
-        weights = self.attention_layer(hidden, state.weights, recurrence.memory)
-        context = recurrence.context(nothing, weights[:, None])[:, 0]
+        weights = self.attention_layer(hidden, state.weights, memory)
         weights = torch.stack([weights, state.weights[:, 1] + weights], dim=1)
-        return AttentionState(hidden, cell, context, weights)
+        return AttentionState(hidden, cell, context(weights[:, :1])[:, 0], weights)
 
-    def decoder_input(self, attention_hidden: Tensor, context: Tensor) -> Tensor:
-        """The share of [..., H] and [..., E] of the decoder LSTM's gates [..., 4H], biases included."""
-        rnn = self.decoder_rnn
-        return F.linear(torch.cat([attention_hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
-
-    def decoder_step(self, known: Tensor, state: DecoderState, recurrence: Recurrence) -> DecoderState:
-        """One frame of the decoder LSTM: known [B, 4H] of ``decoder_input``."""
-        hidden, cell = lstm(recurrence.decoder(known, state.hidden), state.cell)
+    def decode(self, gates: Tensor, state: DecoderState) -> DecoderState:
+        """One frame of the decoder LSTM: gates [B, 4H]."""
+        hidden, cell = lstm(gates, state.cell)
         return DecoderState(F.dropout(hidden, self.p_decoder_dropout, self.training), cell)
 
-    def output(self, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def output(self, hidden: Tensor, context: Tensor, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """hidden [..., H], context [..., E] -> frames [..., n_mel], gate [...], both float32."""
         both = torch.cat([hidden, context], dim=-1).float()
-        layers = (self.linear_projection.linear_layer, self.gate_layer.linear_layer)
         with torch.autocast(both.device.type, enabled=False):
-            frames, gate = (F.linear(both, layer.weight.float(), layer.bias.float()) for layer in layers)
+            frames, gate = linear(both).split([self.n_mel_channels, 1], dim=-1)
         return frames, gate[..., 0]

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
-from tacotron2.decoder import Decoder, SharedFactor, lstm
+from tacotron2.decoder import Decoder, lstm
+from tacotron2.factors import SharedFactor
 
 P_CONV_DROPOUT = 0.5
 "Of the convolutions in encoder and postnet."

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from common.channels_last import use_channels_last
 from common.config import from_dict
 from common.device import Device
 from common.interchange import fitted, read
@@ -77,6 +78,7 @@ class Synthesizer:
         if n_symbols < len(SYMBOLS):
             raise UserError(f"{path} knows {n_symbols} symbols, and texts are made of {len(SYMBOLS)} here")
         patch_for_npu(self.model, self.config.npu_config, device)
+        use_channels_last(self.model, device)
         self.mel = build_mel(self.config)
         level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
         self.precision = Precision(level, 1.0, device, self.model)

@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from common.layers import Conv1d, LogAbsDet
 
@@ -34,6 +35,35 @@ class Invertible1x1Conv(nn.Module):
         """Undo ``forward``: x [B, C, L] -> [B, C, L]."""
         inverse = torch.linalg.inv(self.conv.weight[..., 0].float()).to(x.dtype)
         return self.conv.convolve(x, inverse[..., None])
+
+
+class _Gate(torch.autograd.Function):
+    """tanh(filter) * sigmoid(gate) of the two halves of the channels.
+
+    Both halves of the gradient are computed in place, and the tanh is made of a sigmoid, which
+    CPUs compute up to ten times as fast.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        """x [B, 2C, L] -> [B, C, L]."""
+        filter_, gate = x.chunk(2, dim=1)
+        filter_, gate = torch.sigmoid(2 * filter_).mul_(2).sub_(1), torch.sigmoid(gate)
+        ctx.save_for_backward(filter_, gate)
+        ctx.layout = x.shape, x.stride()
+        return filter_ * gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        filter_, gate = ctx.saved_tensors
+        of_x = gradient.new_empty_strided(*ctx.layout)
+        of_filter, of_gate = of_x.chunk(2, dim=1)
+        passed = gradient * gate
+        torch.mul(passed, filter_, out=of_gate)
+        torch.addcmul(passed, of_gate, filter_, value=-1, out=of_filter)  # gradient * gate * (1 - filter^2)
+        of_gate.mul_(1 - gate)
+        return of_x
 
 
 class WN(nn.Module):
@@ -64,8 +94,7 @@ class WN(nn.Module):
         conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
         output = 0
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions):
-            filter_, gate = (in_layer(hidden) + condition).chunk(2, dim=1)
-            res_skip = res_skip_layer(torch.tanh(filter_) * torch.sigmoid(gate))
+            res_skip = res_skip_layer(_Gate.apply(in_layer(hidden) + condition))
             if res_skip_layer is not self.res_skip_layers[-1]:
                 residual, res_skip = res_skip.chunk(2, dim=1)
                 hidden = hidden + residual
@@ -136,10 +165,7 @@ class WaveGlow(nn.Module):
         log_det (a float32 scalar for each flow), of which ``WaveGlowLoss`` makes the likelihood.
         """
         groups = audio.shape[1] // self.n_group
-        mel = self._upsample(mel)
-        if mel.shape[2] < groups:
-            raise ValueError(f"the mel spectrogram covers {mel.shape[2]} groups of samples, the audio has {groups}")
-        mel = mel[:, :, :groups]
+        mel = self._upsample(mel, groups)
         x = audio[:, : groups * self.n_group].reshape(-1, groups, self.n_group).transpose(1, 2)
 
         early, log_s_list, log_det_list = [], [], []
@@ -166,7 +192,7 @@ class WaveGlow(nn.Module):
         if noise is None:
             noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
         remaining, *early = noise
-        mel = self._upsample(mel)[:, :, : frames * self.hop_length // self.n_group]
+        mel = self._upsample(mel, frames * self.hop_length // self.n_group)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
             x_a, x_b = x.chunk(2, dim=1)
@@ -190,12 +216,14 @@ class WaveGlow(nn.Module):
         upsampling = self.upsample.kernel_size[0] // self.hop_length
         return math.ceil(reach * self.n_group / self.hop_length) + upsampling
 
-    def _upsample(self, mel: Tensor) -> Tensor:
+    def _upsample(self, mel: Tensor, groups: int) -> Tensor:
         """mel [B, n_mel, T] -> [B, n_mel * n_group, groups], the frames at the rate of the groups."""
-        mel = self.upsample(mel)
+        mel = self.upsample(mel)[:, :, : groups * self.n_group]
         batch, channels, samples = mel.shape
-        mel = mel[:, :, : samples // self.n_group * self.n_group].reshape(batch, channels, -1, self.n_group)
-        return mel.transpose(2, 3).reshape(batch, channels * self.n_group, -1)
+        if samples < groups * self.n_group:
+            raise ValueError(f"the mel spectrogram covers {samples // self.n_group} groups of samples, not {groups}")
+        mel = mel.reshape(batch, channels, groups, self.n_group)
+        return mel.transpose(1, 2).reshape(batch, groups, channels * self.n_group).transpose(1, 2)
 
     def remove_weight_norm(self) -> None:
         """Fuse weight norm into plain weights, for inference."""

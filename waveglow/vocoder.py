@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.channels_last import use_channels_last
 from common.config import from_dict
 from common.device import Device
 from common.interchange import fitted, read
@@ -42,6 +43,7 @@ class Vocoder:
         self.model.load_state_dict(fitted(path, checkpoint.weights, self.model))
         self.model.remove_weight_norm()
         patch_for_npu(self.model, self.config.npu_config, device)
+        use_channels_last(self.model, device)
         self.mel = build_mel(self.config)
         level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
         self.precision = Precision(level, 1.0, device, self.model)

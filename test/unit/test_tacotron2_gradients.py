@@ -10,7 +10,8 @@ from test_tacotron2_model import toy, toy_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from tacotron2 import decoder, model
-from tacotron2.decoder import SharedFactor, lstm
+from tacotron2.decoder import lstm
+from tacotron2.factors import SharedFactor
 from tacotron2.loss import Tacotron2Loss
 
 

@@ -148,7 +148,7 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
     caplog.set_level("INFO")
     start(config[1], corpus, tmp_path / "out", max_steps=6, profile=2)
     trace = json.loads((tmp_path / "out/profile/trace_0.json").read_text())
-    assert any("conv1d" in event.get("name", "") for event in trace["traceEvents"])
+    assert any("conv2d" in event.get("name", "") for event in trace["traceEvents"])
     assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
     assert caplog.text.count("crossings between device and host: 0,") == 3
 

@@ -3,15 +3,18 @@
 import argparse
 import importlib.util
 import logging
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+from google.protobuf.message import DecodeError
+
 from common import program
-from common.files import make_output_folder
+from common.files import make_output_folder, remove_leftovers, written_whole
 from common.interchange import TITLES
 from common.log import open_log
+from common.program import UserError
 from tools.deploy.cost import measure_cost
 from tools.deploy.engines import ENGINES, QUANT_MODES, Build, find_engine
 from tools.deploy.folder import (
@@ -23,6 +26,7 @@ from tools.deploy.folder import (
     read_contents,
     sole_writer,
     write_contents,
+    writing,
 )
 from tools.deploy.graphs import GRAPHS, kind_of
 from tools.deploy.settings import Settings, load_settings
@@ -47,7 +51,8 @@ def main() -> None:
     settings = load_settings(args.json, args.bs)
     exported = read_contents(args.models_dir / ONNX, ONNX, "run export_model/run.sh first")
     folder = args.output or engine_folder(args.models_dir, args.engine, args.quant_mode)
-    with sole_writer(args.models_dir):
+    make_output_folder(folder)
+    with sole_writer(args.models_dir, folder):
         contents = build(args, settings, exported, folder)
         if args.quant_mode != "force_float32" and not args.no_compare:
             compare(folder, contents, args.models_dir / ONNX, exported)
@@ -71,7 +76,8 @@ def read_arguments() -> argparse.Namespace:
 def build(args: argparse.Namespace, settings: Settings, exported: Contents, folder: Path) -> Contents:
     """The engines of all graphs that are needed; what was in the folder before is replaced."""
     engine, of_engine = find_engine(args.engine), settings.engine(args.engine)
-    make_output_folder(folder)
+    own = own_graphs(args, exported, of_engine.graphs() if engine.takes_graphs else [])
+    remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
     contents = replace(
         exported,
@@ -86,24 +92,39 @@ def build(args: argparse.Namespace, settings: Settings, exported: Contents, fold
         request = Build(
             graph=graph,
             signature=exported.signature(graph),
-            onnx=getattr(args, graph) or exported.path(args.models_dir / ONNX, graph),
+            onnx=own.get(graph) or exported.path(args.models_dir / ONNX, graph),
             source=exported.sources[kind_of(graph)],
             quant_mode=args.quant_mode,
             ranges=contents.ranges,
             options=contents.options,
         )
         name = f"{graph}{engine.suffix}"
-        temporary = folder / f".{name}.part"
-        try:
-            engine.build(request, temporary)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with writing(folder), written_whole(folder / name) as file:
+            engine.build(request, Path(file.name))
         contents.add(folder, graph, name)
         log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph]["bytes"] / 1e6, time.perf_counter() - began)
     write_contents(folder, contents)
     log.info("wrote %s, for batches of %d to %d", folder, contents.ranges["batch"][0], contents.ranges["batch"][-1])
     return contents
+
+
+def own_graphs(args: argparse.Namespace, exported: Contents, usable: list[str]) -> dict[str, Path]:
+    """Those that the user gives. UserError for one that would not be used, or that is not what its name says."""
+    own = {name: getattr(args, name) for name in GRAPHS if getattr(args, name)}
+    for name, path in own.items():
+        if name not in usable:
+            builds = f"the graphs {', '.join(usable)}" if usable else "the checkpoints, not graphs"
+            raise UserError(f"--{name} would not be used: {args.engine} is built from {builds}")
+        try:
+            graph = onnx.load(path, load_external_data=False).graph
+        except (OSError, DecodeError) as error:
+            raise UserError(f"--{name}: {path} is no ONNX graph: {error}") from error
+        signature = exported.signature(name)
+        for found, expected in ((graph.input, signature.inputs), (graph.output, signature.outputs)):
+            names = ", ".join(port.name for port in found)
+            if names != ", ".join(expected):
+                raise UserError(f"--{name}: {path} has {names} where {', '.join(expected)} are wanted")
+    return own
 
 
 def compare(folder: Path, contents: Contents, onnx_folder: Path, exported: Contents) -> None:
@@ -113,7 +134,7 @@ def compare(folder: Path, contents: Contents, onnx_folder: Path, exported: Conte
         return
     contents.cost = measure_cost(folder, contents, onnx_folder, exported)
     write_contents(folder, contents)
-    distances = ", ".join(f"of {TITLES[kind]} {distance:.4f}" for kind, distance in contents.cost.items())
+    distances = ", ".join(f"of {TITLES[kind]} {distance:.2g}" for kind, distance in contents.cost.items())
     log.info("%s costs: mel L1 (natural logarithm) %s", contents.quant_mode, distances)
 
 

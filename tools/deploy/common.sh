@@ -28,29 +28,41 @@ require_values() { # require_values "NAME NAME..." ARGUMENT...
     ((${#names[@]} == 0)) || fail 2 "wanted are $1, and then options (--help says more)"
 }
 
-# A Python program of the repository, with relative paths as seen from where the user stands.
-run_module() { # run_module MODULE ARGUMENT...
-    local module=$1
-    shift
+# Python with the repository's modules, and relative paths as seen from where the user stands.
+run_python() { # run_python ARGUMENT...
     find_python
-    PYTHONSAFEPATH=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$python" -m "tools.deploy.$module" "$@"
+    PYTHONSAFEPATH=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$python" "$@"
 }
 
-# To whom each option of a script goes that does several things.
-share_out_options() { # share_out_options ARGUMENT...: sets models_dir and the arrays below
-    local argument
-    # shellcheck disable=SC2034  # the scripts use them
-    models_dir=$MODEL_PATH export_options=() build_options=() infer_options=()
-    for argument in "$@"; do
-        case $argument in
-            --models_dir=*) models_dir=${argument#*=} ;;
-            --tacotron2=* | --waveglow=*) export_options+=("$argument") ;;
-            --json=*) build_options+=("$argument") ;;
-            --engine=*) build_options+=("$argument") infer_options+=("$argument") ;;
-            *) infer_options+=("$argument") ;;
+run_module() { # run_module MODULE ARGUMENT...
+    run_python -m "tools.deploy.$1" "${@:2}"
+}
+
+# To whom each option of a script goes that does several things. What is not shared is the last program's, which
+# looks at its options now: nobody wants to hear of a wrong one after minutes of work.
+share_out_options() { # share_out_options LAST_MODULE ARGUMENT...: sets models_dir and the arrays below
+    local last=$1
+    shift
+    models_dir=$MODEL_PATH export_options=() build_options=() last_options=()
+    while (($#)); do
+        case $1 in
+            --models_dir=*) models_dir=${1#*=} ;;
+            --tacotron2=* | --waveglow=*) export_options+=("$1") ;;
+            --json=*) build_options+=("$1") ;;
+            --engine=* | --quant_mode=*) build_options+=("$1") last_options+=("$1") ;;
+            --models_dir | --tacotron2 | --waveglow | --json | --engine | --quant_mode)
+                (($# > 1)) || fail 2 "$1 needs a value (--help lists the options)"
+                set -- "" "$1=$2" "${@:3}" # which comes next
+                ;;
+            *) last_options+=("$1") ;;
         esac
+        shift
     done
     export_options+=("--models_dir=$models_dir")
     build_options+=("--models_dir=$models_dir")
-    infer_options+=("--models_dir=$models_dir")
+    last_options+=("--models_dir=$models_dir")
+    run_python -c '
+import importlib, sys
+from common import program
+program.run(importlib.import_module(f"tools.deploy.{sys.argv.pop(1)}").read_arguments)' "$last" "${last_options[@]}"
 }

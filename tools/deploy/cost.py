@@ -9,11 +9,11 @@ import torch
 from common.config import from_dict
 from common.metrics import mel_l1
 from tacotron2.text import text_to_sequence
+from tools.deploy.clips import sentence
 from tools.deploy.engines import find_engine
 from tools.deploy.folder import Contents
 from tools.deploy.models import PACKAGES
 from tools.deploy.pipeline import Pipeline
-from tools.deploy.sentence import sentence
 
 CHARACTERS, FRAMES = 64, 100
 "Of the comparison: long enough to be spoken, short enough to be had in seconds."
@@ -42,7 +42,8 @@ def _speak(name: str, folder: Path, contents: Contents, given: np.ndarray | None
     engine = find_engine(name)(0, 1, contents.options)
     pipeline = Pipeline(folder, contents, engine)
     pipeline.limit = min(pipeline.limit, FRAMES)
-    text = text_to_sequence(sentence(min(CHARACTERS, contents.ranges["text"][-1])), ["english_cleaners"])
+    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
+    text = text_to_sequence(sentence(min(CHARACTERS, contents.ranges["text"][-1])), cleaners)
     mel, lengths = pipeline.spectrograms([text], [SEED])
     spoken = mel if given is None else given[None]
     (audio,) = pipeline.audio(spoken, np.array([spoken.shape[2]]), 0.6, [SEED])

@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
@@ -12,6 +13,11 @@ from tools.deploy.latency import Iteration, Measured
 from tools.deploy.work import Work, do
 
 log = logging.getLogger("deploy")
+
+LONGEST_SILENCE = 7200
+"Seconds without a word from any device, after which they are given up; a warm-up on one core can take an hour."
+LONGEST_END = 10
+"Seconds that a process has to end once it is told to."
 
 
 def run_on_devices(works: list[Work]) -> dict[int, Measured]:
@@ -29,24 +35,21 @@ def run_on_devices(works: list[Work]) -> dict[int, Measured]:
 
 
 def _alone(work: Work) -> Iterator[tuple[int, str | Iteration]]:
-    names: list[str] = []
-    for iteration in do(work, ready=names.append):
-        yield from ((work.device, names.pop()) for _ in range(len(names)))
-        yield work.device, iteration
+    return ((work.device, message) for message in do(work))
 
 
 def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
-    context = multiprocessing.get_context("spawn")  # threads and cards do not survive a fork
     working, ready = {}, []
     try:
         for work in works:
-            connection, theirs = context.Pipe()
-            process = context.Process(target=_process, args=(work, theirs), daemon=True)
-            process.start()
-            theirs.close()
+            connection, process = _start(work)
             working[connection] = work.device, process
         while working:
-            for connection in wait(list(working)):
+            heard = wait(list(working), LONGEST_SILENCE)
+            if not heard:
+                silent = ", ".join(str(device) for device, _ in working.values())
+                raise UserError(f"device {silent}: not a word for {LONGEST_SILENCE} s, given up")
+            for connection in heard:
                 device, process = working[connection]
                 message = _receive(connection, device, process)
                 if message is None:
@@ -61,14 +64,30 @@ def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
     finally:
         for _, process in working.values():
             process.terminate()
-            process.join()
+        for _, process in working.values():
+            process.join(LONGEST_END)
+            process.kill()
+
+
+def _start(work: Work) -> tuple[Connection, multiprocessing.Process]:
+    context = multiprocessing.get_context("spawn")  # threads and cards do not survive a fork
+    connection, theirs = context.Pipe()
+    process = context.Process(target=_process, args=(work, theirs), daemon=True)
+    # The process inherits it. A terminal's Ctrl-C goes to all; this one then ends the others.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    theirs.close()
+    return connection, process
 
 
 def _receive(connection: Connection, device: int, process: multiprocessing.Process) -> str | Iteration | None:
     try:
         message = connection.recv()
     except EOFError:
-        process.join()
+        process.join(LONGEST_END)
         raise UserError(f"device {device}: its process ended with code {process.exitcode}") from None
     if isinstance(message, UserError):
         raise UserError(f"on device {device}: {message}")
@@ -76,18 +95,17 @@ def _receive(connection: Connection, device: int, process: multiprocessing.Proce
 
 
 def _process(work: Work, connection: Connection) -> None:
-    """Sends the name of the device, waits to be told to go, sends iterations, and at last None or a UserError."""
-
-    def ready(name: str) -> None:
-        connection.send(name)
-        connection.recv()
-
+    """Sends what ``do`` yields, and at last None or a UserError; behind the name of the device it waits to be told."""
     try:
-        for iteration in do(work, ready):
-            connection.send(iteration)
+        for message in do(work):
+            connection.send(message)
+            if isinstance(message, str):
+                connection.recv()
         connection.send(None)
     except UserError as error:
         connection.send(error)
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        pass  # nobody is left to work for
     except Exception:
         traceback.print_exc()
         connection.send(UserError("this is a bug, see above"))

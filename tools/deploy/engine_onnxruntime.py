@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from common.program import UserError
-from tools.deploy.engines import Build, Engine, Graph, Value, share_of_cores
+from tools.deploy.engines import Build, Engine, Graph, Value, counted, share_of_cores
 from tools.deploy.folder import Contents
 
 try:
@@ -30,6 +30,8 @@ class OnnxRuntime(Engine):
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
         self.on_card = CUDA in onnxruntime.get_available_providers()
         self.device = device
+        if self.on_card:
+            check_card(device)
         self.threads = 1 if self.on_card else share_of_cores(device, shares)
         self.spinning = bool(options.get("spinning", False))
 
@@ -74,7 +76,7 @@ class OnnxRuntime(Engine):
 
     @property
     def device_name(self) -> str:
-        where = f"CUDA card {self.device}" if self.on_card else f"CPU, {self.threads} threads"
+        where = f"CUDA card {self.device}" if self.on_card else f"CPU, {counted(self.threads)}"
         return f"ONNX Runtime {onnxruntime.__version__} on {where}"
 
 
@@ -104,9 +106,24 @@ class OnnxGraph(Graph):
         return value.numpy()
 
 
+def check_card(device: int) -> None:
+    """UserError for a card that cannot be used; ONNX Runtime itself would take the CPU without a word."""
+    try:
+        OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", device)
+    except Exception as error:  # ONNX Runtime has a class for each, none of them public
+        what = f"device {device} does not exist, or onnxruntime-gpu cannot use it"
+        raise UserError(f"{what}: {_first_line(error)}; on a CPU install onnxruntime in its place") from error
+
+
 def _session(path: Path, options: SessionOptions, providers: list) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers)
-    except Exception as error:  # ONNX Runtime has a class for each, none of them public
-        first = next(iter(str(error).splitlines()), "")
-        raise UserError(f"{path} is no graph that ONNX Runtime can run: {first}") from error
+    except Exception as error:
+        what = f"{path} is no graph that ONNX Runtime can run"
+        if options.optimized_model_filepath:
+            what += f", or {Path(options.optimized_model_filepath).parent} cannot be written to"
+        raise UserError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

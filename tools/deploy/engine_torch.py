@@ -15,7 +15,7 @@ from common.device import pick_device
 from common.precision import convert
 from common.program import UserError
 from tools.deploy import models
-from tools.deploy.engines import Build, Engine, Graph, Value, share_of_cores
+from tools.deploy.engines import Build, Engine, Graph, Value, counted, share_of_cores
 from tools.deploy.folder import Contents
 from tools.deploy.graphs import kind_of
 from tools.deploy.quantization import SMALLEST, rounded
@@ -32,6 +32,7 @@ class Torch(Engine):
     """Options: none."""
 
     suffix = ".safetensors"
+    takes_graphs = False
 
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
         kind = pick_device("auto").type
@@ -48,7 +49,7 @@ class Torch(Engine):
         part = model.modules()[request.graph].state_dict(keep_vars=True).values()
         own = {id(tensor) for tensor in part}
         weights = {name: t.detach() for name, t in model.model.state_dict(keep_vars=True).items() if id(t) in own}
-        safetensors.torch.save_file(packed(weights, request.quant_mode), path)
+        path.write_bytes(safetensors.torch.save(packed(weights, request.quant_mode)))
 
     def load(self, path: Path, graph: str, contents: Contents) -> Graph:
         """The graph's module with its weights on the device."""
@@ -65,7 +66,7 @@ class Torch(Engine):
 
     @property
     def device_name(self) -> str:
-        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        threads = f", {counted(self.threads)}" if self.device.type == "cpu" else ""
         return f"PyTorch {torch.__version__} on {self.device.device}{threads}"
 
 

@@ -74,6 +74,8 @@ class Engine(ABC):
 
     suffix: str
     "Of its files."
+    takes_graphs = True
+    "Whether it builds from the ONNX graphs, and not from the checkpoint behind them."
 
     @abstractmethod
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
@@ -101,8 +103,14 @@ def share_of_cores(device: int, shares: int) -> int:
     """The threads of a process, where devices are shares of a CPU. UserError for a device beyond its cores."""
     cores = len(os.sched_getaffinity(0))
     if device >= cores:
-        raise UserError(f"device {device} does not exist: on this CPU there are {cores}, from 0 on, one for each core")
+        known = f"devices 0 to {cores - 1}" if cores > 1 else "device 0"
+        raise UserError(f"device {device} does not exist: this process has {known}, one for each core of the CPU")
     return max(1, cores // shares)
+
+
+def counted(threads: int) -> str:
+    """For the name of a device."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
 def find_engine(name: str) -> type[Engine]:

@@ -15,13 +15,14 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from common import program
-from common.files import written_whole
+from common.files import make_output_folder, remove_leftovers, written_whole
 from common.interchange import TITLES
 from common.log import open_log
 from common.program import UserError
 from tools.deploy import models
+from tools.deploy.engines import ENGINES
 from tools.deploy.examples import LoopReference, example_inputs, loop_inputs
-from tools.deploy.folder import CONTENTS, ONNX, Contents, add_models_dir, sole_writer, write_contents
+from tools.deploy.folder import CONTENTS, ONNX, Contents, add_models_dir, sole_writer, write_contents, writing
 from tools.deploy.graphs import exportable
 from tools.deploy.loop import decoder_loop
 from tools.deploy.models import RANDOM, Model
@@ -59,6 +60,7 @@ def main() -> None:
     open_log(None, quiet=False)
     found = {kind: models.load(kind, find_checkpoint(kind, args)) for kind in DOWNLOADED}
     models.check_fit(found["tacotron2"], found["waveglow"])
+    make_output_folder(args.models_dir)
     with sole_writer(args.models_dir):
         write(found, args.models_dir / ONNX)
 
@@ -68,6 +70,7 @@ def read_arguments() -> argparse.Namespace:
     for kind in DOWNLOADED:
         parser.add_argument(f"--{kind}", metavar="FILE", help=f"checkpoint of {TITLES[kind]}, of any form")
     add_models_dir(parser)
+    parser.add_argument("--engine", choices=ENGINES, help="for which engine; the graphs are the same for all of them")
     return parser.parse_args()
 
 
@@ -80,7 +83,8 @@ def find_checkpoint(kind: str, args: argparse.Namespace) -> str:
 
 def write(found: dict[str, Model], folder: Path) -> None:
     """The graphs of the models, compared with them where ONNX Runtime is there."""
-    folder.mkdir(exist_ok=True)
+    make_output_folder(folder)
+    remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
     contents = Contents(
         engine=ONNX,
@@ -94,7 +98,7 @@ def write(found: dict[str, Model], folder: Path) -> None:
     for each in (each for model in found.values() for each in exports(model)):
         onnx.checker.check_model(each.graph, full_check=True)
         verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
-        with written_whole(folder / f"{each.name}.onnx") as file:
+        with writing(folder), written_whole(folder / f"{each.name}.onnx") as file:
             file.write(each.graph.SerializeToString())
         contents.add(folder, each.name, f"{each.name}.onnx")
         log.info("%s: %d operators%s", each.name, len(each.graph.graph.node), verdict)

@@ -5,12 +5,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from common.config import from_dict
-from common.files import make_output_folder, written_whole
+from common.files import written_whole
 from common.program import Parser, UserError
 from tools.deploy.graphs import Port, Signature
 
@@ -79,7 +79,7 @@ class Contents:
 
 def write_contents(folder: Path, contents: Contents) -> None:
     """Last of all: a folder with them is complete."""
-    with written_whole(folder / CONTENTS) as file:
+    with writing(folder), written_whole(folder / CONTENTS) as file:
         file.write(json.dumps(asdict(contents), indent=2).encode())
 
 
@@ -109,13 +109,24 @@ def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """The only process that writes to this folder; UserError if there is another one."""
-    make_output_folder(folder)
-    with open(folder / ".lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # not every file system knows locks
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise UserError(f"another run is writing to {folder}: wait, or choose another folder") from error
+def sole_writer(*folders: Path) -> Iterator[None]:
+    """The only process that writes to these folders, which are there; UserError if there is another one."""
+    with ExitStack() as stack:
+        for folder in {folder.resolve() for folder in folders}:
+            lock = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:  # not every file system knows locks
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise UserError(f"another run is writing to {folder}: wait, or choose another folder") from error
         yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """UserError for what the disk refuses: it is full, say, or a folder has the name of a file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error

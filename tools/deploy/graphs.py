@@ -6,12 +6,14 @@ numbers they need and how loud WaveGlow's noise is are inputs, a clip's own wher
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tacotron2.attention import Memory
-from tacotron2.decoder import AttentionState, Decoder, DecoderState, Recurrence, SharedFactor
+from tacotron2.decoder import AttentionState, Decoder, DecoderState
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
 from waveglow.model import Invertible1x1Conv, WaveGlow
 
@@ -137,9 +139,9 @@ class DecoderIterGraph(nn.Module):
         super().__init__()
         self.decoder = decoder
         # What does not depend on the text is computed here, once.
-        memory_weight = decoder.attention_layer.memory_layer.linear_layer.weight
-        values = memory_weight.new_zeros(1, 1, memory_weight.shape[1])
-        self.recurrence = Recurrence(decoder, values, torch.zeros_like(values[..., 0], dtype=torch.bool))
+        layers = decoder.frame_by_frame(decoder.attention_rnn.weight_ih.dtype)
+        self.linears = [partial(F.linear, weight=layer.weight.detach(), bias=layer.bias.detach()) for layer in layers]
+        self.kernel = decoder.attention_layer.location_layer.kernel().detach()
 
     def forward(
         self,
@@ -157,16 +159,16 @@ class DecoderIterGraph(nn.Module):
         prenet_masks: Tensor,
     ) -> tuple[Tensor, ...]:
         """See ``tacotron2_signatures``; mask is True behind the end of a text."""
-        decoder, recurrence = self.decoder, copy.copy(self.recurrence)
-        recurrence.memory = Memory(processed_memory.transpose(1, 2), mask[:, None], recurrence.memory.kernel)
-        recurrence.context = SharedFactor(memory)
         weights = torch.stack([attention_weights, attention_weights_cum], dim=1)
-        attention = AttentionState(attention_hidden, attention_cell, attention_context, weights)
-        known = decoder.attention_input(decoder.prenet(decoder_input, prenet_masks))
-        attention = decoder.attention_step(known, memory.new_zeros(()), attention, recurrence)
-        known = decoder.decoder_input(attention.hidden, attention.context)
-        state = decoder.decoder_step(known, DecoderState(decoder_hidden, decoder_cell), recurrence)
-        frame, gate = decoder.output(state.hidden, attention.context)
+        frame, gate, attention, state = self.decoder.step(
+            decoder_input,
+            prenet_masks,
+            AttentionState(attention_hidden, attention_cell, attention_context, weights),
+            DecoderState(decoder_hidden, decoder_cell),
+            Memory(processed_memory.transpose(1, 2), mask[:, None], self.kernel),
+            memory,
+            self.linears,
+        )
         return (
             frame, gate[:, None], attention.hidden, attention.cell, state.hidden, state.cell,
             attention.weights[:, 0], attention.weights[:, 1], attention.context,

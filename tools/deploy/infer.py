@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from common.corpus import read_lines
 from common.files import make_output_folder, written_whole
 from common.log import open_log
 from common.program import Parser, UserError
-from tacotron2.sentences import take_apart
-from tacotron2.text import text_to_sequence
 from tools.deploy import latency
+from tools.deploy.clips import of_sentence, of_text
 from tools.deploy.devices import run_on_devices
 from tools.deploy.engines import ENGINES, QUANT_MODES
-from tools.deploy.folder import CONTENTS, Contents, add_models_dir, engine_folder, read_contents
-from tools.deploy.sentence import sentence
-from tools.deploy.work import Clip, Work
+from tools.deploy.folder import CONTENTS, Contents, add_models_dir, engine_folder, read_contents, writing
+from tools.deploy.latency import Measured
+from tools.deploy.models import RANDOM
+from tools.deploy.work import Work
 
 log = logging.getLogger("deploy")
 
@@ -27,8 +26,8 @@ DESCRIPTION = """\
 Speak with the engines that tools.deploy.build has made, and report how long it takes.
 
 What is spoken is one English sentence, again and again, cut to the input length and given to every clip
-of the batch; or, with --text, each line of a text. Wavs go to OUT, the report to the terminal or to
---log_file, and as JSON beside it."""
+of the batch; or, with --text and once, each line of a text. Wavs go to OUT, the report to the terminal or
+to --log_file, and as JSON beside it."""
 
 EXAMPLES = """\
   python -m tools.deploy.infer --quant_mode force_float16 --bs 1 --il 128
@@ -36,15 +35,14 @@ EXAMPLES = """\
   python -m tools.deploy.infer --text story.txt --bs 4 -o story"""
 
 OUTPUT = Path(__file__).parent / "output"
-LONGEST_PIECE = 150
-"Symbols of a text that are spoken in one go, see ``tacotron2.synthesizer``."
 
 
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
     folder, contents = find_engines(args, args.quant_mode)
-    make_output_folder(args.output)
+    for output in (args.output, report_path(args).parent):  # before anything is measured
+        make_output_folder(output)
     batches = dict.fromkeys(contents.ranges["batch"]) if args.all else [args.bs]
     text = read_lines(Path(args.text)) if args.text else None
     write_report(args, [measure(args, folder, contents, batch, text) for batch in batches])
@@ -57,12 +55,14 @@ def read_arguments() -> argparse.Namespace:
     add("--quant_mode", default="force_float32", choices=QUANT_MODES, help="default: %(default)s")
     add("--bs", type=int, default=1, metavar="N", help="clips in a batch (default: %(default)s)")
     add("--all", action="store_true", help="the smallest, usual and largest batch that the engines are built for")
-    add("--text", metavar="FILE", help="a text file to speak, each line of it to a wav")
+    add("--text", metavar="FILE", help="speak this file once, each line to a wav, in place of --il, --num_iters")
     add("--log_file", type=Path, metavar="FILE", help="for the report; the JSON is FILE.json")
     args = parser.parse_args()
     check_measuring_options(parser, args)
     if args.bs < 1:
         parser.error("--bs must be at least 1")
+    if args.log_file and args.log_file.is_dir():
+        parser.error(f"--log_file is {args.log_file}, which is a folder")
     if args.text and (args.all or args.no_waveglow):
         parser.error("--text goes neither with --all nor with --no-waveglow")
     return args
@@ -92,10 +92,10 @@ def check_measuring_options(parser: Parser, args: argparse.Namespace) -> None:
 
 def numbers(text: str) -> list[int]:
     """0,1 -> [0, 1]."""
-    found = [int(part) for part in text.split(",")]
-    if min(found) < 0 or len(set(found)) < len(found):
-        raise ValueError
-    return found
+    found = text.split(",")
+    if not all(part.isdecimal() for part in found) or len(set(map(int, found))) < len(found):
+        raise argparse.ArgumentTypeError(f"must be numbers, each of them once, as 0,1, and not {text!r}")
+    return list(map(int, found))
 
 
 def find_engines(args: argparse.Namespace, quant_mode: str) -> tuple[Path, Contents]:
@@ -117,10 +117,11 @@ def measure(
     """
     contents.check_range("batch", batch, "--bs")
     if text is not None:
-        shares = of_text(args, contents, batch, text)
+        cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
+        shares = of_text(text, cleaners, contents.ranges["text"][-1], batch, args.devices, args.seed, args.output)
     else:
         contents.check_range("text", args.il, "--il")
-        shares = of_sentence(args, batch)
+        shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output)
     works = [
         Work(
             folder, contents, device, len(shares), warmup=batches[:1] * args.warmup_iters, batches=batches,
@@ -136,54 +137,39 @@ def measure(
         "weights": contents.sources,
         "cost": contents.cost,
     }
-    return facts | latency.report(run_on_devices(works))
+    results = run_on_devices(works)
+    warn_of_endless(results, contents)
+    return facts | latency.report(results)
 
 
-def of_sentence(args: argparse.Namespace, batch: int) -> dict[int, list[list[Clip]]]:
-    """Device -> its batches: the sentence, with other random numbers in each clip."""
-    shares: dict[int, list[list[Clip]]] = {device: [] for device in args.devices}
-    for iteration in range(args.num_iters):
-        device = args.devices[iteration % len(args.devices)]
-        seeds = range(args.seed + iteration * batch, args.seed + (iteration + 1) * batch)
-        text = sentence(args.il)
-        shares[device].append([Clip(text, seed, args.output / f"dev{device}_{i}.wav") for i, seed in enumerate(seeds)])
-    return shares
+def warn_of_endless(results: dict[int, Measured], contents: Contents) -> None:
+    """Of clips that did not end by themselves; random weights never do."""
+    iterations = [iteration for measured in results.values() for iteration in measured.iterations]
+    endless = sum(iteration.endless for iteration in iterations)
+    if endless and contents.sources["tacotron2"] != RANDOM:
+        clips = sum(iteration.batch for iteration in iterations)
+        log.warning("%d of %d clips find no end and are cut off at the limit of frames", endless, clips)
 
 
-def of_text(args: argparse.Namespace, contents: Contents, batch: int, text: list[str]) -> dict[int, list[list[Clip]]]:
-    """Device -> its batches: pieces of the lines of the text. UserError for one without anything to speak."""
-    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
-    limit = min(LONGEST_PIECE, contents.ranges["text"][-1])
-    seeds = count(args.seed)
-    lines = []
-    for number, line in enumerate(text, start=1):
-        pieces = take_apart(line, lambda part: len(text_to_sequence(part, cleaners)), limit)
-        pieces = [piece for piece in pieces if any(map(str.isalnum, piece.text))]
-        wav = args.output / f"out_{number:04}.wav"
-        clips = [Clip(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
-        lines += [clips] if clips else []
-    if not lines:
-        raise UserError(f"nothing of {args.text} can be spoken, it needs letters or digits")
-    shares = {}
-    for i, device in enumerate(args.devices[: len(lines)]):
-        own = [clip for line in lines[i :: len(args.devices)] for clip in line]
-        shares[device] = [own[begin : begin + batch] for begin in range(0, len(own), batch)]
-    return shares
+def report_path(args: argparse.Namespace) -> Path:
+    """Of the JSON."""
+    return args.log_file.with_name(f"{args.log_file.name}.json") if args.log_file else args.output / "latency.json"
 
 
 def write_report(args: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
     """As text to --log_file or the terminal, and as JSON beside it or with the wavs."""
-    text = "\n".join(map(latency.as_text, runs))
+    text, path = "\n".join(map(latency.as_text, runs)), report_path(args)
     if args.log_file:
-        make_output_folder(args.log_file.parent)
-        with written_whole(args.log_file) as file:
-            file.write(text.encode())
+        write(args.log_file, text)
     else:
         print(text, end="")
-    path = args.log_file.with_name(f"{args.log_file.name}.json") if args.log_file else args.output / "latency.json"
-    with written_whole(path) as file:
-        file.write(json.dumps({"runs": runs}, indent=2).encode())
+    write(path, json.dumps({"runs": runs}, indent=2))
     log.info("wrote %s", " and ".join(str(each) for each in (args.log_file, path) if each))
+
+
+def write(path: Path, text: str) -> None:
+    with writing(path), written_whole(path) as file:
+        file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class Iteration:
     "Frames of the longest clip."
     samples: int
     "Of audio, of all clips, each as long as the longest; 0 without WaveGlow."
+    endless: int
+    "Clips that did not end by themselves, but at the limit of frames."
 
 
 @dataclass

@@ -11,7 +11,8 @@ from common import program
 from common.files import make_output_folder, written_whole
 from common.log import open_log
 from tools.deploy.engines import QUANT_MODES
-from tools.deploy.infer import add_measuring_options, check_measuring_options, find_engines, measure, numbers
+from tools.deploy.folder import writing
+from tools.deploy.infer import add_measuring_options, check_measuring_options, find_engines, measure, numbers, write
 from tools.deploy.latency import RATES
 
 log = logging.getLogger("deploy")
@@ -28,12 +29,12 @@ EXAMPLES = """\
 FRAMES, SAMPLES = RATES
 COLUMNS = (
     "model", "input length", "quant mode", "batch", "mel frames/s", "samples/s", "latency (s)", "cl 95 (s)",
-    "mel L1", "device",
+    "Tacotron2's mel L1", "WaveGlow's mel L1", "device",
 )  # fmt: skip
 NOTE = """\
 mel frames/s: Tacotron2, all clips of a batch together; samples/s: Tacotron2 and WaveGlow; both of all
-devices. Latency: of a batch, from ids to audio. mel L1: distance of the mode's spectrograms from those of
-the exported graphs, of Tacotron2 and of WaveGlow's audio.
+devices. Latency: of a batch, from ids to audio. mel L1: distance of the mode's log-mel spectrograms from those
+of the exported graphs; WaveGlow's are of its audio.
 """
 
 
@@ -50,9 +51,10 @@ def main() -> None:
         for batch in args.bs:
             log.info("%s, batch %d", mode, batch)
             runs.append(measure(args, folder, contents, batch))
-    write(args, "perf.md", table(runs).encode())
-    write(args, "perf.json", json.dumps({"runs": runs}, indent=2).encode())
-    with written_whole(args.output / "perf.png") as file:
+    write(args.output / "perf.md", table(runs))
+    write(args.output / "perf.json", json.dumps({"runs": runs}, indent=2))
+    image = args.output / "perf.png"
+    with writing(image), written_whole(image) as file:
         plot(runs).savefig(file, format="png", dpi=110)
     print(table(runs))
     log.info("wrote perf.md, perf.png and perf.json to %s", args.output)
@@ -66,11 +68,6 @@ def read_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     check_measuring_options(parser, args)
     return args
-
-
-def write(args: argparse.Namespace, name: str, data: bytes) -> None:
-    with written_whole(args.output / name) as file:
-        file.write(data)
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -93,7 +90,7 @@ def row(run: dict[str, Any]) -> list[str]:
         f"{run['sum'][SAMPLES]:,.0f}" if SAMPLES in run["sum"] else "-",
         f"{latency:.3f}",
         f"{slowest:.3f}",
-        ", ".join(f"{distance:.4f}" for distance in run["cost"].values()) or "-",
+        *(f"{run['cost'][kind]:.2g}" if run["cost"] else "-" for kind in ("tacotron2", "waveglow")),
         first["name"] if len(run["devices"]) == 1 else f"{len(run['devices'])} times {first['name']}",
     ]
 
@@ -109,6 +106,7 @@ def plot(runs: list[dict[str, Any]]) -> Figure:
             axis.plot(*zip(*points), "o-", label=mode)
         axis.set_title(titles[rate], fontsize=10, loc="left")
         axis.set_xlabel("batch")
+        axis.set_xticks(sorted({run["batch"] for run in runs}))
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

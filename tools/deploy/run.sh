@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All of it: fetch the checkpoints, export, build engines in float16, speak and report.
+# All of it: fetch the checkpoints, export, build engines for batches of 1 to 8, speak and report.
 #
 #   bash run.sh
 #   bash run.sh --engine=magicmind --devices=0,1
@@ -9,7 +9,8 @@
 #   --engine=onnxruntime|torch|magicmind    default onnxruntime
 #   --models_dir=DIR                        instead of $MODEL_PATH
 #   --json=FILE                             build configuration, default configs/deploy.json
-#   and the options of infer_python/run.sh: --warmup_iters, --num_iters, --no-waveglow, -o, ...
+#   --quant_mode=MODE                       instead of force_float16
+#   and the options of infer_python/run.sh: --devices, --bs, --il, --num_iters, --no-waveglow, -o, ...
 #
 # Without a network it goes on with random weights, and says so.
 
@@ -17,9 +18,12 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 answer_help "$@"
-share_out_options "$@"
-bash "$deploy_dir/export_model/get_datasets_and_models.sh" "${export_options[@]}" ||
-    echo "going on with what is there" >&2
+share_out_options infer "$@"
+if ! bash "$deploy_dir/export_model/get_datasets_and_models.sh" "${export_options[@]}"; then
+    # With checkpoints, or parts of them, it would not be these that the user hears.
+    [[ ${#export_options[@]} == 1 && -z $(ls "$models_dir/checkpoints" 2>/dev/null) ]] || exit 1
+    echo "going on with random weights" >&2
+fi
 run_module export "${export_options[@]}"
 run_module build --quant_mode=force_float16 --bs 1 4 8 "${build_options[@]}"
-run_module infer --quant_mode=force_float16 --bs=1 --il=128 "${infer_options[@]}"
+run_module infer --quant_mode=force_float16 --bs=1 --il=128 "${last_options[@]}"

@@ -1,7 +1,7 @@
 """What one device does: batch after batch of texts to wavs, timed."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,24 +10,11 @@ import numpy as np
 from common.audio import write_wav
 from common.program import UserError
 from tacotron2.text import text_to_sequence
+from tools.deploy.clips import Clip
 from tools.deploy.engines import find_engine
-from tools.deploy.folder import Contents
+from tools.deploy.folder import Contents, writing
 from tools.deploy.latency import Iteration
 from tools.deploy.pipeline import Pipeline
-
-
-@dataclass
-class Clip:
-    """What is spoken in one go."""
-
-    text: str
-    seed: int
-    wav: Path
-    "Where the audio goes, together with that of the clips before it."
-    pause: float = 0.0
-    "Seconds of silence behind it."
-    ends: bool = True
-    "Whether it is the last of its wav."
 
 
 @dataclass
@@ -46,17 +33,14 @@ class Work:
     with_waveglow: bool
 
 
-def do(work: Work, ready: Callable[[str], object]) -> Iterator[Iteration]:
-    """Load the engines, warm up, and yield what was measured on each batch.
-
-    ``ready`` is told the name of the device before the first one that counts, and may wait for others.
-    """
+def do(work: Work) -> Iterator[str | Iteration]:
+    """Load the engines, warm up, and yield the name of the device; then what is measured, batch after batch."""
     engine = find_engine(work.contents.engine)(work.device, work.shares, work.contents.options)
     pipeline = Pipeline(work.folder, work.contents, engine, work.with_waveglow)
     for clips in work.warmup:
         speak(clips, pipeline, Wavs(work.contents), work)
+    yield engine.device_name
     wavs = Wavs(work.contents)
-    ready(engine.device_name)
     for clips in work.batches:
         yield speak(clips, pipeline, wavs, work)
     pipeline.graphs.clear()
@@ -73,14 +57,13 @@ def speak(clips: list[Clip], pipeline: Pipeline, wavs: "Wavs", work: Work) -> It
     ids_there = time.perf_counter()
     mel, lengths = pipeline.spectrograms(texts, seeds)
     mel_there = audio_there = time.perf_counter()
-    samples = 0
+    audio: list[np.ndarray] = []
     if work.with_waveglow:
         audio = pipeline.audio(mel, lengths, work.sigma, seeds)
         audio_there = time.perf_counter()
-        samples = len(clips) * mel.shape[2] * pipeline.hop_length
-        check_finite(mel, audio, work)
-        for clip, each in zip(clips, audio):
-            wavs.add(clip, each)
+    check_finite([mel, *audio], work)
+    for clip, each in zip(clips, audio):
+        wavs.add(clip, each)
     return Iteration(
         preprocessing=ids_there - began,
         encoder=pipeline.seconds["encoder"],
@@ -92,13 +75,14 @@ def speak(clips: list[Clip], pipeline: Pipeline, wavs: "Wavs", work: Work) -> It
         postprocessing=time.perf_counter() - audio_there,
         batch=len(clips),
         mels=mel.shape[2],
-        samples=samples,
+        samples=len(audio) * mel.shape[2] * pipeline.hop_length,
+        endless=int((lengths == pipeline.limit).sum()),
     )
 
 
-def check_finite(mel: np.ndarray, audio: Iterable[np.ndarray], work: Work) -> None:
+def check_finite(arrays: Iterable[np.ndarray], work: Work) -> None:
     """UserError for numbers that are none."""
-    if not np.isfinite(mel).all() or not all(np.isfinite(each).all() for each in audio):
+    if not all(np.isfinite(each).all() for each in arrays):
         raise UserError(f"what {work.folder} computes is not finite: {work.contents.quant_mode} is too little for it")
 
 
@@ -113,5 +97,6 @@ class Wavs:
         """The clips of a wav have to come one after the other."""
         self.parts += [audio, np.zeros(round(clip.pause * self.rate), np.float32)]
         if clip.ends:
-            write_wav(clip.wav, np.concatenate(self.parts), self.rate)
+            with writing(clip.wav):
+                write_wav(clip.wav, np.concatenate(self.parts), self.rate)
             self.parts.clear()

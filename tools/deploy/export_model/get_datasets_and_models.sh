@@ -6,6 +6,7 @@
 #
 #   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download
 #   --models_dir=DIR                   instead of $MODEL_PATH
+#   --engine=NAME                      changes nothing: the checkpoints are the same for all engines
 #
 # A download that broke off goes on where it was. What is there stays, if it is what was fetched then:
 # NVIDIA publishes no checksums, so those of the first time are kept, in checkpoints/SHA256SUMS.
@@ -17,8 +18,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
 while (($#)); do
     case $1 in
-        --tacotron2=* | --waveglow=* | --models_dir=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
-        --tacotron2 | --waveglow | --models_dir)
+        --tacotron2=* | --waveglow=* | --models_dir=* | --engine=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+        --tacotron2 | --waveglow | --models_dir | --engine)
             (($# > 1)) || fail 2 "$1 needs a value (--help lists the options)"
             OPTIONS[${1#--}]=$2
             shift 2
@@ -26,10 +27,13 @@ while (($#)); do
         *) fail 2 "unknown option $1 (--help lists the options)" ;;
     esac
 done
-find_python
 server=${NGC_URL:-https://api.ngc.nvidia.com/v2/models/nvidia}
-folder=${OPTIONS[models_dir]:-$MODEL_PATH}/checkpoints
+models_dir=${OPTIONS[models_dir]:-$MODEL_PATH}
+folder=$models_dir/checkpoints
 mkdir -p "$folder" || fail 1 "cannot write to $folder"
+# As the Python programs do, see sole_writer there; 1 says that another one has the lock.
+exec {lock}<"$models_dir"
+flock --nonblock "$lock" || (($? != 1)) || fail 1 "another run is writing to $models_dir: wait, or choose another folder"
 
 check_sum() { # check_sum NAME: whether it is what it was the first time; notes it down then
     local sum known
@@ -43,14 +47,15 @@ check_sum() { # check_sum NAME: whether it is what it was the first time; notes 
 }
 
 check_contents() { # check_contents KIND FILE: whether it is a whole checkpoint of this model
-    PYTHONSAFEPATH=1 PYTHONPATH=$root "$python" -c '
+    run_python -c '
 import sys
 from common import interchange, program
 program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
 }
 
 download() { # download URL FILE: goes on where FILE ends
-    local code=0 curl=(curl --fail --location --connect-timeout 20 --silent --show-error --retry 2 --output "$2")
+    local code=0 curl=(curl --fail --location --silent --show-error --retry 2 --output "$2")
+    curl+=(--connect-timeout 20 --speed-limit 1 --speed-time 60)
     "${curl[@]}" --continue-at - "$1" || code=$?
     # 22 and 33: FILE is all there is, or the server gives whole files only.
     if [[ $code == 22 || $code == 33 ]] && [[ -s $2 ]]; then
@@ -67,15 +72,16 @@ get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or fr
     if [[ -n $given ]]; then
         [[ -f $given ]] || fail 1 "no file $given"
         check_contents "$1" "$given"
-        cp "$given" "$file.part"
+        cp "$given" "$file.copy"
         sed -i "/  $2\$/d" "$folder/SHA256SUMS" 2>/dev/null || true
+        mv "$file.copy" "$file"
     elif [[ ! -f $file ]]; then
         command -v curl >/dev/null || fail 1 "curl is needed to download"
         echo "downloading $server/$3/$2"
         download "$server/$3/$2" "$file.part"
         check_contents "$1" "$file.part" || { rm "$file.part" && exit 1; }
+        mv "$file.part" "$file"
     fi
-    [[ ! -f $file.part ]] || mv "$file.part" "$file"
     check_sum "$2"
     echo "$file"
 }

@@ -7,6 +7,7 @@
 #   --tacotron2=FILE --waveglow=FILE   checkpoints of any form; by default what get_datasets_and_models.sh
 #                                      has fetched, else random weights at full size
 #   --models_dir=DIR                   instead of $MODEL_PATH
+#   --engine=NAME                      changes nothing: the graphs are the same for all engines
 
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh

@@ -1,0 +1,75 @@
+"""1-D convolutions as 2-D ones with the channels last in memory, which CPUs compute faster.
+
+Measured with oneDNN on a core with AVX-512, WaveGlow's layers: forward 1.1 times the speed of
+``conv1d`` in bfloat16 and up to 1.7 times in float32, the gradient of the weight 2 times in bfloat16.
+What is computed, the parameters and their names stay as they are.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from common.device import Device
+from common.layers import Conv1d
+
+
+class ChannelsLastConv1d(Conv1d):
+    """A ``Conv1d`` whose outputs [B, out, T] lie in memory as [B, T, out]; inputs that do are not copied."""
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        padding, dilation = (0, self.padding), (1, self.dilation)
+        if not (torch.is_grad_enabled() and weight.requires_grad):
+            return F.conv2d(x, weight.unsqueeze(2), bias, padding=padding, dilation=dilation).squeeze(2)
+        constants = weight.detach().unsqueeze(2), None if bias is None else bias.detach()
+        y = F.conv2d(x, *constants, padding=padding, dilation=dilation)
+        return _ParameterGradients.apply(y, x.detach().to(y.dtype), weight, bias, self.dilation).squeeze(2)
+
+
+class _ParameterGradients(torch.autograd.Function):
+    """The identity; in the backward pass it is where weight and bias get their gradients.
+
+    oneDNN's own kernel for the gradient of a dilated or wide kernel's weight takes three times as
+    long in bfloat16 as the same sums as a matrix product for each tap of the kernel.
+    """
+
+    @staticmethod
+    def forward(ctx, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+        """y [B, out, 1, T] of x [B, in, 1, T], weight [out, in, k], bias [out] or None."""
+        ctx.save_for_backward(x)
+        ctx.taps, ctx.dilation, ctx.has_bias = weight.shape[2], dilation, bias is not None
+        ctx.dtype = weight.dtype
+        return y.view_as(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        frames, reach = x.shape[3], ctx.dilation * (ctx.taps - 1) // 2
+        padded = F.pad(x.squeeze(2).transpose(1, 2), (0, 0, reach, reach))
+        rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
+        of_taps = [
+            _product(rows, padded[:, start : start + frames].flatten(0, 1))
+            for start in range(0, 2 * reach + 1, ctx.dilation)
+        ]
+        of_bias = gradient.sum((0, 2, 3)).to(ctx.dtype) if ctx.has_bias else None
+        return gradient, None, torch.stack(of_taps, dim=2).to(ctx.dtype), of_bias, None
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """x [R, M], y [R, N] -> x.T @ y."""
+    if x.dtype != torch.float32:
+        return x.t() @ y
+    # MKL, which computes float32 products, takes twice the time of oneDNN on AMD's processors.
+    x, y = (each[None].transpose(1, 2).unsqueeze(2) for each in (x, y))
+    return nn.grad.conv2d_weight(y, (x.shape[1], y.shape[1], 1, 1), x).flatten(1)
+
+
+def use_channels_last(model: nn.Module, device: Device) -> None:
+    """Let the model's convolutions run this way where it is the faster one: on CPUs, and for not too few channels."""
+    if device.type != "cpu":
+        return
+    for module in model.modules():
+        if type(module) is Conv1d and module.kernel_size <= module.in_channels:
+            module.__class__ = ChannelsLastConv1d

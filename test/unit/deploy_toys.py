@@ -1,0 +1,165 @@
+"""Toy models and what deployment makes of them, shared by its tests."""
+
+import atexit
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import safetensors.torch
+import torch
+
+from common.config import from_dict
+from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
+from tools.deploy import build, export, models
+from tools.deploy.engines import find_engine
+from tools.deploy.examples import LoopReference, example_inputs, loop_inputs
+from tools.deploy.folder import read_contents
+from tools.deploy.models import PACKAGES, Model
+from tools.deploy.pipeline import Pipeline
+from tools.deploy.settings import load_settings
+
+FAKE = ROOT / "test/unit/fake_magicmind"
+"A stand-in for Cambricon's package; programs that a test starts see it only if told to."
+sys.path.append(str(FAKE))
+ENGINES = ("onnxruntime", "torch", "magicmind")
+SEEDS = [7, 8, 9]
+TEXTS = [[5, 20, 3, 44, 9, 61, 2], [12, 3, 40], [*range(30, 50)]]
+FIELDS = [
+    "Iterations",
+    "Preprocessing average (seconds)",
+    "Number of mels per audio average",
+    "Encoder latency average (seconds)",
+    "Decoder latency average (seconds)",
+    "Postnet latency average (seconds)",
+    "Latency average (seconds)",
+    "Latency std (seconds)",
+    *[f"Latency cl {percent} (seconds)" for percent in (50, 90, 95, 99, 100)],
+    "tacotron2_items_per_sec average",
+]
+WAVEGLOW_FIELDS = [
+    "Throughput average (samples/sec)",
+    "Postprocessing average (seconds)",
+    "Waveglow latency average (seconds)",
+]
+
+
+@cache
+def models_dir() -> Path:
+    """Toy checkpoints and their graphs, made once for all tests."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    found = {kind: models.load(kind, str(make_checkpoint(kind, folder))) for kind in PACKAGES}
+    export.write(found, folder / "onnx")
+    return folder
+
+
+def make_checkpoint(kind: str, folder: Path) -> Path:
+    values = toy_config() if kind == "waveglow" else toy_tacotron2_config()
+    config = from_dict(PACKAGES[kind].Config, values)
+    torch.manual_seed(1)
+    model = PACKAGES[kind].build_model(config)
+    make_lively(model)
+    path = folder / f"{kind}.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path, {"config": json.dumps(asdict(config))})
+    return path
+
+
+def make_lively(model: torch.nn.Module) -> None:
+    """Weights that make everything matter: a coupling of WaveGlow begins as the identity, for one."""
+    for wn in getattr(model, "WN", []):
+        torch.nn.init.normal_(wn.end.weight, std=0.1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    for name, parameter in model.named_parameters():
+        if name.startswith("decoder.") and parameter.ndim > 1:
+            parameter.data *= 2
+
+
+@cache
+def toy(kind: str) -> Model:
+    return models.load(kind, str(models_dir() / f"{kind}.safetensors"))
+
+
+@cache
+def exported() -> dict[str, export.Export]:
+    """The graphs, and the modules that they come from."""
+    found = {}
+    for kind in PACKAGES:
+        model, modules, signatures = toy(kind), toy(kind).modules(), toy(kind).signatures()
+        if kind == "tacotron2":
+            modules["decoder"] = LoopReference(model.model)
+        for name, module in modules.items():
+            graph = onnx.load(models_dir() / "onnx" / f"{name}.onnx")
+            inputs = partial(loop_inputs, model.model) if name == "decoder" else example_inputs
+            found[name] = export.Export(name, graph, module, partial(inputs, signatures[name]))
+    return found
+
+
+def run(graph: onnx.ModelProto, **inputs) -> dict[str, torch.Tensor]:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    results = session.run(None, {name: np.asarray(value) for name, value in inputs.items()})
+    return {port.name: torch.from_numpy(result) for port, result in zip(session.get_outputs(), results)}
+
+
+def make(folder, engine="onnxruntime", quant_mode="force_float32", batch=(1, 2, 8), graphs=None, **options):
+    """Build an engine; the contents of its folder."""
+    settings = load_settings(None, list(batch))
+    for name, value in options.items():
+        setattr(settings.engine(engine), name, value)
+    args = SimpleNamespace(engine=engine, quant_mode=quant_mode, models_dir=models_dir())
+    vars(args).update(dict.fromkeys(build.GRAPHS), **(graphs or {}))
+    return build.build(args, settings, read_contents(models_dir() / "onnx", "onnx", ""), folder)
+
+
+def start(folder, contents, device=0):
+    engine = find_engine(contents.engine)(device, 1, contents.options)
+    return Pipeline(folder, contents, engine), engine
+
+
+def raw():
+    """The exported graphs, run as they are."""
+    contents = read_contents(models_dir() / "onnx", "onnx", "")
+    return replace(contents, engine="onnxruntime", ranges=load_settings(None, [1, 2, 8]).sizes())
+
+
+def run_script(name: str, *options, cwd=None, **environment) -> subprocess.CompletedProcess:
+    """A script of tools/deploy, run as a user would."""
+    return subprocess.run(
+        ["bash", ROOT / "tools/deploy" / name, *options],
+        cwd=cwd, env=script_environment() | environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+
+
+def report_of(text: str) -> dict[str, dict[str, float]]:
+    """Head line -> its fields."""
+    found: dict[str, dict[str, float]] = {}
+    for line in text.splitlines():
+        if line.startswith("===="):
+            found[line.strip("=")] = {}
+        elif " = " in line:
+            name, _, value = line.partition(" = ")
+            found[next(reversed(found))][name] = float(value)
+    return found
+
+
+@cache
+def engines():
+    """A folder of engines, for batches of 1, 2 and 4."""
+    folder = models_dir() / "onnxruntime_force_float32"
+    make(folder, batch=(1, 2, 4))
+    return folder
+
+
+def run_infer(*options, cwd=None, **environment) -> subprocess.CompletedProcess:
+    return run_script("infer_python/run.sh", *options, f"--models_dir={engines()}", cwd=cwd, **environment)

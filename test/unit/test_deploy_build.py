@@ -1,0 +1,121 @@
+"""The program that builds engines: what it is told, what it refuses, and no folder that only looks complete."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
+
+from common.program import UserError
+from conftest import ROOT, script_environment
+from tools.deploy.folder import read_contents, sole_writer
+
+
+def test_a_build_that_fails_leaves_no_folder_that_looks_complete(tmp_path, monkeypatch):
+    make(tmp_path)
+    monkeypatch.setattr("tools.deploy.quantization.to_int8", broken)
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        make(tmp_path, quant_mode="int8")
+    with pytest.raises(UserError, match="nothing for onnxruntime"):
+        read_contents(tmp_path, "onnxruntime", "")
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def broken(model):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_a_full_disk(tmp_path, engine):
+    script = ROOT / "tools/deploy/gen_model/run.sh"
+    options = [
+        "force_float32",
+        "1",
+        "2",
+        "8",
+        f"--engine={engine}",
+        f"--models_dir={models_dir()}",
+        "-o",
+        tmp_path / "x",
+    ]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 3 && bash "$@"', "bash", script, *options],
+        env=script_environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(r"x cannot be written to|cannot write .*x: File too large", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_other_graphs_than_the_exported_ones(tmp_path):
+    onnx_folder = models_dir() / "onnx"
+    shutil.copy(onnx_folder / "postnet.onnx", tmp_path / "mine.onnx")
+    contents = make(tmp_path / "engines", graphs={"postnet": tmp_path / "mine.onnx"})
+    start(tmp_path / "engines", contents)
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    for engine, name, file, says in (
+        ("onnxruntime", "postnet", "broken.onnx", "--postnet: .*broken.onnx is no ONNX graph"),
+        ("onnxruntime", "postnet", "nowhere.onnx", "--postnet: .*No such file"),
+        ("onnxruntime", "encoder", "mine.onnx", "mine.onnx has mel_outputs, mel_lengths where sequences, sequence_len"),
+        (
+            "onnxruntime",
+            "decoder_iter",
+            "mine.onnx",
+            "--decoder_iter would not be used: onnxruntime is built from the g",
+        ),
+        ("torch", "postnet", "mine.onnx", "--postnet would not be used: torch is built from the checkpoints"),
+    ):
+        with pytest.raises(UserError, match=says):
+            make(tmp_path / "engines", engine, graphs={name: tmp_path / file})
+    read_contents(tmp_path / "engines", "onnxruntime", "")  # what was there before stays
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["force_float32", "8", "4", "1"], 1, "batch is [8, 4, 1]: must be the smallest, usual and largest"),
+        (["force_float32", "0", "1", "2"], 1, "batch is [0, 1, 2]: must be"),
+        (["force_int4", "1", "4", "8"], 2, "invalid choice: 'force_int4'"),
+        (["force_float32", "1", "four", "8"], 2, "invalid int value: 'four'"),
+        (["force_float32", "1", "4", "8", "--engine=tensorrt"], 2, "invalid choice: 'tensorrt'"),
+        (["force_float32", "1", "4"], 2, "wanted are QUANT_MODE BS_MIN BS BS_MAX"),
+        (["force_float32", "1", "4", "8", "--json=nowhere.json"], 1, "cannot read the config nowhere.json"),
+        (["force_float32", "1", "4", "8", "--models_dir=nothing here"], 1, "run export_model/run.sh first"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_said_in_a_line(tmp_path, options, code, says):
+    done = run_script("gen_model/run.sh", *options, cwd=tmp_path, MODEL_PATH=str(models_dir()))
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    build = ["gen_model/run.sh", "force_float32", "1", "4", "8", f"--models_dir={models_dir()}", "-o", tmp_path]
+    fetch = ["export_model/get_datasets_and_models.sh", f"--models_dir={models_dir()}"]
+    for folder, runs in ((models_dir(), [build, fetch]), (tmp_path, [build])):
+        with sole_writer(folder):
+            for run in runs:
+                done = run_script(*run)
+                assert done.returncode == 1
+                assert done.stderr == f"error: another run is writing to {folder}: wait, or choose another folder\n"
+
+
+def test_the_script_builds(tmp_path):
+    shutil.copytree(models_dir(), tmp_path / "my models")
+    (tmp_path / "small.json").write_text(json.dumps({"ranges": {"text": [4, 8, 16]}}))
+    options = ["force_float16", "1", "2", "4", "--models_dir=my models", "--json=small.json", "-o", "my engines"]
+    done = run_script("gen_model/run.sh", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    contents = read_contents(tmp_path / "my engines", "onnxruntime", "")
+    of_tacotron2, of_waveglow = contents.cost["tacotron2"], contents.cost["waveglow"]
+    costs = f"mel L1 (natural logarithm) of Tacotron2 {of_tacotron2:.2g}, of WaveGlow {of_waveglow:.2g}"
+    assert f"force_float16 costs: {costs}" in done.stdout
+    assert contents.ranges == {"batch": [1, 2, 4], "text": [4, 8, 16], "mel": [32, 768, 1664], "steps": [1, 768, 1664]}
+    pipeline, _ = start(tmp_path / "my engines", contents)
+    pipeline.spectrograms(TEXTS[:1], SEEDS[:1])

@@ -1,0 +1,132 @@
+"""Several devices at once: the work is split, and whatever happens to one of them ends and is said."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from deploy_toys import FAKE, make, report_of, run_infer, run_script
+
+from common.program import UserError
+from conftest import ROOT, script_environment
+from tools.deploy import devices
+from tools.deploy.clips import Clip
+from tools.deploy.folder import read_contents
+from tools.deploy.work import Work
+
+two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is one device")
+
+
+@two_cores
+def test_devices_share_the_work(tmp_path):
+    options = ["--devices=1,0", "--num_iters=5", "--warmup_iters=1", "-o", str(tmp_path)]
+    done = run_infer("force_float32", "1", "20", *options)
+    assert done.returncode == 0, done.stderr
+    report = report_of(done.stdout)
+    assert list(report) == ["dev[1]", "dev[0]", "sum"]
+    assert [report[name]["Iterations"] for name in report] == [3, 2, 5]
+    for name in ("tacotron2_items_per_sec average", "Throughput average (samples/sec)"):
+        assert report["sum"][name] == pytest.approx(report["dev[0]"][name] + report["dev[1]"][name], rel=1e-6)
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["dev0_0.wav", "dev1_0.wav"]
+
+
+def test_devices_on_cards(tmp_path, cards):
+    (tmp_path / "a.txt").write_text("Hello.\nHow are you?\nBye.\n")
+    for options, batches, wavs in (
+        (["--num_iters=3", "--warmup_iters=0"], [2, 1, 3], ["dev0_0.wav", "dev0_1.wav", "dev1_0.wav", "dev1_1.wav"]),
+        (["--text=a.txt"], [1, 1, 2], ["out_0001.wav", "out_0002.wav", "out_0003.wav"]),
+    ):
+        done = run_on_cards(cards, *options, "-o", "wavs", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        report = report_of(done.stdout)
+        assert list(report) == ["dev[0]", "dev[1]", "sum"]
+        assert [fields["Iterations"] for fields in report.values()] == batches
+        assert "MagicMind on MLU 1" in done.stdout
+        assert sorted(path.name for path in (tmp_path / "wavs").glob("*.wav")) == wavs
+        shutil.rmtree(tmp_path / "wavs")
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory):
+    """Engines for MagicMind's stand-in, which has two cards wherever it runs."""
+    folder = tmp_path_factory.mktemp("cards")
+    make(folder, "magicmind")
+    return folder
+
+
+ON_CARDS = ["force_float32", "2", "20", "--engine=magicmind", "--devices=0,1"]
+
+
+def run_on_cards(cards, *options, cwd):
+    return run_script(
+        "infer_python/run.sh", *ON_CARDS, *options, f"--models_dir={cards}", cwd=cwd, PYTHONPATH=str(FAKE)
+    )
+
+
+def works(cards, sentences=3):
+    contents = read_contents(cards, "magicmind", "")
+    clip = Clip("Hello.", 1, cards / "unused.wav")
+    return [Work(cards, contents, i, 2, [], [[clip]] * sentences, 0.6, with_waveglow=False) for i in range(2)]
+
+
+def test_a_process_that_dies_ends_the_others(monkeypatch, cards):
+    monkeypatch.setattr(devices, "_process", die_or_wait)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="device 1: its process ended with code -9"):
+        devices.run_on_devices(works(cards))
+    assert time.monotonic() - began < 60
+
+
+def die_or_wait(work, connection):
+    if work.device == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    connection.recv()
+
+
+def test_devices_without_a_word_are_given_up(monkeypatch, cards):
+    monkeypatch.setattr(devices, "_process", hang)
+    monkeypatch.setattr(devices, "LONGEST_SILENCE", 0.1)
+    monkeypatch.setattr(devices, "LONGEST_END", 0.5)
+    with pytest.raises(UserError, match="device 0, 1: not a word for"):
+        devices.run_on_devices(works(cards))
+    assert multiprocessing.active_children() == []
+
+
+def hang(work, connection):
+    """As a driver does that does not come back: also SIGTERM does not end it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)])
+def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, cards, number, whole_group, code):
+    """Ctrl-C goes to all processes of a terminal; a kill to the first one, whose children have to notice."""
+    command = [sys.executable, "-m", "tools.deploy.infer", "--num_iters=1000000", "-o", str(tmp_path / "wavs")]
+    command += ["--engine=magicmind", "--devices=0,1", f"--models_dir={cards}", "--no-waveglow", "--warmup_iters=0"]
+    environment = script_environment() | {"PYTHONPATH": f"{ROOT}:{FAKE}", "PYTHONUNBUFFERED": "1"}
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, preexec_fn=listen_to_ctrl_c, env=environment,
+    )  # fmt: skip
+    limit = threading.Timer(240, os.killpg, (running.pid, signal.SIGKILL))
+    limit.start()
+    names = {running.stdout.readline() for _ in range(2)}
+    assert names == {"device 0: MagicMind on MLU 0\n", "device 1: MagicMind on MLU 1\n"}
+    if whole_group:
+        os.killpg(running.pid, number)
+    else:
+        running.send_signal(number)
+    said, _ = running.communicate(timeout=120)  # which waits for the last process that could say something
+    limit.cancel()
+    assert running.returncode == code
+    assert said == ""
+
+
+def listen_to_ctrl_c():
+    """A shell in the background has its programs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

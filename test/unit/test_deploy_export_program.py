@@ -1,0 +1,70 @@
+"""The program that exports: checkpoints of any form, nothing wrong is written, one writer at a time."""
+
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from deploy_toys import exported, run_script, toy
+
+from common.config import from_dict
+from common.program import UserError
+from conftest import ROOT, toy_config, toy_tacotron2_config
+from tools.deploy import export, models
+from tools.deploy.folder import read_contents, sole_writer
+from tools.deploy.graphs import GRAPHS
+from tools.deploy.models import PACKAGES
+
+REFERENCE = ROOT / "test/data/reference"
+
+
+def test_what_differs_from_its_model_is_not_written():
+    name, graph, module, inputs = exported()["postnet"]
+    spoiled = onnx.ModelProto()
+    spoiled.CopyFrom(graph)
+    weight = next(each for each in spoiled.graph.initializer if each.name.endswith("4.0.conv.bias"))
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) + 0.01).tobytes()
+    assert "off its model by" in export.compare(export.Export(name, graph, module, inputs))
+    with pytest.raises(UserError, match=r"postnet.onnx is off its model by 0.01.*not written"):
+        export.compare(export.Export(name, spoiled, module, inputs))
+
+
+def test_the_script_takes_any_form_of_checkpoint(tmp_path):
+    here = tmp_path / "my folder"
+    here.mkdir()
+    safetensors.torch.save_file(toy("tacotron2").model.state_dict(), here / "bare.safetensors")  # no configuration
+    (here / "w.pt").write_bytes((REFERENCE / "waveglow_nvidia_whole_module.pt").read_bytes())
+    options = ["--tacotron2=bare.safetensors", "--waveglow", "w.pt", "--models_dir=my models"]
+    done = run_script("export_model/run.sh", *options, cwd=here)
+    assert done.returncode == 0, done.stderr
+    contents = read_contents(here / "my models/onnx", "onnx", "")
+    assert contents.sources == {"tacotron2": str(here / "bare.safetensors"), "waveglow": str(here / "w.pt")}
+    assert list(contents.files) == list(GRAPHS)
+    for name in GRAPHS:
+        onnx.checker.check_model(str(contents.path(here / "my models/onnx", name)))
+
+
+def test_checkpoints_that_do_not_fit_together(tmp_path):
+    done = run_script(
+        "export_model/run.sh", f"--tacotron2={REFERENCE / 'tacotron2_dle.pt'}", f"--models_dir={tmp_path}", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "the checkpoints do not fit together: n_mel_channels is" in done.stderr
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with (
+        sole_writer(tmp_path),
+        pytest.raises(UserError, match=r"another run is writing to .*: wait, or choose another folder"),
+        sole_writer(tmp_path),
+    ):
+        pass
+    with sole_writer(tmp_path):
+        pass
+
+
+def test_random_weights_are_the_same_each_time(monkeypatch):
+    for kind, values in (("tacotron2", toy_tacotron2_config()), ("waveglow", toy_config())):
+        config = from_dict(PACKAGES[kind].Config, values)
+        monkeypatch.setattr(PACKAGES[kind], "Config", lambda config=config: config)
+        first, again = (models.load(kind, models.RANDOM).model.state_dict() for _ in range(2))
+        assert all(torch.equal(first[name], again[name]) for name in first)

@@ -1,0 +1,70 @@
+"""The graph with the decoder's whole loop: each clip stops by itself, or at the limit, and no frame is lost."""
+
+from functools import cache
+
+import onnx
+import pytest
+import torch
+from deploy_toys import exported, run, toy
+
+from tools.deploy.examples import LoopReference, loop_inputs
+from tools.deploy.loop import decoder_loop
+
+
+@cache
+def stopping_loop() -> tuple[onnx.ModelProto, dict, list[int]]:
+    """A decoder whose clips end at their own times, one of them never; its inputs; the lengths."""
+    model = toy("tacotron2")
+    inputs = loop_inputs(model.model, model.signatures()["decoder"], batch=6, length=30)
+    highest = run(rebuilt_loop(2.0), **inputs)["gate_outputs"].sigmoid().cummax(1).values
+
+    def lengths(threshold: float) -> list[int]:
+        fired = highest > threshold
+        return torch.where(fired.any(1), fired.int().argmax(1) + 1, 30).tolist()
+
+    thresholds = [each for each in highest.flatten().tolist() if lengths(each).count(30) == 1]
+    best = max(thresholds, key=lambda each: len(set(lengths(each))))
+    assert len(set(lengths(best))) > 2
+    return rebuilt_loop(best), inputs, lengths(best)
+
+
+def rebuilt_loop(threshold: float) -> onnx.ModelProto:
+    return decoder_loop(exported()["decoder_iter"].graph, threshold, toy("tacotron2").signatures()["decoder"])
+
+
+def test_each_clip_stops_at_its_own_gate_or_at_the_limit():
+    graph, inputs, lengths = stopping_loop()
+    results = run(graph, **inputs)
+    assert results["mel_lengths"].tolist() == lengths
+    assert results["mel_outputs"].shape == (6, 6, 30)
+    assert results["gate_outputs"].shape == (6, 30)
+    assert results["alignments"].shape == (6, 30, 30)
+    reference = LoopReference(toy("tacotron2").model)
+    reference.decoder.gate_threshold, before = 2.0, reference.decoder.gate_threshold
+    mel, gate, alignments, _ = reference(**inputs)
+    reference.decoder.gate_threshold = before
+    for i, length in enumerate(lengths):
+        assert (results["mel_outputs"][i, :, :length] - mel[i, :, :length]).abs().max() < 1e-3
+        assert (results["gate_outputs"][i, :length] - gate[i, :length]).abs().max() < 1e-3
+        assert (results["alignments"][i, :length] - alignments[i, :length]).abs().max() < 1e-3
+
+
+def test_decoding_ends_with_the_last_clip():
+    graph, inputs, lengths = stopping_loop()
+    stopping = [i for i, length in enumerate(lengths) if length < 30]
+    picked = dict(inputs)
+    for name in ("memory", "processed_memory", "mask"):
+        picked[name] = inputs[name][stopping]
+    picked["prenet_masks"] = inputs["prenet_masks"][:, :, stopping]
+    results = run(graph, **picked)
+    assert results["mel_lengths"].tolist() == [lengths[i] for i in stopping]
+    assert results["mel_outputs"].shape[2] == max(lengths[i] for i in stopping)
+
+
+@pytest.mark.parametrize(("limit", "masks", "frames"), [(5, 30, 5), (30, 7, 7), (1, 1, 1)])
+def test_the_limit_is_an_input(limit, masks, frames):
+    graph, inputs, _ = stopping_loop()
+    changed = {"max_decoder_steps": torch.tensor(limit), "prenet_masks": inputs["prenet_masks"][:masks]}
+    results = run(graph, **inputs | changed)
+    assert results["mel_outputs"].shape[2] == frames
+    assert results["mel_lengths"].max() == frames

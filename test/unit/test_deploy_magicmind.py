@@ -1,0 +1,80 @@
+"""The adapter of MagicMind, on a stand-in for it: every call, its order, and every way in which it can fail."""
+
+import pickle
+
+import pytest
+from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
+
+from common.program import UserError
+
+
+@pytest.fixture
+def magicmind():
+    import magicmind.python.runtime as runtime
+
+    runtime.CALLS.clear()
+    return runtime
+
+
+def test_magicmind_is_told_sizes_and_precision(tmp_path):
+    make(tmp_path, "magicmind", "force_float16", batch=(2, 3, 5))
+    with open(tmp_path / "decoder_iter.graph", "rb") as file:
+        assert file.read(9) == b"MagicMind"
+        config = pickle.load(file)["config"]
+    assert config["precision_config"] == {"precision_mode": "force_float16"}
+    assert config["archs"] == [{"mtp_372": [2, 6, 8]}]
+    assert config["opt_config"] == {"type64to32_conversion": True, "conv_scale_fold": True}
+    assert config["graph_shape_mutable"] is True
+    assert config["dim_range"]["0"] == {"min": [2, 6], "max": [5, 6]}
+    assert config["dim_range"]["8"] == {"min": [2, 4, 16], "max": [5, 256, 16]}
+    assert config["dim_range"]["11"] == {"min": [2, 2, 12], "max": [2, 5, 12]}
+
+
+def test_magicmind_is_taken_down_in_order(tmp_path, magicmind):
+    pipeline, engine = start(tmp_path, make(tmp_path, "magicmind"))
+    pipeline.spectrograms(TEXTS, SEEDS)
+    magicmind.CALLS.clear()
+    pipeline.graphs.clear()
+    engine.close()
+    assert [*["context", "engine", "model"] * 4, "queue", "device", "destory"] == magicmind.CALLS
+
+
+@pytest.mark.parametrize(
+    ("call", "result", "says"),
+    [
+        ("Builder.build_model", None, "MagicMind failed to build encoder"),
+        ("Model.serialize_to_file", "the disk is full", "failed to write .*: the disk is full"),
+        ("BuilderConfig.parse_from_string", "unknown key", "failed to configure .*: unknown key"),
+        ("NetworkInput.set_dimension", "no", "failed to set the sizes of input 0: no"),
+        ("Device.active", "no", "device 0 does not exist"),
+        ("Device.create_queue", None, "failed to create a queue"),
+        ("Model.create_i_engine", None, "failed to create an engine"),
+        ("Engine.create_i_context", None, "failed to create a context"),
+        ("Tensor.from_numpy", "no", "failed to set sequences: no"),
+        ("Tensor.to", "no", "failed to move sequences to the card: no"),
+        ("Context.enqueue", "no", "failed to enqueue: no"),
+        ("Queue.sync", "no", "failed to run: no"),
+    ],
+)
+def test_each_way_in_which_magicmind_fails_is_said(tmp_path, monkeypatch, magicmind, call, result, says):
+    kind, method = call.split(".")
+    answer = result if result is None else magicmind.Status(result)
+    monkeypatch.setattr(getattr(magicmind, kind), method, lambda *args, **kwargs: answer)
+    with pytest.raises(UserError, match=says):
+        pipeline, _ = start(tmp_path, make(tmp_path, "magicmind"))
+        pipeline.spectrograms(TEXTS, SEEDS)
+
+
+def test_magicmind_has_as_many_devices_as_cards(tmp_path):
+    contents = make(tmp_path, "magicmind")
+    start(tmp_path, contents, device=1)[1].close()
+    with pytest.raises(UserError, match="device 2 does not exist"):
+        start(tmp_path, contents, device=2)
+
+
+def test_without_magicmind(tmp_path):
+    done = run_script(
+        "gen_model/run.sh", "force_float32", "1", "4", "8", "--engine=magicmind", f"--models_dir={models_dir()}"
+    )
+    assert done.returncode == 1
+    assert "--engine=magicmind: No module named 'magicmind'; it needs Cambricon's driver" in done.stderr

@@ -1,0 +1,101 @@
+"""Weights in fewer bits: smaller files, near the exact numbers, and what they cost is measured."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from deploy_toys import ENGINES, SEEDS, TEXTS, exported, make, models_dir, raw, run, start
+
+from tools.deploy import quantization
+from tools.deploy.cost import measure_cost
+from tools.deploy.folder import read_contents
+
+
+@pytest.mark.parametrize(("change", "worst"), [(quantization.to_float16, 0.01), (quantization.to_int8, 0.1)])
+@pytest.mark.parametrize("name", ["encoder", "decoder", "postnet", "waveglow"])
+def test_weights_in_fewer_bits(name, change, worst):
+    _, graph, _, inputs = exported()[name]
+    small = onnx.ModelProto()
+    small.CopyFrom(graph)
+    change(small, smallest=64)
+    given = inputs(2, 6)
+    for result, exact in zip(run(small, **given).values(), run(graph, **given).values()):
+        assert result.shape == exact.shape
+        difference = (result.double() - exact.double()).abs().mean()
+        assert difference <= worst * (exact.double().abs().mean() + 0.1)
+    assert any(not torch.equal(a, b) for a, b in zip(run(small, **given).values(), run(graph, **given).values()))
+
+
+@pytest.mark.parametrize(("change", "share"), [(quantization.to_float16, 0.5), (quantization.to_int8, 0.25)])
+def test_files_get_smaller(change, share):
+    parse = onnx.parser.parse_model
+    model = parse(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[n,256] x) => (float[n,512] y) { y = MatMul (x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((256, 512)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    before = model.ByteSize()
+    change(model)
+    assert model.ByteSize() == pytest.approx(share * before, rel=0.05)
+    x = np.ones((3, 256), np.float32)
+    assert np.abs(run(model, x=x)["y"].numpy() - x @ weight).max() < 0.5
+
+
+def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+        contents = make(tmp_path, quant_mode="force_float16")
+    pipeline, _ = start(tmp_path, contents)  # the CPU converts back and forth
+    exact, _ = start(models_dir() / "onnx", raw())
+    pipeline.limit = exact.limit = 10
+    (mel, lengths), (expected, _) = (each.spectrograms(TEXTS, SEEDS) for each in (pipeline, exact))
+    assert 0 < np.abs(mel - expected).mean() < 0.02 * np.abs(expected).mean()
+    audio, exact_audio = (each.audio(expected, lengths, 0.6, SEEDS)[0] for each in (pipeline, exact))
+    assert 0 < np.abs(audio - exact_audio).mean() < 0.02 * np.abs(exact_audio).mean()
+
+
+def test_products_inside_the_loop_are_of_integers():
+    small = onnx.ModelProto()
+    small.CopyFrom(exported()["decoder"].graph)
+    quantization.to_int8(small, smallest=64)
+    (loop,) = (node for node in small.graph.node if node.op_type == "Loop")
+    (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
+    kinds = [node.op_type for node in body.node]
+    assert kinds.count("MatMulNBits") > 5
+    floats = {weight.name for weight in small.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT}
+    products = [node for node in body.node if node.op_type in ("MatMul", "Gemm")]
+    assert not [node for node in products if node.input[1] in floats and "gate" not in node.input[1]]
+
+
+def test_8_bits_are_off_by_half_a_step_at_most():
+    values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
+    values[3] = 0
+    integers, scale = quantization.rounded(values, axes=(1,))
+    assert integers.dtype == np.int8
+    assert np.abs(integers).max() == 127
+    assert (np.abs(integers * scale[:, None] - values) <= scale[:, None] / 2 + 1e-7).all()
+
+
+@pytest.mark.parametrize("quant_mode", ["force_float16", "int8"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_mode_costs_is_small_and_measured(tmp_path, monkeypatch, engine, quant_mode):
+    monkeypatch.setattr(quantization, "SMALLEST", 64)
+    monkeypatch.setattr("tools.deploy.engine_torch.SMALLEST", 64)
+    monkeypatch.setattr(quantization.to_float16, "__defaults__", (64,))
+    monkeypatch.setattr(quantization.to_int8, "__defaults__", (64,))
+    contents = make(tmp_path, engine, quant_mode)
+    pipeline, _ = start(tmp_path, contents)
+    exact, _ = start(models_dir() / "onnx", raw())
+    pipeline.limit = exact.limit = 10  # beyond that they go different ways
+    mel, _ = pipeline.spectrograms(TEXTS[2:], SEEDS[2:])
+    expected, _ = exact.spectrograms(TEXTS[2:], SEEDS[2:])
+    difference = np.abs(mel - expected).mean()
+    assert difference < 0.1 * np.abs(expected).mean()
+    assert (difference > 0) == (engine != "magicmind")  # whose stand-in computes in float32
+
+
+def test_the_cost_is_measured(tmp_path):
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    cost = measure_cost(tmp_path, make(tmp_path, "torch", "force_float16"), models_dir() / "onnx", exported_contents)
+    assert cost.keys() == {"tacotron2", "waveglow"}
+    assert all(0 < distance < 0.1 for distance in cost.values())

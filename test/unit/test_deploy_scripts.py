@@ -1,0 +1,80 @@
+"""The scripts of tools/deploy: help, environment, and all of them in a row."""
+
+import os
+import subprocess
+
+import pytest
+from deploy_toys import FIELDS, WAVEGLOW_FIELDS, models_dir, report_of, run_script
+
+from conftest import ROOT
+
+
+def test_every_script_has_help(tmp_path):
+    scripts = [path for path in (ROOT / "tools/deploy").rglob("*.sh") if path.name not in ("env.sh", "common.sh")]
+    for script in scripts:
+        done = subprocess.run(["bash", script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert "bash " in done.stdout
+        assert "--models_dir=" in done.stdout
+
+
+def test_env_can_be_sourced_anywhere(tmp_path):
+    (tmp_path / "neu ware").mkdir()
+    show = 'echo "$PROJ_ROOT_PATH|$MODEL_PATH|$NEUWARE_HOME|$LD_LIBRARY_PATH"'
+    done = subprocess.run(
+        ["bash", "-euc", f"source '{ROOT}/tools/deploy/env.sh'; source '{ROOT}/tools/deploy/env.sh'; {show}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={"PATH": os.environ["PATH"], "NEUWARE_HOME": str(tmp_path / "neu ware")},
+    )  # fmt: skip
+    here, home = ROOT / "tools/deploy", tmp_path / "neu ware"
+    assert done.stdout == f"{here}|{here}/models|{home}|{home}/lib64\n"
+
+
+def test_all_of_it_without_a_network(tmp_path):
+    """Options with their values behind a blank reach every program that they are for."""
+    given = [part for kind in ("tacotron2", "waveglow") for part in (f"--{kind}", f"{models_dir()}/{kind}.safetensors")]
+    options = [
+        "--engine",
+        "torch",
+        "--models_dir",
+        "my models",
+        "--quant_mode",
+        "int8",
+        "--num_iters",
+        "1",
+        "-o",
+        "wavs",
+    ]
+    done = run_script("run.sh", *given, *options, "-o", "wavs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "torch, int8, batch 1, 128 characters" in done.stdout
+    assert list(report_of(done.stdout)["dev[0]"]) == FIELDS + WAVEGLOW_FIELDS
+    assert (tmp_path / "wavs/dev0_0.wav").exists()
+    assert sorted(path.name for path in (tmp_path / "my models").iterdir()) == ["checkpoints", "onnx", "torch_int8"]
+
+
+@pytest.mark.parametrize("script", ["run.sh", "benchmark/perf.sh"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--num_iter=1"], "unrecognized arguments: --num_iter=1"),
+        (["--num_iters", "0"], "--num_iters must be at least 1"),
+        (["--engine"], "--engine needs a value"),
+        (["--engine", "tensorrt"], "invalid choice: 'tensorrt'"),
+    ],
+)
+def test_a_wrong_option_is_said_before_anything_is_done(tmp_path, script, options, says):
+    done = run_script(script, "--models_dir=models", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_but_not_whole_is_not_replaced_by_random_weights(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/nvidia_tacotron2pyt_fp16_20190427.part").write_bytes(b"half")
+    done = run_script("run.sh", f"--models_dir={tmp_path}", NGC_URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "cannot download" in done.stderr
+    assert not (tmp_path / "onnx").exists()

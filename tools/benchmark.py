@@ -1,0 +1,193 @@
+"""Measure training and inference, side by side with other implementations: python tools/benchmark.py --help"""
+
+import argparse
+import json
+import logging
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+
+# As a script, Python looks for modules in tools/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from common import program
+from common.device import Device, card_name, pick_device
+from common.files import make_output_folder, written_whole
+from common.log import open_log, progress
+from common.program import UserError
+from tools.speed.jobs import DATA, JOBS, ROOT
+from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS
+
+log = logging.getLogger("infer")
+
+DESCRIPTION = """\
+Measure the speed of training and inference with the full configurations.
+
+  waveglow-train   whole steps; batch 2 of 8000 samples on a CPU, 24 of 16000 on a card
+  waveglow-infer   100 mel frames to audio, batch 1
+  tacotron2-infer  128 symbols, batch 1, 200 frames whatever the gate says; text to refined spectrogram
+  tacotron2-train  whole steps; clips of 350-870 frames and 60-150 symbols, batch 16 on a CPU, 64 on a card
+
+Weights and inputs are random, which makes no difference to the speed. Everything runs in turns, in a
+process of its own each time. What is loaded from disk is measured apart, as "data loading"."""
+
+EXAMPLES = """\
+  python tools/benchmark.py waveglow-infer
+  python tools/benchmark.py tacotron2-infer --precision float32 half int8
+  python tools/benchmark.py all --peer_path peers    (beside NVIDIA's: git clone its waveglow and tacotron2 there)"""
+
+LIMIT = 3600
+"Seconds for one process."
+ROUNDS = 2
+"How often each implementation gets its turn, so that a machine that slows down slows all of them."
+
+
+@dataclass
+class Measurement:
+    """A line of the table."""
+
+    job: str
+    implementation: str
+    precision: str
+    units: int = 0
+    seconds: list[float] = field(default_factory=list)
+    peak_memory: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Units per second in the median repeat."""
+        return self.units / statistics.median(self.seconds)
+
+
+def main() -> None:
+    args = read_arguments()
+    open_log(None, quiet=False)
+    device = pick_device(args.device)
+    make_output_folder(args.output)
+    measurements = [each for job in (JOBS if args.job == "all" else [args.job]) for each in planned(job, args, device)]
+    with onnx_models(measurements) as models:
+        for each in progress(measurements * ROUNDS, "measuring"):
+            folder = models if each.implementation == ONNX_RUNTIME else args.peer_path or ""
+            measure(each, device, str(folder), args.repeats)
+    text = f"{machine(device)}\n\n{table(measurements)}"
+    with written_whole(args.output / "benchmark.md") as file:
+        file.write(text.encode())
+    found = {"machine": machine(device), "measurements": [asdict(each) for each in measurements]}
+    with written_whole(args.output / "benchmark.json") as file:
+        file.write(json.dumps(found, indent=2).encode())
+    print(text)
+    log.info("wrote benchmark.md and benchmark.json to %s", args.output)
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = program.Parser(DESCRIPTION, EXAMPLES)
+    add = parser.add_argument
+    add("job", nargs="?", default="all", choices=[*JOBS, "all"], help="default: all")
+    add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
+    add("--precision", nargs="+", default=["float32", "half"], choices=["float32", "half", "int8"],
+        help="half: bfloat16 on CPUs, else float16; int8: only by ONNX Runtime (default: float32 half)")  # fmt: skip
+    add("--peer_path", type=Path, metavar="DIR", help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too")
+    add("--repeats", type=int, default=3, metavar="N", help="in each of two turns (default: %(default)s)")
+    add("-o", "--output", type=Path, default=Path("benchmark"), metavar="OUT",
+        help="folder for benchmark.md, a table, and benchmark.json (default: %(default)s)")  # fmt: skip
+    args = parser.parse_args()
+    if args.repeats < 1:
+        parser.error(f"--repeats is {args.repeats}, must be 1 or above")
+    return args
+
+
+def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Measurement]:
+    """What is to be measured of a job; NVIDIA's float32 comes first, as what the others are compared with."""
+    infers = job.endswith("infer")
+    if args.peer_path:
+        yield Measurement(job, NVIDIA, "float32")
+        if device.type != "cpu":
+            yield Measurement(job, NVIDIA, "half")
+    if infers and device.type == "cpu":
+        yield from (Measurement(job, ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
+    yield from (Measurement(job, OURS, each) for each in args.precision if each != "int8")
+    if job in DATA:
+        yield Measurement(job, LOADING, "float32")
+
+
+@contextmanager
+def onnx_models(measurements: list[Measurement]) -> Iterator[str]:
+    """The folder of the graphs that ONNX Runtime is to run, with random weights, as long as they are needed."""
+    modes = {each.precision for each in measurements if each.implementation == ONNX_RUNTIME}
+    with tempfile.TemporaryDirectory() as folder:
+        if modes:
+            log.info("exporting the graphs for ONNX Runtime")
+            start("tools.deploy.export", "--models_dir", folder)
+        for mode in sorted(modes):
+            quant_mode = "int8" if mode == "int8" else "force_float32"
+            start("tools.deploy.build", "--models_dir", folder, "--quant_mode", quant_mode, "--no-compare")
+        yield folder
+
+
+def measure(measurement: Measurement, device: Device, folder: str, repeats: int) -> None:
+    """A turn: add its seconds to the measurement."""
+    asked = {name: getattr(measurement, name) for name in ("job", "implementation", "precision")}
+    asked |= {"device": device.type, "folder": folder, "repeats": repeats}
+    found = json.loads(start("tools.speed.measure", json.dumps(asked)).splitlines()[-1])
+    measurement.units = found["units"]
+    measurement.seconds += found["seconds"]
+    measurement.peak_memory = max(measurement.peak_memory, found["peak_memory"])
+
+
+def start(module: str, *args: str) -> str:
+    """Run a module in a process and give back what it prints. UserError with its last line if it fails."""
+    command = [sys.executable, "-m", module, *args]
+    try:
+        done = subprocess.run(command, cwd=ROOT, timeout=LIMIT, capture_output=True, text=True)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{module} {' '.join(args)} took more than {LIMIT} s") from error
+    if done.returncode:
+        reason = next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+        raise UserError(f"{module} {' '.join(args)}: {reason.removeprefix('error: ')}")
+    return done.stdout
+
+
+def machine(device: Device) -> str:
+    """For the head of the table."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+        processor = named[1] if named else processor
+    where = card_name(device) or f"{processor}, {torch.get_num_threads()} threads"
+    return f"{date.today()}, {where}, torch {torch.__version__}; medians of {ROUNDS} turns."
+
+
+def table(measurements: list[Measurement]) -> str:
+    """In Markdown, with the ratio to the peer of each job: NVIDIA's float32, if it was measured."""
+    lines = [
+        "| job | by | precision | per second | spread | times NVIDIA's float32 | peak memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    peers = {each.job: each for each in measurements if (each.implementation, each.precision) == (NVIDIA, "float32")}
+    for each in measurements:
+        unit = "samples" if each.job.startswith("waveglow") else "frames"
+        slowest, fastest = (each.units / seconds for seconds in (max(each.seconds), min(each.seconds)))
+        peer = peers.get(each.job)
+        ratio = f"{each.rate / peer.rate:.2f}" if peer else "-"
+        memory = f"{each.peak_memory / 1e9:.2f} GB"
+        if peer:
+            memory += f" ({each.peak_memory / peer.peak_memory:.2f})"
+        lines.append(
+            f"| {each.job} | {each.implementation} | {each.precision} | {each.rate:,.0f} {unit}"
+            f" | {slowest:,.0f}-{fastest:,.0f} | {ratio} | {memory} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    program.run(main)

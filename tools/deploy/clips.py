@@ -1,0 +1,89 @@
+"""What is spoken: one sentence again and again, to measure speed, or a text."""
+
+import logging
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from common.program import UserError
+from tacotron2.sentences import Piece, take_apart
+from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text.remarks import remarks
+
+log = logging.getLogger("deploy")
+
+SENTENCE = (
+    "The forms of printed letters should be beautiful, and that their arrangement on the page should be"
+    " reasonable and a help to the shapeliness of the letters themselves. "
+)
+"As in NVIDIA's and Cambricon's measurements, said again and again."
+LONGEST_PIECE = 150
+"Symbols of a text that are spoken in one go, see ``tacotron2.synthesizer``."
+
+
+@dataclass
+class Clip:
+    """What is spoken in one go."""
+
+    text: str
+    seed: int
+    wav: Path
+    "Where the audio goes, together with that of the clips before it."
+    pause: float = 0.0
+    "Seconds of silence behind it."
+    ends: bool = True
+    "Whether it is the last of its wav."
+
+
+Shares = dict[int, list[list[Clip]]]
+"Device -> its batches."
+
+
+def sentence(length: int) -> str:
+    """So many characters of it."""
+    return (SENTENCE * (length // len(SENTENCE) + 1))[:length]
+
+
+def of_sentence(length: int, batch: int, iterations: int, devices: list[int], seed: int, output: Path) -> Shares:
+    """The sentence cut to ``length`` characters, with other random numbers in each clip."""
+    shares: Shares = {device: [] for device in devices}
+    for iteration in range(iterations):
+        device = devices[iteration % len(devices)]
+        seeds = range(seed + iteration * batch, seed + (iteration + 1) * batch)
+        text = sentence(length)
+        shares[device].append([Clip(text, each, output / f"dev{device}_{i}.wav") for i, each in enumerate(seeds)])
+    return shares
+
+
+def of_text(
+    lines: list[str], cleaners: list[str], limit: int, batch: int, devices: list[int], seed: int, output: Path
+) -> Shares:
+    """Pieces of the lines, of at most ``limit`` symbols; what is lost of a line is said.
+
+    UserError for a text without anything to speak.
+    """
+    seeds = count(seed)
+    spoken = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        for remark in remarks(line, cleaners):
+            log.warning("line %d: %s", number, remark)
+        wav = output / f"out_{number:04}.wav"
+        pieces = take_line_apart(line, cleaners, min(limit, LONGEST_PIECE))
+        clips = [Clip(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
+        spoken += [clips] if clips else []
+    if not spoken:
+        raise UserError("nothing of the text can be spoken, it needs letters or digits")
+    shares = {}
+    for i, device in enumerate(devices[: len(spoken)]):
+        own = [clip for line in spoken[i :: len(devices)] for clip in line]
+        shares[device] = [own[begin : begin + batch] for begin in range(0, len(own), batch)]
+    return shares
+
+
+def take_line_apart(line: str, cleaners: list[str], limit: int) -> list[Piece]:
+    """Its pieces, without those that are no more than punctuation."""
+    ids = lambda text: text_to_sequence(text, cleaners)  # noqa: E731
+    pieces = take_apart(line, lambda part: len(ids(part)), limit)
+    return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(ids(piece.text))))]

@@ -1,0 +1,232 @@
+"""What tools/benchmark.py measures: the jobs' sizes and inputs, and how this repository does them.
+
+A job is a function to be timed and the units (audio samples, mel frames) that a call of it makes.
+What a call computed arrives on the CPU before it returns, so nothing of it is still under way.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor, nn
+
+import tacotron2.config
+import tacotron2.data
+import tacotron2.train
+import waveglow.config
+from common.audio import to_16_bit
+from common.channels_last import use_channels_last
+from common.config import load_config
+from common.corpus import find_clips
+from common.device import Device
+from common.precision import Precision
+from common.program import StopSignal
+from common.progress import Run
+from common.train_program import make_run
+from common.training import Task, step
+from common.watchdog import Watchdog
+from tacotron2.loss import Tacotron2Loss
+from waveglow.data import TrainingSegments
+from waveglow.loss import WaveGlowLoss
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = {"float32": "O0", "half": "O1", "half-weights": "O2"}
+"Precisions and their amp levels: half-weights keeps the model in half precision, with float32 master weights."
+FRAMES, SYMBOLS, DECODED = 100, 128, 200
+"Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
+
+
+@dataclass
+class Job:
+    """Something to be timed."""
+
+    work: Callable[[], object]
+    units: int
+    "What a call of ``work`` makes, in the job's unit."
+    keep: object = None
+    "What ``work`` needs to stay."
+
+
+@dataclass
+class Sizes:
+    """Batches by kind of device: what is usual there."""
+
+    waveglow_batch: int
+    segment: int
+    tacotron2_batch: int
+    frames: tuple[int, int]
+    "Shortest and longest clip of a training batch."
+    symbols: tuple[int, int]
+
+
+def sizes_on(device: Device) -> Sizes:
+    """Small batches on the CPU, about NVIDIA's own on cards."""
+    if device.type == "cpu":
+        return Sizes(2, 8000, 16, (350, 870), (60, 150))
+    return Sizes(24, 16000, 64, (350, 870), (60, 150))
+
+
+def waveglow_batch(sizes: Sizes) -> dict[str, Tensor]:
+    """Noise; as for all inputs here, what is computed does not depend on the numbers."""
+    generator = torch.Generator().manual_seed(0)
+    audio = 0.1 * torch.randn(sizes.waveglow_batch, sizes.segment, generator=generator)
+    mel = torch.randn(sizes.waveglow_batch, 80, 1 + sizes.segment // 256, generator=generator) - 5
+    return {"mel": mel, "audio": audio, "names": []}
+
+
+def tacotron2_batch(sizes: Sizes) -> dict[str, Tensor]:
+    """Clips of evenly spread lengths, the longest one first."""
+    generator = torch.Generator().manual_seed(0)
+    batch = sizes.tacotron2_batch
+    spread = lambda shortest, longest: torch.linspace(longest, shortest, batch).long()  # noqa: E731
+    text_lengths, mel_lengths = spread(*sizes.symbols), spread(*sizes.frames)
+    text = torch.randint(1, 148, (batch, int(text_lengths[0])), generator=generator)
+    mel = torch.randn(batch, 80, int(mel_lengths[0]), generator=generator) - 5
+    text[torch.arange(text.shape[1]) >= text_lengths[:, None]] = 0
+    mel.transpose(1, 2)[torch.arange(mel.shape[2]) >= mel_lengths[:, None]] = 0
+    return {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths, "names": []}
+
+
+def waveglow_train(device: Device, precision: str) -> Job:
+    """A whole step: loss, gradients, Adam. Units: samples of audio."""
+    sizes = sizes_on(device)
+    config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
+    criterion = WaveGlowLoss(config.train_config.sigma)
+
+    def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
+        mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))
+        return criterion(model(mel, audio))
+
+    work = _training("waveglow", config, waveglow.config.build_model, device, precision, loss, waveglow_batch(sizes))
+    return Job(work, sizes.waveglow_batch * sizes.segment)
+
+
+def tacotron2_train(device: Device, precision: str) -> Job:
+    """A whole step: loss, gradients, Adam. Units: mel frames, without padding."""
+    sizes = sizes_on(device)
+    config = load_config(ROOT / "configs/tacotron2.json", tacotron2.config.Config)
+    criterion = Tacotron2Loss()
+    batch = tacotron2_batch(sizes)
+
+    def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
+        return tacotron2.train.run_teacher_forced(model, batch, run, criterion)[0]
+
+    work = _training("tacotron2", config, tacotron2.config.build_model, device, precision, loss, batch)
+    return Job(work, int(batch["mel_lengths"].sum()))
+
+
+def _training(
+    name: str,
+    config: waveglow.config.Config | tacotron2.config.Config,
+    build_model: Callable,
+    device: Device,
+    precision: str,
+    loss: Callable[[Run, nn.Module, dict], Tensor],
+    batch: dict,
+) -> Callable[[], object]:
+    """A step of the training loop on this batch."""
+    config.train_config.amp = LEVELS[precision]
+    run = make_run(name, config, build_model, device)
+    run.model.train()
+    task = Task(iter(()), partial(loss, run), lambda: 0.0, lambda *_: None, 1, 1)
+    stop, watchdog = StopSignal(), Watchdog(config.train_config.hang_limit)
+    return lambda: step(run, task, run.model, [batch], stop, watchdog)
+
+
+def waveglow_infer(device: Device, precision: str) -> Job:
+    """Synthesis of one clip of 100 frames. Units: samples of audio."""
+    config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
+    model = waveglow.config.build_model(config).eval().requires_grad_(False)
+    model.remove_weight_norm()
+    level = _prepare(model, device, precision)
+    mel = torch.randn(1, 80, FRAMES, device=device.device).to(level.input_dtype)
+
+    def work() -> Tensor:
+        with level.autocast():
+            return model.infer(mel, 0.6).float().cpu()
+
+    return Job(work, FRAMES * config.data_config.hop_length)
+
+
+def tacotron2_infer(device: Device, precision: str) -> Job:
+    """128 symbols, batch 1, 200 frames decoded and refined. Units: mel frames."""
+    config = load_config(ROOT / "configs/tacotron2.json", tacotron2.config.Config)
+    config.tacotron2_config.max_decoder_steps = DECODED
+    config.tacotron2_config.gate_threshold = 1.0
+    model = tacotron2.config.build_model(config).eval().requires_grad_(False)
+    level = _prepare(model, device, precision)
+    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
+    lengths = torch.full((1,), SYMBOLS, device=device.device)
+
+    def work() -> Tensor:
+        with level.autocast():
+            (utterance,) = model.infer(text, lengths, [0])
+        return utterance.mel.cpu()
+
+    return Job(work, DECODED)
+
+
+def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
+    """As the programs prepare a model for inference."""
+    use_channels_last(model, device)
+    level = Precision(LEVELS[precision], 1.0, device, model)
+    model.to(device.device)
+    return level
+
+
+def waveglow_data(device: Device, precision: str) -> Job:
+    """Loading of WaveGlow's training segments in one process. Units: samples of audio."""
+    config = waveglow.config.Config()
+    corpus = noise_corpus()
+    clips = find_clips(corpus.name)
+    data = TrainingSegments(clips, config.data_config, waveglow.config.build_mel(config), 0)
+    epochs = count()
+
+    def work() -> None:
+        epoch = next(epochs)
+        for i in range(len(clips)):
+            data[epoch, i]
+
+    return Job(work, len(clips) * config.data_config.segment_length, keep=corpus)
+
+
+def tacotron2_data(device: Device, precision: str) -> Job:
+    """Loading of Tacotron2's clips in one process, their mel spectrograms from the cache. Units: mel frames."""
+    config = tacotron2.config.Config()
+    corpus = noise_corpus()
+    clips, held_back = tacotron2.data.find_utterances(config.data_config, corpus.name)
+    mels = tacotron2.data.MelCache(Path(corpus.name, "mels"), config.data_config, tacotron2.config.build_mel(config))
+    data = tacotron2.data.Utterances(clips + held_back, config.data_config, mels, "stop")
+    items = [data[i] for i in range(len(data))]
+    frames = sum(item["mel"].shape[1] for item in items)
+    return Job(lambda: tacotron2.data.collate([data[i] for i in range(len(data))]), frames, keep=corpus)
+
+
+def noise_corpus() -> tempfile.TemporaryDirectory:
+    """16 clips as long as LJ Speech's on average; gone with what is returned."""
+    rng = np.random.default_rng(0)
+    folder = tempfile.TemporaryDirectory()
+    wavs = Path(folder.name, "wavs")
+    wavs.mkdir()
+    for i in range(16):
+        noise = rng.uniform(-0.5, 0.5, int(22050 * 6.6)).astype(np.float32)
+        soundfile.write(wavs / f"{i:03d}.wav", to_16_bit(torch.from_numpy(noise)), 22050)
+    lines = (f"{i:03d}|{'a word of a text, ' * 5}" for i in range(16))
+    Path(folder.name, "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+JOBS: dict[str, Callable[[Device, str], Job]] = {
+    "waveglow-train": waveglow_train,
+    "waveglow-infer": waveglow_infer,
+    "tacotron2-infer": tacotron2_infer,
+    "tacotron2-train": tacotron2_train,
+}
+DATA: dict[str, Callable[[Device, str], Job]] = {"waveglow-train": waveglow_data, "tacotron2-train": tacotron2_data}
+"Loading of what a training job computes with."

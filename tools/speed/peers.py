@@ -1,0 +1,170 @@
+"""The jobs of ``tools.speed.jobs`` as other implementations do them.
+
+NVIDIA's are checkouts of github.com/NVIDIA/waveglow and github.com/NVIDIA/tacotron2, run as they are,
+with their own shapes and in PyTorch as it is here. Two lines of theirs know only CUDA; on a CPU these
+get its tensors instead. ONNX Runtime gets the graphs of tools/deploy.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import tacotron2.config
+import waveglow.config
+from common.device import Device
+from common.program import UserError
+from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, sizes_on, tacotron2_batch, waveglow_batch
+
+COMMITS = {"waveglow": "8afb643", "tacotron2": "185cd24"}
+"Checkouts that this was run with."
+
+
+def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str) -> Job:
+    """NVIDIA's WaveGlow at full size."""
+    glow = _import("glow", peers / "waveglow")
+    config = asdict(waveglow.config.WaveGlowConfig())
+    names = ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "WN_config")
+    model = glow.WaveGlow(**{name: config[name] for name in names})
+    autocast = _autocast(device, precision)
+    if train:
+        batch = waveglow_batch(sizes_on(device))
+        mel, audio = (batch[name].to(device.device) for name in ("mel", "audio"))
+        criterion = glow.WaveGlowLoss(1.0)
+        work = _training(model.to(device.device), lambda: criterion(model((mel, audio))), autocast)
+        return Job(work, audio.numel())
+    model = model.remove_weightnorm(model).to(device.device).eval()
+    mel = torch.randn(1, 80, FRAMES, device=device.device)
+
+    def work() -> Tensor:
+        with torch.no_grad(), autocast(), _cuda_tensors_on(device):
+            return model.infer(mel, sigma=0.6).float().cpu()
+
+    return Job(work, FRAMES * 256)
+
+
+def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str) -> Job:
+    """NVIDIA's Tacotron2 at full size."""
+    network = _import("model", peers / "tacotron2")
+    sizes = asdict(tacotron2.config.Tacotron2Config(max_decoder_steps=DECODED, gate_threshold=1.0))
+    model = network.Tacotron2(SimpleNamespace(**sizes, fp16_run=False)).to(device.device)
+    network.get_mask_from_lengths = lambda lengths: (
+        torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    )
+    autocast = _autocast(device, precision)
+    if train:
+        batch = tacotron2_batch(sizes_on(device))
+        names = ("text", "text_lengths", "mel", "mel_lengths")
+        text, text_lengths, mel, mel_lengths = (batch[name].to(device.device) for name in names)
+        gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
+        criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
+        inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
+        work = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
+        return Job(work, int(mel_lengths.sum()))
+    model.eval()
+    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
+
+    def work() -> Tensor:
+        with torch.no_grad(), autocast():
+            return model.inference(text)[1].float().cpu()
+
+    return Job(work, DECODED)
+
+
+def _training(
+    model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], AbstractContextManager]
+) -> Callable[[], float]:
+    """A step as in NVIDIA's train.py of both models."""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def work() -> float:
+        optimizer.zero_grad()
+        with autocast():
+            value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return value.item()
+
+    return work
+
+
+def onnxruntime_waveglow(models_dir: Path, quant_mode: str) -> Job:
+    """The graph waveglow of tools/deploy."""
+    graph, contents = _load("waveglow", models_dir, quant_mode)
+    mel = np.random.default_rng(0).standard_normal((1, 80, FRAMES, 1)).astype(np.float32)
+    shape = contents.signature("waveglow").inputs["z"].shape({"batch": 1, "mel": FRAMES})
+    inputs = {"mel": mel, "z": np.zeros(shape, np.float32), "sigma": np.full(1, 0.6, np.float32)}
+    return Job(lambda: graph.fetch(graph.run(inputs)["audio"]), FRAMES * 256)
+
+
+def onnxruntime_tacotron2(models_dir: Path, quant_mode: str) -> Job:
+    """The graphs encoder, decoder (the whole loop) and postnet of tools/deploy."""
+    encoder, contents = _load("encoder", models_dir, quant_mode)
+    decoder, _ = _load("decoder", models_dir, quant_mode)
+    postnet, _ = _load("postnet", models_dir, quant_mode)
+    rng = np.random.default_rng(0)
+    text = rng.integers(1, 148, (1, SYMBOLS))
+    prenet_dim = contents.sizes["tacotron2"]["tacotron2_config"]["prenet_dim"]
+    given = {
+        "mask": np.zeros((1, SYMBOLS), bool),
+        "prenet_masks": 2 * rng.integers(0, 2, (DECODED, 2, 1, prenet_dim)).astype(np.float32),
+        "max_decoder_steps": np.array(DECODED),
+    }
+
+    def work() -> np.ndarray:
+        encoded = encoder.run({"sequences": text, "sequence_lengths": np.array([SYMBOLS], np.int32)})
+        memory = {name: encoded[name] for name in ("memory", "processed_memory")}
+        decoded = decoder.run(memory | given)
+        lengths = decoder.fetch(decoded["mel_lengths"])
+        if lengths[0] != DECODED:
+            raise RuntimeError(f"the gate ended the speech after {lengths[0]} frames, and {DECODED} were to be timed")
+        refined = postnet.run({"mel_outputs": decoded["mel_outputs"], "mel_lengths": lengths})
+        return postnet.fetch(refined["mel_outputs_postnet"])
+
+    return Job(work, DECODED)
+
+
+def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple:
+    """A graph of tools/deploy in ONNX Runtime, and the contents of its folder."""
+    from tools.deploy.engine_onnxruntime import OnnxRuntime
+    from tools.deploy.folder import engine_folder, read_contents
+
+    folder = engine_folder(models_dir, "onnxruntime", quant_mode)
+    contents = read_contents(folder, "onnxruntime", "run tools/deploy/gen_model/run.sh")
+    return OnnxRuntime(0, 1, {}).load(contents.path(folder, graph), graph, contents), contents
+
+
+def _autocast(device: Device, precision: str) -> Callable[[], AbstractContextManager]:
+    """What stands in for apex, which NVIDIA's half precision needs and which CPUs have not."""
+    if precision == "float32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=device.half)
+
+
+def _cuda_tensors_on(device: Device) -> AbstractContextManager:
+    """NVIDIA's WaveGlow draws its noise with CUDA's tensor type."""
+    if device.type == "cuda":
+        return nullcontext()
+    return mock.patch("torch.cuda.FloatTensor", torch.FloatTensor, create=True)
+
+
+def _import(module: str, checkout: Path) -> SimpleNamespace:
+    if not (checkout / f"{module}.py").is_file():
+        url = f"https://github.com/NVIDIA/{checkout.name}"
+        raise UserError(f"{checkout} is no checkout of NVIDIA's: git clone {url} {checkout}")
+    sys.path.insert(0, str(checkout))
+    try:
+        return __import__(module)
+    except ImportError as error:
+        raise UserError(f"{checkout / module}.py: {error}") from error
+    finally:
+        sys.path.remove(str(checkout))
