@@ -1,5 +1,6 @@
 """Audio in and out, and the mel spectrogram both models are built on."""
 
+import io
 from pathlib import Path
 
 import librosa
@@ -101,9 +102,14 @@ def to_16_bit(audio: np.ndarray | Tensor) -> np.ndarray:
 
 
 def write_wav(path: str | Path, audio: np.ndarray | Tensor, sampling_rate: int) -> None:
-    """Write samples [N] in -1..1 as a 16-bit wav, whole or not at all."""
-    with written_whole(path) as file:
-        soundfile.write(file, to_16_bit(audio), sampling_rate, format="WAV", subtype="PCM_16")
+    """Write samples [N] in -1..1 as a 16-bit wav, whole or not at all. UserError if that fails."""
+    wav = io.BytesIO()  # on a full disk libsndfile itself says no more than that it wrote too little
+    soundfile.write(wav, to_16_bit(audio), sampling_rate, format="WAV", subtype="PCM_16")
+    try:
+        with written_whole(path) as file:
+            file.write(wav.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _reason(path: str | Path, error: Exception) -> str:

@@ -65,15 +65,19 @@ class Memory:
     """What the attention to one batch needs at every frame, computed once."""
 
     keys: Tensor
-    "[B, A, N] float32, the projections of what is attended to."
+    "[B, A, N] float32, twice the projections of what is attended to (see ``Attention``)."
     padding: Tensor
     "[B, 1, N] bool, True behind the end of a text."
     kernel: Tensor
-    "[A, 2, k] float32, of the location layer."
+    "[A, 2, k] float32, twice that of the location layer."
 
 
 class Attention(nn.Module):
-    """Scores each symbol by the decoder's state, by its content and by where the attention was."""
+    """Scores each symbol by the decoder's state, by its content and by where the attention was.
+
+    The score v tanh(x) is computed as 2 v sigmoid(2 x): their difference is the sum of v, a constant
+    that softmax does not see, and CPUs take a fifth of the time for it.
+    """
 
     def __init__(
         self, attention_rnn_dim: int, embedding_dim: int, attention_dim: int, n_filters: int, kernel_size: int
@@ -86,17 +90,17 @@ class Attention(nn.Module):
 
     def prepare(self, values: Tensor, padding: Tensor) -> Memory:
         """values [B, N, E] that are attended to, padding [B, N] bool, True behind the end of a text."""
-        keys = self.memory_layer(values).float().transpose(1, 2).contiguous()
+        keys = 2 * self.memory_layer(values).float().transpose(1, 2).contiguous()
         with torch.autocast(values.device.type, enabled=False):
-            kernel = self.location_layer.kernel()
+            kernel = 2 * self.location_layer.kernel()
         return Memory(keys, padding[:, None], kernel)
 
     def forward(self, query: Tensor, earlier: Tensor, memory: Memory) -> Tensor:
         """Attend once: query [B, Q], earlier [B, 2, N] (the weights before and their sum) -> weights [B, N]."""
-        query = self.query_layer(query).float()
+        query = 2 * self.query_layer(query).float()
         with torch.autocast(query.device.type, enabled=False):
             location = self.location_layer(earlier, memory.kernel)
-            hidden = torch.tanh(location + memory.keys + query[:, :, None])
-            v = self.v.linear_layer.weight.float().expand(query.shape[0], 1, -1)
+            hidden = torch.sigmoid(location + memory.keys + query[:, :, None])
+            v = 2 * self.v.linear_layer.weight.float().expand(query.shape[0], 1, -1)
             energies = torch.bmm(v, hidden).masked_fill(memory.padding, MASKED)
             return torch.softmax(energies, dim=2)[:, 0]

@@ -24,11 +24,15 @@ def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Ten
 
 def _can_pack(weight: Tensor) -> bool:
     """Whether oneDNN computes with such a weight here. What is exported has no use for its order."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or torch.compiler.is_compiling():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or _is_compiling():
         return False
     if weight.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return weight.dtype == torch.float32
+
+
+def _is_compiling() -> bool:
+    return hasattr(torch.compiler, "is_compiling") and torch.compiler.is_compiling()  # not in torch 2.1
 
 
 class _ConstantProduct(torch.autograd.Function):

@@ -27,6 +27,7 @@ from common.log import open_log, progress
 from common.program import UserError
 from tools.speed.jobs import DATA, JOBS, ROOT
 from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS
+from tools.speed.peers import check_checkout
 
 log = logging.getLogger("infer")
 
@@ -103,6 +104,9 @@ def read_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}, must be 1 or above")
+    args.jobs = list(JOBS) if args.job == "all" else [args.job]
+    for network in {job.partition("-")[0] for job in args.jobs} if args.peer_path else ():
+        check_checkout(args.peer_path, network)
     return args
 
 

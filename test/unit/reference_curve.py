@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from common.channels_last import use_channels_last
 from common.config import NpuConfig
 from common.device import Device
 from common.npu import patch_for_npu
@@ -29,6 +30,7 @@ class Training:
         self.model.load_state_dict(REFERENCE["state_dict"])
         self.model.to(device.device)
         patch_for_npu(self.model, switches, device)
+        use_channels_last(self.model, device)
         self.precision: Precision = make(level, loss_scale, device, self.model)
         self.optimizer = self.precision.make_optimizer(REFERENCE["training"]["learning_rate"])
         self.losses: list[float] = []

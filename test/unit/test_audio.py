@@ -1,5 +1,8 @@
 """Mel spectrograms equal the reference's; wavs are read and written without surprises."""
 
+import resource
+import signal
+
 import numpy as np
 import pytest
 import soundfile
@@ -46,6 +49,20 @@ def test_what_is_written_is_read_again(tmp_path, tone):
     assert np.abs(again - tone).max() <= 0.5 / 32768
     write_wav(tmp_path / "b.wav", again, RATE)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_a_full_disk_is_said(tmp_path, tone):
+    """Behind a limit of the size of files, which the system enforces as it does a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            write_wav(tmp_path / "a.wav", tone, RATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
 
 
 def test_loud_samples_are_clipped_not_wrapped():

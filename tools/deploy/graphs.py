@@ -141,7 +141,7 @@ class DecoderIterGraph(nn.Module):
         # What does not depend on the text is computed here, once.
         layers = decoder.frame_by_frame(decoder.attention_rnn.weight_ih.dtype)
         self.linears = [partial(F.linear, weight=layer.weight.detach(), bias=layer.bias.detach()) for layer in layers]
-        self.kernel = decoder.attention_layer.location_layer.kernel().detach()
+        self.kernel = 2 * decoder.attention_layer.location_layer.kernel().detach()
 
     def forward(
         self,
@@ -165,7 +165,7 @@ class DecoderIterGraph(nn.Module):
             prenet_masks,
             AttentionState(attention_hidden, attention_cell, attention_context, weights),
             DecoderState(decoder_hidden, decoder_cell),
-            Memory(processed_memory.transpose(1, 2), mask[:, None], self.kernel),
+            Memory(2 * processed_memory.transpose(1, 2), mask[:, None], self.kernel),
             memory,
             self.linears,
         )

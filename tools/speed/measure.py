@@ -9,6 +9,7 @@ import torch
 
 from common import program
 from common.device import Device, peak_memory, pick_device
+from tools.speed import peers
 from tools.speed.jobs import DATA, JOBS, Job
 
 NVIDIA, ONNX_RUNTIME, OURS, LOADING = "NVIDIA", "ONNX Runtime", "this repository", "data loading"
@@ -20,8 +21,6 @@ def make_job(job: str, implementation: str, precision: str, device: Device, fold
         return JOBS[job](device, precision)
     if implementation == LOADING:
         return DATA[job](device, precision)
-    from tools.speed import peers
-
     network, _, what = job.partition("-")
     if implementation == NVIDIA:
         make = {"waveglow": peers.nvidia_waveglow, "tacotron2": peers.nvidia_tacotron2}[network]

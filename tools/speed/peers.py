@@ -157,10 +157,14 @@ def _cuda_tensors_on(device: Device) -> AbstractContextManager:
     return mock.patch("torch.cuda.FloatTensor", torch.FloatTensor, create=True)
 
 
+def check_checkout(peers: Path, network: str) -> None:
+    """UserError if that is not where NVIDIA's code of the network (waveglow, tacotron2) is."""
+    if not Path(peers, network, {"waveglow": "glow.py", "tacotron2": "model.py"}[network]).is_file():
+        where = peers / network
+        raise UserError(f"{where} is no checkout of NVIDIA's: git clone https://github.com/NVIDIA/{network} {where}")
+
+
 def _import(module: str, checkout: Path) -> SimpleNamespace:
-    if not (checkout / f"{module}.py").is_file():
-        url = f"https://github.com/NVIDIA/{checkout.name}"
-        raise UserError(f"{checkout} is no checkout of NVIDIA's: git clone {url} {checkout}")
     sys.path.insert(0, str(checkout))
     try:
         return __import__(module)
