@@ -29,7 +29,7 @@ MAY_CHANGE = {
     "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "batch_size", "grad_accumulation",
     "iters_per_checkpoint", "iters_per_validation", "workers", "profile", "checkpoint_path", "with_tensorboard",
     "training_files", "keep_checkpoints", "keep_optimizer", "on_save_error", "on_bad_clip", "hang_limit",
-    "align_by", "validation_files",
+    "align_by", "validation_files", "recompute",
 }  # fmt: skip
 "Fields that may differ from those of the checkpoint that a run goes on from."
 

@@ -120,6 +120,8 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
     if infers and device.type == "cpu":
         yield from (Measurement(job, ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
     yield from (Measurement(job, OURS, each) for each in args.precision if each != "int8")
+    if job == "waveglow-train" and "half" in args.precision:
+        yield Measurement(job, OURS, "half, recomputed")
     if job in DATA:
         yield Measurement(job, LOADING, "float32")
 

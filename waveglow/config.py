@@ -9,6 +9,14 @@ from waveglow.model import WaveGlow
 
 
 @dataclass
+class WaveGlowTrainConfig(TrainConfig):
+    """What the training of WaveGlow alone has."""
+
+    recompute: bool = False
+    "Compute a coupling's activations again in the backward pass: less memory, more time, the same numbers."
+
+
+@dataclass
 class DataConfig(AudioConfig):
     """Which audio is learned, in pieces of which length."""
 
@@ -70,7 +78,7 @@ class WaveGlowConfig:
 class Config:
     """The whole file."""
 
-    train_config: TrainConfig = field(default_factory=TrainConfig)
+    train_config: WaveGlowTrainConfig = field(default_factory=WaveGlowTrainConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
     dist_config: DistConfig = field(default_factory=DistConfig)
     npu_config: NpuConfig = field(default_factory=NpuConfig)

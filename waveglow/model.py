@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from common.layers import Conv1d, LogAbsDet
 
@@ -115,6 +116,9 @@ class WaveGlow(nn.Module):
         hop_length: samples of audio a mel frame, the stride of the upsampling.
         upsample_kernel: width of the upsampling convolution in samples.
 
+    Attributes: ``recompute``, whether training keeps no activations of a ``WN`` and computes them
+    again in the backward pass.
+
     Raises ValueError for sizes that do not fit together.
     """
 
@@ -137,6 +141,7 @@ class WaveGlow(nn.Module):
                 f"hop_length {hop_length} must be a multiple of n_group {n_group}"
                 f" and at most upsample_kernel {upsample_kernel}"
             )
+        self.recompute = False
         self.n_group = n_group
         self.n_early_every = n_early_every
         self.n_early_size = n_early_size
@@ -175,7 +180,7 @@ class WaveGlow(nn.Module):
                 x = x[:, self.n_early_size :]
             x, log_det = convinv(x)
             x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = wn(x_a, mel)
+            log_s, b = checkpoint(wn, x_a, mel, use_reentrant=False) if self.recompute else wn(x_a, mel)
             x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
             log_s_list.append(log_s)
             log_det_list.append(log_det)

@@ -38,6 +38,7 @@ def make_task(run: Run, data_path: str) -> Task:
     config, device = run.config, run.device
     clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files))
     report_census(clips + held_back, config)
+    run.model.recompute = config.train_config.recompute
     mel = build_mel(config)
     on_bad_clip = config.train_config.on_bad_clip
     training_set = TrainingSegments(clips, config.data_config, mel, config.train_config.seed, on_bad_clip)

@@ -14,6 +14,7 @@ from common.program import UserError
 from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
+from waveglow.model import WN
 
 
 def test_training_lowers_the_validation_loss(config, corpus, tmp_path):
@@ -151,6 +152,23 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
     assert any("conv2d" in event.get("name", "") for event in trace["traceEvents"])
     assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
     assert caplog.text.count("crossings between device and host: 0,") == 3
+
+
+@pytest.mark.parametrize("amp", ["O0", "O1"])
+def test_recomputed_activations_train_the_same(config, corpus, tmp_path, monkeypatch, amp):
+    values = json.loads(json.dumps(config[1]))
+    kept, _ = start(values, corpus, tmp_path / "kept", max_steps=4, amp=amp)
+    calls = []
+    forward = WN.forward
+    monkeypatch.setattr(WN, "forward", lambda *args: calls.append(1) or forward(*args))
+    counts = {}
+    for recompute in (False, True):
+        values["train_config"]["recompute"] = recompute
+        calls.clear()
+        run, _ = start(values, corpus, tmp_path / str(recompute), max_steps=4, amp=amp)
+        counts[recompute] = len(calls)
+        assert run.progress.losses == kept.progress.losses
+    assert counts[True] - counts[False] == 4 * len(run.model.WN)
 
 
 def test_a_profiled_run_trains_the_same(config, corpus, tmp_path):

@@ -36,8 +36,8 @@ from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = {"float32": "O0", "half": "O1", "half-weights": "O2"}
-"Precisions and their amp levels: half-weights keeps the model in half precision, with float32 master weights."
+LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1"}
+"Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
 
@@ -100,6 +100,7 @@ def waveglow_train(device: Device, precision: str) -> Job:
     criterion = WaveGlowLoss(config.train_config.sigma)
 
     def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
+        run.model.recompute = precision == "half, recomputed"
         mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
