@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.factors import SharedFactor, constant_linear
 
+MEAN_LOG_MEL = -5.3
+"""Of speech. Frames begin as this and not around 0: it would take Adam thousands of steps to get there, and in short
+trainings the hidden states would have to carry it."""
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
 
@@ -152,6 +155,7 @@ class Decoder(nn.Module):
         )
         self.decoder_rnn = nn.LSTMCell(attention_rnn_dim + encoder_embedding_dim, decoder_rnn_dim)
         self.linear_projection = Linear(decoder_rnn_dim + encoder_embedding_dim, n_mel_channels)
+        nn.init.constant_(self.linear_projection.linear_layer.bias, MEAN_LOG_MEL)
         self.gate_layer = Linear(decoder_rnn_dim + encoder_embedding_dim, 1, gain="sigmoid")
 
     def forward(self, values: Tensor, padding: Tensor, mel: Tensor) -> Decoded:
