@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.factors import SharedFactor, constant_linear
 
-MEAN_LOG_MEL = -5.3
-"""Of speech. Frames begin as this and not around 0: it would take Adam thousands of steps to get there, and in short
-trainings the hidden states would have to carry it."""
+MEAN_LOG_MEL = -5.25
+"""Of speech, about, and exact in half precision. Frames begin as this and not around 0: Adam would take thousands of
+steps to get there, and in short trainings the hidden states would have to carry it."""
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
 

@@ -15,11 +15,11 @@ from common.training import Summary, Task
 
 CPU = pick_device("cpu")
 PACKAGES = {"waveglow": waveglow, "tacotron2": tacotron2}
-CURVE = {"max_steps": 20, "learning_rate": 1e-2}
-"With which a Tacotron2 of toy size learns tones of 0.2 s: its loss falls from 37.7 to 4.7."
-TOLERANCE = {torch.float16: 0.15, torch.bfloat16: 1.2}
-"""How far a loss of that curve may be from float32's at O1 and O2. Measured: float16 0.04 (O1) and 0.02 (O2) on the
-emulated NPU, bfloat16 0.31 (O1) and 0.41 (O2) on the CPU."""
+CURVE = {"max_steps": 20, "learning_rate": 5e-3}
+"With which a Tacotron2 of toy size learns tones of 0.2 s: its loss falls from 9.3 to 5.0."
+TOLERANCE = {torch.float16: 0.15, torch.bfloat16: 0.6}
+"""How far a loss of that curve may be from float32's at O1 and O2. Measured: float16 0.09 (O1) and 0.07 (O2) on the
+emulated NPU, bfloat16 0.13 (O1) and 0.21 (O2) on the CPU."""
 
 
 def make_run(values: dict, output, device=CPU, **changes) -> Run:

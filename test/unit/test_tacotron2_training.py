@@ -37,8 +37,8 @@ def exact(corpus, tmp_path_factory):
 def test_training_lowers_the_validation_loss(exact):
     run, summary = exact
     before, after = (loss for _, loss in run.progress.validation_losses)
-    assert summary.validation_loss == after < before / 5
-    assert run.progress.losses[-1] < run.progress.losses[0] / 5
+    assert summary.validation_loss == after < before / 2
+    assert run.progress.losses[-1] < run.progress.losses[0] / 1.5
     assert summary.samples_per_second == pytest.approx(summary.clips_per_second * 4410)
 
 
