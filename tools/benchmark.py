@@ -184,7 +184,7 @@ def table(measurements: list[Measurement]) -> str:
         unit = "samples" if each.job.startswith("waveglow") else "frames"
         slowest, fastest = (each.units / seconds for seconds in (max(each.seconds), min(each.seconds)))
         peer = peers.get(each.job)
-        ratio = f"{each.rate / peer.rate:.2f}" if peer else "-"
+        ratio = f"{each.rate / peer.rate:.2f}" if peer and each.implementation != LOADING else "-"
         memory = f"{each.peak_memory / 1e9:.2f} GB"
         if peer:
             memory += f" ({each.peak_memory / peer.peak_memory:.2f})"

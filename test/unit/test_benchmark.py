@@ -91,11 +91,13 @@ def test_batches_are_of_the_sizes_named():
 def test_the_table():
     peer = Measurement("waveglow-train", NVIDIA, "float32", 100, [2.0, 1.0, 4.0], 4_000_000_000)
     ours = Measurement("waveglow-train", OURS, "half", 100, [0.5, 0.25, 1.0], 1_000_000_000)
+    loading = Measurement("waveglow-train", LOADING, "float32", 100, [0.1], 2_000_000_000)
     other = Measurement("tacotron2-infer", OURS, "half", 100, [0.5], 1_000_000_000)
     assert (peer.rate, ours.rate) == (50, 200)
-    lines = table([peer, ours, other]).splitlines()[2:]
+    lines = table([peer, ours, loading, other]).splitlines()[2:]
     assert lines == [
         "| waveglow-train | NVIDIA | float32 | 50 samples | 25-100 | 1.00 | 4.00 GB (1.00) |",
         "| waveglow-train | this repository | half | 200 samples | 100-400 | 4.00 | 1.00 GB (0.25) |",
+        "| waveglow-train | data loading | float32 | 1,000 samples | 1,000-1,000 | - | 2.00 GB (0.50) |",
         "| tacotron2-infer | this repository | half | 200 frames | 200-200 | - | 1.00 GB |",
     ]
