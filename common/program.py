@@ -59,6 +59,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         sys.exit(130)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error}", show_traceback=True, by_peer=_is_of_a_peer(error))
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        # Seldom, a thread of the process group that wakes up in interpreter shutdown aborts the process.
+        _end(0)
     sys.exit(0)
 
 
@@ -92,7 +95,12 @@ def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn
     level = logging.DEBUG if left_for_launcher(message, by_peer) else logging.ERROR
     log.log(level, "error: %s", message, exc_info=show_traceback)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
+    _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process without interpreter shutdown."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
