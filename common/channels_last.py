@@ -22,8 +22,9 @@ class ChannelsLastConv1d(Conv1d):
         padding, dilation = (0, self.padding), (1, self.dilation)
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return F.conv2d(x, weight.unsqueeze(2), bias, padding=padding, dilation=dilation).squeeze(2)
-        constants = weight.detach().unsqueeze(2), None if bias is None else bias.detach()
-        y = F.conv2d(x, *constants, padding=padding, dilation=dilation)
+        # Reordered once here, and not in both passes.
+        constant = weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(x, constant, None if bias is None else bias.detach(), padding=padding, dilation=dilation)
         return _ParameterGradients.apply(y, x.detach().to(y.dtype), weight, bias, self.dilation).squeeze(2)
 
 
@@ -40,21 +41,23 @@ class _ParameterGradients(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.taps, ctx.dilation, ctx.has_bias = weight.shape[2], dilation, bias is not None
         ctx.dtype = weight.dtype
-        return y.view_as(y)
+        ctx.mark_dirty(y)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         frames, reach = x.shape[3], ctx.dilation * (ctx.taps - 1) // 2
-        padded = F.pad(x.squeeze(2).transpose(1, 2), (0, 0, reach, reach))
+        x = x.squeeze(2).transpose(1, 2)
+        padded = F.pad(x, (0, 0, reach, reach)) if reach else x
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        of_taps = [
-            _product(rows, padded[:, start : start + frames].flatten(0, 1))
-            for start in range(0, 2 * reach + 1, ctx.dilation)
-        ]
-        of_bias = gradient.sum((0, 2, 3)).to(ctx.dtype) if ctx.has_bias else None
-        return gradient, None, torch.stack(of_taps, dim=2).to(ctx.dtype), of_bias, None
+        of_weight = x.new_empty(rows.shape[1], x.shape[2], ctx.taps, dtype=ctx.dtype)
+        for i in range(ctx.taps):
+            start = i * ctx.dilation
+            of_weight[:, :, i] = _product(rows, padded[:, start : start + frames].flatten(0, 1))
+        of_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
+        return gradient, None, of_weight, of_bias, None
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 
 from common import distributed, program
 from common.channels_last import use_channels_last
-from common.device import Device, pick_device
+from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
 from common.interchange import TITLES
 from common.npu import patch_for_npu
@@ -64,6 +64,7 @@ def train_program(
 def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], device: Device, case: str = "acc") -> Run:
     """A run with fresh weights, the same on every process and device."""
     settings = config.train_config
+    keep_freed_memory(device)
     torch.manual_seed(settings.seed)
     model = build_model(config).to(device.device)
     # Of dropout each process draws masks of its own.

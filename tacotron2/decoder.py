@@ -16,21 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.dropout import dropout
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.factors import SharedFactor, constant_linear
+from tacotron2.lstm import lstm
 
 MEAN_LOG_MEL = -5.25
 """Of speech, about, and exact in half precision. Frames begin as this and not around 0: Adam would take thousands of
 steps to get there, and in short trainings the hidden states would have to carry it."""
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
-
-
-def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The nonlinear part of an LSTM step: gates [..., 4H] before activation, cell [..., H] float32 -> hidden, cell."""
-    input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=-1)
-    cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * candidate.tanh()
-    return (output_gate.sigmoid() * cell.tanh()).to(gates.dtype), cell
 
 
 class Prenet(nn.Module):
@@ -46,7 +41,7 @@ class Prenet(nn.Module):
         """frames [..., n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
         for i, layer in enumerate(self.layers):
             frames = F.relu(layer(frames))
-            frames = F.dropout(frames, self.p_dropout) if masks is None else frames * masks[i]
+            frames = dropout(frames, self.p_dropout) if masks is None else frames * masks[i]
         return frames
 
     def draw_masks(self, seeds: list[int], like: Tensor) -> Iterator[Tensor]:
@@ -169,19 +164,21 @@ class Decoder(nn.Module):
         known = F.linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
         nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
+        masks = dropout(known.new_ones(len(frames), *attention.hidden.shape), self.p_attention_dropout, self.training)
         attended = []
-        for gates, zeros in zip(feedback.collect(known), nothing):
+        for gates, zeros, mask in zip(feedback.collect(known), nothing, masks):
             gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
-            attention = self.attend(gates, attention, memory, partial(value_factor, zeros))
+            attention = self.attend(gates, attention, memory, partial(value_factor, zeros), mask)
             attended.append((attention.hidden, attention.context, attention.weights[:, 0]))
         hidden, context, alignments = (torch.stack(each) for each in zip(*attended))
 
         rnn = self.decoder_rnn
         feedback = SharedFactor(rnn.weight_hh.t())
         known = F.linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
+        masks = dropout(known.new_ones(len(frames), *decoder.hidden.shape), self.p_decoder_dropout, self.training)
         decoded = []
-        for gates in feedback.collect(known):
-            decoder = self.decode(feedback(gates, decoder.hidden), decoder)
+        for gates, mask in zip(feedback.collect(known), masks):
+            decoder = self.decode(feedback(gates, decoder.hidden), decoder, mask)
             decoded.append(decoder.hidden)
         mel, gate = self.output(torch.stack(decoded), context, partial(F.linear, **self.output_layer()._asdict()))
         return Decoded(mel.permute(1, 2, 0), gate.t(), alignments.transpose(0, 1))
@@ -260,20 +257,26 @@ class Decoder(nn.Module):
         )
 
     def attend(
-        self, gates: Tensor, state: AttentionState, memory: Memory, context: Callable[[Tensor], Tensor]
+        self,
+        gates: Tensor,
+        state: AttentionState,
+        memory: Memory,
+        context: Callable[[Tensor], Tensor],
+        mask: Tensor | None = None,
     ) -> AttentionState:
-        """One frame of attention: gates [B, 4H]; context: weights [B, 1, N] -> weighted sum of values [B, 1, E]."""
+        """One frame of attention: gates [B, 4H]; context: weights [B, 1, N] -> weighted sum of values [B, 1, E];
+        mask [B, H] of dropout in training."""
         hidden, cell = lstm(gates, state.cell)
         # What feeds back is what was dropped out, as in NVIDIA's.
-        hidden = F.dropout(hidden, self.p_attention_dropout, self.training)
+        hidden = hidden if mask is None else hidden * mask
         weights = self.attention_layer(hidden, state.weights, memory)
         weights = torch.stack([weights, state.weights[:, 1] + weights], dim=1)
         return AttentionState(hidden, cell, context(weights[:, :1])[:, 0], weights)
 
-    def decode(self, gates: Tensor, state: DecoderState) -> DecoderState:
-        """One frame of the decoder LSTM: gates [B, 4H]."""
+    def decode(self, gates: Tensor, state: DecoderState, mask: Tensor | None = None) -> DecoderState:
+        """One frame of the decoder LSTM: gates [B, 4H]; mask [B, H] of dropout in training."""
         hidden, cell = lstm(gates, state.cell)
-        return DecoderState(F.dropout(hidden, self.p_decoder_dropout, self.training), cell)
+        return DecoderState(hidden if mask is None else hidden * mask, cell)
 
     def output(self, hidden: Tensor, context: Tensor, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """hidden [..., H], context [..., E] -> frames [..., n_mel], gate [...], both float32."""

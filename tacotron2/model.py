@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.dropout import dropout
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
-from tacotron2.decoder import Decoder, lstm
+from tacotron2.decoder import Decoder
 from tacotron2.factors import SharedFactor
+from tacotron2.lstm import lstm
 
 P_CONV_DROPOUT = 0.5
 "Of the convolutions in encoder and postnet."
@@ -52,11 +54,14 @@ def padding_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) >= lengths[:, None]
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Computes in the precision of its own parameters, which O2 leaves at float32."""
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm of [B, C, T] in the precision of its own parameters, which O2 leaves at float32.
+
+    As an image it may have its channels last in memory, where BatchNorm1d would make a copy.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        return super().forward(x.to(self.weight.dtype).unsqueeze(2)).squeeze(2).to(x.dtype)
 
 
 def convolution(n_in: int, n_out: int, kernel_size: int, gain: str) -> nn.Sequential:
@@ -115,7 +120,7 @@ class Encoder(nn.Module):
         """
         for layer in self.convolutions:
             x = x.masked_fill(padding[:, None], 0) if alone else x
-            x = F.dropout(F.relu(layer(x)), P_CONV_DROPOUT, self.training)
+            x = dropout(F.relu(layer(x)), P_CONV_DROPOUT, self.training)
         return self.lstm(x.transpose(1, 2), padding)
 
 
@@ -137,7 +142,7 @@ class Postnet(nn.Module):
             x = x if padding is None else x.masked_fill(padding[:, None], 0)
             x = layer(x)
             x = x if layer is self.convolutions[-1] else torch.tanh(x)
-            x = F.dropout(x, P_CONV_DROPOUT, self.training)
+            x = dropout(x, P_CONV_DROPOUT, self.training)
         return x
 
 

@@ -10,7 +10,7 @@ root=$(dirname "$test_path_dir")
 start_time=$(date +%s)
 
 LAUNCHER_OPTIONS=" network nproc nnodes node_rank master_addr master_port max_restarts "
-FLAGS=" debug keep_optimizer "
+FLAGS=" debug keep_optimizer int8 "
 
 RUNNING_HELP="\
   --network=WaveGlow|Tacotron2   default WaveGlow
@@ -50,6 +50,7 @@ EVALUATION_HELP="$RUNNING_HELP
   --sigma=X               WaveGlow: scale of the noise, default 0.6
   --denoiser_strength=X   WaveGlow: 0 = off, the default; try 0.1
   --chunk_frames=N        WaveGlow: less takes less memory
+  --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on most CPUs
   --batch_size=N          for the result's name only
 $LOGS_HELP"
 

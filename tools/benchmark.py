@@ -96,7 +96,7 @@ def read_arguments() -> argparse.Namespace:
     add("job", nargs="?", default="all", choices=[*JOBS, "all"], help="default: all")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     add("--precision", nargs="+", default=["float32", "half"], choices=["float32", "half", "int8"],
-        help="half: bfloat16 on CPUs, else float16; int8: only by ONNX Runtime (default: float32 half)")  # fmt: skip
+        help="half: bfloat16 on CPUs, else float16; int8: inference on CPUs (default: float32 half)")  # fmt: skip
     add("--peer_path", type=Path, metavar="DIR", help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too")
     add("--repeats", type=int, default=3, metavar="N", help="in each of two turns (default: %(default)s)")
     add("-o", "--output", type=Path, default=Path("benchmark"), metavar="OUT",
@@ -119,7 +119,8 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
             yield Measurement(job, NVIDIA, "half")
     if infers and device.type == "cpu":
         yield from (Measurement(job, ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
-    yield from (Measurement(job, OURS, each) for each in args.precision if each != "int8")
+    ours = [each for each in args.precision if each != "int8" or (job, device.type) == ("waveglow-infer", "cpu")]
+    yield from (Measurement(job, OURS, each) for each in ours)
     if job == "waveglow-train" and "half" in args.precision:
         yield Measurement(job, OURS, "half, recomputed")
     if job in DATA:

@@ -71,7 +71,7 @@ def main() -> None:
     ranks = distributed.ranks()
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
-    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames)
+    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8)
     inputs = find_inputs(args.inputs) if args.inputs else split_clips(find_clips(args.data_path))[1]
     check_outputs_differ(inputs)
     output = make_output_folder(args.output_directory)
@@ -119,6 +119,7 @@ def read_arguments() -> argparse.Namespace:
     add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
     add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; less takes less memory")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--int8", action="store_true", help="convolutions in 8-bit integers: the fastest on most CPUs")
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):

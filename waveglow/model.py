@@ -49,21 +49,39 @@ class _Gate(torch.autograd.Function):
     def forward(ctx, x: Tensor) -> Tensor:
         """x [B, 2C, L] -> [B, C, L]."""
         filter_, gate = x.chunk(2, dim=1)
-        filter_, gate = torch.sigmoid(2 * filter_).mul_(2).sub_(1), torch.sigmoid(gate)
-        ctx.save_for_backward(filter_, gate)
+        falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
+        ctx.save_for_backward(falling, gate)
         ctx.layout = x.shape, x.stride()
-        return filter_ * gate
+        return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        filter_, gate = ctx.saved_tensors
+        falling, gate = ctx.saved_tensors
         of_x = gradient.new_empty_strided(*ctx.layout)
         of_filter, of_gate = of_x.chunk(2, dim=1)
         passed = gradient * gate
-        torch.mul(passed, filter_, out=of_gate)
-        torch.addcmul(passed, of_gate, filter_, value=-1, out=of_filter)  # gradient * gate * (1 - filter^2)
-        of_gate.mul_(1 - gate)
+        through = torch.addcmul(passed, passed, falling, value=-2)  # passed * tanh
+        torch.addcmul(through, through, gate, value=-1, out=of_gate)
+        torch.addcmul(passed.sub_(through), through, falling, value=2, out=of_filter)  # passed * (1 - tanh^2)
+        return of_x
+
+
+class _Halves(torch.autograd.Function):
+    """The two halves of the channels; their gradients are joined in the memory layout of the whole."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, 2C, L] -> two [B, C, L]."""
+        ctx.layout = x.shape, x.stride()
+        return x.chunk(2, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_first: Tensor, of_second: Tensor) -> Tensor:
+        of_x = of_first.new_empty_strided(*ctx.layout)
+        for part, gradient in zip(of_x.chunk(2, dim=1), (of_first, of_second)):
+            part.copy_(gradient)
         return of_x
 
 
@@ -95,9 +113,9 @@ class WN(nn.Module):
         conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
         output = 0
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions):
-            res_skip = res_skip_layer(_Gate.apply(in_layer(hidden) + condition))
+            res_skip = res_skip_layer(_Gate.apply(in_layer(hidden).add_(condition)))
             if res_skip_layer is not self.res_skip_layers[-1]:
-                residual, res_skip = res_skip.chunk(2, dim=1)
+                residual, res_skip = _Halves.apply(res_skip)
                 hidden = hidden + residual
             output = output + res_skip
         b, log_s = self.end(output).chunk(2, dim=1)

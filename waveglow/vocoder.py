@@ -10,6 +10,7 @@ from torch import Tensor
 from common.channels_last import use_channels_last
 from common.config import from_dict
 from common.device import Device
+from common.int8 import use_int8
 from common.interchange import fitted, read
 from common.npu import patch_for_npu
 from common.precision import Precision
@@ -31,9 +32,9 @@ class Vocoder:
     conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
     """
 
-    def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000):
+    def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000, int8: bool = False):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's; memory grows
-        with ``chunk_frames``."""
+        with ``chunk_frames``; ``int8``: convolutions in 8-bit integers."""
         checkpoint = read(path, "waveglow")
         self.config = from_dict(Config, checkpoint.config)
         self.training = Progress(**checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
@@ -47,9 +48,11 @@ class Vocoder:
         self.mel = build_mel(self.config)
         level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
         self.precision = Precision(level, 1.0, device, self.model)
+        if int8:
+            use_int8(self.model, device)
         self.model.to(device.device)
         self._denoiser: Denoiser | None = None
-        log.info("device: %s (%s); precision: %s", device.device, device.why, level)
+        log.info("device: %s (%s); precision: %s%s", device.device, device.why, level, ", int8" * int8)
 
     @torch.no_grad()
     def synthesize(self, mel: Tensor, sigma: float = 0.6, denoiser_strength: float = 0.0, seed: int = 1234) -> Tensor:

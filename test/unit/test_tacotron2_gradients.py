@@ -10,9 +10,9 @@ from test_tacotron2_model import toy, toy_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from tacotron2 import decoder, model
-from tacotron2.decoder import lstm
 from tacotron2.factors import SharedFactor
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.lstm import lstm
 
 
 class PlainFactor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.device import pick_device
+from common.int8 import use_int8, why_no_int8
 from common.precision import convert
 from common.program import UserError
 from tools.deploy import models
@@ -62,6 +63,8 @@ class Torch(Engine):
         dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
         model.model.to(self.device.device)
+        if contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device):
+            use_int8(model.model, self.device)
         return TorchGraph(model.modules()[graph], list(contents.signature(graph).outputs), self.device.device, dtype)
 
     @property

@@ -25,6 +25,7 @@ from common.channels_last import use_channels_last
 from common.config import load_config
 from common.corpus import find_clips
 from common.device import Device
+from common.int8 import use_int8
 from common.precision import Precision
 from common.program import StopSignal
 from common.progress import Run
@@ -36,7 +37,7 @@ from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1"}
+LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
 "Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
@@ -178,6 +179,8 @@ def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
     use_channels_last(model, device)
     level = Precision(LEVELS[precision], 1.0, device, model)
     model.to(device.device)
+    if precision == "int8":
+        use_int8(model, device)
     return level
 
 

@@ -1,0 +1,101 @@
+"""Convolutions as products of 8-bit integers, for inference on CPUs that have instructions for them (VNNI).
+
+Weights are rounded once, with a scale for each output channel, inputs each time, with one scale for
+all of them; sums are exact. Everything else stays in the precision of the inputs. The operators
+are PyTorch's own for quantized models; they have no public name.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.device import Device
+from common.layers import Conv1d
+from common.program import UserError
+
+SMALLEST = 2**12
+"Weights of fewer elements stay as they are."
+ZERO = 128
+"The byte that stands for 0."
+
+
+class Int8Conv1d(Conv1d):
+    """A ``Conv1d`` without weight norm. Its outputs [B, out, T] lie in memory as [B, T, out]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (y,) = self.forward_in_parts(x, 1)
+        return y
+
+    def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
+        """x [B, in, T]. The first call settles the number of parts and gives the float32 weights away."""
+        if self.weight is not None:
+            self.products = [Product(*part) for part in zip(self.weight.chunk(parts), self.bias.chunk(parts))]
+            self.weight = self.bias = None
+        rows, scale = rounded(x.transpose(1, 2))
+        if self.padding:
+            padded = F.pad(rows, (0, 0, self.padding, self.padding), value=ZERO)
+            starts = range(0, 2 * self.padding + 1, self.dilation)
+            rows = torch.cat([padded[:, start : start + x.shape[2]] for start in starts], dim=2)
+        for product in self.products:
+            yield product(rows, scale, x.dtype).transpose(1, 2)
+
+
+class Product:
+    """A matrix product with a weight that is already in integers and in the layout they are read in."""
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        """weight [out, in, k], bias [out]"""
+        weight = weight.float().transpose(1, 2).flatten(1)
+        self.scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int8)
+        self.bias = bias.float()
+        integers = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
+
+    def __call__(self, rows: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+        """rows [B, T, k * in] bytes -> [B, T, out]."""
+        constants = self.weight, self.scales, self.zeros, self.bias
+        return torch.ops.onednn.qlinear_pointwise(rows, scale, ZERO, *constants, 1.0, 0, dtype, "none", [], "")
+
+
+def rounded(x: Tensor) -> tuple[Tensor, float]:
+    """x -> bytes, and the scale with which x is about scale * (bytes - ZERO)."""
+    scale = max(x.abs().amax().item(), torch.finfo(torch.float32).tiny) / 127
+    # By way of int8, to which PyTorch converts much faster than to uint8.
+    return (x * (1 / scale)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO), scale
+
+
+def use_int8(model: nn.Module, device: Device) -> None:
+    """Let the model's larger convolutions, without weight norm and not to be trained any more, run this way.
+
+    Raises UserError where that cannot be.
+    """
+    reason = why_no_int8(device)
+    if reason:
+        raise UserError(f"int8 {reason}: take another precision")
+    for module in model.modules():
+        if isinstance(module, Conv1d) and module.bias is not None and module.weight.numel() >= SMALLEST:
+            module.__class__ = Int8Conv1d
+
+
+def why_no_int8(device: Device) -> str:
+    """Empty where this can be used."""
+    if device.type != "cpu":
+        return "is for CPUs only"
+    # Without these instructions the sums of products overflow.
+    if not any(flag in _cpu_flags() for flag in ("avx512_vnni", "avx_vnni")):
+        return "needs a processor with VNNI"
+    if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        return f"needs a newer PyTorch than {torch.__version__}"
+    return ""
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,116 @@
+"""Convolutions in 8-bit integers."""
+
+import pytest
+import torch
+from torch import nn
+
+from common import int8
+from common.device import Device
+from common.int8 import Int8Conv1d, use_int8, why_no_int8
+from common.layers import Conv1d
+from common.metrics import mel_l1
+from common.program import UserError
+from runs import CPU
+from waveglow.config import Config, build_mel, build_model
+from waveglow.vocoder import Vocoder
+
+needs_vnni = pytest.mark.skipif(bool(why_no_int8(CPU)), reason="the processor has no VNNI")
+
+LAYERS = [
+    dict(in_channels=64, out_channels=96),
+    dict(in_channels=64, out_channels=96, kernel_size=3, dilation=4),
+    dict(in_channels=24, out_channels=40, kernel_size=5),
+]
+
+
+def both(layer: dict) -> tuple[Conv1d, nn.Module]:
+    torch.manual_seed(0)
+    plain, fast = Conv1d(**layer), Conv1d(**layer)
+    fast.load_state_dict(plain.state_dict())
+    use_int8(fast, CPU)
+    assert type(fast) is Int8Conv1d
+    return plain, fast
+
+
+@needs_vnni
+@pytest.mark.parametrize("frames", [1, 3, 50])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_errors_are_those_of_rounding(layer, batch, frames, dtype):
+    """A product of rounded factors is off by half a step of each at most, a sum of n by n times that."""
+    plain, fast = both(layer)
+    x = torch.randn(batch, layer["in_channels"], frames)
+    found = fast(x.to(dtype))
+    assert found.dtype == dtype and found.transpose(1, 2).is_contiguous()
+    expected = plain(x)
+    terms = layer["in_channels"] * layer.get("kernel_size", 1)
+    weight = plain.weight.abs().amax((1, 2))[:, None]
+    limit = terms * weight * x.abs().amax() * (2 * 0.5 / 127 + 0.25 / 127**2)
+    error = (found.float() - expected).abs()
+    assert (error <= limit + 0.01 * expected.abs() * (dtype == torch.bfloat16)).all()
+    # Errors of either sign: together they are near the root of that sum.
+    assert error.mean() < 3 * terms**0.5 * weight.mean() * x.abs().amax() / 127
+
+
+@needs_vnni
+@torch.no_grad()
+def test_integers_are_exact():
+    """What is a multiple of the scales comes out as it is, edges and zeros included."""
+    plain, fast = Conv1d(32, 48, kernel_size=3, dilation=2), Conv1d(32, 48, kernel_size=3, dilation=2)
+    plain.weight.copy_(torch.randint(-127, 128, plain.weight.shape))
+    plain.weight[:, 0, 0] = 127
+    fast.load_state_dict(plain.state_dict())
+    use_int8(fast, CPU)
+    x = torch.randint(-127, 128, (2, 32, 9)).float()
+    x[0, 0, 0] = 127
+    assert (fast(x) - plain(x)).abs().max() < 0.01
+    assert torch.equal(fast(torch.zeros(1, 32, 9)), plain.bias[None, :, None].expand(1, -1, 9))
+
+
+@needs_vnni
+@torch.no_grad()
+def test_in_parts():
+    plain, fast = both(LAYERS[0])
+    x = torch.randn(2, 64, 7)
+    parts = list(fast.forward_in_parts(x, 4))
+    assert [part.shape[1] for part in parts] == [24] * 4
+    assert (torch.cat(parts, 1) - plain(x)).abs().mean() < 0.02
+    assert all(torch.equal(*pair) for pair in zip(parts, fast.forward_in_parts(x, 4)))
+
+
+def test_which_layers_run_so(monkeypatch):
+    monkeypatch.setattr(int8, "why_no_int8", lambda device: "")
+    model = nn.ModuleList([Conv1d(4, 64), Conv1d(64, 64), Conv1d(64, 64, bias=False), nn.Conv1d(64, 64, 1)])
+    use_int8(model, CPU)
+    assert [type(layer) for layer in model] == [Conv1d, Int8Conv1d, Conv1d, nn.Conv1d]
+
+
+def test_where_it_cannot_be(monkeypatch):
+    card = Device("cuda", torch.device("cpu"), "nccl", torch.float16, "O1", "")
+    with pytest.raises(UserError, match="int8 is for CPUs only: take another precision"):
+        use_int8(nn.Module(), card)
+    monkeypatch.setattr(int8, "_cpu_flags", lambda: {"avx2"})
+    with pytest.raises(UserError, match="int8 needs a processor with VNNI"):
+        use_int8(nn.Module(), CPU)
+
+
+@needs_vnni
+def test_a_vocoders_sound(tmp_path):
+    """Its own rounding changes the sound less than another seed does, by far."""
+    torch.manual_seed(0)
+    config = Config()
+    config.waveglow_config.n_flows = 4
+    config.waveglow_config.WN_config = dict(n_layers=3, n_channels=64, kernel_size=3)
+    model = build_model(config)
+    for wn in model.WN:
+        nn.init.normal_(wn.end.weight, std=0.05)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "waveglow.pt")
+    mel = torch.randn(80, 20) - 5
+    plain, fast = Vocoder(tmp_path / "waveglow.pt", CPU), Vocoder(tmp_path / "waveglow.pt", CPU, int8=True)
+    spectrogram = build_mel(config)
+    sound = lambda vocoder, seed: spectrogram(vocoder.synthesize(mel, seed=seed)[None])[0]  # noqa: E731
+    assert sum(isinstance(layer, Int8Conv1d) for layer in fast.model.modules()) > 20
+    error = mel_l1(sound(plain, 1), sound(fast, 1))
+    assert 0 < error < 0.1 * mel_l1(sound(plain, 1), sound(plain, 2))
