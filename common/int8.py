@@ -1,7 +1,7 @@
 """Convolutions as products of 8-bit integers, for inference on CPUs that have instructions for them (VNNI).
 
 Weights are rounded once, with a scale for each output channel, inputs each time, with one scale for
-all of them; sums are exact. Everything else stays in the precision of the inputs. The operators
+each clip; sums are exact. Everything else stays in the precision of the inputs. The operators
 are PyTorch's own for quantized models; they have no public name.
 """
 
@@ -34,13 +34,13 @@ class Int8Conv1d(Conv1d):
         if self.weight is not None:
             self.products = [Product(*part) for part in zip(self.weight.chunk(parts), self.bias.chunk(parts))]
             self.weight = self.bias = None
-        rows, scale = rounded(x.transpose(1, 2))
+        rows, scales = rounded(x.transpose(1, 2))
         if self.padding:
             padded = F.pad(rows, (0, 0, self.padding, self.padding), value=ZERO)
             starts = range(0, 2 * self.padding + 1, self.dilation)
             rows = torch.cat([padded[:, start : start + x.shape[2]] for start in starts], dim=2)
         for product in self.products:
-            yield product(rows, scale, x.dtype).transpose(1, 2)
+            yield product(rows, scales, x.dtype).transpose(1, 2)
 
 
 class Product:
@@ -55,17 +55,22 @@ class Product:
         integers = (weight / self.scales[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
 
-    def __call__(self, rows: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-        """rows [B, T, k * in] bytes -> [B, T, out]."""
-        constants = self.weight, self.scales, self.zeros, self.bias
-        return torch.ops.onednn.qlinear_pointwise(rows, scale, ZERO, *constants, 1.0, 0, dtype, "none", [], "")
+    def __call__(self, rows: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """rows [B, T, k * in] bytes, scales [B] -> [B, T, out]."""
+        constants = self.weight, self.scales, self.zeros, self.bias, 1.0, 0, dtype, "none", [], ""
+        clips = [
+            torch.ops.onednn.qlinear_pointwise(clip, scale, ZERO, *constants)
+            for clip, scale in zip(rows, scales.tolist())
+        ]
+        return torch.stack(clips) if len(clips) > 1 else clips[0][None]
 
 
-def rounded(x: Tensor) -> tuple[Tensor, float]:
-    """x -> bytes, and the scale with which x is about scale * (bytes - ZERO)."""
-    scale = max(x.abs().amax().item(), torch.finfo(torch.float32).tiny) / 127
+def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
+    scales = x.abs().amax((1, 2)).float().clamp_min(torch.finfo(torch.float32).tiny) / 127
     # By way of int8, to which PyTorch converts much faster than to uint8.
-    return (x * (1 / scale)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO), scale
+    integers = (x * (1 / scales)[:, None, None]).round_().to(torch.int8)
+    return integers.view(torch.uint8).bitwise_xor_(ZERO), scales
 
 
 def use_int8(model: nn.Module, device: Device) -> None:

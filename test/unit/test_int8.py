@@ -71,6 +71,15 @@ def test_integers_are_exact():
 
 @needs_vnni
 @torch.no_grad()
+def test_a_clip_in_a_batch_is_what_it_is_alone():
+    _, fast = both(LAYERS[1])
+    x = torch.randn(3, 64, 20) * torch.tensor([0.01, 1, 100])[:, None, None]
+    for i in range(3):
+        assert torch.equal(fast(x)[i], fast(x[i : i + 1])[0])
+
+
+@needs_vnni
+@torch.no_grad()
 def test_in_parts():
     plain, fast = both(LAYERS[0])
     x = torch.randn(2, 64, 7)

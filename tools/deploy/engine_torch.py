@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from common.channels_last import use_channels_last
 from common.device import pick_device
 from common.int8 import use_int8, why_no_int8
 from common.precision import convert
@@ -63,6 +64,7 @@ class Torch(Engine):
         dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
         model.model.to(self.device.device)
+        use_channels_last(model.model, self.device)
         if contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device):
             use_int8(model.model, self.device)
         return TorchGraph(model.modules()[graph], list(contents.signature(graph).outputs), self.device.device, dtype)
