@@ -8,7 +8,8 @@ from torch.nn import functional as F
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """``torch.nn.functional.dropout``; on CPUs a tenth of its time, with p rounded to a multiple of 2^-16.
 
-    PyTorch takes a whole random number there, and a branch, for each element; this takes 16 bits.
+    PyTorch takes a whole random number there, and a branch, for each element; this takes 16 bits. After
+    a seed other elements are dropped than PyTorch drops, and other ones than on other devices.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)

@@ -67,14 +67,14 @@ class Product:
 
 def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
-    scales = x.abs().amax((1, 2)).float().clamp_min(torch.finfo(torch.float32).tiny) / 127
+    scales = (x.abs().amax((1, 2)).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
     # By way of int8, to which PyTorch converts much faster than to uint8.
     integers = (x * (1 / scales)[:, None, None]).round_().to(torch.int8)
     return integers.view(torch.uint8).bitwise_xor_(ZERO), scales
 
 
 def use_int8(model: nn.Module, device: Device) -> None:
-    """Let the model's larger convolutions, without weight norm and not to be trained any more, run this way.
+    """Let the model's larger convolutions, without weight norm and not to be trained or saved any more, run this way.
 
     Raises UserError where that cannot be.
     """
@@ -93,9 +93,12 @@ def why_no_int8(device: Device) -> str:
     # Without these instructions the sums of products overflow.
     if not any(flag in _cpu_flags() for flag in ("avx512_vnni", "avx_vnni")):
         return "needs a processor with VNNI"
-    if not hasattr(torch.ops.onednn, "qlinear_pointwise"):
-        return f"needs a newer PyTorch than {torch.__version__}"
-    return ""
+    try:
+        sums = Product(torch.ones(64, 64, 1), torch.zeros(64))(*rounded(torch.ones(1, 1, 64)), torch.float32)
+    except (AttributeError, RuntimeError, TypeError):  # the operators have changed over time
+        return f"does not run with PyTorch {torch.__version__}"
+    # oneDNN can be kept from using what the processor has.
+    return "" if torch.allclose(sums, torch.full((), 64.0)) else "is told not to use VNNI"
 
 
 def _cpu_flags() -> set[str]:

@@ -140,7 +140,7 @@ def step(
         precision.backward(loss, last)
         total += loss.detach()
     overflowed = precision.unscale_gradients()
-    norm = gradient_norm(precision.master_params, config.grad_clip)
+    norm = nn.utils.clip_grad_norm_(precision.master_params, config.grad_clip or math.inf)
 
     # One exchange tells every process what any of them knows, so that all do the same.
     wrong = ~(torch.isfinite(total) & torch.isfinite(norm)) | overflowed
@@ -155,14 +155,6 @@ def step(
             buffer.copy_(before)
     precision.finish_step(finite)
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
-
-
-def gradient_norm(params: list[nn.Parameter], clip: float) -> Tensor:
-    """The norm of all gradients together, which are scaled down to ``clip`` unless that is 0."""
-    if clip:
-        return nn.utils.clip_grad_norm_(params, clip)
-    norms = [torch.linalg.vector_norm(param.grad) for param in params if param.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def set_learning_rate(run: Run) -> None:

@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         known = F.linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
         nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
-        masks = dropout(known.new_ones(len(frames), *attention.hidden.shape), self.p_attention_dropout, self.training)
+        masks = self.dropout_masks(len(frames), attention.hidden, self.p_attention_dropout)
         attended = []
         for gates, zeros, mask in zip(feedback.collect(known), nothing, masks):
             gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
@@ -175,7 +175,7 @@ class Decoder(nn.Module):
         rnn = self.decoder_rnn
         feedback = SharedFactor(rnn.weight_hh.t())
         known = F.linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
-        masks = dropout(known.new_ones(len(frames), *decoder.hidden.shape), self.p_decoder_dropout, self.training)
+        masks = self.dropout_masks(len(frames), decoder.hidden, self.p_decoder_dropout)
         decoded = []
         for gates, mask in zip(feedback.collect(known), masks):
             decoder = self.decode(feedback(gates, decoder.hidden), decoder, mask)
@@ -277,6 +277,12 @@ class Decoder(nn.Module):
         """One frame of the decoder LSTM: gates [B, 4H]; mask [B, H] of dropout in training."""
         hidden, cell = lstm(gates, state.cell)
         return DecoderState(hidden if mask is None else hidden * mask, cell)
+
+    def dropout_masks(self, steps: int, hidden: Tensor, p: float) -> Sequence[Tensor | None]:
+        """For each step what a hidden state is multiplied with, drawn all at once; None without dropout."""
+        if not self.training or p == 0:
+            return [None] * steps
+        return dropout(hidden.new_ones(steps, *hidden.shape), p)
 
     def output(self, hidden: Tensor, context: Tensor, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """hidden [..., H], context [..., E] -> frames [..., n_mel], gate [...], both float32."""

@@ -23,6 +23,7 @@ import torch
 from common import program
 from common.device import Device, card_name, pick_device
 from common.files import make_output_folder, written_whole
+from common.int8 import why_no_int8
 from common.log import open_log, progress
 from common.program import UserError
 from tools.speed.jobs import DATA, JOBS, ROOT
@@ -119,7 +120,7 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
             yield Measurement(job, NVIDIA, "half")
     if infers and device.type == "cpu":
         yield from (Measurement(job, ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
-    ours = [each for each in args.precision if each != "int8" or (job, device.type) == ("waveglow-infer", "cpu")]
+    ours = [each for each in args.precision if each != "int8" or (job == "waveglow-infer" and not why_no_int8(device))]
     yield from (Measurement(job, OURS, each) for each in ours)
     if job == "waveglow-train" and "half" in args.precision:
         yield Measurement(job, OURS, "half, recomputed")

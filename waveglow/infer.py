@@ -119,7 +119,7 @@ def read_arguments() -> argparse.Namespace:
     add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
     add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; less takes less memory")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
-    add("--int8", action="store_true", help="convolutions in 8-bit integers: the fastest on most CPUs")
+    add("--int8", action="store_true", help="convolutions in 8-bit integers, the fastest on CPUs with VNNI")
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):

@@ -59,7 +59,8 @@ class Vocoder:
         """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1, on the CPU.
 
         A long input is done in chunks that overlap by all the model can see, so the result is that
-        of one piece and the memory that of one chunk. The noise depends on the seed alone.
+        of one piece (with int8 but for rounding, whose scale is a chunk's own) and the memory that of
+        one chunk. The noise depends on the seed alone.
         """
         hop, frames = self.model.hop_length, mel.shape[1]
         generator = torch.Generator().manual_seed(seed)

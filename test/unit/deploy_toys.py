@@ -19,6 +19,7 @@ import torch
 
 from common.config import from_dict
 from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
+from tacotron2.model import BatchNorm
 from tools.deploy import build, export, models
 from tools.deploy.engines import find_engine
 from tools.deploy.examples import LoopReference, example_inputs, loop_inputs
@@ -78,7 +79,7 @@ def make_lively(model: torch.nn.Module) -> None:
     for wn in getattr(model, "WN", []):
         torch.nn.init.normal_(wn.end.weight, std=0.1)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, BatchNorm):
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     for name, parameter in model.named_parameters():

@@ -62,6 +62,8 @@ class Place:
 
 
 def form(text: str) -> list[str]:
-    """The lines without numbers and paths, and without those that say the device."""
+    """The lines without numbers and paths, and without those that say the device. At the end those of checkpoints,
+    which are written beside the training and come when they are done."""
     lines = [line for line in text.splitlines() if not line.startswith(SAYS_THE_DEVICE)]
+    lines.sort(key=lambda line: line.startswith("saved "))
     return [re.sub(r"/\S.*/|-?\d[\d.]*|nan", "#", line) for line in lines]

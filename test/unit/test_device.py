@@ -2,7 +2,9 @@
 
 import logging
 import os
+import platform
 import re
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -148,3 +150,27 @@ def test_float32_on_cuda_is_not_rounded_to_tf32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     use_exact_float32(replace(pick_device("cpu"), type="cuda"))
     assert not torch.backends.cudnn.allow_tf32
+
+
+FREED_AND_TAKEN_AGAIN = """
+import resource, sys
+import torch
+from common.device import keep_freed_memory, pick_device
+if sys.argv[1] == "keep":
+    keep_freed_memory(pick_device("cpu"))
+for i in range(20):
+    if i == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(2**22) for _ in range(4)]
+    del tensors
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is set is glibc's")
+def test_freed_memory_is_kept():
+    faults = {}
+    for what in ("keep", "leave"):
+        command = [sys.executable, "-c", FREED_AND_TAKEN_AGAIN, what]
+        faults[what] = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=120).stdout)
+    assert faults["keep"] < faults["leave"] / 10

@@ -28,13 +28,6 @@ def test_the_gradient(shape):
     assert torch.autograd.gradcheck(lstm, inputs(torch.float64, shape=shape))
 
 
-def test_only_one_output_is_used():
-    for i in range(2):
-        gates, cell = inputs(torch.float64)
-        lstm(gates, cell)[i].sum().backward()
-        assert gates.grad.abs().max() > 0 and cell.grad.abs().max() > 0
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_precision(dtype):
     """The cell is float32 whatever the gates are, and what needs no gradient is the same."""

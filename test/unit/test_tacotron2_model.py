@@ -11,7 +11,7 @@ from common.interchange import fitted, load_weights
 from conftest import ROOT
 from tacotron2.config import Tacotron2Config
 from tacotron2.loss import Tacotron2Loss
-from tacotron2.model import BiLSTM, Tacotron2, padding_mask
+from tacotron2.model import BatchNorm, BiLSTM, Tacotron2, padding_mask
 
 FILES = ROOT / "test/data/reference"
 INPUTS = ("text", "text_lengths", "mel", "mel_lengths")
@@ -49,7 +49,7 @@ def toy(**changes):
             if parameter.ndim > 1:
                 parameter *= 3
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, BatchNorm):
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.normal_(module.bias, std=0.2)

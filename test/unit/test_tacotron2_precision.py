@@ -3,16 +3,16 @@
 import pytest
 import torch
 from test_tacotron2_model import inputs, reference, reference_model, toy, toy_batch
-from torch import nn
 
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.model import BatchNorm
 
 
 def half_model(dtype=torch.bfloat16):
     """O2: everything in half precision but batch norm."""
     model = reference_model().to(dtype)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, BatchNorm):
             module.float()
     return model
 

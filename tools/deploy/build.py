@@ -37,9 +37,9 @@ DESCRIPTION = """\
 Build engines of the graphs that tools.deploy.export has made, for a range of batch sizes.
 
 They go to DIR/ENGINE_MODE. Modes: force_float32; force_float16 (on a CPU weights in half precision,
-computed with in float32 by onnxruntime and in bfloat16 by torch); int8 (weights, and most of what
-they are multiplied with). What a mode other than force_float32 costs is measured in distances of
-mel spectrograms, and said."""
+computed with in float32 by onnxruntime and in bfloat16 by torch); int8 (weights; what is
+computed in 8 bits depends on the engine). What a mode other than force_float32 costs is measured
+in distances of mel spectrograms, and said."""
 
 EXAMPLES = """\
   python -m tools.deploy.build --quant_mode force_float16 --bs 1 4 8
