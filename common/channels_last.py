@@ -1,4 +1,4 @@
-"""1-D convolutions as 2-D ones with the channels last in memory, which CPUs compute faster.
+"""1-D convolutions as 2-D ones with the channels last in memory, transposed ones as matrix products: faster on CPUs.
 
 Measured with oneDNN on a core with AVX-512, WaveGlow's layers: forward 1.1 times the speed of
 ``conv1d`` in bfloat16 and up to 1.7 times in float32, the gradient of the weight 2 times in bfloat16.
@@ -69,6 +69,23 @@ def _product(x: Tensor, y: Tensor) -> Tensor:
     return nn.grad.conv2d_weight(y, (x.shape[1], y.shape[1], 1, 1), x).flatten(1)
 
 
+class ProductConvTranspose1d(nn.ConvTranspose1d):
+    """A ``ConvTranspose1d`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, in, T] -> [B, out, (T + r - 1) * stride]."""
+        (stride,), (width,) = self.stride, self.kernel_size
+        last = width // stride - 1
+        frames = x.shape[2] + last
+        padded = F.pad(x, (last, last))
+        seen = torch.cat([padded[:, :, start : start + frames] for start in range(last, -1, -1)], dim=1)
+        # [in, out, r * stride] -> [r * in, out * stride]
+        weight = self.weight.unflatten(2, (-1, stride)).permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
+        y = seen.transpose(1, 2) @ weight
+        y = y.unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
+        return y if self.bias is None else y + self.bias[:, None].to(y.dtype)
+
+
 def use_channels_last(model: nn.Module, device: Device) -> None:
     """Let the model's convolutions run this way where it is the faster one: on CPUs, and for not too few channels."""
     if device.type != "cpu":
@@ -76,3 +93,11 @@ def use_channels_last(model: nn.Module, device: Device) -> None:
     for module in model.modules():
         if type(module) is Conv1d and module.kernel_size <= module.in_channels:
             module.__class__ = ChannelsLastConv1d
+        elif type(module) is nn.ConvTranspose1d and is_product(module):
+            module.__class__ = ProductConvTranspose1d
+
+
+def is_product(layer: nn.ConvTranspose1d) -> bool:
+    """Whether the kernel is a multiple of the stride, and nothing else is out of the ordinary."""
+    ordinary = layer.padding == layer.output_padding == (0,) and layer.dilation == (1,) and layer.groups == 1
+    return ordinary and layer.kernel_size[0] % layer.stride[0] == 0

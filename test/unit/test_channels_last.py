@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.channels_last import ChannelsLastConv1d, use_channels_last
+from common.channels_last import ChannelsLastConv1d, ProductConvTranspose1d, use_channels_last
 from common.layers import Conv1d
 from reference_curve import REFERENCE, Training, distance
 from runs import CPU
@@ -91,9 +91,36 @@ def test_what_is_made_is_taken_without_a_copy():
 
 def test_which_layers_run_so():
     narrow, wide = Conv1d(2, 8, kernel_size=31), Conv1d(8, 8, kernel_size=3)
-    model = nn.ModuleList([narrow, wide, nn.Conv1d(8, 8, 1)])
+    transposed = [nn.ConvTranspose1d(2, 3, 8, stride=4), nn.ConvTranspose1d(2, 3, 8, stride=3)]
+    transposed.append(nn.ConvTranspose1d(2, 3, 8, stride=4, padding=2))
+    model = nn.ModuleList([narrow, wide, nn.Conv1d(8, 8, 1), *transposed])
     use_channels_last(model, CPU)
-    assert [type(layer) for layer in model] == [Conv1d, ChannelsLastConv1d, nn.Conv1d]
+    plain = nn.ConvTranspose1d
+    found = [type(layer) for layer in model]
+    assert found == [Conv1d, ChannelsLastConv1d, nn.Conv1d, ProductConvTranspose1d, plain, plain]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("reach", [1, 2, 4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "autocast"])
+def test_transposed(reach, bias, dtype):
+    torch.manual_seed(0)
+    plain, fast = (nn.ConvTranspose1d(5, 7, 6 * reach, stride=6, bias=bias) for _ in range(2))
+    fast.load_state_dict(plain.state_dict())
+    use_channels_last(fast, CPU)
+    assert type(fast) is ProductConvTranspose1d
+    x = torch.randn(3, 5, 9)
+    cotangent = torch.randn_like(plain(x))
+    expected = outcome(plain, x, cotangent)
+    if dtype == "bfloat16":
+        fast, x = fast.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "autocast"):
+        assert fast(x).dtype == (torch.float32 if dtype == "float32" else torch.bfloat16)
+        found = outcome(fast, x, cotangent)
+    for one, other in zip(expected, found, strict=True):
+        assert one.shape == other.shape
+        limit = TOLERANCE[torch.float32 if dtype == "float32" else torch.bfloat16]
+        assert (one - other).abs().max() < limit * (1 + one.abs().max())
 
 
 def test_training_is_the_references():
