@@ -159,15 +159,15 @@ from common.device import keep_freed_memory, pick_device
 if sys.argv[1] == "keep":
     keep_freed_memory(pick_device("cpu"))
 for i in range(20):
-    if i == 2:
+    if i == 10:  # by now there is as much as is ever needed
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.ones(2**22) for _ in range(4)]
-    del tensors
+    tensor = torch.ones(2**24)  # more than glibc ever keeps by itself
+    del tensor
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is set is glibc's")
+@pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.35"), reason="older ones, and others, keep less or nothing")
 def test_freed_memory_is_kept():
     faults = {}
     for what in ("keep", "leave"):
