@@ -70,7 +70,7 @@ show_help() { # show_help HELP
 parse_options() { # parse_options HELP ARGUMENT...: the known options are those of the help
     local help known argument name
     help=$(show_help "$1")
-    known=" $(grep -oE -- '--[a-z_]+' <<<"$help" | cut -c3- | tr '\n' ' ')"
+    known=" $(grep -oE -- '--[a-z_0-9]+' <<<"$help" | cut -c3- | tr '\n' ' ')"
     shift
     for argument in "$@"; do
         name=${argument#--}

@@ -250,6 +250,8 @@ def test_two_nodes_on_one_machine(place):
         ("train_full_8p.sh", ["--data_path=x"], 1, '[Error] para "output_directory" must be configured'),
         ("train_finetune_1p.sh", ["--data_path=x"], 1, '[Error] para "checkpoint_path" must be configured'),
         ("train_eval_8p.sh", ["--data_path=x"], 1, '[Error] para "pth_path" must be configured'),
+        ("train_eval_8p.sh", ["--data_path=x", "--int8"], 1, '[Error] para "pth_path" must be configured'),
+        ("train_eval_8p.sh", ["--int8=1"], 2, "unknown option --int8"),
         ("train_full_8p.sh", ["--bath_size=3"], 2, "error: unknown option --bath_size (--help lists the options)"),
         ("train_full_8p.sh", ["--batch_size", "3"], 2, "error: options are written --name=value, not --batch_size"),
         ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--nproc=two"], 2, "--nproc must be a number"),
