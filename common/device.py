@@ -119,12 +119,14 @@ def keep_freed_memory(device: Device) -> None:
 
     To get it anew from the system, page by page, takes a tenth of the time of a training step.
     """
+    if device.type != "cpu":
+        return
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # not glibc
         return
     # Older ones take no more than 32 MiB. The second option alone makes things worse: it fixes the first at 128 KiB.
-    if device.type == "cpu" and (set_option(M_MMAP_THRESHOLD, 2**30) or set_option(M_MMAP_THRESHOLD, 2**25)):
+    if set_option(M_MMAP_THRESHOLD, 2**30) or set_option(M_MMAP_THRESHOLD, 2**25):
         set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 

@@ -163,3 +163,29 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.setattr(find_cann, "DEFAULT_ROOT", tmp_path / "usr local/Ascend")
     monkeypatch.setattr(os, "fsync", lambda file: None)  # slow, and nothing here cuts the power
     return tmp_path
+
+
+@pytest.fixture
+def cann(nowhere):
+    """A CANN 5.0.3: its folder impl."""
+    from tbe_files import make_cann
+    from tools import find_cann
+
+    return make_cann(find_cann.DEFAULT_ROOT / "ascend-toolkit/5.0.3/arm64-linux/opp")
+
+
+@pytest.fixture
+def patch(monkeypatch, capsys):
+    """Run tools/patch_tbe.py; returns its exit code and what it says."""
+    from tools import patch_tbe
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["patch_tbe.py", *map(str, options)])
+        try:
+            patch_tbe.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out
+
+    return run

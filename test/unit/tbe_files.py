@@ -151,3 +151,16 @@ def make_cann(opp: Path, layout: str = OLD, names=PLACES) -> Path:
     for name in names:
         (impl / name).write_bytes(content(name))
     return impl
+
+
+def state(folder: Path) -> dict[str, tuple]:
+    """All that a user could see of the files."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: seen[0] for name, seen in state(folder).items()}
