@@ -85,7 +85,7 @@ def main() -> None:
         return
     overall = summarize(clips)
     log.info("overall: %s", describe(overall))
-    facts = {name: getattr(args, name) for name in ("sigma", "denoiser_strength", "seed")}
+    facts = {name: getattr(args, name) for name in ("sigma", "denoiser_strength", "seed", "int8")}
     write_json(output / "evaluation.json", {"checkpoint": str(args.pth_path)} | facts, overall, clips)
     write_page(output, inputs, clips, overall, vocoder, args)
     log.info("wrote %d wavs, evaluation.json and index.html to %s", len(clips), output)
@@ -236,7 +236,7 @@ def write_page(
             "trained": describe_training(vocoder.training),
             "sigma": args.sigma,
             "denoiser strength": args.denoiser_strength,
-            "device": f"{vocoder.device.device}, {vocoder.precision.level}",
+            "device": f"{vocoder.device.device}, {vocoder.precision.level}{args.int8 * ', int8'}",
         },
         curve=plot_training(vocoder.training),
         columns=COLUMNS,

@@ -14,6 +14,7 @@ from common import checkpoint, report
 from common.audio import MelSpectrogram, write_wav
 from common.config import load_config
 from common.device import pick_device
+from common.int8 import why_no_int8
 from common.metrics import mel_cepstral_distortion, mel_l1
 from common.program import UserError
 from conftest import RATE, write_config
@@ -144,6 +145,15 @@ def test_the_shortest_inputs(trained, tmp_path, monkeypatch):
     run_infer(monkeypatch, *options, tmp_path / "a.pt", tmp_path / "b.wav")
     assert soundfile.info(tmp_path / "out/a_synthesis.wav").frames == 256
     assert soundfile.info(tmp_path / "out/b_synthesis.wav").frames == 7
+
+
+@pytest.mark.skipif(bool(why_no_int8(CPU)), reason="the processor has no VNNI")
+@pytest.mark.parametrize("options", [[], ["--int8"]])
+def test_int8_is_said(trained, tmp_path, monkeypatch, options):
+    torch.save(torch.randn(6, 3), tmp_path / "a.pt")
+    run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={tmp_path}", *options, tmp_path / "a.pt")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["int8"] == bool(options)
+    assert ("cpu, O0, int8" in (tmp_path / "index.html").read_text()) == bool(options)
 
 
 def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
