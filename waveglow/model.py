@@ -39,24 +39,24 @@ class Invertible1x1Conv(nn.Module):
 
 
 class _Gate(torch.autograd.Function):
-    """tanh(filter) * sigmoid(gate) of the two halves of the channels.
+    """tanh(filter) * sigmoid(gate) of the two halves of the channels of x + condition.
 
     Both halves of the gradient are computed in place, and the tanh is made of a sigmoid, which
     CPUs compute up to ten times as fast.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        """x [B, 2C, L] -> [B, C, L]."""
-        filter_, gate = x.chunk(2, dim=1)
-        falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
+    def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
+        """x, condition [B, 2C, L] -> [B, C, L]."""
+        filter_, gate = map(torch.add, x.chunk(2, dim=1), condition.chunk(2, dim=1))
+        falling, gate = filter_.mul_(-2).sigmoid_(), gate.sigmoid_()
         ctx.save_for_backward(falling, gate)
         ctx.layout = x.shape, x.stride()
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         falling, gate = ctx.saved_tensors
         of_x = gradient.new_empty_strided(*ctx.layout)
         of_filter, of_gate = of_x.chunk(2, dim=1)
@@ -64,7 +64,7 @@ class _Gate(torch.autograd.Function):
         through = torch.addcmul(passed, passed, falling, value=-2)  # passed * tanh
         torch.addcmul(through, through, gate, value=-1, out=of_gate)
         torch.addcmul(passed.sub_(through), through, falling, value=2, out=of_filter)  # passed * (1 - tanh^2)
-        return of_x
+        return of_x, of_x
 
 
 class _Halves(torch.autograd.Function):
@@ -113,7 +113,7 @@ class WN(nn.Module):
         conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
         output = 0
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions):
-            res_skip = res_skip_layer(_Gate.apply(in_layer(hidden).add_(condition)))
+            res_skip = res_skip_layer(_Gate.apply(in_layer(hidden), condition))
             if res_skip_layer is not self.res_skip_layers[-1]:
                 residual, res_skip = _Halves.apply(res_skip)
                 hidden = hidden + residual
