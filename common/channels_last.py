@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from common.device import Device
 from common.layers import Conv1d
+from common.products import product_over_rows
 
 
 class ChannelsLastConv1d(Conv1d):
@@ -55,18 +56,9 @@ class _ParameterGradients(torch.autograd.Function):
         of_weight = x.new_empty(rows.shape[1], x.shape[2], ctx.taps, dtype=ctx.dtype)
         for i in range(ctx.taps):
             start = i * ctx.dilation
-            of_weight[:, :, i] = _product(rows, padded[:, start : start + frames].flatten(0, 1))
+            of_weight[:, :, i] = product_over_rows(rows, padded[:, start : start + frames].flatten(0, 1))
         of_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
         return gradient, None, of_weight, of_bias, None
-
-
-def _product(x: Tensor, y: Tensor) -> Tensor:
-    """x [R, M], y [R, N] -> x.T @ y."""
-    if x.dtype != torch.float32:
-        return x.t() @ y
-    # MKL, which computes float32 products, takes twice the time of oneDNN on AMD's processors.
-    x, y = (each[None].transpose(1, 2).unsqueeze(2) for each in (x, y))
-    return nn.grad.conv2d_weight(y, (x.shape[1], y.shape[1], 1, 1), x).flatten(1)
 
 
 class ProductConvTranspose1d(nn.ConvTranspose1d):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.dropout import dropout
+from common.products import linear
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.factors import SharedFactor, constant_linear
 from tacotron2.lstm import lstm
@@ -161,7 +162,7 @@ class Decoder(nn.Module):
 
         rnn, prenet_dim = self.attention_rnn, self.prenet_dim
         feedback = SharedFactor(torch.cat([rnn.weight_ih[:, prenet_dim:], rnn.weight_hh], dim=1).t())
-        known = F.linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
+        known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
         nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
         masks = self.dropout_masks(len(frames), attention.hidden, self.p_attention_dropout)
@@ -174,13 +175,13 @@ class Decoder(nn.Module):
 
         rnn = self.decoder_rnn
         feedback = SharedFactor(rnn.weight_hh.t())
-        known = F.linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
+        known = linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
         masks = self.dropout_masks(len(frames), decoder.hidden, self.p_decoder_dropout)
         decoded = []
         for gates, mask in zip(feedback.collect(known), masks):
             decoder = self.decode(feedback(gates, decoder.hidden), decoder, mask)
             decoded.append(decoder.hidden)
-        mel, gate = self.output(torch.stack(decoded), context, partial(F.linear, **self.output_layer()._asdict()))
+        mel, gate = self.output(torch.stack(decoded), context, partial(linear, **self.output_layer()._asdict()))
         return Decoded(mel.permute(1, 2, 0), gate.t(), alignments.transpose(0, 1))
 
     def infer(self, values: Tensor, padding: Tensor, seeds: list[int]) -> tuple[Decoded, Tensor, Tensor]:

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from common.products import product_over_rows
+
 
 def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
     """``x -> F.linear(x, weight, bias)`` for a weight [O, K] that stays as it is; x [R, K] without a gradient.
@@ -65,7 +67,8 @@ class _CollectGradient(torch.autograd.Function):
         # [T, ..., R, *] -> [..., T * R, *]
         x, y = (steps.movedim(0, -3).flatten(-3, -2) for steps in (torch.stack(ctx.inputs), gradient))
         ctx.inputs.clear()
-        return gradient, (x.transpose(-1, -2) @ y).to(ctx.dtype), None
+        of_factor = product_over_rows(x, y) if x.ndim == 2 else x.transpose(-1, -2) @ y
+        return gradient, of_factor.to(ctx.dtype), None
 
 
 class SharedFactor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.dropout import dropout
+from common.products import linear
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
 from tacotron2.decoder import Decoder
@@ -55,13 +56,13 @@ def padding_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of [B, C, T] in the precision of its own parameters, which O2 leaves at float32.
+    """Batch norm of [B, C, T]. Half-precision input is computed with in float32, parameters and statistics are float32.
 
     As an image it may have its channels last in memory, where BatchNorm1d would make a copy.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype).unsqueeze(2)).squeeze(2).to(x.dtype)
+        return super().forward(x.unsqueeze(2)).squeeze(2)
 
 
 def convolution(n_in: int, n_out: int, kernel_size: int, gain: str) -> nn.Sequential:
@@ -83,7 +84,7 @@ class BiLSTM(nn.LSTM):
         """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
         biases = (self.bias_ih_l0 + self.bias_hh_l0, self.bias_ih_l0_reverse + self.bias_hh_l0_reverse)
         forwards, backwards = (
-            F.linear(x, weight, bias).transpose(0, 1)
+            linear(x, weight, bias).transpose(0, 1)
             for weight, bias in zip((self.weight_ih_l0, self.weight_ih_l0_reverse), biases)
         )
         # Step t is symbol t of the one direction, symbol N - 1 - t of the other: [N, 2, B, *].

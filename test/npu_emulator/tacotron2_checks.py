@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 import torch_npu
 from torch_npu import emulator
 
+from common import products
 from common.device import pick_device
 from common.precision import ApexPrecision, Precision
 from conftest import make_corpus, toy_tacotron2_config
@@ -90,6 +91,7 @@ def plain_cpu(monkeypatch):
     """The CPU without oneDNN's products, which sum up in another order than the kernels the card is emulated with,
     and with torch's dropout."""
     monkeypatch.setattr(factors, "_can_pack", lambda weight: False)
+    monkeypatch.setattr(products, "_is_for_onednn", lambda x: False)
     for module in (decoder, model):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
 

@@ -1,0 +1,57 @@
+"""Products by oneDNN are those of PyTorch's own route, gradients included."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common import products
+from common.products import linear, product_over_rows
+
+SHAPES = [(5,), (1,), (7, 3), (2, 1, 4)]
+
+
+@pytest.mark.parametrize("rows", SHAPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_and_its_gradients(rows, has_bias, dtype):
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    generator = torch.Generator().manual_seed(0)
+    randn = lambda *shape: torch.randn(shape, generator=generator).to(dtype)  # noqa: E731
+    given = [randn(*rows, 19), randn(6, 19), *([randn(6)] if has_bias else [])]
+    gradient = randn(*rows, 6)
+    found = []
+    for function in (linear, F.linear):
+        inputs = [each.clone().requires_grad_() for each in given]
+        y = function(*inputs)
+        found.append([y, *torch.autograd.grad(y, inputs, gradient)])
+    for actual, expected in zip(*found):
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, **tolerance)
+
+
+def test_linear_of_a_part_of_a_matrix_and_of_rows_apart():
+    """The decoder multiplies by some columns of an LSTM's weight."""
+    weight, x = torch.randn(6, 30, requires_grad=True), torch.randn(4, 50, requires_grad=True)
+    y = linear(x[:, 10:20], weight[:, 5:15])
+    torch.testing.assert_close(y, x[:, 10:20] @ weight[:, 5:15].t(), rtol=1e-5, atol=1e-5)
+    of_weight, of_x = torch.autograd.grad(y.sum(), (weight, x))
+    assert of_weight[:, :5].eq(0).all() and of_x[:, :10].eq(0).all()
+    torch.testing.assert_close(of_weight[:, 5:15], x[:, 10:20].sum(0).expand(6, -1).detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_product_over_rows(dtype):
+    x, y = torch.randn(40, 5).to(dtype), torch.randn(40, 3).to(dtype)
+    expected = x.double().t() @ y.double()
+    found = product_over_rows(x, y)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, rtol=3 * torch.finfo(dtype).eps, atol=1e-2 if dtype == torch.bfloat16 else 1e-5
+    )
+
+
+def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):
+    monkeypatch.setattr(products.F, "conv2d", lambda *_: pytest.fail("a linear layer became a convolution"))
+    with torch.no_grad():
+        linear(torch.randn(2, 4), torch.randn(3, 4))
+    linear(torch.randn(2, 4, device="meta"), torch.randn(3, 4, device="meta"))
