@@ -67,7 +67,8 @@ class Product:
 
 def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
-    scales = (x.abs().amax((1, 2)).float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    largest = torch.stack([torch.maximum(-low, high) for low, high in map(torch.aminmax, x)])
+    scales = (largest.float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
     # By way of int8, to which PyTorch converts much faster than to uint8.
     integers = (x * (1 / scales)[:, None, None]).round_().to(torch.int8)
     return integers.view(torch.uint8).bitwise_xor_(ZERO), scales

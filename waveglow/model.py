@@ -48,8 +48,10 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
         """x, condition [B, 2C, L] -> [B, C, L]."""
-        filter_, gate = map(torch.add, x.chunk(2, dim=1), condition.chunk(2, dim=1))
-        falling, gate = filter_.mul_(-2).sigmoid_(), gate.sigmoid_()
+        x = x + condition
+        falling, gate = x.chunk(2, dim=1)
+        falling.mul_(-2)
+        x.sigmoid_()
         ctx.save_for_backward(falling, gate)
         ctx.layout = x.shape, x.stride()
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
