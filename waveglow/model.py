@@ -49,9 +49,8 @@ class _Gate(torch.autograd.Function):
     def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
         """x, condition [B, 2C, L] -> [B, C, L]."""
         x = x + condition
-        falling, gate = x.chunk(2, dim=1)
-        falling.mul_(-2)
-        x.sigmoid_()
+        filter_, gate = x.chunk(2, dim=1)
+        falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
         ctx.save_for_backward(falling, gate)
         ctx.layout = x.shape, x.stride()
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)

@@ -23,7 +23,8 @@ def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -
     it meets into the graph without a word where this one stops, twice the operators, and is on its
     way out. It cannot export a loop over a text of any length, see ``LSTMOperator``.
     """
-    with quiet():
+    # With gradients the model takes the routes of training.
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
