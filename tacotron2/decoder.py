@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.dropout import dropout
-from common.products import linear
+from common.products import constant_linear, linear
 from tacotron2.attention import Attention, Linear, Memory
-from tacotron2.factors import SharedFactor, constant_linear
+from tacotron2.factors import SharedFactor
 from tacotron2.lstm import lstm
 
 MEAN_LOG_MEL = -5.25

@@ -5,36 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from common.products import product_over_rows
-
-
-def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-    """``x -> F.linear(x, weight, bias)`` for a weight [O, K] that stays as it is; x [R, K] without a gradient.
-
-    A CPU gets the weight in oneDNN's own order once and for all. Otherwise it is put in that order, or
-    read in an unfavourable one, at each product: at 16 rows that takes 1.5 times the time in bfloat16, 4
-    times in float32 on AMD's processors.
-    """
-    weight, bias = weight.detach(), None if bias is None else bias.detach()
-    if not _can_pack(weight):
-        return lambda x: F.linear(x, weight, bias)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-
-
-def _can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN computes with such a weight here. What is exported has no use for its order."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or _is_compiling():
-        return False
-    if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
-
-
-def _is_compiling() -> bool:
-    return hasattr(torch.compiler, "is_compiling") and torch.compiler.is_compiling()  # not in torch 2.1
+from common.products import can_pack, constant_linear, product_over_rows
 
 
 class _ConstantProduct(torch.autograd.Function):
@@ -102,7 +74,7 @@ class SharedFactor:
 
 def _multiply_by(factor: Tensor) -> Callable[[Tensor], Tensor]:
     """``x -> x @ factor``, for many x with a gradient."""
-    if factor.ndim > 2 or not _can_pack(factor):
+    if factor.ndim > 2 or not can_pack(factor):
         return lambda x: x @ factor
     product, transposed = constant_linear(factor.t()), constant_linear(factor)
     return lambda x: _ConstantProduct.apply(x, product, transposed)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 # As a script, Python looks for modules in tools/ only.
@@ -26,8 +27,8 @@ from common.files import make_output_folder, written_whole
 from common.int8 import why_no_int8
 from common.log import open_log, progress
 from common.program import UserError
-from tools.speed.jobs import DATA, JOBS, ROOT
-from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS
+from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
+from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH
 from tools.speed.peers import check_checkout
 
 log = logging.getLogger("infer")
@@ -37,11 +38,14 @@ Measure the speed of training and inference with the full configurations.
 
   waveglow-train   whole steps; batch 2 of 8000 samples on a CPU, 24 of 16000 on a card
   waveglow-infer   100 mel frames to audio, batch 1
-  tacotron2-infer  128 symbols, batch 1, 200 frames whatever the gate says; text to refined spectrogram
+  tacotron2-infer  128 symbols, 200 frames whatever the gate says, batch 1, on a card 4 and 8, too; text to
+                   refined spectrogram
   tacotron2-train  whole steps; clips of 350-870 frames and 60-150 symbols, batch 16 on a CPU, 64 on a card
 
 Weights and inputs are random, which makes no difference to the speed. Everything runs in turns, in a
-process of its own each time. What is loaded from disk is measured apart, as "data loading"."""
+process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
+are those of convolutions and matrix products, as this repository needs them; the peak is what a product
+of two large matrices reaches in that precision in the same run."""
 
 EXAMPLES = """\
   python tools/benchmark.py waveglow-infer
@@ -54,6 +58,10 @@ ROUNDS = 2
 "How often each implementation gets its turn, so that a machine that slows down slows all of them."
 
 
+UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), PEAK: ("GFLOP", 1e9)}
+"What is counted in a second, and in which multiple it is shown."
+
+
 @dataclass
 class Measurement:
     """A line of the table."""
@@ -61,9 +69,12 @@ class Measurement:
     job: str
     implementation: str
     precision: str
+    batch: int
     units: int = 0
     seconds: list[float] = field(default_factory=list)
     peak_memory: int = 0
+    operations: int = 0
+    "Of ``units``; 0 where they were not counted."
 
     @property
     def rate(self) -> float:
@@ -76,7 +87,7 @@ def main() -> None:
     open_log(None, quiet=False)
     device = pick_device(args.device)
     make_output_folder(args.output)
-    measurements = [each for job in (JOBS if args.job == "all" else [args.job]) for each in planned(job, args, device)]
+    measurements = [*peaks(args.precision), *(each for job in args.jobs for each in planned(job, args, device))]
     with onnx_models(measurements) as models:
         for each in progress(measurements * ROUNDS, "measuring"):
             folder = models if each.implementation == ONNX_RUNTIME else args.peer_path or ""
@@ -111,21 +122,29 @@ def read_arguments() -> argparse.Namespace:
     return args
 
 
+def peaks(precisions: list[str]) -> list[Measurement]:
+    """What the jobs' operations are compared with; int8 has no operations in floating point."""
+    return [Measurement(PEAK, PYTORCH, each, 0) for each in ("float32", "half") if each in precisions]
+
+
 def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Measurement]:
     """What is to be measured of a job; NVIDIA's float32 comes first, as what the others are compared with."""
     infers = job.endswith("infer")
-    if args.peer_path:
-        yield Measurement(job, NVIDIA, "float32")
-        if device.type != "cpu":
-            yield Measurement(job, NVIDIA, "half")
-    if infers and device.type == "cpu":
-        yield from (Measurement(job, ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
-    ours = [each for each in args.precision if each != "int8" or (job == "waveglow-infer" and not why_no_int8(device))]
-    yield from (Measurement(job, OURS, each) for each in ours)
-    if job == "waveglow-train" and "half" in args.precision:
-        yield Measurement(job, OURS, "half, recomputed")
-    if job in DATA:
-        yield Measurement(job, LOADING, "float32")
+    for batch in batches_on(device)[job]:
+        measurement = partial(Measurement, job, batch=batch)
+        # NVIDIA's Tacotron2 speaks one text at a time.
+        if args.peer_path and not (job == "tacotron2-infer" and batch > 1):
+            yield measurement(NVIDIA, "float32")
+            if device.type != "cpu":
+                yield measurement(NVIDIA, "half")
+        if infers and device.type == "cpu":
+            yield from (measurement(ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
+        int8 = job == "waveglow-infer" and not why_no_int8(device)
+        yield from (measurement(OURS, each) for each in args.precision if each != "int8" or int8)
+        if job == "waveglow-train" and "half" in args.precision:
+            yield measurement(OURS, "half, recomputed")
+        if job in DATA:
+            yield measurement(LOADING, "float32")
 
 
 @contextmanager
@@ -144,12 +163,13 @@ def onnx_models(measurements: list[Measurement]) -> Iterator[str]:
 
 def measure(measurement: Measurement, device: Device, folder: str, repeats: int) -> None:
     """A turn: add its seconds to the measurement."""
-    asked = {name: getattr(measurement, name) for name in ("job", "implementation", "precision")}
+    asked = {name: getattr(measurement, name) for name in ("job", "implementation", "precision", "batch")}
     asked |= {"device": device.type, "folder": folder, "repeats": repeats}
     found = json.loads(start("tools.speed.measure", json.dumps(asked)).splitlines()[-1])
     measurement.units = found["units"]
     measurement.seconds += found["seconds"]
     measurement.peak_memory = max(measurement.peak_memory, found["peak_memory"])
+    measurement.operations = found["operations"]
 
 
 def start(module: str, *args: str) -> str:
@@ -178,23 +198,35 @@ def machine(device: Device) -> str:
 def table(measurements: list[Measurement]) -> str:
     """In Markdown, with the ratio to the peer of each job: NVIDIA's float32, if it was measured."""
     lines = [
-        "| job | by | precision | per second | spread | times NVIDIA's float32 | peak memory |",
-        "|---|---|---|---|---|---|---|",
+        "| job | batch | by | precision | per second | spread | times NVIDIA's float32 | of peak | peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     peers = {each.job: each for each in measurements if (each.implementation, each.precision) == (NVIDIA, "float32")}
     for each in measurements:
-        unit = "samples" if each.job.startswith("waveglow") else "frames"
         slowest, fastest = (each.units / seconds for seconds in (max(each.seconds), min(each.seconds)))
+        unit, size = UNITS[each.job.partition("-")[0]]
         peer = peers.get(each.job)
         ratio = f"{each.rate / peer.rate:.2f}" if peer and each.implementation != LOADING else "-"
         memory = f"{each.peak_memory / 1e9:.2f} GB"
         if peer:
             memory += f" ({each.peak_memory / peer.peak_memory:.2f})"
         lines.append(
-            f"| {each.job} | {each.implementation} | {each.precision} | {each.rate:,.0f} {unit}"
-            f" | {slowest:,.0f}-{fastest:,.0f} | {ratio} | {memory} |"
+            f"| {each.job} | {each.batch or '-'} | {each.implementation} | {each.precision}"
+            f" | {each.rate / size:,.0f} {unit} | {slowest / size:,.0f}-{fastest / size:,.0f}"
+            f" | {ratio} | {of_peak(each, measurements)} | {memory} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def of_peak(measurement: Measurement, measurements: list[Measurement]) -> str:
+    """The job's operations per second, as a share of those of a large matrix product; "-" where either is not known."""
+    precision = measurement.precision.partition(",")[0]
+    peak = [each.rate for each in measurements if (each.job, each.precision) == (PEAK, precision)]
+    same = [each for each in measurements if (each.job, each.batch) == (measurement.job, measurement.batch)]
+    needed = max(each.operations / each.units for each in same)
+    if not peak or not needed or measurement.implementation == LOADING:
+        return "-"
+    return f"{measurement.rate * needed / peak[0]:.0%}"
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def test_nothing_crosses_in_a_step(device, corpus, tmp_path):
 def plain_cpu(monkeypatch):
     """The CPU without oneDNN's products, which sum up in another order than the kernels the card is emulated with,
     and with torch's dropout."""
-    monkeypatch.setattr(factors, "_can_pack", lambda weight: False)
+    for module in (factors, products):
+        monkeypatch.setattr(module, "can_pack", lambda weight: False)
     monkeypatch.setattr(products, "_is_for_onednn", lambda x: False)
     for module in (decoder, model):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)

@@ -6,13 +6,28 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.nn import functional as F
 
+from common.products import constant_linear
 from conftest import ROOT
 from runs import CPU
 from tools import benchmark
-from tools.benchmark import Measurement, planned, table
-from tools.speed.jobs import DATA, JOBS, Job, sizes_on, tacotron2_batch, waveglow_batch
-from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, make_job, time_job
+from tools.benchmark import Measurement, peaks, planned, table
+from tools.speed import jobs
+from tools.speed.jobs import DATA, JOBS, Job, tacotron2_batch, waveglow_batch
+from tools.speed.measure import (
+    LOADING,
+    NVIDIA,
+    ONNX_RUNTIME,
+    OURS,
+    PEAK,
+    PYTORCH,
+    count_operations,
+    make_job,
+    matrix_product,
+    time_job,
+)  # fmt: skip
 
 
 def run(*args):
@@ -25,11 +40,13 @@ def test_a_whole_benchmark(tmp_path):
     done = run("tacotron2-infer", "--precision", "half", "--repeats", 1, "-o", tmp_path, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "benchmark.md").read_text() in done.stdout
-    (found,) = json.loads((tmp_path / "benchmark.json").read_text())["measurements"]
+    peak, found = json.loads((tmp_path / "benchmark.json").read_text())["measurements"]
+    assert (peak["job"], peak["precision"], peak["units"]) == (PEAK, "half", 2 * 2048**3)
     assert (found["job"], found["implementation"], found["precision"]) == ("tacotron2-infer", OURS, "half")
     assert found["units"] == 200 and len(found["seconds"]) == 2
     assert 1e8 < found["peak_memory"] < 1e10
-    assert "| tacotron2-infer | this repository | half |" in done.stdout
+    assert 9e9 < found["operations"] < 12e9  # 18 M weights of the decoder and 4 M of the postnet for each frame
+    assert "| tacotron2-infer | 1 | this repository | half |" in done.stdout
 
 
 def test_bad_input(tmp_path):
@@ -59,6 +76,19 @@ def test_each_call_is_timed_behind_a_warm_up():
     assert found["units"] == 7 and found["peak_memory"] > 1e7
 
 
+def test_operations_are_counted():
+    matrix = torch.ones(6, 4, requires_grad=True)
+    assert count_operations(Job(lambda: torch.ones(5, 6) @ matrix, 1)) == 2 * 5 * 6 * 4
+    packed = constant_linear(matrix)
+    assert count_operations(Job(lambda: packed(torch.ones(5, 4)), 1)) == 2 * 5 * 6 * 4
+    x, kernel = torch.ones(1, 6, 7, requires_grad=True), torch.ones(4, 6, 1, requires_grad=True)
+    forward_and_two_gradients = count_operations(Job(lambda: F.conv1d(x, kernel).sum().backward(), 1))
+    assert forward_and_two_gradients == 3 * 2 * 7 * 6 * 4
+    for precision in ("float32", "half"):
+        product = matrix_product(CPU, precision)
+        assert count_operations(product) == product.units
+
+
 def test_what_is_planned():
     everything = argparse.Namespace(peer_path="peers", precision=["float32", "half", "int8"])
     for job in JOBS:
@@ -70,35 +100,55 @@ def test_what_is_planned():
         assert ((LOADING, "float32") in found) == (job in DATA) == job.endswith("train")
     alone = argparse.Namespace(peer_path=None, precision=["half"])
     assert [each.precision for each in planned("waveglow-infer", alone, CPU)] == ["half"]
+    assert [each.precision for each in peaks(["int8", "half"])] == ["half"]
+
+
+def test_what_is_planned_on_cards():
+    """NVIDIA's Tacotron2 cannot speak several texts at once."""
+    card = argparse.Namespace(type="cuda")
+    everything = argparse.Namespace(peer_path="peers", precision=["float32", "half"])
+    found = [(each.implementation, each.precision, each.batch) for each in planned("tacotron2-infer", everything, card)]
+    ours = [(OURS, precision, batch) for batch in (1, 4, 8) for precision in ("float32", "half")]
+    assert found == [(NVIDIA, "float32", 1), (NVIDIA, "half", 1), *ours]
 
 
 @pytest.mark.parametrize("job", DATA)
 def test_loading_makes_what_a_step_takes(job, tmp_path):
-    loading = make_job(job, LOADING, "float32", CPU, tmp_path)
+    loading = make_job(job, LOADING, "float32", 1, CPU, tmp_path)
     loading.work()
     assert loading.units > 16 * 500  # 16 clips of 6.6 s
 
 
 def test_batches_are_of_the_sizes_named():
-    sizes = sizes_on(CPU)
-    assert waveglow_batch(sizes)["audio"].shape == (2, 8000)
-    batch = tacotron2_batch(sizes)
+    assert waveglow_batch(CPU, 2)["audio"].shape == (2, 8000)
+    batch = tacotron2_batch(16)
     assert batch["text"].shape == (16, 150) and batch["mel"].shape == (16, 80, 870)
     assert [batch["mel_lengths"].min(), batch["text_lengths"].min()] == [350, 60]
     for name, last in (("text", 60), ("mel", 350)):
         assert (batch[name][-1, ..., last:] == 0).all() and (batch[name][-1, ..., last - 1] != 0).all()
 
 
+def test_a_card_speaks_several_texts_at_once(monkeypatch):
+    monkeypatch.setattr(jobs, "DECODED", 3)
+    job = JOBS["tacotron2-infer"](CPU, "float32", 2)
+    assert [mel.shape for mel in job.work()] == [(80, 3), (80, 3)] and job.units == 6
+
+
 def test_the_table():
-    peer = Measurement("waveglow-train", NVIDIA, "float32", 100, [2.0, 1.0, 4.0], 4_000_000_000)
-    ours = Measurement("waveglow-train", OURS, "half", 100, [0.5, 0.25, 1.0], 1_000_000_000)
-    loading = Measurement("waveglow-train", LOADING, "float32", 100, [0.1], 2_000_000_000)
-    other = Measurement("tacotron2-infer", OURS, "half", 100, [0.5], 1_000_000_000)
+    peak = Measurement(PEAK, PYTORCH, "half", 0, 4_000_000_000, [2.0], 1_000_000_000)
+    peer = Measurement("waveglow-train", NVIDIA, "float32", 2, 100, [2.0, 1.0, 4.0], 4_000_000_000)
+    ours = Measurement("waveglow-train", OURS, "half", 2, 100, [0.5, 0.25, 1.0], 1_000_000_000, 500_000_000)
+    again = Measurement("waveglow-train", OURS, "half, recomputed", 2, 100, [1.0], 1_000_000_000)
+    loading = Measurement("waveglow-train", LOADING, "float32", 2, 100, [0.1], 2_000_000_000)
+    other = Measurement("tacotron2-infer", OURS, "half", 1, 100, [0.5], 1_000_000_000)
     assert (peer.rate, ours.rate) == (50, 200)
-    lines = table([peer, ours, loading, other]).splitlines()[2:]
+    lines = table([peak, peer, ours, again, loading, other]).splitlines()[2:]
     assert lines == [
-        "| waveglow-train | NVIDIA | float32 | 50 samples | 25-100 | 1.00 | 4.00 GB (1.00) |",
-        "| waveglow-train | this repository | half | 200 samples | 100-400 | 4.00 | 1.00 GB (0.25) |",
-        "| waveglow-train | data loading | float32 | 1,000 samples | 1,000-1,000 | - | 2.00 GB (0.50) |",
-        "| tacotron2-infer | this repository | half | 200 frames | 200-200 | - | 1.00 GB |",
+        "| matrix product | - | PyTorch | half | 2 GFLOP | 2-2 | - | - | 1.00 GB |",
+        "| waveglow-train | 2 | NVIDIA | float32 | 50 samples | 25-100 | 1.00 | - | 4.00 GB (1.00) |",
+        "| waveglow-train | 2 | this repository | half | 200 samples | 100-400 | 4.00 | 50% | 1.00 GB (0.25) |",
+        "| waveglow-train | 2 | this repository | half, recomputed"
+        " | 100 samples | 100-100 | 2.00 | 25% | 1.00 GB (0.25) |",
+        "| waveglow-train | 2 | data loading | float32 | 1,000 samples | 1,000-1,000 | - | - | 2.00 GB (0.50) |",
+        "| tacotron2-infer | 1 | this repository | half | 200 frames | 200-200 | - | - | 1.00 GB |",
     ]

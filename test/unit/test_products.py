@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from common import products
-from common.products import linear, product_over_rows
+from common.products import can_pack, constant_linear, linear, product_over_rows
 
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 SHAPES = [(5,), (1,), (7, 3), (2, 1, 4)]
 
 
@@ -55,3 +56,27 @@ def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):
     with torch.no_grad():
         linear(torch.randn(2, 4), torch.randn(3, 4))
     linear(torch.randn(2, 4, device="meta"), torch.randn(3, 4, device="meta"))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_constant_layer_is_a_linear_one(rows, dtype, biased):
+    torch.manual_seed(0)
+    weight, bias, x = (torch.randn(*n, dtype=torch.double) for n in ((12, 30), (12,), (rows, 30)))
+    linear = constant_linear(weight.to(dtype), bias.to(dtype) if biased else None)
+    expected = F.linear(x, weight, bias if biased else None)
+    found = linear(x.to(dtype))
+    assert found.dtype == dtype
+    assert (found.double() - expected).abs().max() < TOLERANCE[dtype] * (1 + expected.abs().max())
+
+
+def test_it_is_packed_where_that_is_possible(monkeypatch):
+    calls = []
+    monkeypatch.setattr(products, "can_pack", lambda weight: calls.append(weight.shape) and False)
+    constant_linear(torch.ones(3, 2))
+    assert calls == [(3, 2)]
+    monkeypatch.undo()
+    assert can_pack(torch.ones(2, 2)) == torch.backends.mkldnn.is_available()
+    assert not can_pack(torch.ones(2, 2, dtype=torch.float64))
+    assert not can_pack(torch.ones(2, 2, device="meta"))

@@ -41,6 +41,8 @@ LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
 "Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
+TRAINING_FRAMES, TRAINING_SYMBOLS = (350, 870), (60, 150)
+"Shortest and longest clip of a training batch."
 
 
 @dataclass
@@ -54,39 +56,27 @@ class Job:
     "What ``work`` needs to stay."
 
 
-@dataclass
-class Sizes:
-    """Batches by kind of device: what is usual there."""
-
-    waveglow_batch: int
-    segment: int
-    tacotron2_batch: int
-    frames: tuple[int, int]
-    "Shortest and longest clip of a training batch."
-    symbols: tuple[int, int]
-
-
-def sizes_on(device: Device) -> Sizes:
-    """Small batches on the CPU, about NVIDIA's own on cards."""
+def batches_on(device: Device) -> dict[str, tuple[int, ...]]:
+    """Each job's sizes of a batch: small ones on the CPU, about NVIDIA's own on cards."""
     if device.type == "cpu":
-        return Sizes(2, 8000, 16, (350, 870), (60, 150))
-    return Sizes(24, 16000, 64, (350, 870), (60, 150))
+        return {"waveglow-train": (2,), "waveglow-infer": (1,), "tacotron2-infer": (1,), "tacotron2-train": (16,)}
+    return {"waveglow-train": (24,), "waveglow-infer": (1,), "tacotron2-infer": (1, 4, 8), "tacotron2-train": (64,)}
 
 
-def waveglow_batch(sizes: Sizes) -> dict[str, Tensor]:
+def waveglow_batch(device: Device, batch: int) -> dict[str, Tensor]:
     """Noise; as for all inputs here, what is computed does not depend on the numbers."""
     generator = torch.Generator().manual_seed(0)
-    audio = 0.1 * torch.randn(sizes.waveglow_batch, sizes.segment, generator=generator)
-    mel = torch.randn(sizes.waveglow_batch, 80, 1 + sizes.segment // 256, generator=generator) - 5
+    segment = 8000 if device.type == "cpu" else 16000
+    audio = 0.1 * torch.randn(batch, segment, generator=generator)
+    mel = torch.randn(batch, 80, 1 + segment // 256, generator=generator) - 5
     return {"mel": mel, "audio": audio, "names": []}
 
 
-def tacotron2_batch(sizes: Sizes) -> dict[str, Tensor]:
+def tacotron2_batch(batch: int) -> dict[str, Tensor]:
     """Clips of evenly spread lengths, the longest one first."""
     generator = torch.Generator().manual_seed(0)
-    batch = sizes.tacotron2_batch
     spread = lambda shortest, longest: torch.linspace(longest, shortest, batch).long()  # noqa: E731
-    text_lengths, mel_lengths = spread(*sizes.symbols), spread(*sizes.frames)
+    text_lengths, mel_lengths = spread(*TRAINING_SYMBOLS), spread(*TRAINING_FRAMES)
     text = torch.randint(1, 148, (batch, int(text_lengths[0])), generator=generator)
     mel = torch.randn(batch, 80, int(mel_lengths[0]), generator=generator) - 5
     text[torch.arange(text.shape[1]) >= text_lengths[:, None]] = 0
@@ -94,9 +84,9 @@ def tacotron2_batch(sizes: Sizes) -> dict[str, Tensor]:
     return {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths, "names": []}
 
 
-def waveglow_train(device: Device, precision: str) -> Job:
+def waveglow_train(device: Device, precision: str, batch: int) -> Job:
     """A whole step: loss, gradients, Adam. Units: samples of audio."""
-    sizes = sizes_on(device)
+    batches = waveglow_batch(device, batch)
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     criterion = WaveGlowLoss(config.train_config.sigma)
 
@@ -105,22 +95,21 @@ def waveglow_train(device: Device, precision: str) -> Job:
         mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
-    work = _training("waveglow", config, waveglow.config.build_model, device, precision, loss, waveglow_batch(sizes))
-    return Job(work, sizes.waveglow_batch * sizes.segment)
+    work = _training("waveglow", config, waveglow.config.build_model, device, precision, loss, batches)
+    return Job(work, batches["audio"].numel())
 
 
-def tacotron2_train(device: Device, precision: str) -> Job:
+def tacotron2_train(device: Device, precision: str, batch: int) -> Job:
     """A whole step: loss, gradients, Adam. Units: mel frames, without padding."""
-    sizes = sizes_on(device)
     config = load_config(ROOT / "configs/tacotron2.json", tacotron2.config.Config)
     criterion = Tacotron2Loss()
-    batch = tacotron2_batch(sizes)
+    clips = tacotron2_batch(batch)
 
     def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
         return tacotron2.train.run_teacher_forced(model, batch, run, criterion)[0]
 
-    work = _training("tacotron2", config, tacotron2.config.build_model, device, precision, loss, batch)
-    return Job(work, int(batch["mel_lengths"].sum()))
+    work = _training("tacotron2", config, tacotron2.config.build_model, device, precision, loss, clips)
+    return Job(work, int(clips["mel_lengths"].sum()))
 
 
 def _training(
@@ -141,37 +130,37 @@ def _training(
     return lambda: step(run, task, run.model, [batch], stop, watchdog)
 
 
-def waveglow_infer(device: Device, precision: str) -> Job:
-    """Synthesis of one clip of 100 frames. Units: samples of audio."""
+def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
+    """Synthesis of clips of 100 frames. Units: samples of audio."""
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
     model.remove_weight_norm()
     level = _prepare(model, device, precision)
-    mel = torch.randn(1, 80, FRAMES, device=device.device).to(level.input_dtype)
+    mel = torch.randn(batch, 80, FRAMES, device=device.device).to(level.input_dtype)
 
     def work() -> Tensor:
         with level.autocast():
             return model.infer(mel, 0.6).float().cpu()
 
-    return Job(work, FRAMES * config.data_config.hop_length)
+    return Job(work, batch * FRAMES * config.data_config.hop_length)
 
 
-def tacotron2_infer(device: Device, precision: str) -> Job:
-    """128 symbols, batch 1, 200 frames decoded and refined. Units: mel frames."""
+def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
+    """Texts of 128 symbols, 200 frames decoded of each and refined. Units: mel frames."""
     config = load_config(ROOT / "configs/tacotron2.json", tacotron2.config.Config)
     config.tacotron2_config.max_decoder_steps = DECODED
     config.tacotron2_config.gate_threshold = 1.0
     model = tacotron2.config.build_model(config).eval().requires_grad_(False)
     level = _prepare(model, device, precision)
-    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
-    lengths = torch.full((1,), SYMBOLS, device=device.device)
+    text = torch.randint(1, 148, (batch, SYMBOLS), device=device.device)
+    lengths = torch.full((batch,), SYMBOLS, device=device.device)
 
-    def work() -> Tensor:
+    def work() -> list[Tensor]:
         with level.autocast():
-            (utterance,) = model.infer(text, lengths, [0])
-        return utterance.mel.cpu()
+            utterances = model.infer(text, lengths, list(range(batch)))
+        return [utterance.mel.cpu() for utterance in utterances]
 
-    return Job(work, DECODED)
+    return Job(work, batch * DECODED)
 
 
 def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
@@ -184,7 +173,7 @@ def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
     return level
 
 
-def waveglow_data(device: Device, precision: str) -> Job:
+def waveglow_data() -> Job:
     """Loading of WaveGlow's training segments in one process. Units: samples of audio."""
     config = waveglow.config.Config()
     corpus = noise_corpus()
@@ -200,7 +189,7 @@ def waveglow_data(device: Device, precision: str) -> Job:
     return Job(work, len(clips) * config.data_config.segment_length, keep=corpus)
 
 
-def tacotron2_data(device: Device, precision: str) -> Job:
+def tacotron2_data() -> Job:
     """Loading of Tacotron2's clips in one process, their mel spectrograms from the cache. Units: mel frames."""
     config = tacotron2.config.Config()
     corpus = noise_corpus()
@@ -226,11 +215,11 @@ def noise_corpus() -> tempfile.TemporaryDirectory:
     return folder
 
 
-JOBS: dict[str, Callable[[Device, str], Job]] = {
+JOBS: dict[str, Callable[[Device, str, int], Job]] = {
     "waveglow-train": waveglow_train,
     "waveglow-infer": waveglow_infer,
     "tacotron2-infer": tacotron2_infer,
     "tacotron2-train": tacotron2_train,
 }
-DATA: dict[str, Callable[[Device, str], Job]] = {"waveglow-train": waveglow_data, "tacotron2-train": tacotron2_data}
+DATA: dict[str, Callable[[], Job]] = {"waveglow-train": waveglow_data, "tacotron2-train": tacotron2_data}
 "Loading of what a training job computes with."

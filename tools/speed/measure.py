@@ -3,30 +3,45 @@
 import json
 import sys
 import time
+from math import prod
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from common import program
 from common.device import Device, peak_memory, pick_device
+from common.products import constant_linear
 from tools.speed import peers
 from tools.speed.jobs import DATA, JOBS, Job
 
 NVIDIA, ONNX_RUNTIME, OURS, LOADING = "NVIDIA", "ONNX Runtime", "this repository", "data loading"
+PEAK, PYTORCH = "matrix product", "PyTorch"
 
 
-def make_job(job: str, implementation: str, precision: str, device: Device, folder: Path) -> Job:
+def make_job(job: str, implementation: str, precision: str, batch: int, device: Device, folder: Path) -> Job:
     """folder: of the peers' checkouts for NVIDIA's implementation, of models for ONNX Runtime."""
     if implementation == OURS:
-        return JOBS[job](device, precision)
+        return JOBS[job](device, precision, batch)
     if implementation == LOADING:
-        return DATA[job](device, precision)
+        return DATA[job]()
+    if implementation == PYTORCH:
+        return matrix_product(device, precision)
     network, _, what = job.partition("-")
     if implementation == NVIDIA:
         make = {"waveglow": peers.nvidia_waveglow, "tacotron2": peers.nvidia_tacotron2}[network]
-        return make(folder, device, what == "train", precision)
+        return make(folder, device, what == "train", precision, batch)
     make = {"waveglow": peers.onnxruntime_waveglow, "tacotron2": peers.onnxruntime_tacotron2}[network]
     return make(folder, {"float32": "force_float32", "int8": "int8"}[precision])
+
+
+def matrix_product(device: Device, precision: str) -> Job:
+    """What the device computes at most: the product of two large matrices. Units: floating-point operations."""
+    size = 2048 if device.type == "cpu" else 8192
+    x = torch.randn(size, size, device=device.device)
+    x = x if precision == "float32" else x.to(device.half)
+    product = constant_linear(x)
+    return Job(lambda: product(x)[0, 0].item(), 2 * size**3)
 
 
 def time_job(job: Job, device: Device, repeats: int) -> dict:
@@ -41,13 +56,26 @@ def time_job(job: Job, device: Device, repeats: int) -> dict:
     return {"units": job.units, "seconds": seconds, "peak_memory": peak_memory(device)}
 
 
+def count_operations(job: Job) -> int:
+    """Floating-point operations of a call, in its convolutions and matrix products."""
+    packed = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # where PyTorch has oneDNN
+    unknown = {packed: lambda x, *_, out_shape, **__: 2 * prod(x) * out_shape[-1]} if packed else {}
+    with FlopCounterMode(display=False, custom_mapping=unknown) as counter:
+        job.work()
+    return counter.get_total_flops()
+
+
 def main() -> None:
     """Arguments and result are JSON, for tools/benchmark.py alone."""
     asked = json.loads(sys.argv[1])
-    device = pick_device(asked["device"])
+    device = pick_device(asked.pop("device"))
+    repeats, folder = asked.pop("repeats"), Path(asked.pop("folder"))
     torch.manual_seed(0)
-    job = make_job(asked["job"], asked["implementation"], asked["precision"], device, Path(asked["folder"]))
-    print(json.dumps(time_job(job, device, asked["repeats"])))
+    job = make_job(**asked, device=device, folder=folder)
+    found = time_job(job, device, repeats)
+    # What is computed in integers is not counted, and what is computed a second time is of no use.
+    counted = asked["implementation"] == OURS and asked["precision"] in ("float32", "half")
+    print(json.dumps(found | {"operations": count_operations(job) if counted else 0}))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ import tacotron2.config
 import waveglow.config
 from common.device import Device
 from common.program import UserError
-from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, sizes_on, tacotron2_batch, waveglow_batch
+from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, tacotron2_batch, waveglow_batch
 
 COMMITS = {"waveglow": "8afb643", "tacotron2": "185cd24"}
 "Checkouts that this was run with."
 
 
-def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str) -> Job:
+def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, batch: int) -> Job:
     """NVIDIA's WaveGlow at full size."""
     glow = _import("glow", peers / "waveglow")
     config = asdict(waveglow.config.WaveGlowConfig())
@@ -35,23 +35,23 @@ def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str) ->
     model = glow.WaveGlow(**{name: config[name] for name in names})
     autocast = _autocast(device, precision)
     if train:
-        batch = waveglow_batch(sizes_on(device))
-        mel, audio = (batch[name].to(device.device) for name in ("mel", "audio"))
+        clips = waveglow_batch(device, batch)
+        mel, audio = (clips[name].to(device.device) for name in ("mel", "audio"))
         criterion = glow.WaveGlowLoss(1.0)
         work = _training(model.to(device.device), lambda: criterion(model((mel, audio))), autocast)
         return Job(work, audio.numel())
     model = model.remove_weightnorm(model).to(device.device).eval()
-    mel = torch.randn(1, 80, FRAMES, device=device.device)
+    mel = torch.randn(batch, 80, FRAMES, device=device.device)
 
     def work() -> Tensor:
         with torch.no_grad(), autocast(), _cuda_tensors_on(device):
             return model.infer(mel, sigma=0.6).float().cpu()
 
-    return Job(work, FRAMES * 256)
+    return Job(work, batch * FRAMES * 256)
 
 
-def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str) -> Job:
-    """NVIDIA's Tacotron2 at full size."""
+def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, batch: int) -> Job:
+    """NVIDIA's Tacotron2 at full size. Its inference takes one text at a time."""
     network = _import("model", peers / "tacotron2")
     sizes = asdict(tacotron2.config.Tacotron2Config(max_decoder_steps=DECODED, gate_threshold=1.0))
     model = network.Tacotron2(SimpleNamespace(**sizes, fp16_run=False)).to(device.device)
@@ -60,16 +60,16 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str) -
     )
     autocast = _autocast(device, precision)
     if train:
-        batch = tacotron2_batch(sizes_on(device))
+        clips = tacotron2_batch(batch)
         names = ("text", "text_lengths", "mel", "mel_lengths")
-        text, text_lengths, mel, mel_lengths = (batch[name].to(device.device) for name in names)
+        text, text_lengths, mel, mel_lengths = (clips[name].to(device.device) for name in names)
         gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
         criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
         inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
         work = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
         return Job(work, int(mel_lengths.sum()))
     model.eval()
-    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
+    text = torch.randint(1, 148, (batch, SYMBOLS), device=device.device)
 
     def work() -> Tensor:
         with torch.no_grad(), autocast():
