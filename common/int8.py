@@ -67,6 +67,7 @@ class Product:
 
 def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
+    # Clip by clip: along an axis aminmax takes 15 times as long.
     largest = torch.stack([torch.maximum(-low, high) for low, high in map(torch.aminmax, x)])
     scales = (largest.float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
     # By way of int8, to which PyTorch converts much faster than to uint8.

@@ -25,20 +25,17 @@ def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Ten
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN computes with such a weight here. What is exported has no use for its order."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available() or _is_compiling():
+    """Whether oneDNN computes with such a weight here."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return weight.dtype == torch.float32
 
 
-def _is_compiling() -> bool:
-    return hasattr(torch.compiler, "is_compiling") and torch.compiler.is_compiling()  # not in torch 2.1
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``torch.nn.functional.linear`` for training: x [..., in], weight [out, in], bias [out] -> [..., out]."""
+    """``torch.nn.functional.linear`` for training: x [..., in] of at least one row, weight [out, in], bias [out]
+    -> [..., out]."""
     if not (torch.is_grad_enabled() and _is_for_onednn(x)):
         return F.linear(x, weight, bias)
     y = F.conv2d(_as_image(x.flatten(0, -2)), weight[:, :, None, None], bias)

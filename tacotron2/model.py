@@ -56,13 +56,14 @@ def padding_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of [B, C, T]. Half-precision input is computed with in float32, parameters and statistics are float32.
+    """Batch norm of [B, C, T] in the precision of its own parameters, which O2 leaves at float32.
 
     As an image it may have its channels last in memory, where BatchNorm1d would make a copy.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.unsqueeze(2)).squeeze(2)
+        # PyTorch takes half-precision input as it is, but may then sum the gradients up in half precision.
+        return super().forward(x.to(self.weight.dtype).unsqueeze(2)).squeeze(2).to(x.dtype)
 
 
 def convolution(n_in: int, n_out: int, kernel_size: int, gain: str) -> nn.Sequential:

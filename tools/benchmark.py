@@ -45,7 +45,8 @@ Measure the speed of training and inference with the full configurations.
 Weights and inputs are random, which makes no difference to the speed. Everything runs in turns, in a
 process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
 are those of convolutions and matrix products, as this repository needs them; the peak is what a product
-of two large matrices reaches in that precision in the same run."""
+of two large matrices reaches in that precision in the same run. NVIDIA's Tacotron2 speaks one text at a
+time, and larger batches are compared with that."""
 
 EXAMPLES = """\
   python tools/benchmark.py waveglow-infer
@@ -222,8 +223,7 @@ def of_peak(measurement: Measurement, measurements: list[Measurement]) -> str:
     """The job's operations per second, as a share of those of a large matrix product; "-" where either is not known."""
     precision = measurement.precision.partition(",")[0]
     peak = [each.rate for each in measurements if (each.job, each.precision) == (PEAK, precision)]
-    same = [each for each in measurements if (each.job, each.batch) == (measurement.job, measurement.batch)]
-    needed = max(each.operations / each.units for each in same)
+    needed = max(each.operations / each.units for each in measurements if each.job == measurement.job)
     if not peak or not needed or measurement.implementation == LOADING:
         return "-"
     return f"{measurement.rate * needed / peak[0]:.0%}"

@@ -24,6 +24,7 @@ from tools.speed.measure import (
     PEAK,
     PYTORCH,
     count_operations,
+    is_counted,
     make_job,
     matrix_product,
     time_job,
@@ -87,6 +88,8 @@ def test_operations_are_counted():
     for precision in ("float32", "half"):
         product = matrix_product(CPU, precision)
         assert count_operations(product) == product.units
+    counted = [is_counted(OURS, each) for each in ("float32", "half", "half, recomputed", "int8")]
+    assert counted == [True, True, False, False] and not is_counted(NVIDIA, "float32")
 
 
 def test_what_is_planned():

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from common import products
 from common.products import can_pack, constant_linear, linear, product_over_rows
 
+PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
 SHAPES = [(5,), (1,), (7, 3), (2, 1, 4)]
 
@@ -49,6 +51,24 @@ def test_product_over_rows(dtype):
     torch.testing.assert_close(
         found.double(), expected, rtol=3 * torch.finfo(dtype).eps, atol=1e-2 if dtype == torch.bfloat16 else 1e-5
     )
+
+
+def operators(function, *args):
+    with FlopCounterMode(display=False, custom_mapping={PACKED: lambda *_, **__: 1}) as counter:
+        function(*args)
+    return set(counter.get_flop_counts()["Global"])
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+def test_float32_takes_the_ways_of_onednn():
+    x, weight = torch.randn(5, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    assert operators(linear, x, weight) == {torch.ops.aten.convolution}
+    assert operators(lambda: linear(x, weight).sum().backward()) == {
+        torch.ops.aten.convolution,
+        torch.ops.aten.convolution_backward,
+    }
+    assert operators(product_over_rows, x.detach(), x.detach()) == {torch.ops.aten.convolution_backward}
+    assert operators(constant_linear(weight), x.detach()) == {PACKED}
 
 
 def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):

@@ -64,6 +64,17 @@ def test_inference_follows_float32(level):
     assert (utterance.mel - expected["mel_postnet"][0]).abs().max() < 0.02 * expected["mel_postnet"].abs().max()
 
 
+def test_batch_norm_sums_gradients_in_float32():
+    """Also where input and gradient lie in memory in different orders, as at the end of the postnet on a CPU."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 50, 8, generator=generator).bfloat16().transpose(1, 2).requires_grad_()
+    gradient = torch.randn(4, 8, 50, generator=generator).bfloat16()
+    layer = BatchNorm(8)
+    layer(x).backward(gradient)
+    expected = gradient.double().sum((0, 2))
+    assert (layer.bias.grad.double() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 def test_attention_is_exact_float32_in_half_precision():
     """Rounded to bfloat16, the weights of a frame would not add up to 1."""
     text, text_lengths, mel, mel_lengths = toy_batch()

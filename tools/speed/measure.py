@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import program
-from common.device import Device, peak_memory, pick_device
+from common.device import Device, peak_memory, pick_device, use_exact_float32
 from common.products import constant_linear
 from tools.speed import peers
 from tools.speed.jobs import DATA, JOBS, Job
@@ -65,17 +65,23 @@ def count_operations(job: Job) -> int:
     return counter.get_total_flops()
 
 
+def is_counted(implementation: str, precision: str) -> bool:
+    """Whether its operations are what the job needs: those on integers go uncounted, and some are done twice."""
+    return implementation == OURS and precision in ("float32", "half")
+
+
 def main() -> None:
     """Arguments and result are JSON, for tools/benchmark.py alone."""
     asked = json.loads(sys.argv[1])
     device = pick_device(asked.pop("device"))
     repeats, folder = asked.pop("repeats"), Path(asked.pop("folder"))
     torch.manual_seed(0)
+    if asked["precision"] == "float32":
+        use_exact_float32(device)
     job = make_job(**asked, device=device, folder=folder)
     found = time_job(job, device, repeats)
-    # What is computed in integers is not counted, and what is computed a second time is of no use.
-    counted = asked["implementation"] == OURS and asked["precision"] in ("float32", "half")
-    print(json.dumps(found | {"operations": count_operations(job) if counted else 0}))
+    found["operations"] = count_operations(job) if is_counted(asked["implementation"], asked["precision"]) else 0
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

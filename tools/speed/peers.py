@@ -51,7 +51,7 @@ def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, ba
 
 
 def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, batch: int) -> Job:
-    """NVIDIA's Tacotron2 at full size. Its inference takes one text at a time."""
+    """NVIDIA's Tacotron2 at full size. Its inference takes one text at a time, whatever the batch."""
     network = _import("model", peers / "tacotron2")
     sizes = asdict(tacotron2.config.Tacotron2Config(max_decoder_steps=DECODED, gate_threshold=1.0))
     model = network.Tacotron2(SimpleNamespace(**sizes, fp16_run=False)).to(device.device)
@@ -69,7 +69,7 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
         work = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
         return Job(work, int(mel_lengths.sum()))
     model.eval()
-    text = torch.randint(1, 148, (batch, SYMBOLS), device=device.device)
+    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
 
     def work() -> Tensor:
         with torch.no_grad(), autocast():
