@@ -58,7 +58,10 @@ def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFail
 
 
 def exit_code(failure: ProcessFailure) -> int:
-    """As a shell counts it: 128 + N for signal N."""
+    """The one a rank reported with its error, else as a shell counts it: 128 + N for signal N."""
+    if "code" in failure.error_file_data:
+        # It may have been ended by torchrun meanwhile, because another rank was the first to have ended.
+        return failure.error_file_data["code"]
     return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
 
 

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = f"{message} (--help lists the options)"
-        self.exit(2, None if left_for_launcher(message) else f"error: {message}\n")
+        self.exit(2, None if left_for_launcher(message, 2) else f"error: {message}\n")
 
 
 class StopSignal:
@@ -77,22 +77,25 @@ def _is_of_a_peer(error: BaseException | None) -> bool:
     return told or "killed by signal: Terminated" in message or _is_of_a_peer(error.__cause__ or error.__context__)
 
 
-def left_for_launcher(message: str, by_peer: bool = False) -> bool:
+def left_for_launcher(message: str, code: int, by_peer: bool = False) -> bool:
     """Whether torchrun started this process; if so, common/launch.py gets the message to show.
 
     It shows the message of the first rank that failed, once; here it would be said by every rank.
+    And it ends with the ``code`` of this process, which torchrun may kill before it has ended.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer}, file)
+        unfinished = f"{path}.part"  # torchrun may kill this process here, too
+        with open(unfinished, "w", encoding="utf-8") as file:
+            json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer, "code": code}, file)
+        os.replace(unfinished, path)
     return bool(path)
 
 
 def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
     """Log the error and end with 1."""
     message = " ".join(message.split())
-    level = logging.DEBUG if left_for_launcher(message, by_peer) else logging.ERROR
+    level = logging.DEBUG if left_for_launcher(message, 1, by_peer) else logging.ERROR
     log.log(level, "error: %s", message, exc_info=show_traceback)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
     _end(1)

@@ -46,7 +46,7 @@ class Watchdog:
     def _end(self) -> None:
         message = f"no progress while {self._doing}, given up after hang_limit = {self.limit:g} s"
         log.error("error: %s; the threads of this process are at:\n%s", message, stacks())
-        left_for_launcher(message)
+        left_for_launcher(message, 1)
         logging.shutdown()
         os._exit(1)
 

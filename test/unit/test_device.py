@@ -146,6 +146,10 @@ def test_the_rank_that_made_the_others_fail():
     assert [exit_code(f) for f in (reason, killed, failure(3))] == [1, 137, 3]
 
 
+def test_a_rank_that_is_killed_after_its_report_has_failed_with_the_code_it_reported():
+    assert exit_code(failure(-15, timestamp=1004.0, by_peer=False, code=2)) == 2
+
+
 def test_float32_on_cuda_is_not_rounded_to_tf32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     use_exact_float32(replace(pick_device("cpu"), type="cuda"))

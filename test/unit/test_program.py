@@ -26,3 +26,26 @@ def test_only_a_rank_leaves_out_interpreter_shutdown(tmp_path, by_launcher):
     assert ended.returncode == (0 if by_launcher else 3), ended.stderr
     if by_launcher:
         assert ended.stdout == "done\n"
+
+
+SLOW_TO_END = """
+import atexit, os, sys, time
+from common.program import Parser
+if os.environ["RANK"] == "1":
+    atexit.register(time.sleep, 60)
+else:
+    time.sleep(2)
+sys.argv = ["program", "--unknown"]
+Parser("", "").parse_args()
+"""
+
+
+def test_a_rank_that_torchrun_ends_after_its_report_keeps_its_exit_code(tmp_path):
+    """Rank 1 reports first, rank 0 ends first, for which torchrun kills rank 1."""
+    program = tmp_path / "program.py"
+    program.write_text(SLOW_TO_END)
+    command = [sys.executable, "-m", "common.launch", "--nproc_per_node=2", str(program)]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr == "error: rank 1 failed: unrecognized arguments: --unknown (--help lists the options)\n"
