@@ -51,12 +51,13 @@ class _ParameterGradients(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         frames, reach = x.shape[3], ctx.dilation * (ctx.taps - 1) // 2
         x = x.squeeze(2).transpose(1, 2)
-        padded = F.pad(x, (0, 0, reach, reach)) if reach else x
+        if ctx.taps > 1:
+            padded = F.pad(x, (0, 0, reach, reach))
+            starts = range(0, 2 * reach + 1, ctx.dilation)
+            x = torch.cat([padded[:, start : start + frames] for start in starts], dim=2)
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        of_weight = x.new_empty(rows.shape[1], x.shape[2], ctx.taps, dtype=ctx.dtype)
-        for i in range(ctx.taps):
-            start = i * ctx.dilation
-            of_weight[:, :, i] = product_over_rows(rows, padded[:, start : start + frames].flatten(0, 1))
+        of_weight = product_over_rows(rows, x.flatten(0, 1)).to(ctx.dtype)
+        of_weight = of_weight.unflatten(1, (ctx.taps, -1)).transpose(1, 2)
         of_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
         return gradient, None, of_weight, of_bias, None
 

@@ -16,7 +16,7 @@ from common.device import Device
 from common.layers import Conv1d
 from common.program import UserError
 
-SMALLEST = 2**12
+SMALLEST = 2**13
 "Weights of fewer elements stay as they are."
 ZERO = 128
 "The byte that stands for 0."

@@ -52,12 +52,13 @@ class Conv1d(nn.Module):
         return weight.to(self.weight_v.dtype)
 
     @torch.no_grad()
-    def remove_weight_norm(self) -> None:
-        """Replace ``weight_g`` and ``weight_v`` by their product: the same outputs, computed faster."""
-        if "weight" not in self._parameters:
-            weight = self.effective_weight()
-            del self.weight_g, self.weight_v
-            self.weight = nn.Parameter(weight)
+    def fix(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Compute with this weight [out, in, k] and bias [out] from now on, without weight norm; for inference."""
+        for name in ("weight", "weight_g", "weight_v"):
+            self._parameters.pop(name, None)
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.contiguous(), requires_grad=False)
+        self.in_channels = weight.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, in, T] -> [B, out, T]."""
@@ -74,6 +75,17 @@ class Conv1d(nn.Module):
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The convolution of this layer with other weights [out, in, k]: x [B, in, T] -> [B, out, T]."""
         return F.conv1d(x, weight, bias, padding=self.padding, dilation=self.dilation)
+
+
+def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
+    """The kernel of one convolution that does what two do, the first of them of width 1.
+
+    outer [out, mid, k], inner [mid, in, 1], inner_bias [mid] -> [out, in + 1, k]. Its last input is to be ones,
+    which bring in the inner bias: not where ``outer`` pads, since that is after the inner convolution.
+    """
+    with torch.autocast(outer.device.type, enabled=False):
+        affine = torch.cat([inner[..., 0], inner_bias[:, None]], dim=1)
+        return (outer.transpose(1, 2).float() @ affine.float()).transpose(1, 2).to(outer.dtype)
 
 
 class LogAbsDet(nn.Module):

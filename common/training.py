@@ -140,7 +140,7 @@ def step(
         precision.backward(loss, last)
         total += loss.detach()
     overflowed = precision.unscale_gradients()
-    norm = nn.utils.clip_grad_norm_(precision.master_params, config.grad_clip or math.inf)
+    norm = clip_gradients(precision.master_params, config.grad_clip)
 
     # One exchange tells every process what any of them knows, so that all do the same.
     wrong = ~(torch.isfinite(total) & torch.isfinite(norm)) | overflowed
@@ -155,6 +155,15 @@ def step(
             buffer.copy_(before)
     precision.finish_step(finite)
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
+
+
+def clip_gradients(parameters: list[nn.Parameter], limit: float) -> Tensor:
+    """The norm of all gradients, which are scaled down to that of ``limit`` if it is not 0."""
+    if limit:
+        return nn.utils.clip_grad_norm_(parameters, limit)
+    # The same norm, without a multiplication of everything by 1.
+    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def set_learning_rate(run: Run) -> None:

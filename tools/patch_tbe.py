@@ -112,9 +112,10 @@ def computed_shapes(path: str) -> dict[str, list[Shape]]:
     steps = [len(step.conv.weight) for step in build_model(replace(config, waveglow_config=small)).convinv]
 
     # What convolutions take and give: the channels of a step of the flow and WN's half of them, the
-    # mel frames of a group, WN's own channels.
+    # mel frames of a group, WN's own channels; and of its merged layers, the half with ones, residual and output.
     sizes = [size for channels in steps for size in (channels, channels // 2)]
     sizes = [*sizes[:2], mel, wn.n_channels, *sizes[2:], 2 * wn.n_channels, 2 * wn.n_channels * wn.n_layers]
+    sizes += [size for channels in steps for size in (channels // 2 + 1, wn.n_channels + channels)]
     sizes = list(dict.fromkeys(sizes))
     return {
         TRANSPOSE: [

@@ -26,7 +26,7 @@ DENOISER_CONTEXT = 2048
 
 
 class Vocoder:
-    """A WaveGlow ready to synthesize: weight norm fused, on its device, long inputs in chunks.
+    """A WaveGlow ready to synthesize: its layers fused, on its device, long inputs in chunks.
 
     Attributes: ``config`` as far as the checkpoint tells it, ``model``, ``mel`` (the spectrogram it is
     conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
@@ -42,7 +42,7 @@ class Vocoder:
         self.chunk_frames = chunk_frames
         self.model = build_model(self.config).eval().requires_grad_(False)
         self.model.load_state_dict(fitted(path, checkpoint.weights, self.model))
-        self.model.remove_weight_norm()
+        self.model.fuse()
         patch_for_npu(self.model, self.config.npu_config, device)
         use_channels_last(self.model, device)
         self.mel = build_mel(self.config)

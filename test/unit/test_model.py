@@ -4,8 +4,9 @@ import re
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from common.layers import Conv1d
+from common.layers import Conv1d, composed
 from conftest import ROOT
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import Invertible1x1Conv, WaveGlow
@@ -78,9 +79,10 @@ def test_training_curve_equals_the_reference(model, reference):
         assert loss.item() == pytest.approx(expected, abs=1e-3)
 
 
-def test_fused_weight_norm_gives_the_same_audio(model, reference):
+def test_fused_layers_give_the_same_audio(model, reference):
     expected = reference["infer"]
-    model.remove_weight_norm()
+    model.fuse()
+    model.fuse()  # twice is once
     assert not any(name.endswith("_g") for name in model.state_dict())
     audio = model.infer(reference["mel"], expected["sigma"], expected["noise"])
     assert relative_error(audio, expected["audio"]) < 1e-4
@@ -133,6 +135,22 @@ def test_a_wide_layer_in_parts_is_the_whole_layer():
     layer = Conv1d(4, 12, 3, weight_norm=True)
     x = torch.randn(2, 4, 9)
     assert torch.allclose(torch.cat(list(layer.forward_in_parts(x, 3)), dim=1), layer(x), atol=1e-6)
+
+
+def test_a_composed_convolution_does_what_both_do():
+    """At the edges, too, where the inner bias must not reach into the padding; and so do the gradients."""
+    torch.manual_seed(0)
+    inner, outer = Conv1d(3, 5), Conv1d(5, 7, 3, dilation=2, weight_norm=True)
+    x = torch.randn(2, 3, 9, requires_grad=True)
+    kernel = composed(outer.effective_weight(), inner.weight, inner.bias)
+    assert kernel.shape == (7, 4, 3)
+    at_once = outer.convolve(F.pad(x, (0, 0, 0, 1), value=1), kernel, outer.bias)
+    in_turn = outer(inner(x))
+    assert torch.allclose(at_once, in_turn, atol=1e-6)
+    weight = torch.randn_like(in_turn)
+    wanted = (x, *inner.parameters(), *outer.parameters())
+    for found, expected in zip(*(torch.autograd.grad((y * weight).sum(), wanted) for y in (at_once, in_turn))):
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_the_loss_survives_float16():

@@ -117,7 +117,7 @@ def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version):
 
 
 def test_weight_norm_can_be_removed_from_a_patched_model(models, reference):
-    models[1].remove_weight_norm()
+    models[1].fuse()
     assert isinstance(models[1].WN[0].start, Conv1dAsConv2d)
     expected = reference["infer"]
     audio = models[1].infer(reference["mel"], expected["sigma"], expected["noise"])

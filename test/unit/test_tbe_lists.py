@@ -37,7 +37,7 @@ def test_cann_s_own_form(name):
     data = content(name, new)
     assert all(accepts(data, shape) for shape in SHAPES[name])
     assert not any(accepts(content(name), shape) for shape in SHAPES[name])
-    assert not accepts(data, [24, 5, 2000, 1])
+    assert not accepts(data, [24, 7, 2000, 1])
     # rows of several shapes, under the elements that were there
     rows = [line for line in (head + new + tail).splitlines() if line not in (head + text + tail).splitlines()][1:]
     assert len(rows) <= len(SHAPES[name]) / 2

@@ -83,7 +83,7 @@ def check_fit(tacotron2: Model, waveglow: Model) -> None:
 def _ready(model: Model) -> Model:
     model.model.eval().requires_grad_(False)
     if model.kind == "waveglow":
-        model.model.remove_weight_norm()
+        model.model.fuse()
     return model
 
 

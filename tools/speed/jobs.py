@@ -134,7 +134,7 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     """Synthesis of clips of 100 frames. Units: samples of audio."""
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
-    model.remove_weight_norm()
+    model.fuse()
     level = _prepare(model, device, precision)
     mel = torch.randn(batch, 80, FRAMES, device=device.device).to(level.input_dtype)
 
