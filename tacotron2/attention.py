@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from common.layers import Conv1d
 
@@ -96,11 +97,36 @@ class Attention(nn.Module):
         return Memory(keys, padding[:, None], kernel)
 
     def forward(self, query: Tensor, earlier: Tensor, memory: Memory) -> Tensor:
-        """Attend once: query [B, Q], earlier [B, 2, N] (the weights before and their sum) -> weights [B, N]."""
-        query = 2 * self.query_layer(query).float()
+        """Attend once: query [B, A] of ``query_layer``, earlier [B, 2, N] (the weights before and their sum)
+        -> weights [B, N]."""
         with torch.autocast(query.device.type, enabled=False):
             location = self.location_layer(earlier, memory.kernel)
-            hidden = torch.sigmoid(location + memory.keys + query[:, :, None])
             v = 2 * self.v.linear_layer.weight.float().expand(query.shape[0], 1, -1)
-            energies = torch.bmm(v, hidden).masked_fill(memory.padding, MASKED)
-            return torch.softmax(energies, dim=2)[:, 0]
+            energies = scores(location, memory.keys, 2 * query.float(), v)
+            return torch.softmax(energies.masked_fill(memory.padding, MASKED), dim=2)[:, 0]
+
+
+def scores(location: Tensor, keys: Tensor, query: Tensor, v: Tensor) -> Tensor:
+    """v sigmoid(location + keys + query): location, keys [B, A, N], query [B, A], v [B, 1, A] -> [B, 1, N]."""
+    if torch.is_grad_enabled():
+        return _Scores.apply(location, keys, query, v)
+    return torch.bmm(v, torch.sigmoid(location + keys + query[:, :, None]))
+
+
+class _Scores(torch.autograd.Function):
+    """The same, with fewer operators and tensors than autograd takes for it."""
+
+    @staticmethod
+    def forward(ctx, location: Tensor, keys: Tensor, query: Tensor, v: Tensor) -> Tensor:
+        hidden = (location + keys).add_(query[:, :, None]).sigmoid_()
+        ctx.save_for_backward(hidden, v)
+        return torch.bmm(v, hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        hidden, v = ctx.saved_tensors
+        of_v = torch.bmm(gradient, hidden.transpose(1, 2))
+        of_sum = (v.transpose(1, 2) * gradient).mul_(hidden)
+        of_sum.addcmul_(of_sum, hidden, value=-1)
+        return of_sum, of_sum, of_sum.sum(2), of_v

@@ -165,11 +165,15 @@ class Decoder(nn.Module):
         known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
         nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
+        query_factor = SharedFactor(self.attention_layer.query_layer.linear_layer.weight.t())
+        no_query = query_factor.collect(values.new_zeros(len(frames), len(values), query_factor.factor.shape[1]))
         masks = self.dropout_masks(len(frames), attention.hidden, self.p_attention_dropout)
         attended = []
-        for gates, zeros, mask in zip(feedback.collect(known), nothing, masks):
+        for gates, zeros, no, mask in zip(feedback.collect(known), nothing, no_query, masks):
             gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
-            attention = self.attend(gates, attention, memory, partial(value_factor, zeros), mask)
+            attention = self.attend(
+                gates, attention, memory, partial(query_factor, no), partial(value_factor, zeros), mask
+            )
             attended.append((attention.hidden, attention.context, attention.weights[:, 0]))
         hidden, context, alignments = (torch.stack(each) for each in zip(*attended))
 
@@ -228,7 +232,8 @@ class Decoder(nn.Module):
         """
         attention_gates, decoder_gates, output = linears
         gates = attention_gates(torch.cat([self.prenet(frame, masks), attention.context, attention.hidden], dim=1))
-        attention = self.attend(gates, attention, memory, lambda weights: weights.to(values.dtype) @ values)
+        query = self.attention_layer.query_layer
+        attention = self.attend(gates, attention, memory, query, lambda weights: weights.to(values.dtype) @ values)
         gates = decoder_gates(torch.cat([attention.hidden, attention.context, decoder.hidden], dim=1))
         decoder = self.decode(gates, decoder)
         return *self.output(decoder.hidden, attention.context, output), attention, decoder
@@ -262,15 +267,16 @@ class Decoder(nn.Module):
         gates: Tensor,
         state: AttentionState,
         memory: Memory,
+        query: Callable[[Tensor], Tensor],
         context: Callable[[Tensor], Tensor],
         mask: Tensor | None = None,
     ) -> AttentionState:
-        """One frame of attention: gates [B, 4H]; context: weights [B, 1, N] -> weighted sum of values [B, 1, E];
-        mask [B, H] of dropout in training."""
+        """One frame of attention: gates [B, 4H]; query: hidden state [B, H] -> [B, A]; context: weights [B, 1, N]
+        -> weighted sum of values [B, 1, E]; mask [B, H] of dropout in training."""
         hidden, cell = lstm(gates, state.cell)
         # What feeds back is what was dropped out, as in NVIDIA's.
         hidden = hidden if mask is None else hidden * mask
-        weights = self.attention_layer(hidden, state.weights, memory)
+        weights = self.attention_layer(query(hidden), state.weights, memory)
         weights = torch.stack([weights, state.weights[:, 1] + weights], dim=1)
         return AttentionState(hidden, cell, context(weights[:, :1])[:, 0], weights)
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from test_tacotron2_model import toy, toy_batch
 from torch.nn.parallel import DistributedDataParallel
 
-from tacotron2 import decoder, model
+from tacotron2 import decoder, factors, model
 from tacotron2.factors import SharedFactor
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.lstm import lstm
@@ -65,7 +65,11 @@ def test_a_recurrence_has_the_gradients_of_plain_autograd(shape):
         assert plain.abs().max() > 1e-3
 
 
-def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch):
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch, packed):
+    """Packed matrices round otherwise; one rounding of the query's weight already moves a gradient of 5 by 9e-5."""
+    if not packed:
+        monkeypatch.setattr(factors, "can_pack", lambda weight: False)
     network = training_toy()
     loss_of(network).backward()
     ours = gradients(network)
@@ -74,7 +78,7 @@ def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch):
     monkeypatch.setattr(decoder, "SharedFactor", PlainFactor)
     monkeypatch.setattr(model, "SharedFactor", PlainFactor)
     loss_of(network).backward()
-    assert difference(ours, gradients(network)) < 1e-5
+    assert difference(ours, gradients(network)) < (1e-4 if packed else 2e-6)
 
 
 def test_gradients_add_up_over_batches():
