@@ -72,8 +72,10 @@ class ProductConvTranspose1d(nn.ConvTranspose1d):
         frames = x.shape[2] + last
         padded = F.pad(x, (last, last))
         seen = torch.cat([padded[:, :, start : start + frames] for start in range(last, -1, -1)], dim=1)
+        # To the precision of products under autocast first: it would come after the reordering, of twice the bytes.
+        dtype = (x[:1, :, 0] @ self.weight[:, 0, :1]).dtype
         # [in, out, r * stride] -> [r * in, out * stride]
-        weight = self.weight.unflatten(2, (-1, stride)).permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
+        weight = self.weight.to(dtype).unflatten(2, (-1, stride)).permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
         y = seen.transpose(1, 2) @ weight
         y = y.unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
         return y if self.bias is None else y + self.bias[:, None].to(y.dtype)

@@ -9,18 +9,21 @@ from torch.autograd.function import once_differentiable
 from common.products import can_pack, constant_linear, product_over_rows
 
 
-class _ConstantProduct(torch.autograd.Function):
-    """``x @ factor`` by the product and the product with the transposed factor, neither with a gradient of its own."""
+class _AddConstantProduct(torch.autograd.Function):
+    """``known + x @ factor`` by the product and the product with the transposed factor, neither with a gradient of
+    its own."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, product: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx, known: Tensor, x: Tensor, product: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         ctx.transposed = transposed
-        return product(x)
+        return product(x).add_(known)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transposed(gradient), None, None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return gradient, ctx.transposed(gradient), None, None
 
 
 class _CollectGradient(torch.autograd.Function):
@@ -55,7 +58,7 @@ class SharedFactor:
     def __init__(self, factor: Tensor):
         self.factor = factor
         self.inputs: list[Tensor] = []
-        self.multiply: Callable[[Tensor], Tensor] | None = None
+        self.add_product: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def collect(self, known: Tensor) -> tuple[Tensor, ...]:
         """The known parts of all steps [T, ..., R, O], one by one, for use in training."""
@@ -66,15 +69,15 @@ class SharedFactor:
         x = x.to(known.dtype)
         if torch.is_grad_enabled():
             self.inputs.append(x.detach())
-        if self.multiply is None:
+        if self.add_product is None:
             # In this precision once; autocast would convert it at every step.
-            self.multiply = _multiply_by(self.factor.detach().to(known.dtype))
-        return known + self.multiply(x)
+            self.add_product = _add_product_with(self.factor.detach().to(known.dtype))
+        return self.add_product(known, x)
 
 
-def _multiply_by(factor: Tensor) -> Callable[[Tensor], Tensor]:
-    """``x -> x @ factor``, for many x with a gradient."""
+def _add_product_with(factor: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """``known, x -> known + x @ factor``, for many x with a gradient."""
     if factor.ndim > 2 or not can_pack(factor):
-        return lambda x: x @ factor
+        return lambda known, x: known + x @ factor
     product, transposed = constant_linear(factor.t()), constant_linear(factor)
-    return lambda x: _ConstantProduct.apply(x, product, transposed)
+    return lambda known, x: _AddConstantProduct.apply(known, x, product, transposed)

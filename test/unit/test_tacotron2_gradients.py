@@ -78,7 +78,7 @@ def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch, packed):
     monkeypatch.setattr(decoder, "SharedFactor", PlainFactor)
     monkeypatch.setattr(model, "SharedFactor", PlainFactor)
     loss_of(network).backward()
-    assert difference(ours, gradients(network)) < (1e-4 if packed else 2e-6)
+    assert difference(ours, gradients(network)) < (5e-4 if packed else 2e-6)
 
 
 def test_gradients_add_up_over_batches():
