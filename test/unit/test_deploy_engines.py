@@ -1,6 +1,7 @@
 """The engines: one interface, the same numbers, and clear words for files and sizes that are not theirs."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
@@ -40,6 +41,17 @@ def test_an_engine_speaks_as_the_models_do(tmp_path, engine, decoder):
         assert len(audio) == 256 * frames[i]
         assert np.abs(audio - expected.numpy()).max() < 1e-3
     engine.close()
+
+
+def test_graphs_stay_in_the_order_of_the_model(tmp_path):
+    """In another one ONNX Runtime computes WaveGlow's conditions all at once, which takes twice the memory."""
+    contents = make(tmp_path)
+    order = {}
+    for folder, each in ((models_dir() / "onnx", raw()), (tmp_path, contents)):
+        order[folder] = [node.output[0] for node in onnx.load(each.path(folder, "waveglow")).graph.node]
+    exported, built = order.values()
+    assert len(built) > 50
+    assert built == [name for name in exported if name in set(built)]
 
 
 def test_stages_are_timed():

@@ -44,6 +44,7 @@ class OnnxRuntime(Engine):
         options.log_severity_level = 3
         _session(request.onnx, options, ["CPUExecutionProvider"])
         model = onnx.load(path)
+        put_in_order_of(onnx.load(request.onnx), model)
         if request.quant_mode == "force_float16" and CUDA in onnxruntime.get_available_providers():
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -113,6 +114,22 @@ def check_card(device: int) -> None:
     except Exception as error:  # ONNX Runtime has a class for each, none of them public
         what = f"device {device} does not exist, or onnxruntime-gpu cannot use it"
         raise UserError(f"{what}: {_first_line(error)}; on a CPU install onnxruntime in its place") from error
+
+
+def put_in_order_of(original: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Put the nodes in the order that the original has them in.
+
+    ONNX Runtime writes them in an order of its own. When it loads that, it begins with all that needs the inputs
+    alone: WaveGlow's conditions, and has every one of them in memory when it comes to the first flow.
+    """
+    position = {name: i for i, node in enumerate(original.graph.node) for name in node.output}
+    keys, key = [], 0
+    for node in model.graph.node:
+        key = position.get(node.output[0], key)  # what is new stays behind what it was behind
+        keys.append(key)
+    nodes = [node for _, node in sorted(zip(keys, model.graph.node), key=lambda pair: pair[0])]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _session(path: Path, options: SessionOptions, providers: list) -> onnxruntime.InferenceSession:
