@@ -33,7 +33,7 @@ class _ParameterGradients(torch.autograd.Function):
     """The identity; in the backward pass it is where weight and bias get their gradients.
 
     oneDNN's own kernel for the gradient of a dilated or wide kernel's weight takes three times as
-    long in bfloat16 as the same sums as a matrix product for each tap of the kernel.
+    long in bfloat16 as the same sums as one matrix product.
     """
 
     @staticmethod

@@ -16,8 +16,8 @@ from common.device import Device
 from common.layers import Conv1d
 from common.program import UserError
 
-SMALLEST = 2**13
-"Weights of fewer elements stay as they are."
+FEWEST = 16
+"Convolutions of fewer channels, in or out, stay as they are: WaveGlow's that see or make the audio."
 ZERO = 128
 "The byte that stands for 0."
 
@@ -84,7 +84,7 @@ def use_int8(model: nn.Module, device: Device) -> None:
     if reason:
         raise UserError(f"int8 {reason}: take another precision")
     for module in model.modules():
-        if isinstance(module, Conv1d) and module.bias is not None and module.weight.numel() >= SMALLEST:
+        if isinstance(module, Conv1d) and module.bias is not None and min(module.weight.shape[:2]) >= FEWEST:
             module.__class__ = Int8Conv1d
 
 

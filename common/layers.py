@@ -52,7 +52,7 @@ class Conv1d(nn.Module):
         return weight.to(self.weight_v.dtype)
 
     @torch.no_grad()
-    def fix(self, weight: Tensor, bias: Tensor | None) -> None:
+    def replace_kernel(self, weight: Tensor, bias: Tensor | None) -> None:
         """Compute with this weight [out, in, k] and bias [out] from now on, without weight norm; for inference."""
         for name in ("weight", "weight_g", "weight_v"):
             self._parameters.pop(name, None)

@@ -2,7 +2,7 @@
 
 Energies and softmax are float32 in any precision of the model: a sum of attention over hundreds of
 frames has no room in half precision, nor has the difference of two energies.
-Shapes: B clips, N text symbols, E encoder channels, A attention channels, Q query channels.
+Shapes: B clips, N text symbols, E encoder channels, A attention channels.
 """
 
 from dataclasses import dataclass

@@ -164,16 +164,15 @@ class Decoder(nn.Module):
         feedback = SharedFactor(torch.cat([rnn.weight_ih[:, prenet_dim:], rnn.weight_hh], dim=1).t())
         known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
-        nothing = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
+        no_contexts = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
         query_factor = SharedFactor(self.attention_layer.query_layer.linear_layer.weight.t())
-        no_query = query_factor.collect(values.new_zeros(len(frames), len(values), query_factor.factor.shape[1]))
+        no_queries = query_factor.collect(values.new_zeros(()).expand(len(frames), len(values), memory.keys.shape[1]))
         masks = self.dropout_masks(len(frames), attention.hidden, self.p_attention_dropout)
         attended = []
-        for gates, zeros, no, mask in zip(feedback.collect(known), nothing, no_query, masks):
+        for gates, no_query, no_context, mask in zip(feedback.collect(known), no_queries, no_contexts, masks):
             gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
-            attention = self.attend(
-                gates, attention, memory, partial(query_factor, no), partial(value_factor, zeros), mask
-            )
+            query, context = partial(query_factor, no_query), partial(value_factor, no_context)
+            attention = self.attend(gates, attention, memory, query, context, mask)
             attended.append((attention.hidden, attention.context, attention.weights[:, 0]))
         hidden, context, alignments = (torch.stack(each) for each in zip(*attended))
 

@@ -158,7 +158,10 @@ class WN(nn.Module):
         biases = [layer.bias.split((len(layer.bias) - n, n)) for layer in self.res_skip_layers]
         # What the layers skip is added up in front of end: all of them side by side are one layer.
         skipped = torch.cat([weight for _, weight in weights], dim=1)
-        *ends, constant = composed(self.end.weight, skipped, sum(bias for _, bias in biases)).split(n, dim=1)
+        bias = sum(bias.float() for _, bias in biases)
+        # As a view, by which its gradient gets the strides of the weight: DDP warns of others.
+        end = self.end.weight.flatten(1)[..., None]
+        *ends, constant = composed(end, skipped, bias).split(n, dim=1)
         res_skips = [
             (torch.cat([weight, end]), F.pad(bias, (0, len(end))))
             for (weight, _), (bias, _), end in zip(weights, biases, ends)
@@ -167,15 +170,18 @@ class WN(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Keep the kernels that are computed with, in place of those that they are made of; for inference."""
+        """Keep the kernels that are computed with and not those that they are made of; for inference.
+
+        ``end`` keeps a weight that nothing needs any more.
+        """
         if self.is_fused:
             return
         first, res_skips, bias = self._merged_kernels()
         for layer, kernel in zip((self.in_layers[0], *self.res_skip_layers), (first, *res_skips)):
-            layer.fix(*kernel)
+            layer.replace_kernel(*kernel)
         for layer in (self.start, self.cond_layer, *self.in_layers[1:]):
-            layer.fix(layer.effective_weight(), layer.bias)
-        self.end.fix(self.end.weight, bias)
+            layer.replace_kernel(layer.effective_weight(), layer.bias)
+        self.end.replace_kernel(self.end.weight, bias)
         self.is_fused = True
 
 

@@ -7,6 +7,7 @@ import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
 from common.program import UserError
+from tools.deploy.engine_onnxruntime import put_in_order_of
 from tools.deploy.folder import read_contents
 
 
@@ -52,6 +53,15 @@ def test_graphs_stay_in_the_order_of_the_model(tmp_path):
     exported, built = order.values()
     assert len(built) > 50
     assert built == [name for name in exported if name in set(built)]
+
+
+def test_new_nodes_come_behind_what_they_need():
+    node = lambda output, *inputs: onnx.helper.make_node("Sum", inputs, [output])  # noqa: E731
+    graph = lambda *nodes: onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))  # noqa: E731
+    original = graph(node("a", "x"), node("b", "x"), node("c", "b"), node("y", "a", "c"))
+    optimized = graph(node("b", "x"), node("a", "x"), node("new", "b"), node("c", "new"), node("y", "a", "c"))
+    put_in_order_of(original, optimized)
+    assert [each.output[0] for each in optimized.graph.node] == ["a", "b", "new", "c", "y"]
 
 
 def test_stages_are_timed():

@@ -153,6 +153,14 @@ def test_a_composed_convolution_does_what_both_do():
         assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_gradients_have_the_strides_of_the_parameters():
+    """Else DDP copies them, and warns of it."""
+    model = toy()
+    z, log_s, log_det = model(torch.randn(2, 4, 12), torch.rand(2, 12 * 16) - 0.5)
+    WaveGlowLoss()((z, log_s, log_det)).backward()
+    assert all(p.grad.stride() == p.stride() for p in model.parameters())
+
+
 def test_the_loss_survives_float16():
     """|logdet| of a clip is far beyond what float16 can sum."""
     z = torch.zeros(1, 8, 2000, dtype=torch.float16)

@@ -116,7 +116,7 @@ def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version):
     assert cann_version() == version
 
 
-def test_weight_norm_can_be_removed_from_a_patched_model(models, reference):
+def test_the_layers_of_a_patched_model_can_be_fused(models, reference):
     models[1].fuse()
     assert isinstance(models[1].WN[0].start, Conv1dAsConv2d)
     expected = reference["infer"]

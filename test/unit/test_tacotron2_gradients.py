@@ -10,6 +10,7 @@ from test_tacotron2_model import toy, toy_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from tacotron2 import decoder, factors, model
+from tacotron2.attention import scores
 from tacotron2.factors import SharedFactor
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.lstm import lstm
@@ -26,6 +27,16 @@ class PlainFactor:
 
     def __call__(self, known, x):
         return known + x @ self.factor
+
+
+def test_scores_have_their_gradients():
+    torch.manual_seed(0)
+    shapes = (2, 3, 5), (2, 3, 5), (2, 3), (2, 1, 3)
+    parts = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(scores, parts)
+    with torch.no_grad():
+        expected = scores(*parts)
+    assert torch.allclose(scores(*parts), expected)
 
 
 def training_toy():

@@ -35,7 +35,7 @@ def test_shapes_of_another_configuration(tmp_path):
         [16, 1, 16, 1], [12, 1, 12, 1], [8, 1, 8, 1],
         [5, 20, 250, 16], [5, 250, 16, 1], [5, 250, 320, 1], [5, 20, 16, 250],
     ]  # fmt: skip
-    sizes = {16, 12, 8, 6, 4, 320, 64, 128, 384}
+    sizes = {16, 12, 8, 6, 4, 320, 64, 128, 384, 9, 7, 5, 80, 76, 72}
     for name in TRANS_DATA:
         assert sorted(shapes[name]) == [[5, size, 250, 1] for size in sorted(sizes)]
 

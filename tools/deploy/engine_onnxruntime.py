@@ -123,11 +123,12 @@ def put_in_order_of(original: onnx.ModelProto, model: onnx.ModelProto) -> None:
     alone: WaveGlow's conditions, and has every one of them in memory when it comes to the first flow.
     """
     position = {name: i for i, node in enumerate(original.graph.node) for name in node.output}
-    keys, key = [], 0
     for node in model.graph.node:
-        key = position.get(node.output[0], key)  # what is new stays behind what it was behind
-        keys.append(key)
-    nodes = [node for _, node in sorted(zip(keys, model.graph.node), key=lambda pair: pair[0])]
+        # What is new comes right behind what it needs.
+        behind = max((position.get(name, 0) for name in node.input), default=0)
+        for name in node.output:
+            position.setdefault(name, behind)
+    nodes = sorted(model.graph.node, key=lambda node: position[node.output[0]])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 

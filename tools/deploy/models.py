@@ -11,6 +11,7 @@ import tacotron2.config
 import waveglow.config
 from common.config import from_dict
 from common.interchange import TITLES, fitted, read
+from common.program import UserError
 from tacotron2.model import Tacotron2
 from tools.deploy import graphs
 from tools.deploy.graphs import Signature
@@ -68,10 +69,13 @@ def load(kind: str, path: str) -> Model:
 
 
 def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Model:
-    """From what ``Model.sizes`` gave and those of the weights that are wanted."""
+    """From what ``Model.sizes`` gave and those of the weights that are wanted; UserError if they do not fit."""
     config = from_dict(PACKAGES[kind].Config, sizes)
     model = _ready(Model(kind, "", config, PACKAGES[kind].build_model(config)))
-    model.model.load_state_dict(weights, strict=False)
+    try:
+        model.model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"these weights of {kind} are of another version: build the engines again") from error
     return model
 
 
