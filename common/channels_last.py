@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from common.device import Device
-from common.layers import Conv1d
+from common.layers import Conv1d, windows
 from common.products import product_over_rows
 
 
@@ -49,14 +49,9 @@ class _ParameterGradients(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        frames, reach = x.shape[3], ctx.dilation * (ctx.taps - 1) // 2
-        x = x.squeeze(2).transpose(1, 2)
-        if ctx.taps > 1:
-            padded = F.pad(x, (0, 0, reach, reach))
-            starts = range(0, 2 * reach + 1, ctx.dilation)
-            x = torch.cat([padded[:, start : start + frames] for start in starts], dim=2)
+        seen = windows(x.squeeze(2).transpose(1, 2), ctx.taps, ctx.dilation)
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        of_weight = product_over_rows(rows, x.flatten(0, 1)).to(ctx.dtype)
+        of_weight = product_over_rows(rows, seen.flatten(0, 1)).to(ctx.dtype)
         of_weight = of_weight.unflatten(1, (ctx.taps, -1)).transpose(1, 2)
         of_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
         return gradient, None, of_weight, of_bias, None

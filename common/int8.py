@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.device import Device
-from common.layers import Conv1d
+from common.layers import Conv1d, windows
 from common.program import UserError
 
 FEWEST = 16
@@ -35,10 +34,7 @@ class Int8Conv1d(Conv1d):
             self.products = [Product(*part) for part in zip(self.weight.chunk(parts), self.bias.chunk(parts))]
             self.weight = self.bias = None
         rows, scales = rounded(x.transpose(1, 2))
-        if self.padding:
-            padded = F.pad(rows, (0, 0, self.padding, self.padding), value=ZERO)
-            starts = range(0, 2 * self.padding + 1, self.dilation)
-            rows = torch.cat([padded[:, start : start + x.shape[2]] for start in starts], dim=2)
+        rows = windows(rows, self.kernel_size, self.dilation, padding=ZERO)
         for product in self.products:
             yield product(rows, scales, x.dtype).transpose(1, 2)
 

@@ -77,6 +77,19 @@ class Conv1d(nn.Module):
         return F.conv1d(x, weight, bias, padding=self.padding, dilation=self.dilation)
 
 
+def windows(x: Tensor, taps: int, dilation: int, padding: float = 0) -> Tensor:
+    """What each output of a convolution that keeps the length sees, tap by tap: x [B, T, C] -> [B, T, taps * C].
+
+    Beyond the ends lies ``padding``.
+    """
+    if taps == 1:
+        return x
+    reach = dilation * (taps - 1) // 2
+    padded = F.pad(x, (0, 0, reach, reach), value=padding)
+    starts = range(0, 2 * reach + 1, dilation)
+    return torch.cat([padded[:, start : start + x.shape[1]] for start in starts], dim=2)
+
+
 def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
     """The kernel of one convolution that does what two do, the first of them of width 1.
 

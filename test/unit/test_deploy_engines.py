@@ -9,6 +9,7 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 from common.program import UserError
 from tools.deploy.engine_onnxruntime import put_in_order_of
 from tools.deploy.folder import read_contents
+from tools.deploy.models import rebuild
 
 
 def expected_audio(mel, sigma, seed):
@@ -62,6 +63,15 @@ def test_new_nodes_come_behind_what_they_need():
     optimized = graph(node("b", "x"), node("a", "x"), node("new", "b"), node("c", "new"), node("y", "a", "c"))
     put_in_order_of(original, optimized)
     assert [each.output[0] for each in optimized.graph.node] == ["a", "b", "new", "c", "y"]
+
+
+def test_weights_of_another_version_are_refused():
+    model = toy("waveglow")
+    weights = dict(model.model.state_dict())
+    name = "WN.0.in_layers.0.weight"
+    weights[name] = torch.cat([weights[name]] * 2, dim=1)
+    with pytest.raises(UserError, match="of another version: build the engines again"):
+        rebuild("waveglow", model.sizes(), weights)
 
 
 def test_stages_are_timed():
