@@ -91,7 +91,9 @@ class Attention(nn.Module):
 
     def prepare(self, values: Tensor, padding: Tensor) -> Memory:
         """values [B, N, E] that are attended to, padding [B, N] bool, True behind the end of a text."""
-        keys = 2 * self.memory_layer(values).float().transpose(1, 2).contiguous()
+        keys = 2 * self.memory_layer(values).float().transpose(1, 2)
+        if not self.location_layer.location_conv.conv.channels_last:
+            keys = keys.contiguous()  # as what they are added to at every frame
         with torch.autocast(values.device.type, enabled=False):
             kernel = 2 * self.location_layer.kernel()
         return Memory(keys, padding[:, None], kernel)
@@ -127,6 +129,6 @@ class _Scores(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         hidden, v = ctx.saved_tensors
         of_v = torch.bmm(gradient, hidden.transpose(1, 2))
-        of_sum = (v.transpose(1, 2) * gradient).mul_(hidden)
+        of_sum = (hidden * gradient).mul_(v.transpose(1, 2))
         of_sum.addcmul_(of_sum, hidden, value=-1)
         return of_sum, of_sum, of_sum.sum(2), of_v

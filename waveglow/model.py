@@ -185,6 +185,11 @@ class WN(nn.Module):
         self.is_fused = True
 
 
+# The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
+# Nothing is drawn at random.
+_recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
+
+
 class WaveGlow(nn.Module):
     """A flow between audio and white noise, conditioned on the mel spectrogram.
 
@@ -261,7 +266,8 @@ class WaveGlow(nn.Module):
                 x = x[:, self.n_early_size :]
             x, log_det = convinv(x)
             x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = checkpoint(wn, x_a, mel, use_reentrant=False) if self.recompute else wn(x_a, mel)
+            recompute = self.recompute and torch.is_grad_enabled()
+            log_s, b = _recomputed(wn, x_a, mel) if recompute else wn(x_a, mel)
             x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
             log_s_list.append(log_s)
             log_det_list.append(log_det)

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import products
-from common.products import can_pack, constant_linear, linear, product_over_rows
+from common.products import can_pack, constant_linear, dtype_of_products, linear, product, product_over_rows
 
 PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -51,6 +51,31 @@ def test_product_over_rows(dtype):
     torch.testing.assert_close(
         found.double(), expected, rtol=3 * torch.finfo(dtype).eps, atol=1e-2 if dtype == torch.bfloat16 else 1e-5
     )
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_product(dtype, transposed):
+    x, y = torch.randn(40, 5).to(dtype), torch.randn(5, 3).to(dtype)
+    if transposed:  # in memory
+        x, y = x.t().contiguous().t(), y.t().contiguous().t()
+    expected = x.double() @ y.double()
+    found = product(x, y)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.double(), expected, rtol=3 * torch.finfo(dtype).eps, atol=1e-2 if dtype == torch.bfloat16 else 1e-5
+    )
+
+
+def test_the_precision_of_products():
+    x = torch.randn(2)
+    assert [dtype_of_products(each) for each in (x, x.double(), x.bfloat16())] == [
+        torch.float32,
+        torch.float64,
+        torch.bfloat16,
+    ]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert dtype_of_products(x) == torch.bfloat16
 
 
 def operators(function, *args):

@@ -4,9 +4,12 @@ import json
 import math
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from common import checkpoint, training
 from common.config import load_config
@@ -14,7 +17,8 @@ from common.program import UserError
 from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
-from waveglow.model import WN
+from waveglow.loss import WaveGlowLoss
+from waveglow.model import WN, WaveGlow
 
 
 def test_training_lowers_the_validation_loss(config, corpus, tmp_path):
@@ -167,8 +171,29 @@ def test_recomputed_activations_train_the_same(config, corpus, tmp_path, monkeyp
         calls.clear()
         run, _ = start(values, corpus, tmp_path / str(recompute), max_steps=4, amp=amp)
         counts[recompute] = len(calls)
-        assert run.progress.losses == kept.progress.losses
+        # In bfloat16 the flows' gradients of the mel are added up in another order.
+        exact = amp == "O0" or not recompute
+        assert run.progress.losses == (kept.progress.losses if exact else pytest.approx(kept.progress.losses, abs=1e-5))
     assert counts[True] - counts[False] == 4 * len(run.model.WN)
+
+
+def test_recomputed_gradients_are_exchanged(tmp_path):
+    """DistributedDataParallel gets each of them once, with and without an exchange."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        gradients = []
+        for recompute in (False, True):
+            torch.manual_seed(0)
+            model = WaveGlow(6, 2, 8, 4, 2, dict(n_layers=2, n_channels=8, kernel_size=3))
+            model.recompute = recompute
+            parallel = DistributedDataParallel(model)
+            for exchange in (parallel.no_sync, nullcontext):
+                with exchange():
+                    WaveGlowLoss(1.0)(parallel(torch.randn(2, 6, 5), torch.randn(2, 512))).backward()
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_profiled_run_trains_the_same(config, corpus, tmp_path):
