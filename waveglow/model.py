@@ -5,20 +5,18 @@ Shapes: B clips, N audio samples, T mel frames, L = N / n_group groups of sample
 """
 
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from common.layers import Conv1d, LogAbsDet, composed
+from common.layers import Conv1d, LogAbsDet
+from waveglow.wn import WN
 
-Convolution = Callable[[Tensor], Tensor]
-Kernel = tuple[Tensor, Tensor]
-"Weight [out, in, k] and bias [out]."
+# The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
+# Nothing is drawn at random.
+_recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 
 
 class Invertible1x1Conv(nn.Module):
@@ -43,151 +41,6 @@ class Invertible1x1Conv(nn.Module):
         """Undo ``forward``: x [B, C, L] -> [B, C, L]."""
         inverse = torch.linalg.inv(self.conv.weight[..., 0].float()).to(x.dtype)
         return self.conv.convolve(x, inverse[..., None])
-
-
-class _Gate(torch.autograd.Function):
-    """tanh(filter) * sigmoid(gate) of the two halves of the channels of x + condition.
-
-    Both halves of the gradient are computed in place, and the tanh is made of a sigmoid, which
-    CPUs compute up to ten times as fast.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
-        """x, condition [B, 2C, L] -> [B, C, L]; without gradients x is overwritten, which saves memory and time."""
-        x = x + condition if any(ctx.needs_input_grad) else x.add_(condition)
-        filter_, gate = x.chunk(2, dim=1)
-        falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
-        ctx.save_for_backward(falling, gate)
-        ctx.layout = x.shape, x.stride()
-        return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        falling, gate = ctx.saved_tensors
-        of_x = gradient.new_empty_strided(*ctx.layout)
-        of_filter, of_gate = of_x.chunk(2, dim=1)
-        passed = gradient * gate
-        through = torch.addcmul(passed, passed, falling, value=-2)  # passed * tanh
-        torch.addcmul(through, through, gate, value=-1, out=of_gate)
-        torch.addcmul(passed.sub_(through), through, falling, value=2, out=of_filter)  # passed * (1 - tanh^2)
-        return of_x, of_x
-
-
-class _Split(torch.autograd.Function):
-    """The first n channels and the others; their gradients are joined in the memory layout of the whole."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """x [B, C, L] -> [B, n, L], [B, C - n, L]."""
-        ctx.layout, ctx.n = (x.shape, x.stride()), n
-        return x[:, :n], x[:, n:]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, of_first: Tensor, of_others: Tensor) -> tuple[Tensor, None]:
-        of_x = of_first.new_empty_strided(*ctx.layout)
-        of_x[:, : ctx.n] = of_first
-        of_x[:, ctx.n :] = of_others
-        return of_x, None
-
-
-class WN(nn.Module):
-    """The WaveNet-like network inside an affine coupling: not causal, dilation doubling per layer.
-
-    Nothing nonlinear lies between ``start`` and the first of ``in_layers``, nor between the skip halves of
-    ``res_skip_layers`` and ``end``. Each of these pairs is computed as one convolution, with the few channels
-    of the audio on one side, which saves a seventh of the operations.
-    """
-
-    def __init__(self, n_in_channels: int, n_mel_channels: int, n_layers: int, n_channels: int, kernel_size: int):
-        super().__init__()
-        self.n_layers = n_layers
-        self.n_channels = n_channels
-        self.start = Conv1d(n_in_channels, n_channels, weight_norm=True)
-        self.cond_layer = Conv1d(n_mel_channels, 2 * n_channels * n_layers, weight_norm=True)
-        self.in_layers = nn.ModuleList(
-            Conv1d(n_channels, 2 * n_channels, kernel_size, dilation=2**i, weight_norm=True) for i in range(n_layers)
-        )
-        # The last layer has nobody to hand a residual to.
-        self.res_skip_layers = nn.ModuleList(
-            Conv1d(n_channels, 2 * n_channels if i < n_layers - 1 else n_channels, weight_norm=True)
-            for i in range(n_layers)
-        )
-        # With zeros here each coupling starts as the identity, which keeps early training stable.
-        self.end = Conv1d(n_channels, 2 * n_in_channels)
-        nn.init.zeros_(self.end.weight)
-        nn.init.zeros_(self.end.bias)
-        self.is_fused = False
-
-    def forward(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """audio [B, C, L], mel [B, n_mel * n_group, L] -> log_s, b, each [B, C, L]."""
-        hidden = self.start(audio)
-        first, res_skips, output = self._merged()
-        conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
-        for i, (condition, res_skip) in enumerate(zip(conditions, res_skips)):
-            x = self.in_layers[i](hidden) if i > 0 else first(F.pad(audio, (0, 0, 0, 1), value=1))
-            x = res_skip(_Gate.apply(x, condition))
-            if i < self.n_layers - 1:
-                residual, x = _Split.apply(x, self.n_channels)
-                hidden = hidden + residual
-            output = output + x
-        b, log_s = output.chunk(2, dim=1)
-        return log_s, b
-
-    def _merged(self) -> tuple[Convolution, Sequence[Convolution], Tensor]:
-        """What is computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.
-
-        The first takes the audio and a channel of ones. The others give the residual, which the last has not, and
-        their share of what ``end`` gives; the share that comes from biases alone is the third, [2C, 1].
-        """
-        if self.is_fused:
-            return self.in_layers[0], self.res_skip_layers, self.end.bias[:, None]
-        first, res_skips, bias = self._merged_kernels()
-        with_kernel = lambda layer, kernel: partial(layer.convolve, weight=kernel[0], bias=kernel[1])  # noqa: E731
-        others = list(map(with_kernel, self.res_skip_layers, res_skips))
-        return with_kernel(self.in_layers[0], first), others, bias[:, None]
-
-    def _merged_kernels(self) -> tuple[Kernel, list[Kernel], Tensor]:
-        """The kernels of the convolutions of ``_merged``, and what is to be the bias of ``end``, [2C]."""
-        layer, n = self.in_layers[0], self.n_channels
-        first = composed(layer.effective_weight(), self.start.effective_weight(), self.start.bias), layer.bias
-        # For the residual, n channels or none, and to be skipped.
-        weights = [layer.effective_weight().split((len(layer.bias) - n, n)) for layer in self.res_skip_layers]
-        biases = [layer.bias.split((len(layer.bias) - n, n)) for layer in self.res_skip_layers]
-        # What the layers skip is added up in front of end: all of them side by side are one layer.
-        skipped = torch.cat([weight for _, weight in weights], dim=1)
-        bias = sum(bias.float() for _, bias in biases)
-        # As a view, by which its gradient gets the strides of the weight: DDP warns of others.
-        end = self.end.weight.flatten(1)[..., None]
-        *ends, constant = composed(end, skipped, bias).split(n, dim=1)
-        res_skips = [
-            (torch.cat([weight, end]), F.pad(bias, (0, len(end))))
-            for (weight, _), (bias, _), end in zip(weights, biases, ends)
-        ]
-        return first, res_skips, self.end.bias + constant[:, 0, 0]
-
-    @torch.no_grad()
-    def fuse(self) -> None:
-        """Keep the kernels that are computed with and not those that they are made of; for inference.
-
-        ``end`` keeps a weight that nothing needs any more.
-        """
-        if self.is_fused:
-            return
-        first, res_skips, bias = self._merged_kernels()
-        for layer, kernel in zip((self.in_layers[0], *self.res_skip_layers), (first, *res_skips)):
-            layer.replace_kernel(*kernel)
-        for layer in (self.start, self.cond_layer, *self.in_layers[1:]):
-            layer.replace_kernel(layer.effective_weight(), layer.bias)
-        self.end.replace_kernel(self.end.weight, bias)
-        self.is_fused = True
-
-
-# The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
-# Nothing is drawn at random.
-_recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 
 
 class WaveGlow(nn.Module):

@@ -18,7 +18,8 @@ from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
 from waveglow.loss import WaveGlowLoss
-from waveglow.model import WN, WaveGlow
+from waveglow.model import WaveGlow
+from waveglow.wn import WN
 
 
 def test_training_lowers_the_validation_loss(config, corpus, tmp_path):
