@@ -57,7 +57,9 @@ def load(path: str | Path, lazily: bool = False) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily and zipfile.is_zipfile(path))
+        memory_mapped = lazily and zipfile.is_zipfile(path)
+        # As a string: torch 2.1 maps nothing else.
+        state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=memory_mapped)
     except FileNotFoundError as error:
         raise UserError(f"no checkpoint at {path}") from error
     except IsADirectoryError as error:

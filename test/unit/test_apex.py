@@ -14,6 +14,9 @@ import torch
 from common.device import pick_device
 from common.precision import ApexPrecision, Precision, make_precision
 from reference_curve import Training
+from runs import needs_float16
+
+pytestmark = needs_float16
 
 FLOAT16 = replace(pick_device("cpu"), half=torch.float16)
 NPU = replace(FLOAT16, type="npu")

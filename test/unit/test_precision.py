@@ -9,7 +9,9 @@ import torch
 from common.device import pick_device
 from common.precision import LARGEST_DYNAMIC_SCALE, Precision
 from reference_curve import TOLERANCE, Training, distance
-from runs import make_run, start, weights
+from runs import make_run, needs_float16, start, weights
+
+pytestmark = needs_float16
 
 CPU = pick_device("cpu")
 FLOAT16 = replace(CPU, half=torch.float16)

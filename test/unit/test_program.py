@@ -1,6 +1,7 @@
 """How a program ends."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -48,4 +49,6 @@ def test_a_rank_that_torchrun_ends_after_its_report_keeps_its_exit_code(tmp_path
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr == "error: rank 1 failed: unrecognized arguments: --unknown (--help lists the options)\n"
+    # The torchrun of older PyTorch knows nothing of the one that it ended.
+    told = r"error: rank [01] failed: unrecognized arguments: --unknown \(--help lists the options\)\n"
+    assert re.fullmatch(told, ended.stderr)

@@ -26,7 +26,7 @@ from tools.deploy.folder import CONTENTS, ONNX, Contents, add_models_dir, sole_w
 from tools.deploy.graphs import exportable
 from tools.deploy.loop import decoder_loop
 from tools.deploy.models import RANDOM, Model
-from tools.deploy.onnx_export import export
+from tools.deploy.onnx_export import check_exporter, export
 
 log = logging.getLogger("deploy")
 
@@ -58,6 +58,7 @@ class Export(NamedTuple):
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
+    check_exporter()
     found = {kind: models.load(kind, find_checkpoint(kind, args)) for kind in DOWNLOADED}
     models.check_fit(found["tacotron2"], found["waveglow"])
     make_output_folder(args.models_dir)

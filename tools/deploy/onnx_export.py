@@ -6,14 +6,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.export
+import torch.onnx
 from onnx import ModelProto
 from torch import Tensor, nn
-from torch.export import Dim
 
+from common.program import UserError
 from tools.deploy.graphs import Port, Signature, factor, name_of
 
 OPSET = 18
 "The oldest that the exporter writes; the newer an opset, the fewer engines take it."
+
+
+def check_exporter() -> None:
+    """UserError if the one of this PyTorch cannot do what is needed."""
+    if not hasattr(torch.onnx, "ops"):
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot export the graphs, 2.8 or later can;"
+            " the folder onnx of a --models_dir that was made elsewhere serves here, too"
+        )
 
 
 def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -> ModelProto:
@@ -40,12 +51,12 @@ def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -
     return model
 
 
-def dynamic_shapes(ports: Iterable[Port]) -> tuple[dict[int, Dim], ...]:
+def dynamic_shapes(ports: Iterable[Port]) -> tuple[dict[int, "torch.export.Dim"], ...]:
     """For ``torch.export``: of each input its axes that are of any size."""
-    dims: dict[str, Dim] = {}
+    dims: dict[str, torch.export.Dim] = {}
 
-    def dim(axis: str) -> Dim:
-        own = dims.setdefault(name_of(axis), Dim(name_of(axis)))
+    def dim(axis: str) -> "torch.export.Dim":
+        own = dims.setdefault(name_of(axis), torch.export.Dim(name_of(axis)))
         return own if factor(axis) == 1 else factor(axis) * own
 
     return tuple({i: dim(axis) for i, axis in enumerate(port.axes) if isinstance(axis, str)} for port in ports)
