@@ -1,6 +1,6 @@
 """Builds the emulated NPU's C++ extension once and keeps it; as a program, prints where it lies.
 
-Exit code 3 of the program: this machine has no C++ compiler.
+Exit code 3 of the program: this machine has no C++ compiler, or PyTorch is older than the sources.
 """
 
 import fcntl
@@ -23,19 +23,23 @@ SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-w"]
 LIBRARIES = ["-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]
 LOCK_SECONDS = 600
-NO_COMPILER = 3
+OLDEST_TORCH = (2, 13)
+NOT_HERE = 3
 
 
-class NoCompilerError(RuntimeError):
-    """There is nothing to build with."""
+class NotHereError(RuntimeError):
+    """There is nothing to build with, or to build for."""
 
 
 def extension() -> Path:
     """The shared library for this PyTorch and these sources, built if it is not there yet.
 
-    Raises NoCompilerError, RuntimeError with the compiler's words, or TimeoutError if another process holds
+    Raises NotHereError, RuntimeError with the compiler's words, or TimeoutError if another process holds
     the lock for too long.
     """
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise NotHereError(f"the emulated NPU is written for PyTorch {oldest}, not {torch.__version__}")
     folder = cache_folder()
     target = folder / f"npu_emulator_{_fingerprint()}.so"
     if not target.exists():
@@ -51,7 +55,7 @@ def compiler() -> str:
     for name in wanted:
         if path := shutil.which(name):
             return path
-    raise NoCompilerError(f"no C++ compiler for the emulated NPU: no {' or '.join(wanted)}")
+    raise NotHereError(f"no C++ compiler for the emulated NPU: no {' or '.join(wanted)}")
 
 
 def cache_folder() -> Path:
@@ -110,6 +114,6 @@ def _build(compiler: str, target: Path) -> None:
 if __name__ == "__main__":
     try:
         print(extension())
-    except NoCompilerError as error:
+    except NotHereError as error:
         print(error, file=sys.stderr)
-        sys.exit(NO_COMPILER)
+        sys.exit(NOT_HERE)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -19,6 +20,14 @@ RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"
 NPU = {"PYTHONPATH": str(EMULATOR)}
 "The environment in which `import torch_npu` finds the emulated device."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The graphs that the tests of tools/deploy make need an exporter that older PyTorch has not."""
+    if not hasattr(torch.onnx, "ops"):
+        for item in items:
+            if item.path.name.startswith("test_deploy_"):
+                item.add_marker(pytest.mark.skip(reason=f"PyTorch {torch.__version__} cannot export the graphs"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -133,7 +142,7 @@ def npu_extension() -> Path:
         env=os.environ | NPU, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     if built.returncode == 3:
-        pytest.skip(built.stderr.strip())
+        pytest.skip(built.stderr.strip().splitlines()[-1])
     assert built.returncode == 0, built.stderr
     return Path(built.stdout.strip())
 

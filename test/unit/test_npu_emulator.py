@@ -79,7 +79,7 @@ def test_eight_processes_build_once(npu_extension, tmp_path):
     assert sorted(file.name for file in (tmp_path / "new/build").iterdir()) == ["lock", npu_extension.name]
 
 
-def test_build_that_cannot_be(tmp_path):
+def test_build_that_cannot_be(npu_extension, tmp_path):
     folder = str(tmp_path / "build")
     missing = run(EMULATOR / "build_extension.py", CXX=str(tmp_path / "no-compiler"), NPU_EMULATOR_BUILD=folder)
     assert missing.returncode == 3 and len(missing.stderr.splitlines()) == 1
