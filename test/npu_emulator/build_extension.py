@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.utils import cpp_extension
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-w"]
@@ -97,8 +96,11 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _build(compiler: str, target: Path) -> None:
-    includes = [f"-isystem{path}" for path in [*cpp_extension.include_paths(), sysconfig.get_paths()["include"]]]
-    paths = [flag for path in cpp_extension.library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+    torch_folder = Path(torch.__file__).parent
+    headers = torch_folder / "include"
+    folders = [headers, headers / "torch/csrc/api/include", sysconfig.get_paths()["include"]]
+    includes = [f"-isystem{folder}" for folder in folders]
+    paths = [f"-L{torch_folder}/lib", f"-Wl,-rpath,{torch_folder}/lib"]
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     unfinished = target.with_suffix(f".{os.getpid()}")
     command = [compiler, *FLAGS, abi, *includes, str(SOURCES / "module.cpp"), *paths, *LIBRARIES, "-o", str(unfinished)]
