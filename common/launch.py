@@ -16,18 +16,26 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+DEFAULT_PORT = 29500
+"torchrun's."
+
 
 def main(argv: list[str]) -> int:
     """Run torchrun with these arguments; the exit code."""
     # torchrun reports failures in a long table of its own; ours is one line.
     logging.disable(logging.CRITICAL)
-    args = run.parse_args(argv)
+    parser = run.get_args_parser()
+    # Older PyTorch has 29500 here, which serves one run at a time.
+    parser.set_defaults(master_port=os.environ.get("PET_MASTER_PORT"))
+    args = parser.parse_args(argv)
     # Share the cores among the processes; torchrun would give each one thread.
     threads = torch.get_num_threads() // run.determine_local_world_size(args.nproc_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
-    if args.nnodes == "1" and not has_option(argv, "master_port"):
-        args.standalone = True  # on a free port; the default of older PyTorch is 29500, for one run at a time
-    elif args.master_port and int(args.node_rank) == 0 and not port_is_free(args.master_port):
+    is_static = args.rdzv_backend == "static" and not args.rdzv_endpoint and not args.standalone
+    if is_static and args.master_port is None and run.parse_min_max_nnodes(args.nnodes)[1] == 1:
+        args.standalone, is_static = True, False  # on a port that is free
+    args.master_port = args.master_port or DEFAULT_PORT
+    if is_static and int(args.node_rank) == 0 and not port_is_free(args.master_port):
         return complain(f"port {args.master_port} is taken: choose another --master_port", 1)
     try:
         run.run(args)
@@ -39,11 +47,6 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         return complain(f"the processes did not start: {error}", 1)
     return 0
-
-
-def has_option(argv: list[str], name: str) -> bool:
-    """Whether torchrun is given this option of two words."""
-    return any(each.partition("=")[0].replace("-", "_") == f"__{name}" for each in argv)
 
 
 def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
