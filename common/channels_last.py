@@ -62,8 +62,8 @@ class _ParameterGradients(torch.autograd.Function):
 
 
 class ProductConv1d(Conv1d):
-    """A ``Conv1d`` of few channels and a wide kernel; in training one product with what each output sees, whose
-    outputs [B, out, T] lie in memory as [B, T, out]."""
+    """A ``Conv1d`` without dilation, of few channels and a wide kernel; in training one product with what each output
+    sees, whose outputs [B, out, T] lie in memory as [B, T, out]."""
 
     @property
     def channels_last(self) -> bool:
@@ -126,7 +126,7 @@ class ProductConvTranspose1d(nn.ConvTranspose1d):
         # To the precision of products first: it would come after the reordering, of twice the bytes.
         weight = self.weight.to(dtype_of_products(x)).unflatten(2, (-1, stride))
         if weight.requires_grad:
-            # Its gradient, too, is reordered in that precision.
+            # Else its gradient would be reordered after the conversion to float32, of twice the bytes.
             weight.register_hook(Tensor.contiguous)
         # [in, out, r, stride] -> [r * in, out * stride]
         weight = weight.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)

@@ -55,8 +55,8 @@ def start(device: Device, hang_limit: float = 0) -> None:
 def stop() -> None:
     """Leave the process group.
 
-    Not gloo's, which ends with the process: with PyTorch 2.1 this may wait for ever for one of its threads, and that
-    one for the interpreter.
+    Not gloo's, which ends with the process (``program.run``): with PyTorch 2.1 this may wait for ever for one of its
+    threads, and that one for the interpreter.
     """
     if dist.is_initialized() and dist.get_backend() != "gloo":
         dist.destroy_process_group()

@@ -5,6 +5,7 @@
 torchrun itself ends with 1 whatever happened, and names the lowest rank when several failed.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -31,13 +32,10 @@ def main(argv: list[str]) -> int:
     # Share the cores among the processes; torchrun would give each one thread.
     threads = torch.get_num_threads() // run.determine_local_world_size(args.nproc_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
-    is_static = args.rdzv_backend == "static" and not args.rdzv_endpoint and not args.standalone
-    if is_static and args.master_port is None and run.parse_min_max_nnodes(args.nnodes)[1] == 1:
-        args.standalone, is_static = True, False  # on a port that is free
-    args.master_port = args.master_port or DEFAULT_PORT
-    if is_static and int(args.node_rank) == 0 and not port_is_free(args.master_port):
-        return complain(f"port {args.master_port} is taken: choose another --master_port", 1)
     try:
+        port = choose_port(args)
+        if port and int(args.node_rank) == 0 and not port_is_free(port):
+            return complain(f"port {port} is taken: choose another --master_port", 1)
         run.run(args)
     except ChildFailedError as error:
         rank, failure = first_failure(error.failures)
@@ -47,6 +45,18 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         return complain(f"the processes did not start: {error}", 1)
     return 0
+
+
+def choose_port(args: argparse.Namespace) -> int | None:
+    """The port on the first machine where the processes are to meet; None if torchrun finds a free one, as it can
+    where all of them are on this machine."""
+    is_static = args.rdzv_backend == "static" and not args.rdzv_endpoint and not args.standalone
+    if is_static and args.master_port is None and run.parse_min_max_nnodes(args.nnodes)[1] == 1:
+        # By this name, since that of the machine is not known everywhere.
+        args.standalone, args.local_addr = True, args.local_addr or "localhost"
+        is_static = False
+    args.master_port = args.master_port or DEFAULT_PORT
+    return args.master_port if is_static else None
 
 
 def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:

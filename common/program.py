@@ -50,19 +50,20 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     0 when it returned, 1 on an error, 2 on wrong options (argparse), 130 on Ctrl-C.
     """
+    code = 0
     try:
         main()
     except UserError as error:
         # From a loader process the error arrives wrapped in that process's traceback.
         _fail(str(error).rpartition("UserError: ")[2], show_traceback="--debug" in sys.argv)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
         _fail(f"{type(error).__name__}: {error}", show_traceback=True, by_peer=_is_of_a_peer(error))
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        # Seldom, a thread of the process group that wakes up in interpreter shutdown aborts the process.
-        _end(0)
-    sys.exit(0)
+    if "WORLD_SIZE" in os.environ:
+        # A thread of the process group that wakes up in interpreter shutdown aborts the process.
+        _end(code)
+    sys.exit(code)
 
 
 def _is_of_a_peer(error: BaseException | None) -> bool:

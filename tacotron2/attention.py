@@ -93,7 +93,7 @@ class Attention(nn.Module):
         """values [B, N, E] that are attended to, padding [B, N] bool, True behind the end of a text."""
         keys = 2 * self.memory_layer(values).float().transpose(1, 2)
         if not self.location_layer.location_conv.conv.channels_last:
-            keys = keys.contiguous()  # as what they are added to at every frame
+            keys = keys.contiguous()  # in memory as the location layer's outputs, to which they are added
         with torch.autocast(values.device.type, enabled=False):
             kernel = 2 * self.location_layer.kernel()
         return Memory(keys, padding[:, None], kernel)

@@ -15,7 +15,7 @@ from common.layers import Conv1d, LogAbsDet
 from waveglow.wn import WN
 
 # The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
-# Nothing is drawn at random.
+# This one wants an input with a gradient, and the backward pass outside of autocast. Nothing is drawn at random.
 _recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 
 
@@ -112,6 +112,7 @@ class WaveGlow(nn.Module):
         mel = self._upsample(mel, groups)
         x = audio[:, : groups * self.n_group].reshape(-1, groups, self.n_group).transpose(1, 2)
 
+        recompute = self.recompute and torch.is_grad_enabled()
         early, log_s_list, log_det_list = [], [], []
         for k, (convinv, wn) in enumerate(zip(self.convinv, self.WN)):
             if self._exits_before(k):
@@ -119,7 +120,6 @@ class WaveGlow(nn.Module):
                 x = x[:, self.n_early_size :]
             x, log_det = convinv(x)
             x_a, x_b = x.chunk(2, dim=1)
-            recompute = self.recompute and torch.is_grad_enabled()
             log_s, b = _recomputed(wn, x_a, mel) if recompute else wn(x_a, mel)
             x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
             log_s_list.append(log_s)

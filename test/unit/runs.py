@@ -23,11 +23,16 @@ TOLERANCE = {torch.float16: 0.15, torch.bfloat16: 0.6}
 emulated NPU, bfloat16 0.13 (O1) and 0.21 (O2) on the CPU."""
 
 
+def torch_version() -> tuple[int, ...]:
+    """Such as (2, 13)."""
+    return tuple(map(int, torch.__version__.split(".")[:2]))
+
+
 def float16_runs() -> bool:
     """Whether this PyTorch computes in float16 on a CPU, on which some tests try what a card does."""
     try:
         torch.nn.functional.conv1d(*torch.ones(2, 1, 1, 1, dtype=torch.float16))
-    except RuntimeError:  # before 2.2 or so
+    except RuntimeError:
         return False
     return True
 

@@ -16,8 +16,6 @@ from common.precision import ApexPrecision, Precision, make_precision
 from reference_curve import Training
 from runs import needs_float16
 
-pytestmark = needs_float16
-
 FLOAT16 = replace(pick_device("cpu"), half=torch.float16)
 NPU = replace(FLOAT16, type="npu")
 
@@ -69,6 +67,7 @@ def same(a: Training, b: Training) -> bool:
     )
 
 
+@needs_float16
 @pytest.mark.parametrize("loss_scale", [128.0, "dynamic"])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_it_trains_as_ours(both, loss_scale, parts):
@@ -80,6 +79,7 @@ def test_it_trains_as_ours(both, loss_scale, parts):
     assert same(*trainings)
 
 
+@needs_float16
 def test_gradients_add_up_in_the_model_until_the_last_backward_pass(both):
     """There DistributedDataParallel averages them, in the last pass."""
     training, _ = both()
@@ -90,6 +90,7 @@ def test_gradients_add_up_in_the_model_until_the_last_backward_pass(both):
     assert all(torch.equal(p.grad, 2 * first) for p, first in zip(training.model.parameters(), once))
 
 
+@needs_float16
 def test_both_leave_out_the_same_steps(both):
     """From a scale that overflows until it has been halved a few times."""
     trainings = both("dynamic")
@@ -106,6 +107,7 @@ def test_both_leave_out_the_same_steps(both):
     assert same(*trainings)
 
 
+@needs_float16
 def test_checkpoints_are_ours_and_go_on_in_either(both):
     """Float32 weights; three steps, saved and resumed, are the six made in one go."""
     whole, _ = both()
@@ -118,6 +120,7 @@ def test_checkpoints_are_ours_and_go_on_in_either(both):
         assert same(resumed.steps(6), whole)
 
 
+@needs_float16
 def test_batch_norm_stays_in_float32(apex):
     outcomes = []
     for make in (partial(ApexPrecision, apex), partial(Precision, "O2")):

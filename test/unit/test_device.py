@@ -18,6 +18,7 @@ from common.device import make_adam, pick_device, use_exact_float32
 from common.launch import exit_code, first_failure
 from common.program import UserError
 from conftest import ROOT
+from runs import torch_version
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def test_the_adam_is_said_and_decays_weights(caplog, monkeypatch):
     weight.grad = torch.zeros(3)
     optimizer.step()
     assert (weight < 0.95).all()
-    has_fused_for_cpus = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
-    assert f"optimizer: torch's {'fused' if has_fused_for_cpus else 'foreach'} Adam" in caplog.text
+    kind = "fused" if torch_version() >= (2, 4) else "foreach"
+    assert f"optimizer: torch's {kind} Adam" in caplog.text
 
     class Older(torch.optim.Adam):
         def __init__(self, *args, fused=None, **kwargs):

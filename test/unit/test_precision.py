@@ -11,8 +11,6 @@ from common.precision import LARGEST_DYNAMIC_SCALE, Precision
 from reference_curve import TOLERANCE, Training, distance
 from runs import make_run, needs_float16, start, weights
 
-pytestmark = needs_float16
-
 CPU = pick_device("cpu")
 FLOAT16 = replace(CPU, half=torch.float16)
 
@@ -39,6 +37,7 @@ def step(model, precision, optimizer, factor=1.0):
     return finite
 
 
+@needs_float16
 def test_o2_keeps_a_half_model_and_float32_masters():
     model, precision, optimizer = setup("O2", 128.0)
     assert all(p.dtype == torch.float16 for p in model.parameters())
@@ -48,6 +47,7 @@ def test_o2_keeps_a_half_model_and_float32_masters():
         assert torch.equal(param, master.half())
 
 
+@needs_float16
 @pytest.mark.parametrize("level", ["O1", "O2"])
 @pytest.mark.parametrize("loss_scale", [1.0, 128.0, "dynamic"])
 def test_the_loss_scale_does_not_change_the_step(level, loss_scale):
@@ -61,6 +61,7 @@ def test_the_loss_scale_does_not_change_the_step(level, loss_scale):
         assert (expected - actual).abs().max() < 1e-3
 
 
+@needs_float16
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_an_overflow_is_left_out_and_halves_a_dynamic_scale(level):
     model, precision, optimizer = setup(level, "dynamic")
@@ -71,6 +72,7 @@ def test_an_overflow_is_left_out_and_halves_a_dynamic_scale(level):
     assert all(torch.equal(p, b) for p, b in zip(precision.master_params, before))
 
 
+@needs_float16
 def test_an_overflow_leaves_a_static_scale():
     model, precision, optimizer = setup("O2", 128.0)
     assert not step(model, precision, optimizer, factor=1e6)
@@ -100,6 +102,7 @@ def test_no_scale_where_none_is_needed():
     assert Precision("O0", 128.0, FLOAT16, torch.nn.Linear(1, 1)).scale == 1.0
 
 
+@needs_float16
 def test_weights_go_out_and_in_as_float32():
     model, precision, optimizer = setup("O2", 128.0)
     step(model, precision, optimizer)
@@ -116,12 +119,19 @@ def test_o0_follows_the_references_curve():
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
-@pytest.mark.parametrize(("device", "loss_scale"), [(CPU, 1.0), (FLOAT16, 128.0), (FLOAT16, "dynamic")])
+@pytest.mark.parametrize(
+    ("device", "loss_scale"),
+    [
+        (CPU, 1.0),
+        pytest.param(FLOAT16, 128.0, marks=needs_float16),
+        pytest.param(FLOAT16, "dynamic", marks=needs_float16),
+    ],
+)
 def test_half_precision_follows_the_references_curve(level, device, loss_scale):
     assert 1e-5 < distance(Training(level, loss_scale, device).steps(20).losses) < TOLERANCE[device.half]
 
 
-@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("half", [pytest.param(torch.float16, marks=needs_float16), torch.bfloat16])
 def test_batch_norm_stays_in_float32(half):
     """Weights and statistics finer than half precision holds, in training and in evaluation."""
     torch.manual_seed(0)
@@ -141,6 +151,7 @@ def test_batch_norm_stays_in_float32(half):
     assert precision.model_state(model)["1.weight"][0] == finer
 
 
+@needs_float16
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])
 def test_the_summed_log_determinant_never_goes_through_float16(level):
     """It is beyond float16's 65504 before any loss scale; it and its gradients are float32's all the same."""
@@ -162,6 +173,7 @@ def test_the_summed_log_determinant_never_goes_through_float16(level):
         assert (ours - theirs).abs().max() <= 2e-3 * theirs.abs().max()
 
 
+@needs_float16
 def test_an_overflow_that_saturates_is_asked_of_the_card(monkeypatch):
     """An Ascend 910A gives the largest number in the place of inf and raises a flag."""
     card = SimpleNamespace(raised=True)

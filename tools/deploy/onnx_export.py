@@ -23,7 +23,7 @@ def check_exporter() -> None:
     if not hasattr(torch.onnx, "ops"):
         raise UserError(
             f"PyTorch {torch.__version__} cannot export the graphs, 2.8 or later can;"
-            " the folder onnx of a --models_dir that was made elsewhere serves here, too"
+            " ONNX Runtime takes a --models_dir here whose folder onnx was made elsewhere"
         )
 
 
