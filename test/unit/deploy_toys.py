@@ -17,9 +17,9 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
-import torch.onnx
 
 from common.config import from_dict
+from common.program import UserError
 from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
 from tacotron2.model import BatchNorm
 from tools.deploy import build, export, models
@@ -27,6 +27,7 @@ from tools.deploy.engines import find_engine
 from tools.deploy.examples import LoopReference, example_inputs, loop_inputs
 from tools.deploy.folder import read_contents
 from tools.deploy.models import PACKAGES, Model
+from tools.deploy.onnx_export import check_exporter
 from tools.deploy.pipeline import Pipeline
 from tools.deploy.settings import load_settings
 
@@ -58,8 +59,10 @@ WAVEGLOW_FIELDS = [
 @cache
 def models_dir() -> Path:
     """Toy checkpoints and their graphs, made once for all tests."""
-    if not hasattr(torch.onnx, "ops"):
-        pytest.skip(f"PyTorch {torch.__version__} cannot export the graphs")
+    try:
+        check_exporter()
+    except UserError as error:
+        pytest.skip(str(error))
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     found = {kind: models.load(kind, str(make_checkpoint(kind, folder))) for kind in PACKAGES}

@@ -15,9 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conftest import EMULATOR, NPU
-from runs import torch_version
 
-OLDEST_TORCH = (2, 13)
 FILES = [EMULATOR / f"{topic}_checks.py" for topic in ("device", "number", "optimizer", "product")]
 
 
@@ -81,11 +79,12 @@ def test_eight_processes_build_once(npu_extension, tmp_path):
     assert sorted(file.name for file in (tmp_path / "new/build").iterdir()) == ["lock", npu_extension.name]
 
 
-@pytest.mark.skipif(torch_version() < OLDEST_TORCH, reason="this PyTorch is older than the emulated NPU")
 def test_build_that_cannot_be(tmp_path):
     folder = str(tmp_path / "build")
     missing = run(EMULATOR / "build_extension.py", CXX=str(tmp_path / "no-compiler"), NPU_EMULATOR_BUILD=folder)
     assert missing.returncode == 3 and len(missing.stderr.splitlines()) == 1
+    if "is written for PyTorch" in missing.stderr:
+        pytest.skip(missing.stderr.strip())
     broken = run(EMULATOR / "build_extension.py", CXX="false", NPU_EMULATOR_BUILD=folder)
     assert broken.returncode == 1 and "does not build" in broken.stderr
     assert [file.name for file in (tmp_path / "build").iterdir()] == ["lock"]
