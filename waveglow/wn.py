@@ -27,12 +27,11 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
-        """x, condition [B, 2C, L] -> [B, C, L]; without gradients x is overwritten, which saves memory and time."""
-        x = x + condition if any(ctx.needs_input_grad) else x.add_(condition)
-        filter_, gate = x.chunk(2, dim=1)
+        """x, condition [B, 2C, L] -> [B, C, L]; x is overwritten, of which a convolution keeps nothing."""
+        ctx.layout = x.shape, x.stride()
+        filter_, gate = x.detach().add_(condition).chunk(2, dim=1)
         falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
         ctx.save_for_backward(falling, gate)
-        ctx.layout = x.shape, x.stride()
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
 
     @staticmethod
