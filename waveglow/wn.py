@@ -27,7 +27,10 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
-        """x, condition [B, 2C, L] -> [B, C, L]; x is overwritten, of which a convolution keeps nothing."""
+        """x, condition [B, 2C, L] -> [B, C, L].
+
+        x is overwritten: nobody needs the output of a convolution again. Autograd refuses an x that somebody does.
+        """
         ctx.layout = x.shape, x.stride()
         filter_, gate = x.detach().add_(condition).chunk(2, dim=1)
         falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)

@@ -10,6 +10,7 @@ from common.layers import Conv1d, composed
 from conftest import ROOT
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import Invertible1x1Conv, WaveGlow
+from waveglow.wn import _Gate
 
 
 def relative_error(actual, expected):
@@ -168,6 +169,14 @@ def test_the_loss_survives_float16():
     loss = WaveGlowLoss()((z, [log_s], [torch.tensor(0.0)]))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(-10.0)
+
+
+def test_the_gate_spoils_nothing_unnoticed():
+    """It overwrites its input, which the backward pass of exp, unlike that of a convolution, wants to see again."""
+    needed = torch.ones(1, 4, 5, requires_grad=True).exp()
+    gated = _Gate.apply(needed, torch.ones(1, 4, 5))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gated.sum().backward()
 
 
 def test_context_is_all_a_place_depends_on():
