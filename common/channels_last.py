@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from common.device import Device
-from common.layers import Conv1d, windows
+from common.layers import Conv1d, Upsampling, windows
 from common.products import dtype_of_products, product, product_over_rows
 
 
@@ -113,13 +113,12 @@ def _taps(x: Tensor, taps: int) -> Tensor:
     return F.pad(x, (taps // 2, taps // 2)).unfold(2, taps, 1)
 
 
-class ProductConvTranspose1d(nn.ConvTranspose1d):
-    """A ``ConvTranspose1d`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
+class ProductUpsampling(Upsampling):
+    """An ``Upsampling`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, in, T] -> [B, out, (T + r - 1) * stride]."""
-        (stride,), (width,) = self.stride, self.kernel_size
-        last = width // stride - 1
+        (stride,), last = self.stride, self.reach - 1
         frames = x.shape[2] + last
         padded = F.pad(x, (last, last))
         seen = torch.cat([padded[:, :, start : start + frames] for start in range(last, -1, -1)], dim=1)
@@ -132,7 +131,7 @@ class ProductConvTranspose1d(nn.ConvTranspose1d):
         weight = weight.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
         y = seen.transpose(1, 2) @ weight
         y = y.unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
-        return y if self.bias is None else y + self.bias[:, None].to(y.dtype)
+        return y + self.bias[:, None].to(y.dtype)
 
 
 def use_channels_last(model: nn.Module, device: Device) -> None:
@@ -144,11 +143,5 @@ def use_channels_last(model: nn.Module, device: Device) -> None:
             module.__class__ = ChannelsLastConv1d
         elif type(module) is Conv1d and module.dilation == 1:
             module.__class__ = ProductConv1d
-        elif type(module) is nn.ConvTranspose1d and is_product(module):
-            module.__class__ = ProductConvTranspose1d
-
-
-def is_product(layer: nn.ConvTranspose1d) -> bool:
-    """Whether the kernel is a multiple of the stride, and nothing else is out of the ordinary."""
-    ordinary = layer.padding == layer.output_padding == (0,) and layer.dilation == (1,) and layer.groups == 1
-    return ordinary and layer.kernel_size[0] % layer.stride[0] == 0
+        elif type(module) is Upsampling and module.reach:
+            module.__class__ = ProductUpsampling

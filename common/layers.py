@@ -104,6 +104,22 @@ def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
         return (outer.transpose(1, 2).float() @ affine.float()).transpose(1, 2).to(outer.dtype)
 
 
+class Upsampling(nn.ConvTranspose1d):
+    """A transposed convolution that brings mel frames to the rate of the samples."""
+
+    composable = True
+    "Whether a linear layer behind it may take it in, so that it is never run by itself."
+
+    def __init__(self, channels: int, kernel_size: int, stride: int):
+        super().__init__(channels, channels, kernel_size, stride=stride)
+
+    @property
+    def reach(self) -> int:
+        """Frames that a sample depends on; 0 if not all samples depend on as many."""
+        frames, rest = divmod(self.kernel_size[0], self.stride[0])
+        return 0 if rest else frames
+
+
 class LogAbsDet(nn.Module):
     """log|det| of a square matrix in float32.
 

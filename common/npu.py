@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from common.config import NpuConfig
 from common.device import Device, cann_version, card_name
-from common.layers import Conv1d, LogAbsDet
+from common.layers import Conv1d, LogAbsDet, Upsampling
 
 log = logging.getLogger("train")
 
@@ -68,9 +68,10 @@ class Conv1dAsConv2d(Conv1d):
         return F.conv2d(x[..., None], weight[..., None], bias, padding=padding, dilation=dilation)[..., 0]
 
 
-class HostConvTranspose1d(nn.ConvTranspose1d):
+class HostUpsampling(Upsampling):
     """Computed on the host in float32, whose CPU kernels have no half precision at speed."""
 
+    composable = False
     crossings: Crossings
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,8 +80,10 @@ class HostConvTranspose1d(nn.ConvTranspose1d):
         return _Cross.apply(y.to(x.dtype), x.device, self.crossings)
 
 
-class Float32ConvTranspose1d(nn.ConvTranspose1d):
+class Float32Upsampling(Upsampling):
     """Computed on the device in float32, all that CANN's native operator takes."""
+
+    composable = False
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -105,9 +108,9 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
     if wanted["conv1d_as_conv2d"]:
         swaps[Conv1d] = Conv1dAsConv2d
     if wanted["conv_transpose_on_cpu"]:
-        swaps[nn.ConvTranspose1d] = HostConvTranspose1d
+        swaps[Upsampling] = HostUpsampling
     elif device.type == "npu":
-        swaps[nn.ConvTranspose1d] = Float32ConvTranspose1d
+        swaps[Upsampling] = Float32Upsampling
     if wanted["logdet_on_cpu"]:
         swaps[LogAbsDet] = HostLogAbsDet
     crossings = Crossings()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.layers import Conv1d, LogAbsDet
+from common.layers import Conv1d, LogAbsDet, Upsampling
+from waveglow.conditioning import FrameRate, GroupRate, at_frame_rate, at_group_rate, kernel_at_frame_rate, upsampling_matrix
 from waveglow.wn import WN
 
 # The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
@@ -81,11 +82,12 @@ class WaveGlow(nn.Module):
                 f" and at most upsample_kernel {upsample_kernel}"
             )
         self.recompute = False
+        self.is_composed = False
         self.n_group = n_group
         self.n_early_every = n_early_every
         self.n_early_size = n_early_size
         self.hop_length = hop_length
-        self.upsample = nn.ConvTranspose1d(n_mel_channels, n_mel_channels, upsample_kernel, stride=hop_length)
+        self.upsample = Upsampling(n_mel_channels, upsample_kernel, hop_length)
         self.convinv = nn.ModuleList()
         self.WN = nn.ModuleList()
         channels = n_group
@@ -109,10 +111,10 @@ class WaveGlow(nn.Module):
         log_det (a float32 scalar for each flow), of which ``WaveGlowLoss`` makes the likelihood.
         """
         groups = audio.shape[1] // self.n_group
-        mel = self._upsample(mel, groups)
+        recompute = self.recompute and torch.is_grad_enabled()
+        mel = self._conditioning(mel, groups, plainly=recompute)
         x = audio[:, : groups * self.n_group].reshape(-1, groups, self.n_group).transpose(1, 2)
 
-        recompute = self.recompute and torch.is_grad_enabled()
         early, log_s_list, log_det_list = [], [], []
         for k, (convinv, wn) in enumerate(zip(self.convinv, self.WN)):
             if self._exits_before(k):
@@ -120,7 +122,7 @@ class WaveGlow(nn.Module):
                 x = x[:, self.n_early_size :]
             x, log_det = convinv(x)
             x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = _recomputed(wn, x_a, mel) if recompute else wn(x_a, mel)
+            log_s, b = _recomputed(wn.at_group_rate, x_a, *mel) if recompute else wn(x_a, mel)
             x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
             log_s_list.append(log_s)
             log_det_list.append(log_det)
@@ -137,7 +139,7 @@ class WaveGlow(nn.Module):
         if noise is None:
             noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
         remaining, *early = noise
-        mel = self._upsample(mel, frames * self.hop_length // self.n_group)
+        mel = self._conditioning(mel, frames * self.hop_length // self.n_group)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
             x_a, x_b = x.chunk(2, dim=1)
@@ -161,16 +163,35 @@ class WaveGlow(nn.Module):
         upsampling = self.upsample.kernel_size[0] // self.hop_length
         return math.ceil(reach * self.n_group / self.hop_length) + upsampling
 
-    def _upsample(self, mel: Tensor, groups: int) -> Tensor:
-        """mel [B, n_mel, T] -> [B, n_mel * n_group, groups], the frames at the rate of the groups."""
-        mel = self.upsample(mel)[:, :, : groups * self.n_group]
-        batch, channels, samples = mel.shape
-        if samples < groups * self.n_group:
-            raise ValueError(f"the mel spectrogram covers {samples // self.n_group} groups of samples, not {groups}")
-        mel = mel.reshape(batch, channels, groups, self.n_group)
-        return mel.transpose(1, 2).reshape(batch, groups, channels * self.n_group).transpose(1, 2)
+    def _conditioning(self, mel: Tensor, groups: int, plainly: bool = False) -> GroupRate | FrameRate:
+        """mel [B, n_mel, T] as the couplings take it, for so many groups; the way that takes fewer multiplications."""
+        batch, _, frames = mel.shape
+        covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
+        if covered < groups * self.n_group:
+            raise ValueError(f"the mel spectrogram covers {covered // self.n_group} groups of samples, not {groups}")
+        if self.is_composed or (not plainly and self._pays_to_compose(batch * groups)):
+            return at_frame_rate(mel, self.upsample, groups, self.n_group, self.is_composed)
+        return at_group_rate(mel, self.upsample, groups, self.n_group)
 
+    def _pays_to_compose(self, groups: int) -> bool:
+        """Whether so many groups, all clips together, take fewer multiplications at frame rate; see ``conditioning``."""
+        reach = self.upsample.reach if self.upsample.composable else 0
+        composing = self.hop_length * reach * self.upsample.in_channels
+        return reach > 0 and composing + groups * reach < groups * self.n_group
+
+    @torch.no_grad()
     def fuse(self) -> None:
-        """Merge weight norm and other neighbours that are linear into plain weights, for inference."""
+        """Merge weight norm and other neighbours that are linear into plain weights, for inference.
+
+        The upsampling is merged, too, unless the merged weights would take much more memory.
+        """
         for wn in self.WN:
             wn.fuse()
+        upsample, n_group = self.upsample, self.n_group
+        if self.is_composed or not upsample.composable or not 0 < self.hop_length * upsample.reach <= 2 * n_group**2:
+            return
+        matrix = upsampling_matrix(upsample, n_group)
+        for wn in self.WN:
+            kernel = kernel_at_frame_rate(wn.cond_layer, wn.n_layers, self.hop_length // n_group, *matrix)
+            wn.cond_layer.replace_kernel(*kernel)
+        self.is_composed = True

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from common.layers import Conv1d, composed
+from waveglow.conditioning import FrameRate, GroupRate
 
 Convolution = Callable[[Tensor], Tensor]
 Kernel = tuple[Tensor, Tensor]
@@ -96,11 +97,11 @@ class WN(nn.Module):
         nn.init.zeros_(self.end.bias)
         self.is_fused = False
 
-    def forward(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """audio [B, C, L], mel [B, n_mel * n_group, L] -> log_s, b, each [B, C, L]."""
+    def forward(self, audio: Tensor, mel: GroupRate | FrameRate) -> tuple[Tensor, Tensor]:
+        """audio [B, C, L] and the mel spectrogram -> log_s, b, each [B, C, L]."""
         hidden = self.start(audio)
         first, res_skips, output = self._merged()
-        conditions = self.cond_layer.forward_in_parts(mel, self.n_layers)
+        conditions = mel.conditions(self.cond_layer, self.n_layers)
         for i, (condition, res_skip) in enumerate(zip(conditions, res_skips)):
             x = self.in_layers[i](hidden) if i > 0 else first(F.pad(audio, (0, 0, 0, 1), value=1))
             x = res_skip(_Gate.apply(x, condition))
@@ -110,6 +111,10 @@ class WN(nn.Module):
             output = output + x
         b, log_s = output.chunk(2, dim=1)
         return log_s, b
+
+    def at_group_rate(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` with the tensor of a ``GroupRate``, for those who can only hand on tensors."""
+        return self(audio, GroupRate(mel))
 
     def _merged(self) -> tuple[Convolution, Sequence[Convolution], Tensor]:
         """What is computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.

@@ -1,0 +1,100 @@
+"""The conditions of WaveGlow's couplings at frame rate are those at the rate of the groups."""
+
+import pytest
+import torch
+
+from common.channels_last import use_channels_last
+from common.config import NpuConfig
+from common.device import pick_device
+from common.npu import patch_for_npu
+from waveglow.loss import WaveGlowLoss
+from waveglow.model import WaveGlow
+
+FRAMES = 12
+TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
+
+
+def toy(reach=2, n_group=8):
+    torch.manual_seed(0)
+    WN_config = dict(n_layers=2, n_channels=8, kernel_size=3)
+    model = WaveGlow(5, 4, n_group, 2, 2, WN_config, hop_length=32, upsample_kernel=32 * reach)
+    for wn in model.WN:  # zeros at first, which would hide the conditions
+        torch.nn.init.normal_(wn.end.weight, std=0.05)
+    return model
+
+
+def outcome(model, composed, monkeypatch, amp="float32", samples=FRAMES * 32):
+    """The loss and the gradients of all parameters and of the mel spectrogram."""
+    monkeypatch.setattr(model, "_pays_to_compose", lambda groups: composed)
+    torch.manual_seed(1)
+    mel, audio = torch.randn(3, 5, FRAMES, requires_grad=True), torch.rand(3, samples) - 0.5
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp == "bfloat16"):
+        loss = WaveGlowLoss()(model(mel, audio))
+    loss.backward()
+    return [loss.detach(), mel.grad, *(parameter.grad for parameter in model.parameters())]
+
+
+@pytest.mark.parametrize("amp", TOLERANCE)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("reach", [1, 2, 4])
+@pytest.mark.parametrize("samples", [FRAMES * 32, FRAMES * 32 - 8, 5 * 32 + 16])
+def test_both_rates_train_alike(reach, channels_last, amp, samples, monkeypatch):
+    """Loss and gradients, also where the last frame is not filled with groups."""
+    model = toy(reach)
+    if channels_last:
+        use_channels_last(model, pick_device("cpu"))
+    plain, composed = (outcome(model, which, monkeypatch, amp, samples) for which in (False, True))
+    for one, other in zip(plain, composed, strict=True):
+        assert (one - other).norm() <= TOLERANCE[amp] * one.norm()
+    assert plain[1].norm() > 0
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("reach", [1, 2, 4])
+def test_fused_conditions_give_the_same_audio(reach, channels_last, monkeypatch):
+    model = toy(reach).eval()
+    mel = torch.randn(2, 5, FRAMES)
+    noise = [torch.randn(shape) for shape in model.noise_shapes(2, FRAMES)]
+    monkeypatch.setattr(model, "_pays_to_compose", lambda groups: False)
+    expected = model.infer(mel, 1.0, noise)
+    model.fuse()
+    assert model.is_composed
+    if channels_last:
+        use_channels_last(model, pick_device("cpu"))
+    assert torch.allclose(model.infer(mel, 1.0, noise), expected, atol=1e-5)
+    changed = [n + 0 for n in noise]
+    assert not torch.allclose(model.infer(mel + 1, 1.0, changed), expected, atol=1e-2)  # the conditions count
+
+
+def test_weights_that_would_grow_much_are_not_composed():
+    """NVIDIA's WaveGlow would take half a billion."""
+    model = WaveGlow(2, 2, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), hop_length=256, upsample_kernel=1024)
+    model.fuse()
+    assert not model.is_composed
+
+
+def test_the_way_with_fewer_multiplications_is_taken():
+    """By NVIDIA's sizes, of which composing costs as much as 82,000 samples and then halves what is left."""
+    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3))
+    assert not model._pays_to_compose(160_000 // 8)
+    assert model._pays_to_compose(170_000 // 8)
+
+
+def test_the_detour_over_the_host_stays():
+    """Where the port runs the upsampling on the host, nothing is composed with it."""
+    model = toy()
+    assert model._pays_to_compose(10**6)
+    patch_for_npu(model, NpuConfig(conv_transpose_on_cpu="on"), pick_device("cpu"))
+    assert not model._pays_to_compose(10**6)
+    model.fuse()
+    assert not model.is_composed
+
+
+def test_recomputed_couplings_take_the_plain_way(monkeypatch):
+    """They get tensors alone, of which autograd knows; the gradients are the same."""
+    model = toy()
+    expected = outcome(model, False, monkeypatch)
+    model.recompute = True
+    for one, other in zip(expected, outcome(model, True, monkeypatch), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

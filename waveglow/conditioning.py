@@ -1,0 +1,103 @@
+"""The mel spectrogram as WaveGlow's couplings see it, at one of two rates with the same numbers.
+
+The plain way upsamples the mel spectrogram to the rate of the groups and multiplies it with each ``cond_layer`` there,
+n_mel * n_group channels wide. Nothing nonlinear lies between the two. So the conditions of all groups of a frame are
+also one product of the r frames that the upsampling reaches over with a composed kernel. That takes n_group / r times
+fewer multiplications, and the composing, once for each kernel, as many as n_mel * hop_length * r samples take the plain way.
+
+Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all, r frames that the upsampling reaches
+over, C channels of a ``WN``.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.layers import Conv1d, Upsampling
+from common.products import dtype_of_products
+
+
+class GroupRate(NamedTuple):
+    """The upsampled mel spectrogram."""
+
+    mel: Tensor
+    "[B, n_mel * G, L]"
+
+    def conditions(self, layer: Conv1d, parts: int) -> Iterator[Tensor]:
+        """What the ``cond_layer`` makes of it, in parts [B, 2C, L]."""
+        return layer.forward_in_parts(self.mel, parts)
+
+
+class FrameRate(NamedTuple):
+    """The mel spectrogram, with each frame the r - 1 frames before it."""
+
+    frames: Tensor
+    "[B, r * n_mel, T]"
+    groups: int
+    "L"
+    groups_per_frame: int
+    "P"
+    upsampling: tuple[Tensor, Tensor] | None
+    "The matrix and the bias of ``upsampling_matrix``; None if the ``cond_layer`` has taken them in (``kernel_at_frame_rate``)."
+
+    def conditions(self, layer: Conv1d, parts: int) -> Iterator[Tensor]:
+        """What the ``cond_layer`` makes of it, in parts [B, 2C, L]."""
+        if self.upsampling is None:
+            at_frames = layer.forward_in_parts(self.frames, parts)
+        else:
+            weight, bias = kernel_at_frame_rate(layer, parts, self.groups_per_frame, *self.upsampling)
+            at_frames = (layer.convolve(self.frames, *part) for part in zip(weight.chunk(parts), bias.chunk(parts)))
+        for y in at_frames:
+            # [B, P * 2C, T] -> [B, 2C, T * P]
+            y = y.unflatten(1, (self.groups_per_frame, -1)).permute(0, 2, 3, 1).flatten(2)
+            yield y[:, :, : self.groups]
+
+
+def at_group_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int) -> GroupRate:
+    """mel [B, n_mel, T] upsampled to so many groups."""
+    mel = upsample(mel)[:, :, : groups * n_group]
+    batch, channels, _ = mel.shape
+    mel = mel.reshape(batch, channels, groups, n_group)
+    return GroupRate(mel.transpose(1, 2).reshape(batch, groups, channels * n_group).transpose(1, 2))
+
+
+def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, is_composed: bool) -> FrameRate:
+    """mel [B, n_mel, T] for so many groups; ``is_composed``: whether each ``cond_layer`` has taken the upsampling in."""
+    groups_per_frame = upsample.stride[0] // n_group
+    frames, reach = -(-groups // groups_per_frame), upsample.reach
+    padded = F.pad(mel, (reach - 1, 0))
+    seen = torch.cat([padded[:, :, start : start + frames] for start in reversed(range(reach))], dim=1)
+    upsampling = None if is_composed else upsampling_matrix(upsample, n_group)
+    return FrameRate(seen, groups, groups_per_frame, upsampling)
+
+
+def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tensor]:
+    """What the upsampling does to the r frames of ``FrameRate``.
+
+    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32.
+    """
+    # To the precision of products first: after the reordering it would be twice the bytes.
+    weight = upsample.weight.to(dtype_of_products(upsample.weight))
+    weight = weight.unflatten(2, (-1, upsample.stride[0] // n_group, n_group))  # [in, out, r, P, G]
+    matrix = weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1)
+    return matrix, upsample.bias.float().repeat_interleave(n_group)
+
+
+def kernel_at_frame_rate(
+    layer: Conv1d, parts: int, groups_per_frame: int, matrix: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The kernel of a ``cond_layer`` behind the upsampling of ``upsampling_matrix``.
+
+    Returns weight [parts * P * 2C, r * n_mel, 1] and bias [parts * P * 2C]: part by part, in each the groups of a
+    frame one after the other.
+    """
+    weight = layer.effective_weight()[..., 0]
+    with torch.autocast(weight.device.type, enabled=False):
+        bias = layer.bias + (weight.float() @ bias).to(layer.bias.dtype)
+        weight = weight.to(matrix.dtype) @ matrix
+    weight = weight.unflatten(1, (groups_per_frame, -1)).unflatten(0, (parts, -1))  # [parts, 2C, P, r * n_mel]
+    bias = bias.unflatten(0, (parts, 1, -1)).expand(-1, groups_per_frame, -1)
+    return weight.transpose(1, 2).flatten(0, 2)[..., None], bias.flatten()
