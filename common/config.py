@@ -57,8 +57,14 @@ class TrainConfig:
     "Adam's."
     anneal_epochs: list = field(default_factory=list)
     "Epochs with which the learning rate falls to a tenth."
+    warmup_steps: int = 0
+    "Steps over which the learning rate rises from 0."
+    decay_steps: int = 0
+    "Last steps of the run, over which the learning rate falls to 0 along a cosine; more than there are = all."
     weight_decay: float = 0.0
     "Adam's; added to the gradients (L2)."
+    ema_decay: float = 0.0
+    "Of a moving average of the weights, which validation and synthesis take in place of the last ones; 0 = none."
     sigma: float = 1.0
     "Standard deviation of z that WaveGlow's loss assumes."
     batch_size: int = 24
@@ -108,9 +114,14 @@ class TrainConfig:
         for name, values in (("on_save_error", ("stop", "continue")), ("on_bad_clip", ("stop", "skip"))):
             if getattr(self, name) not in values:
                 raise UserError(f"train_config: {name} is {getattr(self, name)!r}, must be {' or '.join(values)}")
-        for name in ("max_steps", "grad_clip", "workers", "seed", "profile", "keep_checkpoints", "weight_decay"):
+        for name in (
+            "max_steps", "grad_clip", "workers", "seed", "profile", "keep_checkpoints", "weight_decay",
+            "warmup_steps", "decay_steps",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"train_config: ema_decay is {self.ema_decay}, must be 0 or above and below 1")
         if self.amp not in ("", "O0", "O1", "O2"):
             raise UserError(f"train_config: amp is {self.amp!r}, must be O0, O1 or O2")
         self.loss_scale = parse_loss_scale(self.loss_scale)

@@ -5,13 +5,18 @@ KeyError where a weight is missing, IndexError or ZeroDivisionError where it has
 
 from torch import Tensor
 
+NVIDIA_UPSAMPLE_KERNEL = 1024
+
 
 def waveglow_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
     """Of a WaveGlow's weights: waveglow_config and WN_config in one."""
     channels = [weights[f"convinv.{k}.conv.weight"].shape[0] for k in range(_count(weights, "convinv."))]
     exits = [k for k in range(1, len(channels)) if channels[k] < channels[k - 1]]
     in_layer = "WN.0.in_layers.0.weight"
-    return {
+    kernel = weights["upsample.weight"].shape[2]
+    # NVIDIA's configurations do not name it: their code knows this one alone.
+    upsampling = {} if kernel == NVIDIA_UPSAMPLE_KERNEL else {"upsample_kernel": kernel}
+    return upsampling | {
         "n_mel_channels": weights["upsample.weight"].shape[0],
         "n_flows": len(channels),
         "n_group": weights["convinv.0.conv.weight"].shape[0],

@@ -183,7 +183,8 @@ def _find_weights(path: str | Path, value: Any, depth: int = 3) -> tuple[Weights
     tensors |= {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
     if _kind(tensors):
         return tensors, attributes
-    first_the_usual = sorted(value, key=lambda name: name not in ("model", "state_dict"))
+    # The average of the weights is what a training with one is for.
+    first_the_usual = sorted(value, key=lambda name: (name != "average", name not in ("model", "state_dict")))
     found = (_find_weights(path, value[name], depth - 1) for name in first_the_usual if depth)
     return next((each for each in found if each), None)
 

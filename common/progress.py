@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from common import checkpoint, device
+from common.averaging import WeightAverage
 from common.device import Device
 from common.distributed import gather_objects, ranks
 from common.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read
@@ -26,10 +27,10 @@ log = logging.getLogger("train")
 RESUMABLE = {"optimizer", "precision", "rng_states"}
 "What a checkpoint of a run holds beyond the weights."
 MAY_CHANGE = {
-    "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "batch_size", "grad_accumulation",
-    "iters_per_checkpoint", "iters_per_validation", "workers", "profile", "checkpoint_path", "with_tensorboard",
-    "training_files", "keep_checkpoints", "keep_optimizer", "on_save_error", "on_bad_clip", "hang_limit",
-    "align_by", "validation_files", "recompute",
+    "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "warmup_steps", "decay_steps",
+    "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation", "workers", "profile",
+    "checkpoint_path", "with_tensorboard", "training_files", "keep_checkpoints", "keep_optimizer", "on_save_error",
+    "on_bad_clip", "hang_limit", "align_by", "validation_files", "recompute",
 }  # fmt: skip
 "Fields that may differ from those of the checkpoint that a run goes on from."
 
@@ -75,6 +76,8 @@ class Run:
     model: nn.Module
     precision: Precision
     optimizer: Optimizer
+    average: WeightAverage | None = None
+    "What synthesis takes in place of the weights, if so configured."
     crossings: Crossings = field(default_factory=Crossings)
     "Copies between device and host that the NPU patch makes."
     progress: Progress = field(default_factory=Progress)
@@ -86,7 +89,8 @@ class Run:
 
     def state(self, rng_states: list[dict]) -> dict[str, Any]:
         """What a checkpoint holds; the tensors are the run's own."""
-        return {
+        average = {"average": self.average.weights} if self.average else {}
+        return average | {
             "model": self.precision.model_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.progress.iteration,
@@ -118,6 +122,8 @@ class Run:
             self._resume(path, branch=resume != "auto")
         elif self._origin():
             self._finetune(self._origin())
+        if self.average and not path:
+            self.average.restart()
 
     def _checkpoint_to_resume(self, resume: str) -> Path | None:
         """The first rank looks for all, so that they agree."""
@@ -154,6 +160,8 @@ class Run:
         check_same_model(path, state["config"], asdict(self.config), self.name)
         check_same_training(path, state["config"], asdict(self.config))
         self.precision.load_model_state(self.model, fitted(path, state["model"], self.model))
+        if self.average:
+            self.average.load(fitted(path, state["average"], self.model))
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.progress = Progress(**state["progress"])

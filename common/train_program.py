@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from common import distributed, program
+from common.averaging import WeightAverage
 from common.channels_last import use_channels_last
 from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
@@ -74,7 +75,8 @@ def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], de
     level = settings.amp or (device.amp if settings.fp16_run else "O0")
     precision = make_precision(level, settings.loss_scale, device, model)
     optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
-    return Run(name, config, device, model, precision, optimizer, crossings, Progress(case=case))
+    average = WeightAverage(settings.ema_decay, model, precision) if settings.ema_decay else None
+    return Run(name, config, device, model, precision, optimizer, average, crossings, Progress(case=case))
 
 
 def results_of(run: Run, summary: Summary, network: str, case: str) -> Results:

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -84,7 +85,7 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
             batches = profiled(batches, config, run.device, run.crossings)
         while not (stopping or is_finished(run)):
             began = time.perf_counter()
-            set_learning_rate(run)
+            set_learning_rate(run, steps_left(run, task, clips_per_step))
             watchdog.beat("loading data")
             step_batches = list(islice(batches, config.grad_accumulation))
             loss, finite, stopping = step(run, task, model, step_batches, stop, watchdog)
@@ -154,6 +155,8 @@ def step(
         for buffer, before in zip(run.model.buffers(), buffers):
             buffer.copy_(before)
     precision.finish_step(finite)
+    if finite and run.average:
+        run.average.update(run.progress.steps + 1)
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
 
 
@@ -166,12 +169,26 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(norms))
 
 
-def set_learning_rate(run: Run) -> None:
-    """The configured one, a tenth of it after each of the anneal_epochs."""
-    config = run.config.train_config
-    annealings = sum(run.progress.epoch >= epoch for epoch in config.anneal_epochs)
+def set_learning_rate(run: Run, left: float) -> None:
+    """The configured one, with so many steps left: risen to over the first steps, a tenth after each of the
+    anneal_epochs, fallen from over the last steps along a cosine."""
+    config, progress = run.config.train_config, run.progress
+    rate = config.learning_rate * 0.1 ** sum(progress.epoch >= epoch for epoch in config.anneal_epochs)
+    if progress.steps < config.warmup_steps:
+        rate *= (progress.steps + 1) / config.warmup_steps
+    decay_steps = min(config.decay_steps, progress.steps + left)
+    if left < decay_steps:
+        rate *= (1 - math.cos(math.pi * left / decay_steps)) / 2
     for group in run.optimizer.param_groups:
-        group["lr"] = config.learning_rate * 0.1**annealings
+        group["lr"] = rate
+
+
+def steps_left(run: Run, task: Task, clips_per_step: int) -> int:
+    """Steps from here to the configured end, the next one included."""
+    config, progress = run.config.train_config, run.progress
+    per_epoch = task.clips_per_epoch // clips_per_step
+    left = (config.epochs - progress.epoch) * per_epoch - progress.clips // clips_per_step
+    return min(left, config.max_steps - progress.steps) if config.max_steps else left
 
 
 def note_step(run: Run, loss: float, seconds: float, clips: int, board: "TensorBoard", bar: tqdm) -> None:
@@ -227,7 +244,7 @@ def validate(run: Run, task: Task, board: "TensorBoard") -> None:
     """Note the loss on held-back clips, and let TensorBoard hear and see one."""
     run.model.eval()
     distributed.share_buffers(run.model)
-    with torch.no_grad():
+    with torch.no_grad(), run.average.in_place() if run.average else nullcontext():
         loss = task.validate()
         run.progress.validation_losses.append((run.progress.iteration, loss))
         log.info("iteration %d: validation loss:%.6f", run.progress.iteration, loss)

@@ -23,6 +23,7 @@ import waveglow.config
 from common import program
 from common.config import from_dict
 from common.files import written_whole
+from common.hyperparameters import NVIDIA_UPSAMPLE_KERNEL
 from common.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.log import open_log
 from common.program import UserError
@@ -92,7 +93,10 @@ def to_nvidia(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def to_dle(checkpoint: Checkpoint) -> dict[str, Any]:
-    config = checkpoint.config[f"{checkpoint.kind}_config"]
+    config = dict(checkpoint.config[f"{checkpoint.kind}_config"])
+    kernel = config.pop("upsample_kernel", NVIDIA_UPSAMPLE_KERNEL)
+    if kernel != NVIDIA_UPSAMPLE_KERNEL:
+        raise UserError(f"DeepLearningExamples knows no upsample_kernel of {kernel}: take another form")
     weights: Weights = {}
     for name, tensor in checkpoint.weights.items():
         if ".cond_layer." in name:

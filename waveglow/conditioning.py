@@ -3,7 +3,7 @@
 The plain way upsamples the mel spectrogram to the rate of the groups and multiplies it with each ``cond_layer`` there,
 n_mel * n_group channels wide. Nothing nonlinear lies between the two. So the conditions of all groups of a frame are
 also one product of the r frames that the upsampling reaches over with a composed kernel. That takes n_group / r times
-fewer multiplications, and the composing, once for each kernel, as many as n_mel * hop_length * r samples take the plain way.
+fewer multiplications. To compose a kernel takes as many as n_mel * hop_length * r samples take the plain way.
 
 Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all, r frames that the upsampling reaches
 over, C channels of a ``WN``.
@@ -41,7 +41,7 @@ class FrameRate(NamedTuple):
     groups_per_frame: int
     "P"
     upsampling: tuple[Tensor, Tensor] | None
-    "The matrix and the bias of ``upsampling_matrix``; None if the ``cond_layer`` has taken them in (``kernel_at_frame_rate``)."
+    "What ``upsampling_matrix`` gives; None if the kernel of each ``cond_layer`` is that of ``kernel_at_frame_rate``."
 
     def conditions(self, layer: Conv1d, parts: int) -> Iterator[Tensor]:
         """What the ``cond_layer`` makes of it, in parts [B, 2C, L]."""
@@ -65,7 +65,7 @@ def at_group_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int) 
 
 
 def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, is_composed: bool) -> FrameRate:
-    """mel [B, n_mel, T] for so many groups; ``is_composed``: whether each ``cond_layer`` has taken the upsampling in."""
+    """mel [B, n_mel, T] for so many groups; ``is_composed``: whether each ``cond_layer`` has its composed kernel."""
     groups_per_frame = upsample.stride[0] // n_group
     frames, reach = -(-groups // groups_per_frame), upsample.reach
     padded = F.pad(mel, (reach - 1, 0))
@@ -84,6 +84,18 @@ def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tenso
     weight = weight.unflatten(2, (-1, upsample.stride[0] // n_group, n_group))  # [in, out, r, P, G]
     matrix = weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1)
     return matrix, upsample.bias.float().repeat_interleave(n_group)
+
+
+def interpolation(mean: Tensor, std: Tensor, kernel_size: int, hop_length: int) -> tuple[Tensor, Tensor]:
+    """Weights of an upsampling to the standardized mel spectrogram, as far back as the kernel can look.
+
+    mean, std [n_mel] -> weight [n_mel, n_mel, kernel_size], bias [n_mel]. From frame to frame the values lie on a
+    line; with a kernel of less than two hops they are steps.
+    """
+    place = torch.arange(kernel_size)
+    line = (1 - (place - hop_length).abs() / hop_length).clamp_min(0)
+    taps = line if kernel_size >= 2 * hop_length else (place < hop_length).float()
+    return torch.diag(1 / std)[..., None] * taps, -mean / std
 
 
 def kernel_at_frame_rate(

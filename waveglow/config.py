@@ -12,8 +12,10 @@ from waveglow.model import WaveGlow
 class WaveGlowTrainConfig(TrainConfig):
     """What the training of WaveGlow alone has."""
 
+    interpolating_start: bool = False
+    "Begin with an upsampling that interpolates the standardized mel spectrogram, and not at random."
     recompute: bool = False
-    "Compute a coupling's activations again in the backward pass: less memory, more time, the same numbers."
+    "Compute a coupling's activations again in the backward pass: less memory, more time, equal to rounding."
 
 
 @dataclass
@@ -66,11 +68,13 @@ class WaveGlowConfig:
     "Flows from one early exit to the next."
     n_early_size: int = 2
     "Channels of an early exit."
+    upsample_kernel: int = 1024
+    "Samples that a mel frame reaches over, at least hop_length."
     WN_config: WNConfig = field(default_factory=WNConfig)
     "The network of each coupling."
 
     def __post_init__(self):
-        for name in ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size"):
+        for name in ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "upsample_kernel"):
             require_positive("waveglow_config", self, name)
 
 

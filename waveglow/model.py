@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from common.layers import Conv1d, LogAbsDet, Upsampling
-from waveglow.conditioning import FrameRate, GroupRate, at_frame_rate, at_group_rate, kernel_at_frame_rate, upsampling_matrix
+from waveglow import conditioning
+from waveglow.conditioning import FrameRate, GroupRate
 from waveglow.wn import WN
 
 # The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
@@ -164,17 +165,17 @@ class WaveGlow(nn.Module):
         return math.ceil(reach * self.n_group / self.hop_length) + upsampling
 
     def _conditioning(self, mel: Tensor, groups: int, plainly: bool = False) -> GroupRate | FrameRate:
-        """mel [B, n_mel, T] as the couplings take it, for so many groups; the way that takes fewer multiplications."""
+        """mel [B, n_mel, T] as the couplings take it, for so many groups: the way with fewer multiplications."""
         batch, _, frames = mel.shape
         covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
         if covered < groups * self.n_group:
             raise ValueError(f"the mel spectrogram covers {covered // self.n_group} groups of samples, not {groups}")
         if self.is_composed or (not plainly and self._pays_to_compose(batch * groups)):
-            return at_frame_rate(mel, self.upsample, groups, self.n_group, self.is_composed)
-        return at_group_rate(mel, self.upsample, groups, self.n_group)
+            return conditioning.at_frame_rate(mel, self.upsample, groups, self.n_group, self.is_composed)
+        return conditioning.at_group_rate(mel, self.upsample, groups, self.n_group)
 
     def _pays_to_compose(self, groups: int) -> bool:
-        """Whether so many groups, all clips together, take fewer multiplications at frame rate; see ``conditioning``."""
+        """Whether so many groups, all clips together, take fewer multiplications at frame rate (``conditioning``)."""
         reach = self.upsample.reach if self.upsample.composable else 0
         composing = self.hop_length * reach * self.upsample.in_channels
         return reach > 0 and composing + groups * reach < groups * self.n_group
@@ -190,8 +191,8 @@ class WaveGlow(nn.Module):
         upsample, n_group = self.upsample, self.n_group
         if self.is_composed or not upsample.composable or not 0 < self.hop_length * upsample.reach <= 2 * n_group**2:
             return
-        matrix = upsampling_matrix(upsample, n_group)
+        matrix = conditioning.upsampling_matrix(upsample, n_group)
         for wn in self.WN:
-            kernel = kernel_at_frame_rate(wn.cond_layer, wn.n_layers, self.hop_length // n_group, *matrix)
-            wn.cond_layer.replace_kernel(*kernel)
+            layer, groups_per_frame = wn.cond_layer, self.hop_length // n_group
+            layer.replace_kernel(*conditioning.kernel_at_frame_rate(layer, wn.n_layers, groups_per_frame, *matrix))
         self.is_composed = True

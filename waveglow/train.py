@@ -13,6 +13,7 @@ from common.progress import Run
 from common.sampling import load, shuffled, training_batches
 from common.train_program import train_program
 from common.training import Task
+from waveglow.conditioning import interpolation
 from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, TrainingSegments, take_census
 from waveglow.loss import WaveGlowLoss
@@ -25,6 +26,10 @@ EXAMPLES = """\
   python -m waveglow.train --data_path=DIR --checkpoint_path=checkpoints/waveglow_1000    (finetune)
 """
 
+START_SEGMENTS = 64
+"From which the mean and the standard deviation of the mel spectrograms are taken."
+LOWEST_STD = 0.1
+"Of a mel band; one with nothing in it is not blown up."
 SHOWN_FRAMES = 160
 "Length of the clip that TensorBoard plays: short, since training waits for it."
 
@@ -43,6 +48,8 @@ def make_task(run: Run, data_path: str) -> Task:
     on_bad_clip = config.train_config.on_bad_clip
     training_set = TrainingSegments(clips, config.data_config, mel, config.train_config.seed, on_bad_clip)
     held_back_set = HeldBackSegments(held_back, config.data_config, mel, on_bad_clip)
+    if config.train_config.interpolating_start:
+        start_as_interpolation(run, training_set)
     criterion = WaveGlowLoss(config.train_config.sigma)
 
     def loss(model: torch.nn.Module, batch: dict) -> torch.Tensor:
@@ -70,6 +77,18 @@ def make_task(run: Run, data_path: str) -> Task:
         clips_per_epoch=len(clips),
         samples_per_clip=config.data_config.segment_length,
     )
+
+
+def start_as_interpolation(run: Run, training_set: TrainingSegments) -> None:
+    """Give the upsampling its first weights, by what the mel spectrograms of the training are like."""
+    segments = range(min(len(training_set.clips), START_SEGMENTS))
+    mel = torch.cat([training_set[0, i]["mel"] for i in segments], dim=1)
+    state = run.precision.model_state(run.model)
+    upsample = run.model.upsample
+    state["upsample.weight"], state["upsample.bias"] = interpolation(
+        mel.mean(1), mel.std(1).clamp_min(LOWEST_STD), upsample.kernel_size[0], upsample.stride[0]
+    )
+    run.precision.load_model_state(run.model, state)
 
 
 def report_census(clips: list[Path], config: Config) -> None:

@@ -162,6 +162,8 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
 @pytest.mark.parametrize("amp", ["O0", "O1"])
 def test_recomputed_activations_train_the_same(config, corpus, tmp_path, monkeypatch, amp):
     values = json.loads(json.dumps(config[1]))
+    # Recomputed couplings take the plain way to their conditions; the other way rounds otherwise.
+    monkeypatch.setattr(WaveGlow, "_pays_to_compose", lambda self, groups: False)
     kept, _ = start(values, corpus, tmp_path / "kept", max_steps=4, amp=amp)
     calls = []
     forward = WN.forward

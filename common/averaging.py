@@ -1,0 +1,51 @@
+"""A moving average of the weights, which speaks better than the weights of the last step (Polyak, Juditsky 1992)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from common.precision import Precision
+
+
+class WeightAverage:
+    """The exponential moving average of a model's parameters and of batch norm's statistics, in float32.
+
+    Over the first steps it is that of fewer, so that the random weights of the start are soon forgotten.
+    """
+
+    def __init__(self, decay: float, model: nn.Module, precision: Precision):
+        self.decay = decay
+        self.model = model
+        self.precision = precision
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the weights as they are."""
+        self.weights = {name: tensor.clone() for name, tensor in self.precision.model_state(self.model).items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights behind the step of this number, counted from 1."""
+        share = 1 - min(self.decay, step / (step + 10))
+        for name, tensor in self.precision.model_state(self.model).items():
+            if tensor.is_floating_point():
+                self.weights[name].lerp_(tensor, share)
+            else:
+                self.weights[name].copy_(tensor)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Go on from what a checkpoint holds."""
+        for name, tensor in self.weights.items():
+            tensor.copy_(weights[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model with these weights inside, and with its own ones again outside."""
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
