@@ -6,9 +6,13 @@ import torch
 from common.channels_last import use_channels_last
 from common.config import NpuConfig
 from common.device import pick_device
+from common.layers import Upsampling
 from common.npu import patch_for_npu
+from runs import make_run, model_of
+from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
+from waveglow.train import make_task
 
 FRAMES = 12
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
@@ -98,3 +102,40 @@ def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     model.recompute = True
     for one, other in zip(expected, outcome(model, True, monkeypatch), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel_size", [16, 24, 32, 64])
+def test_the_interpolating_start_interpolates(kernel_size):
+    """Between frames on a line (with less than two hops in steps), standardized, a hop late."""
+    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 4.0])
+    upsample = Upsampling(2, kernel_size, stride=16)
+    weight, bias = interpolation(mean, std, kernel_size, 16)
+    upsample.load_state_dict({"weight": weight, "bias": bias})
+    mel = torch.randn(1, 2, 6)
+    standardized = (mel - mean[:, None]) / std[:, None]
+    y = upsample(mel)[:, :, 16 : 6 * 16]
+    if kernel_size < 32:
+        expected = standardized[:, :, 1:].repeat_interleave(16, dim=2)
+    else:
+        share = torch.arange(16) / 16
+        expected = standardized[:, :, :-1, None] * (1 - share) + standardized[:, :, 1:, None] * share
+        expected = expected.flatten(2)
+    assert torch.allclose(y, expected, atol=1e-5)
+    assert weight.shape == (2, 2, kernel_size)
+
+
+@pytest.mark.parametrize("amp", ["O0", "O2"])
+def test_a_training_begins_with_it(config, corpus, tmp_path, amp):
+    """By the training segments; the other weights are as drawn."""
+    run = make_run(config[1], tmp_path, interpolating_start=True, amp=amp)
+    before = model_of(run)
+    task = make_task(run, str(corpus))
+    after = model_of(run)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"upsample.weight", "upsample.bias"}
+    batches = task.batches(0, 0)
+    segments = [mel for _ in range(task.clips_per_epoch // 4) for mel in next(batches)["mel"]]
+    std, mean = torch.std_mean(torch.cat(segments, dim=1), dim=1)
+    slope = 1 / after["upsample.weight"].diagonal()[256]
+    assert torch.allclose(slope, std, rtol=0.2)
+    assert torch.allclose(-after["upsample.bias"] * slope, mean, atol=0.5)
