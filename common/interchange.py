@@ -121,6 +121,8 @@ def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
     # An optimizer numbers its parameters in the order of the model's, which a state dict keeps.
     names = [name for name in tensors if not name.endswith(BUFFERS)]
     numbers = [number for group in groups for number in group["params"]] if isinstance(groups, list) else []
+    if len(numbers) < len(names):  # a fixed upsampling is no parameter to an optimizer
+        names = [name for name in names if not _nvidia_name(name).startswith("upsample.")]
     states = [_dict(state.get(number)) for number in numbers]
     fits = len(states) == len(names) and all(
         each.keys() >= {"step", "exp_avg", "exp_avg_sq"} and each["exp_avg"].shape == tensors[name].shape

@@ -119,6 +119,13 @@ class Upsampling(nn.ConvTranspose1d):
         frames, rest = divmod(self.kernel_size[0], self.stride[0])
         return 0 if rest else frames
 
+    def is_diagonal(self) -> bool:
+        """Whether it keeps the channels apart, and is not trained, which could change that."""
+        if self.weight.requires_grad:
+            return False
+        weight = self.weight.detach()
+        return torch.count_nonzero(weight) == torch.count_nonzero(weight.diagonal())
+
 
 class LogAbsDet(nn.Module):
     """log|det| of a square matrix in float32.

@@ -198,8 +198,10 @@ class Run:
 
     def _load_adam(self, path: str) -> None:
         steps, *moments = load_adam(path)
-        exp_avg, exp_avg_sq = (fitted(path, each, self.model) for each in moments)
-        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        parameters = dict(self.model.named_parameters())
+        fixed = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        exp_avg, exp_avg_sq = (fitted(path, fixed | each, self.model) for each in moments)
+        names = [name for name in parameters if name not in fixed]
         state = self.optimizer.state_dict()
         state["state"] = {
             i: {"step": torch.tensor(steps), "exp_avg": exp_avg[name], "exp_avg_sq": exp_avg_sq[name]}

@@ -3,7 +3,8 @@
 The plain way upsamples the mel spectrogram to the rate of the groups and multiplies it with each ``cond_layer`` there,
 n_mel * n_group channels wide. Nothing nonlinear lies between the two. So the conditions of all groups of a frame are
 also one product of the r frames that the upsampling reaches over with a composed kernel. That takes n_group / r times
-fewer multiplications. To compose a kernel takes as many as n_mel * hop_length * r samples take the plain way.
+fewer multiplications. To compose a kernel takes as many as n_mel * hop_length * r samples take the plain way; with an
+upsampling that is fixed and keeps the mel bands apart, as hop_length * r samples.
 
 Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all, r frames that the upsampling reaches
 over, C channels of a ``WN``.
@@ -77,13 +78,17 @@ def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, 
 def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tensor]:
     """What the upsampling does to the r frames of ``FrameRate``.
 
-    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32.
+    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32. Of a
+    diagonal upsampling the matrix is [n_mel, G, P * r], a small one for each mel band.
     """
     # To the precision of products first: after the reordering it would be twice the bytes.
     weight = upsample.weight.to(dtype_of_products(upsample.weight))
+    bias = upsample.bias.float().repeat_interleave(n_group)
+    if upsample.is_diagonal():
+        taps = weight.diagonal().t().unflatten(1, (-1, upsample.stride[0] // n_group, n_group))  # [n_mel, r, P, G]
+        return taps.permute(0, 3, 2, 1).flatten(2), bias
     weight = weight.unflatten(2, (-1, upsample.stride[0] // n_group, n_group))  # [in, out, r, P, G]
-    matrix = weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1)
-    return matrix, upsample.bias.float().repeat_interleave(n_group)
+    return weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1), bias
 
 
 def interpolation(mean: Tensor, std: Tensor, kernel_size: int, hop_length: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +114,12 @@ def kernel_at_frame_rate(
     weight = layer.effective_weight()[..., 0]
     with torch.autocast(weight.device.type, enabled=False):
         bias = layer.bias + (weight.float() @ bias).to(layer.bias.dtype)
-        weight = weight.to(matrix.dtype) @ matrix
+        weight = weight.to(matrix.dtype)
+        if matrix.ndim == 2:
+            weight = weight @ matrix
+        else:  # band by band: [n_mel, out, G] @ [n_mel, G, P * r]
+            bands = weight.unflatten(1, matrix.shape[:2]).transpose(0, 1) @ matrix
+            weight = bands.unflatten(2, (groups_per_frame, -1)).permute(1, 2, 3, 0).flatten(1)
     weight = weight.unflatten(1, (groups_per_frame, -1)).unflatten(0, (parts, -1))  # [parts, 2C, P, r * n_mel]
     bias = bias.unflatten(0, (parts, 1, -1)).expand(-1, groups_per_frame, -1)
     return weight.transpose(1, 2).flatten(0, 2)[..., None], bias.flatten()

@@ -14,6 +14,8 @@ class WaveGlowTrainConfig(TrainConfig):
 
     interpolating_start: bool = False
     "Begin with an upsampling that interpolates the standardized mel spectrogram, and not at random."
+    fixed_upsampling: bool = False
+    "Leave the upsampling as it begins, which makes the conditions of small batches cheap (``waveglow.conditioning``)."
     recompute: bool = False
     "Compute a coupling's activations again in the backward pass: less memory, more time, equal to rounding."
 
@@ -92,9 +94,11 @@ class Config:
 def build_model(config: Config) -> WaveGlow:
     """A WaveGlow with fresh weights. Raises UserError for sizes that do not fit together."""
     try:
-        return WaveGlow(**asdict(config.waveglow_config), hop_length=config.data_config.hop_length)
+        model = WaveGlow(**asdict(config.waveglow_config), hop_length=config.data_config.hop_length)
     except ValueError as error:
         raise UserError(f"waveglow_config: {error}") from error
+    model.upsample.requires_grad_(not config.train_config.fixed_upsampling)
+    return model
 
 
 def build_mel(config: Config) -> MelSpectrogram:

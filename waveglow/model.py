@@ -177,7 +177,7 @@ class WaveGlow(nn.Module):
     def _pays_to_compose(self, groups: int) -> bool:
         """Whether so many groups, all clips together, take fewer multiplications at frame rate (``conditioning``)."""
         reach = self.upsample.reach if self.upsample.composable else 0
-        composing = self.hop_length * reach * self.upsample.in_channels
+        composing = self.hop_length * reach * (1 if self.upsample.is_diagonal() else self.upsample.in_channels)
         return reach > 0 and composing + groups * reach < groups * self.n_group
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from common.config import NpuConfig
 from common.device import pick_device
 from common.layers import Upsampling
 from common.npu import patch_for_npu
-from runs import make_run, model_of
+from runs import make_run, model_of, start
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
@@ -27,6 +27,16 @@ def toy(reach=2, n_group=8):
     return model
 
 
+def fix_upsampling(model):
+    """As an interpolation, of which each band has its own scale."""
+    upsample = model.upsample
+    mean, std = torch.linspace(-1, 1, 5), torch.linspace(0.5, 2, 5)
+    weight, bias = interpolation(mean, std, upsample.kernel_size[0], upsample.stride[0])
+    upsample.load_state_dict({"weight": weight, "bias": bias})
+    upsample.requires_grad_(False)
+    assert upsample.is_diagonal()
+
+
 def outcome(model, composed, monkeypatch, amp="float32", samples=FRAMES * 32):
     """The loss and the gradients of all parameters and of the mel spectrogram."""
     monkeypatch.setattr(model, "_pays_to_compose", lambda groups: composed)
@@ -36,16 +46,19 @@ def outcome(model, composed, monkeypatch, amp="float32", samples=FRAMES * 32):
     with torch.autocast("cpu", torch.bfloat16, enabled=amp == "bfloat16"):
         loss = WaveGlowLoss()(model(mel, audio))
     loss.backward()
-    return [loss.detach(), mel.grad, *(parameter.grad for parameter in model.parameters())]
+    return [loss.detach(), mel.grad, *(p.grad for p in model.parameters() if p.requires_grad)]
 
 
 @pytest.mark.parametrize("amp", TOLERANCE)
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("reach", [1, 2, 4])
 @pytest.mark.parametrize("samples", [FRAMES * 32, FRAMES * 32 - 8, 5 * 32 + 16])
-def test_both_rates_train_alike(reach, channels_last, amp, samples, monkeypatch):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_both_rates_train_alike(reach, channels_last, amp, samples, fixed, monkeypatch):
     """Loss and gradients, also where the last frame is not filled with groups."""
     model = toy(reach)
+    if fixed:
+        fix_upsampling(model)
     if channels_last:
         use_channels_last(model, pick_device("cpu"))
     plain, composed = (outcome(model, which, monkeypatch, amp, samples) for which in (False, True))
@@ -56,8 +69,11 @@ def test_both_rates_train_alike(reach, channels_last, amp, samples, monkeypatch)
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("reach", [1, 2, 4])
-def test_fused_conditions_give_the_same_audio(reach, channels_last, monkeypatch):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_fused_conditions_give_the_same_audio(reach, channels_last, fixed, monkeypatch):
     model = toy(reach).eval()
+    if fixed:
+        fix_upsampling(model)
     mel = torch.randn(2, 5, FRAMES)
     noise = [torch.randn(shape) for shape in model.noise_shapes(2, FRAMES)]
     monkeypatch.setattr(model, "_pays_to_compose", lambda groups: False)
@@ -83,6 +99,28 @@ def test_the_way_with_fewer_multiplications_is_taken():
     model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3))
     assert not model._pays_to_compose(160_000 // 8)
     assert model._pays_to_compose(170_000 // 8)
+
+
+def test_with_a_fixed_interpolation_a_few_frames_are_enough():
+    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), upsample_kernel=512)
+    start = interpolation(torch.zeros(80), torch.ones(80), 512, 256)
+    model.upsample.load_state_dict(dict(zip(("weight", "bias"), start)))
+    assert not model._pays_to_compose(1000)  # as long as it is trained, it may become any
+    model.upsample.requires_grad_(False)
+    assert model._pays_to_compose(1000)
+
+
+def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
+    options = dict(interpolating_start=True, fixed_upsampling=True)
+    run, _ = start(config[1], corpus, tmp_path, max_steps=3, **options)
+    fresh = make_run(config[1], tmp_path / "fresh", **options)
+    make_task(fresh, str(corpus))
+    before, after = model_of(fresh), model_of(run)
+    assert {name for name in before if torch.equal(before[name], after[name])} == {"upsample.weight", "upsample.bias"}
+    finetuned = make_run(config[1], tmp_path / "b", checkpoint_path=str(run.path()), keep_optimizer=True, **options)
+    finetuned.start("no")
+    ours, theirs = (r.optimizer.state_dict()["state"] for r in (finetuned, run))
+    assert all(torch.equal(ours[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
 
 
 def test_the_detour_over_the_host_stays():
