@@ -28,6 +28,7 @@ from common.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.log import open_log
 from common.program import UserError
 from common.progress import Progress
+from common.voices import checkpoint_of
 
 log = logging.getLogger("convert")
 
@@ -54,13 +55,14 @@ LEARNING_RATES = {"waveglow": 1e-4, "tacotron2": 1e-3}
 
 def main() -> None:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument("input", metavar="IN", help="the checkpoint, of any form")
+    parser.add_argument("input", metavar="IN", help="the checkpoint, of any form; or as heart/waveglow, of a voice")
     parser.add_argument("output", metavar="OUT", help="the file to write; replaced if it exists")
     parser.add_argument("--to", required=True, choices=["native", *FORMS], help="the form of OUT")
     args = parser.parse_args()
     open_log(None, quiet=False)
-    checkpoint = read(args.input)
-    native = to_native(checkpoint, args.input)  # in any case, since it checks the weights
+    source = checkpoint_of(args.input)
+    checkpoint = read(source)
+    native = to_native(checkpoint, source)  # in any case, since it checks the weights
     write(args.output, native if args.to == "native" else FORMS[args.to](checkpoint))
     log.info("wrote %s: %s at iteration %d, as %s", args.output, TITLES[checkpoint.kind], checkpoint.iteration, args.to)
 

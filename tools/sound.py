@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.interchange import AUDIO
 from common.program import Parser, UserError
+from common.voices import DEFAULT, Settings, find_voice
 from tacotron2.griffin_lim import GriffinLim
 from tacotron2.synthesizer import Synthesizer
 from waveglow.vocoder import Vocoder
@@ -19,16 +20,28 @@ log = logging.getLogger("infer")
 
 def add_sound_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--waveglow", metavar="FILE", help="checkpoint of WaveGlow, of any form; without it a preview by Griffin-Lim")
-    add("--sigma", type=float, default=0.6, help="scale of WaveGlow's noise (default: %(default)s)")
-    add("--denoiser_strength", type=float, default=0.0, help="of WaveGlow's sound; 0 = off (default); try 0.1")
+    add("--voice", metavar="NAME", help=f"a folder of voices/, where no checkpoint is named (default: {DEFAULT})")
+    add("--tacotron2", metavar="FILE", help="checkpoint of Tacotron2, of any form")
+    add("--waveglow", metavar="FILE", help="that of WaveGlow; of --tacotron2 alone you hear a preview by Griffin-Lim")
+    add("--sigma", type=float, help="scale of WaveGlow's noise (default: the voice's, or 0.6)")
+    add("--denoiser_strength", type=float, help="0 = off (default: the voice's, or off); try 0.1")
     add("--seed", type=int, default=1234, help="the same seed gives the same sound (default: %(default)s)")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="WaveGlow's convolutions in 8-bit integers, the fastest on CPUs with VNNI")
 
 
 def check_sound_options(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit 2 for what is out of range."""
+    """Fill in what is not given, the checkpoints by those of the voice. Exit 2 for what is out of range."""
+    if args.voice and args.tacotron2:
+        parser.error("--voice and --tacotron2 exclude each other: a voice has its own")
+    settings = Settings()
+    if not args.tacotron2:
+        voice = find_voice(args.voice or "")
+        args.tacotron2, args.waveglow = voice.tacotron2, args.waveglow or voice.waveglow
+        settings = voice.settings
+    for name in ("sigma", "denoiser_strength"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(settings, name))
     for name in ("sigma", "denoiser_strength", "seed"):
         if not 0 <= getattr(args, name) < 2**63:
             parser.error(f"--{name} must be at least 0 and below 2**63")

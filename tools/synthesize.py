@@ -32,7 +32,7 @@ from tools.sound import add_sound_options, check_sound_options, make_vocoder
 log = logging.getLogger("infer")
 
 DESCRIPTION = """\
-Speak text with Tacotron2 and WaveGlow.
+Speak text with Tacotron2 and WaveGlow: with the voice that comes with the repository, or with your checkpoints.
 
 TEXT is a text, or the name of a text file: one that is there, or that ends in .txt. "-", or no TEXT, is
 standard input.
@@ -45,6 +45,7 @@ What becomes of the text is decided by OUT:
 Text may hold phones of ARPAbet in braces, as in: Turn left on {HH AW1 S T AH0 N} Street."""
 
 EXAMPLES = """\
+  python tools/synthesize.py "Any text." -o out.wav
   python tools/synthesize.py "Any text." --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o out.wav
   python tools/synthesize.py lines.txt --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o clips
   fortune | python tools/synthesize.py --tacotron2 tacotron2_5000 -o out.wav"""
@@ -98,7 +99,6 @@ def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     add("text", nargs="*", metavar="TEXT", help="what to speak, see above")
-    add("--tacotron2", required=True, metavar="FILE", help="checkpoint of Tacotron2, of any form")
     add_sound_options(parser)
     add("-o", "--output", required=True, metavar="OUT", help="a name that ends in .wav, or a folder")
     add("--dictionary", metavar="FILE", help="of pronunciations, as CMUdict (default: that of the training)")

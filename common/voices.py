@@ -1,0 +1,80 @@
+"""The voices that come with the repository: a folder of voices/ for each, with weights that are checked by their hash.
+
+    voices/<name>/tacotron2.safetensors   text to mel spectrogram
+    voices/<name>/waveglow.safetensors    mel spectrogram to audio
+    voices/<name>/voice.json              what is fixed of it: hashes, sigma, denoiser
+    voices/<name>/README.md               the model card: where it comes from, how good it is
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.config import load_config
+from common.program import UserError
+
+FOLDER = Path(__file__).resolve().parents[1] / "voices"
+DEFAULT = "heart"
+MODELS = ("tacotron2", "waveglow")
+
+
+@dataclass
+class Settings:
+    """The contents of voice.json."""
+
+    sha256: dict = field(default_factory=dict)
+    "Of each file of weights, by the name of the model."
+    sigma: float = 0.6
+    "Scale of WaveGlow's noise with which it sounds best."
+    denoiser_strength: float = 0.0
+    "Of the denoiser, likewise."
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice whose files are there and whole."""
+
+    name: str
+    tacotron2: Path
+    waveglow: Path
+    settings: Settings
+
+
+def find_voice(name: str = "") -> Voice:
+    """The voice of this name, by default ``heart``.
+
+    UserError if there is none, with the names of those that are, or if a file of it is missing or is not the one that
+    was shipped.
+    """
+    folder = FOLDER / (name or DEFAULT)
+    # A name and not a path: nothing outside of voices/ is a voice.
+    if folder.parent != FOLDER or not (folder / "voice.json").is_file():
+        raise UserError(f"there is no voice {name or DEFAULT!r}; there are: {', '.join(names()) or 'none'}")
+    settings = load_config(folder / "voice.json", Settings)
+    paths = {model: folder / f"{model}.safetensors" for model in MODELS}
+    for model, path in paths.items():
+        if sha256(path) != settings.sha256.get(model):
+            raise UserError(f"{path} is not the file of voice {folder.name}: fetch it again (git checkout {path.name})")
+    return Voice(folder.name, **paths, settings=settings)
+
+
+def names() -> list[str]:
+    """Of all voices."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/voice.json"))
+
+
+def checkpoint_of(text: str) -> str | Path:
+    """A checkpoint's path, or where ``text`` is ``<voice>/<model>`` and no file, that of the voice's model."""
+    name, _, model = str(text).partition("/")
+    if os.path.exists(text) or model not in MODELS or name not in names():
+        return text
+    return getattr(find_voice(name), model)
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits. UserError if it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

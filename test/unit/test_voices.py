@@ -1,0 +1,117 @@
+"""Voices by name: made of two checkpoints, found, checked, spoken with."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from test_synthesize import make_models, run
+
+from common import checkpoint, voices
+from common.interchange import read
+from common.program import UserError
+from tools import convert_checkpoint, make_voice
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(voices, "FOLDER", tmp_path / "voices")
+    return tmp_path / "voices"
+
+
+@pytest.fixture
+def models(tmp_path):
+    return make_models(tmp_path, tacotron2_data={"training_files": "/somewhere/private.txt"})
+
+
+def make(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["make_voice", *options])
+    monkeypatch.setattr(make_voice, "open_log", lambda *args, **kwargs: None)
+    make_voice.main()
+
+
+def test_a_voice_speaks_by_its_name(folder, models, monkeypatch, tmp_path):
+    """As its checkpoints do with the same settings, but for the rounding of the weights."""
+    make(monkeypatch, "anna", *models, "--sigma=0.3")
+    run(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "voice.wav")
+    run(monkeypatch, "Some text.", *models, "--sigma=0.3", "-o", tmp_path / "checkpoints.wav")
+    ours, theirs = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("voice", "checkpoints"))
+    assert ours.std() > 0
+    assert abs(ours - theirs).max() < 0.02 * abs(theirs).max()
+    run(monkeypatch, "Some text.", "--voice=anna", "--sigma=0.6", "-o", tmp_path / "louder.wav")
+    assert abs(soundfile.read(tmp_path / "louder.wav")[0] - ours).max() > 0.1 * ours.max()
+
+
+def test_the_default_has_no_option(folder, models, monkeypatch, tmp_path):
+    make(monkeypatch, voices.DEFAULT, *models)
+    run(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
+    assert soundfile.info(tmp_path / "out.wav").frames > 0
+
+
+def test_what_is_shipped(folder, models, monkeypatch):
+    """Half precision, the configuration of the model and the audio, and nothing else of the run that made it."""
+    make(monkeypatch, "anna", *models)
+    for model, option in zip(voices.MODELS, models, strict=True):
+        path, source = folder / "anna" / f"{model}.safetensors", read(option.split("=")[1])
+        found = read(path, model)
+        assert found.iteration == source.iteration
+        assert found.config[f"{model}_config"] == source.config[f"{model}_config"]
+        assert b"private" not in path.read_bytes()
+        assert not any(name.endswith("weight_g") for name in found.weights)
+        for name, tensor in found.weights.items():
+            if name in source.weights:
+                assert torch.allclose(tensor, source.weights[name].float(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_file_that_is_another_is_refused(folder, models, monkeypatch):
+    make(monkeypatch, "anna", *models)
+    path = folder / "anna" / "waveglow.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="waveglow.safetensors is not the file of voice anna"):
+        voices.find_voice("anna")
+    path.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*waveglow.safetensors"):
+        voices.find_voice("anna")
+
+
+@pytest.mark.parametrize("name", ["nobody", "../voices/anna", "anna/..", "/etc"])
+def test_names_that_are_none(folder, models, monkeypatch, name):
+    make(monkeypatch, "anna", *models)
+    with pytest.raises(UserError, match="there are: anna"):
+        voices.find_voice(name)
+
+
+def test_an_infinite_weight_is_not_shipped(folder, models, monkeypatch):
+    path = Path(models[1].split("=")[1])
+    state = checkpoint.load(path)
+    state["model"]["WN.0.end.bias"][0] = torch.inf
+    checkpoint.save(path, state)
+    with pytest.raises(UserError, match=r"WN\.0\.end\.bias"):
+        make(monkeypatch, "anna", *models)
+    assert not (folder / "anna").exists()
+
+
+def test_a_model_of_a_voice_is_converted_by_name(folder, models, monkeypatch, tmp_path):
+    make(monkeypatch, "anna", *models)
+    monkeypatch.setattr(sys, "argv", ["convert", "anna/waveglow", str(tmp_path / "out"), "--to=nvidia"])
+    monkeypatch.setattr(convert_checkpoint, "open_log", lambda *args, **kwargs: None)
+    convert_checkpoint.main()
+    assert read(tmp_path / "out").kind == "waveglow"
+
+
+def test_a_voice_and_a_tacotron2_exclude_each_other(folder, models, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "Some text.", "--voice=anna", *models, "-o", tmp_path / "out.wav")
+    assert ended.value.code == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_the_settings_are_json(folder, models, monkeypatch):
+    make(monkeypatch, "anna", *models, "--denoiser_strength=0.1")
+    settings = json.loads((folder / "anna" / "voice.json").read_text())
+    assert settings["denoiser_strength"] == 0.1
+    assert settings["sha256"].keys() == set(voices.MODELS)
