@@ -35,14 +35,16 @@ class Parser(argparse.ArgumentParser):
 
 
 class StopSignal:
-    """Remembers SIGTERM, to be obeyed between two steps. Made at the start of a program."""
+    """Remembers SIGTERM, or one of ``signals``, to be obeyed between two steps. Made at the start of a program."""
 
-    def __init__(self):
-        self.requested = False
-        signal.signal(signal.SIGTERM, self._request)
+    def __init__(self, *signals: int):
+        self.requested = 0
+        "The number of the signal that came; 0 as long as none has."
+        for signum in signals or [signal.SIGTERM]:
+            signal.signal(signum, self._request)
 
     def _request(self, signum: int, frame: object) -> None:
-        self.requested = True
+        self.requested = signum
 
 
 def run(main: Callable[[], None]) -> NoReturn:

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# Make sure the Python packages of requirement.txt are there. Sourced by demo.sh and run_tests.sh.
+# Make sure the Python packages of requirement.txt and requirement-corpus.txt are there.
+# Sourced by demo.sh and run_tests.sh.
 #
 # They go into the active virtual or conda environment, else into .venv, which is made on demand.
-# Done once, and again when requirement.txt has changed. Needs Python 3.10 or newer.
+# Done once, and again when one of them has changed. Needs Python 3.10 or newer.
 
 setup_environment() { # setup_environment ROOT
-    local root=$1 python=python3 prefix installed requirements
+    local root=$1 python=python3 prefix installed wanted requirements
     if [[ -z ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]]; then
         if [[ ! -f $root/.venv/bin/activate ]]; then
             "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
@@ -20,14 +21,15 @@ setup_environment() { # setup_environment ROOT
     fi
     prefix=$(python -c 'import sys; print(sys.prefix)')
     installed=$prefix/.installed_requirement.txt
-    cmp -s "$root/requirement.txt" "$installed" && return 0
-    echo "installing requirement.txt into $prefix (several minutes the first time)"
-    requirements=$(cat "$root/requirement.txt")
+    wanted=$(cat "$root/requirement.txt" "$root/requirement-corpus.txt")
+    cmp -s "$installed" - <<<"$wanted" && return 0
+    echo "installing requirement.txt and requirement-corpus.txt into $prefix (several minutes the first time)"
+    requirements=$wanted
     # torch_npu decides over the release of torch, and that over numpy's.
     if python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch_npu") is None)'; then
         echo "torch_npu is installed: its torch and numpy stay as they are"
         requirements=$(grep -vE '^(torch|numpy)==' <<<"$requirements")
     fi
     python -m pip install --quiet --disable-pip-version-check -r /dev/stdin <<<"$requirements"
-    cp "$root/requirement.txt" "$installed"
+    cat >"$installed" <<<"$wanted"
 }

@@ -6,6 +6,7 @@ the letters that unidecode makes of ``£`` come before the numbers are read.
 
 import re
 from collections.abc import Iterable
+from functools import partial
 
 from unidecode import unidecode
 
@@ -67,10 +68,16 @@ def to_ascii(text: str) -> str:
     return unidecode(re.sub("[\ud800-\udfff]", "", text))
 
 
-def expand_abbreviations(text: str) -> str:
-    for abbreviation, word in ABBREVIATIONS.items():
-        text = re.sub(rf"\b{abbreviation}\.", word, text)
+def expand_abbreviations(text: str, abbreviations: dict[str, str] = ABBREVIATIONS) -> str:
+    """Abbreviations in words, which keep a capital at the beginning."""
+    for abbreviation, word in abbreviations.items():
+        in_case = partial(_in_case, word)
+        text = re.sub(rf"\b{abbreviation}\.", in_case, text, flags=re.IGNORECASE)
     return text
+
+
+def _in_case(word: str, match: re.Match) -> str:
+    return word.capitalize() if match[0][0].isupper() else word
 
 
 def collapse_whitespace(text: str) -> str:

@@ -12,12 +12,12 @@ LONGEST_IN_WORDS = 36
 
 
 def expand_numbers(text: str) -> str:
-    """Lower-case text with its numbers in words."""
+    """ASCII text with its numbers in words, in lower case."""
     text = re.sub(r"[0-9][0-9,]+[0-9]", lambda match: match[0].replace(",", ""), text)
     text = re.sub(r"\$([0-9.,]*[0-9])", _dollars, text)
     # (?<![0-9]) only keeps the search linear: without it a long row of digits is tried from each of them.
     text = re.sub(r"(?<![0-9])([0-9]+)\.([0-9]+)", r"\1 point \2", text)
-    text = re.sub(r"(?<![0-9])[0-9]+(?:st|nd|rd|th)", lambda match: _in_words(match[0]), text)
+    text = re.sub(r"(?<![0-9])[0-9]+(?i:st|nd|rd|th)", lambda match: _in_words(match[0].lower()), text)
     return re.sub(r"[0-9]+", _number, text)
 
 

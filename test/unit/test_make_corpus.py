@@ -1,0 +1,386 @@
+"""tools/make_corpus.py: the same corpus in whatever way it was made, what is left out and what is refused."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fake_engine
+from common.audio import read_wav
+from common.corpus import find_clips
+from common.program import UserError
+from conftest import RATE, ROOT
+from tacotron2.config import DataConfig
+from tacotron2.data import find_utterances
+from tacotron2.text.cleaners import clean
+from tacotron2.text.remarks import remarks
+from tools import make_corpus
+from tools.corpus import clips, engines
+from tools.corpus.texts import find_texts, normalize
+
+TEXTS = [f"Line {word}." for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]]
+"Clips of 1.8 to 2.2 s."
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch):
+    """The fake engine in hibari's place, and the signals' handlers put back in the end."""
+    monkeypatch.setattr(make_corpus, "ENGINES", {"hibari": fake_engine.find, "flite": engines.find_flite})
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    speak_in_process(monkeypatch)
+
+
+def speak_in_process(monkeypatch):
+    """The clips are made here, without other processes, which take a second to start."""
+
+    def make_clips(engine, lines, seed, noise_floor, jobs, stop):
+        speak = engine.load()
+        for number, text in lines:
+            if stop.requested:
+                return
+            yield clips.make_clip(speak, text, number, seed, noise_floor)
+
+    monkeypatch.setattr(make_corpus, "make_clips", make_clips)
+
+
+def run(monkeypatch, folder, *options, lines=TEXTS):
+    texts = folder.parent / "texts.txt"
+    texts.write_text("".join(f"{line}\n" for line in lines))
+    monkeypatch.setattr(sys, "argv", ["make_corpus", str(folder), f"--texts={texts}", *options])
+    # As quiet as in a terminal: what is logged is looked at through caplog.
+    monkeypatch.setattr(make_corpus, "open_log", lambda *args, **kwargs: None)
+    make_corpus.main()
+
+
+def contents(folder):
+    """What a corpus consists of."""
+    return {path.name: path.read_bytes() for path in [*folder.glob("wavs/*"), folder / "metadata.csv"]}
+
+
+def numbers(folder):
+    return sorted(int(path.stem[-6:]) for path in folder.glob("wavs/*"))
+
+
+def test_both_models_read_it(tmp_path, monkeypatch, in_process):
+    run(monkeypatch, tmp_path / "c", lines=["In 1905, Mr. Hill paid $5.", "", "It was 50% of it."])
+    assert [path.name for path in find_clips(str(tmp_path / "c"))] == ["fake-000001.wav", "fake-000003.wav"]
+    training, held_back = find_utterances(DataConfig(), str(tmp_path / "c"))
+    spoken = ["In nineteen oh five, Mister Hill paid five dollars.", "It was fifty percent of it."]
+    assert [clip.text for clip in held_back + training] == spoken
+    for clip, text in zip(held_back + training, spoken):
+        assert len(read_wav(clip.path, RATE)) == round(0.2 * len(text) * RATE)
+    facts = json.loads((tmp_path / "c/corpus.json").read_text())
+    assert (facts["settings"]["engine"], facts["clips"], facts["licence_of_engine"]) == ("fake", 2, "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("The 22ND of May, 1905", "The twenty-second of May, nineteen oh five"),
+        ("Dr. Hill and dr. Low", "Doctor Hill and doctor Low"),
+        ("Mrs. Hill", "Mrs. Hill"),
+        ("£1,200, €3 & $4.50", "twelve hundred pounds, three euros and four dollars, fifty cents"),
+        ("5%, 10 °C, #7", "five percent, ten degrees C, number seven"),
+        ("[x] {HH AH} a|b_c*d", "(x) HH AH a b c d"),
+        (" “Café”…\tnow ", '"Cafe"... now'),
+        ("*** 'tis", "'tis"),
+        ("♪ |", ""),
+    ],
+)
+def test_texts_are_written_as_they_are_spoken(text, spoken):
+    assert normalize(text) == spoken
+    if spoken:
+        # What the model will learn from is what the engine has read: nothing is left to expand, or left out.
+        assert clean(spoken.replace("Mrs.", ""), ["english_cleaners"]) == spoken.replace("Mrs.", "").lower()
+        assert not remarks(spoken, ["english_cleaners"])
+
+
+def test_the_held_back_sentences_are_in_no_other_corpus():
+    training, held_back = find_texts(None, held_back=False), find_texts(None, held_back=True)
+    assert list(held_back) == list(range(13_001, 13_101))
+    assert not set(held_back.values()) & set(training.values())
+    assert len(training) > 12_900
+    assert list(training)[:100] == list(range(1, 101))
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_jobs_change_nothing(tmp_path, monkeypatch, jobs):
+    """Neither do they with lines that take longer than those after them, and beyond the limit."""
+    lines = ["slow slow slow.", *TEXTS[:3], "silent", *TEXTS[3:]]
+    options = [f"--hours={9 / 3600}", "--seed=3"]
+    run(monkeypatch, tmp_path / "c", f"--jobs={jobs}", *options, lines=lines)
+    with monkeypatch.context() as patch:
+        speak_in_process(patch)
+        run(patch, tmp_path / "d", *options, lines=lines)
+    assert contents(tmp_path / "c") == contents(tmp_path / "d")
+    assert numbers(tmp_path / "c") == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, number, code):
+    from tools.corpus.folder import Folder
+
+    add = Folder.add
+
+    def add_and_stop(self, line, audio):
+        add(self, line, audio)
+        if line == 4:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "add", add_and_stop)
+        with pytest.raises(SystemExit) as end:
+            run(patch, tmp_path / "c", "--jobs=2")
+    assert end.value.code == code
+    assert "stopped by a signal; the same command goes on from here" in caplog.text
+    assert numbers(tmp_path / "c") == [1, 2, 3, 4]
+    assert len(find_utterances(DataConfig(), str(tmp_path / "c"))[0]) == 3
+    # Damaged, as by a power cut, and made again; and whole, which is not.
+    (tmp_path / "c/wavs/fake-000002.wav").write_bytes(b"RIFF")
+    kept = (tmp_path / "c/wavs/fake-000003.wav").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        speak_in_process(patch)
+        run(patch, tmp_path / "c")
+        run(patch, tmp_path / "d")
+    assert (tmp_path / "c/wavs/fake-000003.wav").stat().st_mtime_ns == kept
+    assert contents(tmp_path / "c") == contents(tmp_path / "d")
+
+
+def test_the_seed_decides(tmp_path, monkeypatch, in_process):
+    for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
+        run(monkeypatch, tmp_path / name, f"--seed={seed}", lines=TEXTS[:2])
+    a, b, c = (contents(tmp_path / name) for name in "abc")
+    assert a == b
+    assert all(a[f"fake-00000{i}.wav"] != c[f"fake-00000{i}.wav"] for i in (1, 2))
+    seeds = []
+    for number in (1, 2):
+        clips.make_clip(lambda text, seed: seeds.append(seed) or fake_engine.speak(text, seed), "Line.", number, 7, -60)
+    assert seeds == [7, 8]
+
+
+def test_hours_can_grow(tmp_path, monkeypatch, in_process, caplog):
+    caplog.set_level(logging.INFO)
+    run(monkeypatch, tmp_path / "c", f"--hours={4 / 3600}")
+    assert numbers(tmp_path / "c") == [1, 2, 3]  # 1.8 s, 1.8 s and 2.2 s
+    run(monkeypatch, tmp_path / "c", f"--hours={7 / 3600}")
+    assert numbers(tmp_path / "c") == [1, 2, 3, 4]
+    run(monkeypatch, tmp_path / "c", f"--hours={1 / 3600}")
+    assert numbers(tmp_path / "c") == [1, 2, 3, 4]
+    assert len((tmp_path / "c/metadata.csv").read_text().splitlines()) == 4
+    assert "less than" not in caplog.text
+    (tmp_path / "c/wavs/fake-000002.wav").unlink()
+    run(monkeypatch, tmp_path / "c", f"--hours={1 / 3600}")
+    assert numbers(tmp_path / "c") == [1, 2, 3, 4]
+    run(monkeypatch, tmp_path / "c")
+    assert numbers(tmp_path / "c") == list(range(1, 11))
+    assert "the texts are all used, and make less than the 8 h of --hours" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["--voice=bass", "--seed=1", "--noise_floor=-50", "texts"])
+def test_other_settings_are_refused(tmp_path, monkeypatch, in_process, option):
+    run(monkeypatch, tmp_path / "c")
+    before = contents(tmp_path / "c")
+    name = {"--voice=bass": "voice", "--seed=1": "seed", "--noise_floor=-50": "noise_floor", "texts": "texts_sha256"}
+    with pytest.raises(UserError, match=f"c was made with {name[option]} .* go on with the same options, or take"):
+        if option == "texts":
+            run(monkeypatch, tmp_path / "c", lines=TEXTS[1:])
+        else:
+            run(monkeypatch, tmp_path / "c", option)
+    assert contents(tmp_path / "c") == before
+
+
+def test_other_folders_are_refused(tmp_path, monkeypatch, in_process):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/metadata.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"c holds files, but no corpus\.json: it was not made by this program"):
+        run(monkeypatch, tmp_path / "c")
+    assert (tmp_path / "c/metadata.csv").read_text() == "mine"
+    (tmp_path / "c/corpus.json").write_text("[]")
+    with pytest.raises(UserError, match=r"corpus\.json is damaged"):
+        run(monkeypatch, tmp_path / "c")
+
+
+@pytest.mark.parametrize(("options", "level"), [([], -60), (["--noise_floor=-40"], -40)])
+def test_the_noise_floor(tmp_path, monkeypatch, in_process, options, level):
+    """White noise of its own in each clip, where the engine is silent."""
+    run(monkeypatch, tmp_path / "c", *options, lines=["A line of words."] * 2)
+    silences = [read_wav(path, RATE)[RATE * 17 // 10 :] for path in find_clips(str(tmp_path / "c"))]
+    for silence in silences:
+        assert 20 * np.log10(silence.std()) == pytest.approx(level, abs=0.1)
+        power = np.abs(np.fft.rfft(silence)) ** 2
+        low, high = np.array_split(power[1:], 2)
+        assert low.mean() == pytest.approx(high.mean(), rel=0.05)
+    assert abs(np.corrcoef(silences)[0, 1]) < 0.02
+
+
+def test_what_is_left_out_is_counted(tmp_path, monkeypatch, in_process, caplog):
+    lines = ["***", "A", "silent line", "A nan.", "word " * 20, "word " * 1000, "A good line.", "?!"]
+    run(monkeypatch, tmp_path / "c", lines=lines)
+    assert numbers(tmp_path / "c") == [7]
+    counts = {
+        "without anything to speak": 2, "shorter than 0.3 s": 1, "silent": 1, "not finite": 1, "longer than 15 s": 2,
+    }  # fmt: skip
+    said = [message for message in caplog.messages if message.startswith("left out: ")]
+    assert sorted(said) == sorted(f"left out: {count} text(s) {reason}" for reason, count in counts.items())
+    assert json.loads((tmp_path / "c/corpus.json").read_text())["left_out"] == counts
+    with pytest.raises(UserError, match="none of the texts became a clip"):
+        run(monkeypatch, tmp_path / "d", lines=["***", "silent"])
+    with pytest.raises(UserError, match=r"texts\.txt is empty: write a sentence on each line"):
+        run(monkeypatch, tmp_path / "e", lines=["", " "])
+
+
+def test_a_text_that_would_take_all_memory_is_not_spoken():
+    def speak(text, seed):
+        raise AssertionError
+
+    assert clips.make_clip(speak, "word " * 1000, 1, 0, -60) == "longer than 15 s"
+
+
+def test_peaks_are_scaled(tmp_path, monkeypatch, in_process):
+    run(monkeypatch, tmp_path / "c", lines=["A loud line."])
+    audio = read_wav(tmp_path / "c/wavs/fake-000001.wav", RATE)
+    assert np.sum(np.abs(audio) > 0.9999) < 3  # of a tone that was cut off there would be hundreds
+    assert np.abs(audio).max() > 0.999
+
+
+def test_a_process_that_is_killed(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"a process that speaks was killed, .* the same command goes on where it was"):
+        run(monkeypatch, tmp_path / "c", "--jobs=2", lines=[*TEXTS * 2, "A fatal line.", *TEXTS])
+    there = numbers(tmp_path / "c")
+    assert there == list(range(1, len(there) + 1))
+    assert (tmp_path / "c/metadata.csv").read_text().count("\n") == len(there) > 0
+
+
+def test_an_engine_that_fails_in_a_process(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"^line 2: the fake engine is hoarse$"):
+        run(monkeypatch, tmp_path / "c", "--jobs=2", lines=["A good line.", "A hoarse line."])
+    assert numbers(tmp_path / "c") == [1]
+
+
+def test_a_full_disk(tmp_path, monkeypatch, in_process):
+    """What fitted can be used, half a clip is not there."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(UserError, match=r"cannot write .*fake-000003.wav: File too large"):
+            run(monkeypatch, tmp_path / "c", lines=["Line one.", "Line two.", "A line that is longer.", "Line four."])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(find_clips(str(tmp_path / "c"))) == 2
+    assert not list(tmp_path.glob("c/**/.*"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--hours=0"], ["--hours=nan"], ["--noise_floor=0"], ["--noise_floor=nan"], ["--seed=-1"], ["--jobs=0"],
+        ["--engine=flute"], ["--held_back"], ["--nonsense"],
+    ],
+)  # fmt: skip
+def test_wrong_options_end_with_code_2(tmp_path, monkeypatch, capsys, options):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, tmp_path / "c", *options)
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
+PROGRAM = """
+import fake_engine
+from common import program
+from tools import make_corpus
+make_corpus.ENGINES["hibari"] = fake_engine.find
+program.run(make_corpus.main)
+"""
+
+
+@pytest.mark.parametrize(("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)])
+def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, number, whole_group, code):
+    """Ctrl-C goes to all processes of a terminal; a kill to the first one, whose children have to notice."""
+    (tmp_path / "texts.txt").write_text("slow line\n" * 500)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c"), f"--texts={tmp_path / 'texts.txt'}", "--jobs=2"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'test/unit'}"}
+    program = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: len(list(tmp_path.glob("c/wavs/*.wav"))) > 3)
+    processes = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    assert len(processes) >= 2
+    assert all(is_deaf_to_interrupts(process) for process in processes)
+    (os.killpg if whole_group else os.kill)(program.pid, number)
+    _, errors = program.communicate(timeout=60)  # ends when all processes have closed it
+    assert program.returncode == code
+    assert "Traceback" not in errors
+    wait_until(lambda: not group_lives(program.pid))
+
+
+def is_deaf_to_interrupts(process):
+    """SIGINT is blocked or ignored: else Ctrl-C at a bad moment would show a traceback of each process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:"))]
+    return any(mask & 1 << signal.SIGINT - 1 for mask in masks)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def group_lives(number):
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_engines_that_are_not_installed(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    for find, command in [
+        (engines.find_hibari, "pip install -r requirement-corpus.txt"),
+        (engines.find_espeak_ng, "apt-get install espeak-ng"),
+        (engines.find_flite, "apt-get install flite"),
+    ]:
+        with pytest.raises(UserError, match=f"^--engine=[a-z-]+ is not installed: {command}$"):
+            find("")
+
+
+@pytest.mark.parametrize("name", ["hibari", "espeak-ng", "flite"])
+def test_the_engines(name):
+    """Two sentences are longer than one; the same again, and with another voice's name refused."""
+    try:
+        engine = engines.ENGINES[name]("")
+    except UserError as error:
+        pytest.skip(str(error))
+    speak = engine.load()
+    texts = ["-- The river was low that summer.", "-- The river was low that summer. Nobody asked why."]
+    short, long = (clips.make_clip(speak, text, 1, 0, -60) for text in texts)
+    assert 1.5 < len(short) / RATE < 3 < len(long) / RATE < 6
+    assert np.std(short) > 0.02
+    assert np.array_equal(short, clips.make_clip(engine.load(), texts[0], 1, 0, -60))
+    with pytest.raises(UserError, match=r"there is no --voice=nobody; choose from|voice does not exist"):
+        engines.ENGINES[name]("nobody").load()("Hello.", 0)
+    assert engine.version[0].isdigit()
