@@ -53,6 +53,27 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
 
 
+def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3)) -> dict[str, str]:
+    """First column -> last column of lines with so many columns, at least and at most.
+
+    UserError that names file and line for what is wrong in it.
+    """
+    texts: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        name, *others = (column.strip() for column in line.split("|"))
+        if not columns[0] <= 1 + len(others) <= columns[1]:
+            wanted = " or ".join(map(str, sorted(set(columns))))
+            raise UserError(f"{path} line {number} has {1 + len(others)} columns split by |, must be {wanted}")
+        if name in texts:
+            raise UserError(f"{path} line {number}: {name[:100]} is there a second time")
+        if not others[-1]:
+            raise UserError(f"{path} line {number}: the text of {name[:100]} is empty")
+        texts[name] = others[-1]
+    return texts
+
+
 def split_clips(clips: list[Path]) -> tuple[list[Path], list[Path]]:
     """Training clips and held-back clips.
 

@@ -49,12 +49,13 @@ def mean(values: Iterable[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 
+def plain(clip: Any) -> dict[str, Any]:
+    """The figures of a dataclass for JSON, null where there is no number."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(clip).items()}
+
+
 def write_json(path: Path, facts: dict[str, Any], overall: Any, clips: Iterable[Any]) -> None:
     """The facts and the figures of the dataclasses ``overall`` and ``clips``; null where there is no number."""
-
-    def plain(clip: Any) -> dict:
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(clip).items()}
-
     content = facts | {"overall": plain(overall), "clips": [plain(clip) for clip in clips]}
     with written_whole(path) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, check_wav, read_wav
 from common.config import AudioConfig
-from common.corpus import find_clips, first_readable, read_lines, split_clips
+from common.corpus import find_clips, first_readable, read_transcripts, split_clips
 from common.files import written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
@@ -51,7 +51,7 @@ def find_utterances(config: DataConfig, data_path: str) -> tuple[list[Clip], lis
     path = Path(data_path, "metadata.csv")
     if not path.is_file():
         raise UserError(f"{path} is missing: Tacotron2 needs a transcript, a line `name of the wav|text` for each clip")
-    texts = _transcripts(path, columns=(2, 3))
+    texts = read_transcripts(path)
     spoken = [Clip(clip, texts[clip.stem]) for clip in clips if clip.stem in texts]
     if len(spoken) < len(clips):
         log.warning("%d of %d clips are left out: %s has no line for them", len(clips) - len(spoken), len(clips), path)
@@ -60,25 +60,7 @@ def find_utterances(config: DataConfig, data_path: str) -> tuple[list[Clip], lis
 
 def _listed(path: Path) -> list[Clip]:
     """The clips of a file with `path of a wav|text` lines, as NVIDIA's file lists are."""
-    return [Clip(Path(name), text) for name, text in _transcripts(path, columns=(2, 2)).items()]
-
-
-def _transcripts(path: Path, columns: tuple[int, int]) -> dict[str, str]:
-    """First column -> last column of lines with so many columns, at least and at most."""
-    texts: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        name, *others = (column.strip() for column in line.split("|"))
-        if not columns[0] <= 1 + len(others) <= columns[1]:
-            wanted = " or ".join(map(str, sorted(set(columns))))
-            raise UserError(f"{path} line {number} has {1 + len(others)} columns split by |, must be {wanted}")
-        if name in texts:
-            raise UserError(f"{path} line {number}: {name[:100]} is there a second time")
-        if not others[-1]:
-            raise UserError(f"{path} line {number}: the text of {name[:100]} is empty")
-        texts[name] = others[-1]
-    return texts
+    return [Clip(Path(name), text) for name, text in read_transcripts(path, columns=(2, 2)).items()]
 
 
 def dictionary_of(config: DataConfig) -> Dictionary | None:

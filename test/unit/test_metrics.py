@@ -1,0 +1,101 @@
+"""Measures of speech: what differs in a known way is measured so."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from common import metrics
+from common.audio import MelSpectrogram
+from conftest import RATE
+
+MEL = MelSpectrogram()
+HOP = MEL.hop_length
+
+
+def voice(seconds=1.0, cents=0.0, loudness=0.3, seed=0):
+    """Samples [N]: a changing vowel whose pitch moves around 150 Hz, in a little noise; at any speed the same."""
+    samples = int(seconds * RATE)
+    place = np.linspace(0, 1, samples)
+    frequency = 150 * 2 ** (cents / 1200) * (1 + 0.1 * np.sin(2 * np.pi * place))
+    phase = 2 * np.pi * np.cumsum(frequency) / RATE
+    formant = 600 + 900 * np.sin(3 * np.pi * place) ** 2
+    tones = [np.exp(-(((n * 150 - formant) / 500) ** 2)) * np.sin(n * phase) for n in range(1, 15)]
+    audio = sum(tones) + 0.02 * np.random.default_rng(seed).standard_normal(samples)
+    return (loudness * audio / np.abs(audio).max()).astype(np.float32)
+
+
+def mel_of(audio):
+    return MEL(torch.from_numpy(audio)[None])[0]
+
+
+def pitch_of(audio):
+    return metrics.pitch(audio, RATE, HOP)
+
+
+def test_a_known_pitch_shift_is_the_pitch_error():
+    error = metrics.pitch_error(pitch_of(voice()), pitch_of(voice(cents=200)))
+    assert error == pytest.approx(200, abs=10)  # the step of the search
+
+
+def test_pitch_is_in_hertz_and_has_a_frame_for_each_of_the_mel_s():
+    audio = voice()
+    pitch = pitch_of(audio)
+    assert len(pitch) == mel_of(audio).shape[1] == len(metrics.frame_levels(audio, 1024, HOP))
+    assert np.nanmean(pitch) == pytest.approx(150, rel=0.01)
+    assert np.isnan(pitch_of(0.3 * np.random.default_rng(0).standard_normal(RATE))).mean() > 0.8
+
+
+def test_pitches_are_compared_where_both_have_voice():
+    nan = math.nan
+    a, b = np.array([100.0, 100.0, nan, 100.0, nan]), np.array([200.0, 100.0, 70.0, nan, nan])
+    assert metrics.pitch_error(a, b) == pytest.approx(1200 / math.sqrt(2))
+    assert metrics.voicing_error(a, b) == pytest.approx(2 / 5)
+    assert math.isnan(metrics.pitch_error(a[2:], b[2:]))
+
+
+def test_a_gain_changes_the_mel_distance_by_its_logarithm_and_the_cepstra_not():
+    a, b = mel_of(voice()), mel_of(voice(loudness=0.6))
+    assert metrics.mel_l1(a, b) == pytest.approx(math.log(2), abs=1e-3)
+    assert metrics.mel_cepstral_distortion(a, b) < 1e-2
+
+
+def test_warping_finds_what_was_put_in_between():
+    """Frames said twice, and a pause before; each frame meets its equal."""
+    a = torch.randn(80, 40, generator=torch.Generator().manual_seed(0))
+    source = np.array([0] * 7 + list(range(20)) + [20] * 5 + list(range(21, 40)))
+    ours, theirs = metrics.warping_path(a, a[:, source])
+    assert np.array_equal(ours, source[theirs])
+    assert metrics.mel_cepstral_distortion(a[:, ours], a[:, source][:, theirs]) == 0
+    assert metrics.mel_cepstral_distortion(a, a[:, source]) > 1
+
+
+def test_warping_aligns_slower_speech():
+    a, b = mel_of(voice(1.0)), mel_of(voice(1.3))
+    ours, theirs = metrics.warping_path(a, b)
+    assert (ours[0], theirs[0], ours[-1], theirs[-1]) == (0, 0, a.shape[1] - 1, b.shape[1] - 1)
+    aligned = metrics.mel_cepstral_distortion(a[:, ours], b[:, theirs])
+    assert aligned < 0.5 * metrics.mel_cepstral_distortion(a, b)
+    pitches = pitch_of(voice(1.0)), pitch_of(voice(1.3))
+    assert metrics.pitch_error(pitches[0][ours], pitches[1][theirs]) < 25
+    assert metrics.pitch_error(pitches[0], pitches[1][: len(pitches[0])]) > 50
+
+
+def test_levels():
+    tone = np.sin(np.arange(RATE) / 5).astype(np.float32)
+    levels = metrics.frame_levels(tone, 1024, HOP)
+    assert levels[10:-10] == pytest.approx(20 * math.log10(math.sqrt(0.5)), abs=0.05)
+    assert np.all(metrics.frame_levels(0 * tone, 1024, HOP) == pytest.approx(-100))
+
+
+def test_correlation_of_levels():
+    a = np.array([-20.0, -30.0, -25.0, -40.0])
+    assert metrics.level_correlation(a, a - 6) == pytest.approx(1)
+    assert metrics.level_correlation(a, -60 - a) == pytest.approx(-1)
+    assert metrics.level_correlation([*a, -70, -99], [*a, -99, -70]) == pytest.approx(1)  # pauses are equal
+    assert math.isnan(metrics.level_correlation(a, np.full(4, -20.0)))
+
+
+def test_samples_at_full_scale_are_clipped():
+    assert metrics.clipped_share(np.array([-1.0, 32767 / 32768, 32766 / 32768, 0.0], np.float32)) == 0.5
