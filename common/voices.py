@@ -1,9 +1,7 @@
-"""The voices that come with the repository: a folder of voices/ for each, with weights that are checked by their hash.
+"""The voices that come with the repository, and those that users add.
 
-    voices/<name>/tacotron2.safetensors   text to mel spectrogram
-    voices/<name>/waveglow.safetensors    mel spectrogram to audio
-    voices/<name>/voice.json              what is fixed of it: hashes, sigma, denoiser
-    voices/<name>/README.md               the model card: where it comes from, how good it is
+A voice is a folder of voices/: ``tacotron2.safetensors`` and ``waveglow.safetensors``, whose hashes are checked before
+they are used; ``voice.json`` (``Settings``); and ``README.md``, the model card.
 """
 
 import hashlib

@@ -57,12 +57,13 @@ def test_what_is_shipped(folder, models, monkeypatch):
         path, source = folder / "anna" / f"{model}.safetensors", read(option.split("=")[1])
         found = read(path, model)
         assert found.iteration == source.iteration
-        assert found.config[f"{model}_config"] == source.config[f"{model}_config"]
+        section = f"{model}_config"
+        assert found.config[section].items() >= source.config[section].items()
         assert b"private" not in path.read_bytes()
         assert not any(name.endswith("weight_g") for name in found.weights)
         for name, tensor in found.weights.items():
             if name in source.weights:
-                assert torch.allclose(tensor, source.weights[name].float(), rtol=1e-3, atol=1e-6)
+                assert torch.allclose(tensor.float(), source.weights[name].float(), rtol=1e-3, atol=1e-6)
 
 
 def test_a_file_that_is_another_is_refused(folder, models, monkeypatch):
@@ -71,7 +72,7 @@ def test_a_file_that_is_another_is_refused(folder, models, monkeypatch):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="waveglow.safetensors is not the file of voice anna"):
+    with pytest.raises(UserError, match=r"waveglow\.safetensors is not the file of voice anna"):
         voices.find_voice("anna")
     path.unlink()
     with pytest.raises(UserError, match=r"cannot read .*waveglow.safetensors"):
