@@ -1,10 +1,8 @@
-"""1-D convolutions as 2-D ones with the channels last in memory, narrow and transposed ones as matrix products:
-faster on CPUs.
+"""1-D convolutions as 2-D ones with the channels last in memory, transposed ones as matrix products: faster on CPUs.
 
 Measured with oneDNN on a core with AVX-512, WaveGlow's layers: forward 1.1 times the speed of
 ``conv1d`` in bfloat16 and up to 1.7 times in float32, the gradient of the weight 2 times in bfloat16.
-Tacotron2's location layer: 1.6 times with its gradients. What is computed, the parameters and their
-names stay as they are.
+What is computed, the parameters and their names stay as they are.
 """
 
 import torch
@@ -14,13 +12,11 @@ from torch.nn import functional as F
 
 from common.device import Device
 from common.layers import Conv1d, Upsampling, windows
-from common.products import dtype_of_products, product, product_over_rows
+from common.products import dtype_of_products, product_over_rows
 
 
 class ChannelsLastConv1d(Conv1d):
     """A ``Conv1d`` whose outputs [B, out, T] lie in memory as [B, T, out]; inputs that do are not copied."""
-
-    channels_last = True
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
@@ -61,58 +57,6 @@ class _ParameterGradients(torch.autograd.Function):
         return gradient, None, of_weight, of_bias, None
 
 
-class ProductConv1d(Conv1d):
-    """A ``Conv1d`` without dilation, of few channels and a wide kernel; in training one product with what each output
-    sees, whose outputs [B, out, T] lie in memory as [B, T, out]."""
-
-    @property
-    def channels_last(self) -> bool:
-        return torch.is_grad_enabled()
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if not torch.is_grad_enabled():
-            return super().convolve(x, weight, bias)
-        dtype = dtype_of_products(x)
-        y = _WindowProduct.apply(x.to(dtype), weight.to(dtype))
-        return y if bias is None else y + bias[:, None].to(dtype)
-
-
-class _WindowProduct(torch.autograd.Function):
-    """The convolution by a product, and its gradients by two others."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
-        """x [B, in, T], weight [out, in, k] -> [B, out, T]."""
-        ctx.save_for_backward(x, weight)
-        batch, _, frames = x.shape
-        seen = _taps(x, weight.shape[2]).transpose(1, 2).reshape(batch * frames, -1)
-        return product(seen, weight.flatten(1).t()).view(batch, frames, -1).transpose(1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        x, weight = ctx.saved_tensors
-        (batch, channels, frames), taps = x.shape, weight.shape[2]
-        rows = gradient.transpose(1, 2).reshape(batch * frames, -1)
-        seen = _taps(x, taps).permute(1, 3, 0, 2).reshape(channels * taps, -1)
-        of_weight = product(seen, rows).t().unflatten(1, (channels, taps))
-        if not ctx.needs_input_grad[0]:
-            return None, of_weight
-        # Of what a frame did to those around it: from one to the next the tap is the one before, and these are in
-        # reversed order here, so that the distance in memory is always the same.
-        of_seen = product(rows, weight.flip(2).flatten(1)).view(batch, frames, -1)
-        padded = F.pad(of_seen, (0, 0, taps // 2, taps // 2))
-        of_clip, of_frame, _ = padded.stride()
-        around = padded.as_strided((batch, channels, frames, taps), (of_clip, taps, of_frame, of_frame + 1))
-        return around.sum(3), of_weight
-
-
-def _taps(x: Tensor, taps: int) -> Tensor:
-    """What each output of a convolution that keeps the length sees: x [B, C, T] -> a view of the padded x,
-    [B, C, T, taps]."""
-    return F.pad(x, (taps // 2, taps // 2)).unfold(2, taps, 1)
-
-
 class ProductUpsampling(Upsampling):
     """An ``Upsampling`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
 
@@ -141,7 +85,5 @@ def use_channels_last(model: nn.Module, device: Device) -> None:
     for module in model.modules():
         if type(module) is Conv1d and module.kernel_size <= module.in_channels:
             module.__class__ = ChannelsLastConv1d
-        elif type(module) is Conv1d and module.dilation == 1:
-            module.__class__ = ProductConv1d
         elif type(module) is Upsampling and module.reach:
             module.__class__ = ProductUpsampling

@@ -24,8 +24,6 @@ ZERO = 128
 class Int8Conv1d(Conv1d):
     """A ``Conv1d`` without weight norm."""
 
-    channels_last = True
-
     def forward(self, x: Tensor) -> Tensor:
         (y,) = self.forward_in_parts(x, 1)
         return y

@@ -16,9 +16,6 @@ class Conv1d(nn.Module):
     place of ``weight``, as in NVIDIA's checkpoints.
     """
 
-    channels_last = False
-    "Whether outputs [B, out, T] lie in memory as [B, T, out]."
-
     def __init__(
         self,
         in_channels: int,

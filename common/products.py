@@ -42,13 +42,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y.squeeze(2).transpose(1, 2).view(*x.shape[:-1], -1)
 
 
-def product(x: Tensor, y: Tensor) -> Tensor:
-    """x @ y of x [R, K], y [K, O], not large, without a gradient of its own."""
-    if not _is_for_onednn(x):
-        return x @ y
-    return torch.ops.mkldnn._linear_pointwise(x, y.t(), None, "none", [], "")
-
-
 def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
     """x.T @ y of x [R, M], y [R, N], without a gradient of its own."""
     if not _is_for_onednn(x):

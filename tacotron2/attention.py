@@ -9,12 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from common.layers import Conv1d
-
-MASKED = torch.finfo(torch.float32).min
-"Energy of padding. Not -inf, of which an all-masked row would make nan."
+from tacotron2.attention_recurrence import MASKED, attend_over_time
 
 
 class Linear(nn.Module):
@@ -91,44 +88,34 @@ class Attention(nn.Module):
 
     def prepare(self, values: Tensor, padding: Tensor) -> Memory:
         """values [B, N, E] that are attended to, padding [B, N] bool, True behind the end of a text."""
-        keys = 2 * self.memory_layer(values).float().transpose(1, 2)
-        if not self.location_layer.location_conv.conv.channels_last:
-            keys = keys.contiguous()  # in memory as the location layer's outputs, to which they are added
-        with torch.autocast(values.device.type, enabled=False):
-            kernel = 2 * self.location_layer.kernel()
-        return Memory(keys, padding[:, None], kernel)
+        return Memory(self.keys(values).transpose(1, 2).contiguous(), padding[:, None], self.kernel())
 
     def forward(self, query: Tensor, earlier: Tensor, memory: Memory) -> Tensor:
-        """Attend once: query [B, A] of ``query_layer``, earlier [B, 2, N] (the weights before and their sum)
-        -> weights [B, N]."""
+        """Attend once, in inference: query [B, A] of ``query_layer``, earlier [B, 2, N] (the weights before and
+        their sum) -> weights [B, N]."""
         with torch.autocast(query.device.type, enabled=False):
             location = self.location_layer(earlier, memory.kernel)
-            v = 2 * self.v.linear_layer.weight.float().expand(query.shape[0], 1, -1)
-            energies = scores(location, memory.keys, 2 * query.float(), v)
+            hidden = torch.sigmoid(location + memory.keys + 2 * query.float()[:, :, None])
+            energies = torch.bmm(self.score().expand(len(hidden), 1, -1), hidden)
             return torch.softmax(energies.masked_fill(memory.padding, MASKED), dim=2)[:, 0]
 
+    def over_time(
+        self, known: Tensor, feedback: Tensor, values: Tensor, padding: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend at each frame of teacher forcing, see ``attend_over_time``."""
+        query = 2 * self.query_layer.linear_layer.weight
+        keys, kernel, v = self.keys(values), self.kernel(), self.score()[0]
+        return attend_over_time(known, feedback, query, keys, kernel, v, values, padding, masks)
 
-def scores(location: Tensor, keys: Tensor, query: Tensor, v: Tensor) -> Tensor:
-    """v sigmoid(location + keys + query): location, keys [B, A, N], query [B, A], v [B, 1, A] -> [B, 1, N]."""
-    if torch.is_grad_enabled():
-        return _Scores.apply(location, keys, query, v)
-    return torch.bmm(v, torch.sigmoid(location + keys + query[:, :, None]))
+    def keys(self, values: Tensor) -> Tensor:
+        """values [B, N, E] -> [B, N, A] float32."""
+        return 2 * self.memory_layer(values).float()
 
+    def kernel(self) -> Tensor:
+        """Of the location layer, [A, 2, k] float32."""
+        with torch.autocast(self.v.linear_layer.weight.device.type, enabled=False):
+            return 2 * self.location_layer.kernel()
 
-class _Scores(torch.autograd.Function):
-    """The same, with fewer operators and tensors than autograd takes for it."""
-
-    @staticmethod
-    def forward(ctx, location: Tensor, keys: Tensor, query: Tensor, v: Tensor) -> Tensor:
-        hidden = (location + keys).add_(query[:, :, None]).sigmoid_()
-        ctx.save_for_backward(hidden, v)
-        return torch.bmm(v, hidden)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        hidden, v = ctx.saved_tensors
-        of_v = torch.bmm(gradient, hidden.transpose(1, 2))
-        of_sum = (hidden * gradient).mul_(v.transpose(1, 2))
-        of_sum.addcmul_(of_sum, hidden, value=-1)
-        return of_sum, of_sum, of_sum.sum(2), of_v
+    def score(self) -> Tensor:
+        """v, [1, A] float32."""
+        return 2 * self.v.linear_layer.weight.float()

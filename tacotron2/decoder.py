@@ -2,8 +2,8 @@
 
 With teacher forcing every frame before the present one is known, and the decoder LSTM never feeds
 the attention. So only the attention LSTM with its attention, and the decoder LSTM's own feedback,
-go frame by frame; everything else is one matrix product over all frames. Inference runs the same
-functions with one frame at a time, the products of an LSTM merged into one.
+go frame by frame, each as one node of autograd; everything else is one matrix product over all
+frames. Inference goes one frame at a time, the products of an LSTM merged into one.
 Shapes: B clips, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from common.dropout import dropout
 from common.products import constant_linear, linear
 from tacotron2.attention import Attention, Linear, Memory
-from tacotron2.factors import SharedFactor
-from tacotron2.lstm import lstm
+from tacotron2.lstm import lstm, lstm_over_time
 
 MEAN_LOG_MEL = -5.25
 """Of speech, about, and exact in half precision. Frames begin as this and not around 0: Adam would take thousands of
@@ -156,35 +155,21 @@ class Decoder(nn.Module):
 
     def forward(self, values: Tensor, padding: Tensor, mel: Tensor) -> Decoded:
         """Teacher forcing: the encoder's values [B, N, E], padding [B, N], mel [B, n_mel, T] to predict."""
-        attention, decoder = self.initial_state(values)
         go_frame = torch.zeros_like(mel[:, :, :1])
         frames = torch.cat([go_frame, mel[:, :, :-1]], dim=2).permute(2, 0, 1).to(values.dtype)
 
         rnn, prenet_dim = self.attention_rnn, self.prenet_dim
-        feedback = SharedFactor(torch.cat([rnn.weight_ih[:, prenet_dim:], rnn.weight_hh], dim=1).t())
         known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
-        memory, value_factor = self.attention_layer.prepare(values, padding), SharedFactor(values)
-        no_contexts = value_factor.collect(values.new_zeros(()).expand(len(frames), len(values), 1, values.shape[2]))
-        query_factor = SharedFactor(self.attention_layer.query_layer.linear_layer.weight.t())
-        no_queries = query_factor.collect(values.new_zeros(()).expand(len(frames), len(values), memory.keys.shape[1]))
-        masks = self.dropout_masks(len(frames), attention.hidden, self.p_attention_dropout)
-        attended = []
-        for gates, no_query, no_context, mask in zip(feedback.collect(known), no_queries, no_contexts, masks):
-            gates = feedback(gates, torch.cat([attention.context, attention.hidden], dim=1))
-            query, context = partial(query_factor, no_query), partial(value_factor, no_context)
-            attention = self.attend(gates, attention, memory, query, context, mask)
-            attended.append((attention.hidden, attention.context, attention.weights[:, 0]))
-        hidden, context, alignments = (torch.stack(each) for each in zip(*attended))
+        feedback = torch.cat([rnn.weight_hh, rnn.weight_ih[:, prenet_dim:]], dim=1)
+        masks = self.dropout_masks(known, self.p_attention_dropout)
+        attended, alignments = self.attention_layer.over_time(known, feedback, values, padding, masks)
 
         rnn = self.decoder_rnn
-        feedback = SharedFactor(rnn.weight_hh.t())
-        known = linear(torch.cat([hidden, context], dim=-1), rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
-        masks = self.dropout_masks(len(frames), decoder.hidden, self.p_decoder_dropout)
-        decoded = []
-        for gates, mask in zip(feedback.collect(known), masks):
-            decoder = self.decode(feedback(gates, decoder.hidden), decoder, mask)
-            decoded.append(decoder.hidden)
-        mel, gate = self.output(torch.stack(decoded), context, partial(linear, **self.output_layer()._asdict()))
+        known = linear(attended, rnn.weight_ih, rnn.bias_ih + rnn.bias_hh)
+        masks = self.dropout_masks(known, self.p_decoder_dropout)
+        hidden = lstm_over_time(known, rnn.weight_hh, masks)
+        context = attended[..., self.attention_rnn.hidden_size :]
+        mel, gate = self.output(hidden, context, partial(linear, **self.output_layer()._asdict()))
         return Decoded(mel.permute(1, 2, 0), gate.t(), alignments.transpose(0, 1))
 
     def infer(self, values: Tensor, padding: Tensor, seeds: list[int]) -> tuple[Decoded, Tensor, Tensor]:
@@ -231,10 +216,9 @@ class Decoder(nn.Module):
         """
         attention_gates, decoder_gates, output = linears
         gates = attention_gates(torch.cat([self.prenet(frame, masks), attention.context, attention.hidden], dim=1))
-        query = self.attention_layer.query_layer
-        attention = self.attend(gates, attention, memory, query, lambda weights: weights.to(values.dtype) @ values)
+        attention = self.attend(gates, attention, memory, values)
         gates = decoder_gates(torch.cat([attention.hidden, attention.context, decoder.hidden], dim=1))
-        decoder = self.decode(gates, decoder)
+        decoder = DecoderState(*lstm(gates, decoder.cell))
         return *self.output(decoder.hidden, attention.context, output), attention, decoder
 
     def frame_by_frame(self, dtype: torch.dtype) -> FrameByFrame:
@@ -261,34 +245,20 @@ class Decoder(nn.Module):
             DecoderState(zeros(decoder), exact(decoder)),
         )
 
-    def attend(
-        self,
-        gates: Tensor,
-        state: AttentionState,
-        memory: Memory,
-        query: Callable[[Tensor], Tensor],
-        context: Callable[[Tensor], Tensor],
-        mask: Tensor | None = None,
-    ) -> AttentionState:
-        """One frame of attention: gates [B, 4H]; query: hidden state [B, H] -> [B, A]; context: weights [B, 1, N]
-        -> weighted sum of values [B, 1, E]; mask [B, H] of dropout in training."""
+    def attend(self, gates: Tensor, state: AttentionState, memory: Memory, values: Tensor) -> AttentionState:
+        """One frame of attention in inference: gates [B, 4H], values [B, N, E]."""
         hidden, cell = lstm(gates, state.cell)
-        # What feeds back is what was dropped out, as in NVIDIA's.
-        hidden = hidden if mask is None else hidden * mask
-        weights = self.attention_layer(query(hidden), state.weights, memory)
+        weights = self.attention_layer(self.attention_layer.query_layer(hidden), state.weights, memory)
+        context = weights[:, None].to(values.dtype) @ values
         weights = torch.stack([weights, state.weights[:, 1] + weights], dim=1)
-        return AttentionState(hidden, cell, context(weights[:, :1])[:, 0], weights)
+        return AttentionState(hidden, cell, context[:, 0], weights)
 
-    def decode(self, gates: Tensor, state: DecoderState, mask: Tensor | None = None) -> DecoderState:
-        """One frame of the decoder LSTM: gates [B, 4H]; mask [B, H] of dropout in training."""
-        hidden, cell = lstm(gates, state.cell)
-        return DecoderState(hidden if mask is None else hidden * mask, cell)
-
-    def dropout_masks(self, steps: int, hidden: Tensor, p: float) -> Sequence[Tensor | None]:
-        """For each step what a hidden state is multiplied with, drawn all at once; None without dropout."""
+    def dropout_masks(self, gates: Tensor, p: float) -> Tensor | None:
+        """What the hidden states [T, B, H] of these gates [T, B, 4H] are multiplied with, drawn all at once; None
+        without dropout."""
         if not self.training or p == 0:
-            return [None] * steps
-        return dropout(hidden.new_ones(steps, *hidden.shape), p)
+            return None
+        return dropout(torch.ones_like(gates[..., : gates.shape[2] // 4]), p)
 
     def output(self, hidden: Tensor, context: Tensor, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """hidden [..., H], context [..., E] -> frames [..., n_mel], gate [...], both float32."""

@@ -1,53 +1,125 @@
-"""The nonlinear part of an LSTM step; its matrix products are ``tacotron2.factors``'."""
+"""LSTMs whose inputs are known for all frames: only the product with the hidden state goes frame by frame.
+
+There are hundreds of frames, and of small tensors it is the operators that cost, and autograd's nodes. So a
+recurrence is one node of autograd with its own gradient, of few operators a frame. The gradient of the
+matrix is one product over all frames.
+Shapes: T frames, R rows (clips), H channels. The gates [..., 4H] are in torch's order.
+"""
+
+from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from common.products import constant_linear, product_over_rows
+
+FRAMES_AT_A_TIME = 16
+"What is the same operator for each frame in the backward pass is computed for so many at once: they fit in the cache."
+
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """gates [..., 4H] before activation, in torch's order, cell [..., H] float32 -> hidden [..., H], cell."""
-    if torch.is_grad_enabled():
-        return _LSTM.apply(gates, cell)
+    """One step, for inference: gates [..., 4H] before activation, cell [..., H] float32 -> hidden [..., H], cell."""
     input_gate, forget_gate, candidate, output_gate = gates.to(cell.dtype).chunk(4, dim=-1)
     cell = torch.addcmul(forget_gate.sigmoid() * cell, input_gate.sigmoid(), candidate.tanh())
     return (output_gate.sigmoid() * cell.tanh()).to(gates.dtype), cell
 
 
-class _LSTM(torch.autograd.Function):
-    """The same, with the gradient in half as many operators as autograd makes of it: there are
-    thousands of steps, and of small tensors it is the operators that cost."""
+def lstm_over_time(known: Tensor, weight: Tensor, masks: Tensor | None = None) -> Tensor:
+    """All steps from zeros on: ``lstm`` of the gates ``known[t] + weight @ hidden[t - 1]``.
 
+    known [T, R, 4H]; weight [4H, H], whose products have the precision of ``known``; masks [T, R, H] of dropout, by
+    which each hidden state is multiplied before it feeds back. Returns the hidden states [T, R, H].
+    """
+    with torch.autocast(known.device.type, enabled=False):
+        return _LSTMOverTime.apply(known, weight, masks)
+
+
+class _LSTMOverTime(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        active = gates.to(cell.dtype, copy=True)
-        input_gate, forget_gate, candidate, output_gate = active.chunk(4, dim=-1)
-        # tanh(x) = 2 sigmoid(2x) - 1, which CPUs compute faster, and all gates at once.
-        candidate.mul_(2)
-        active.sigmoid_()
-        after = torch.addcmul(forget_gate * cell, input_gate, _doubled_less_1(candidate))
-        tanh = _doubled_less_1((2 * after).sigmoid_())
-        ctx.save_for_backward(active, cell, tanh)
-        ctx.dtype = gates.dtype
-        return (output_gate * tanh).to(gates.dtype), after
+    def forward(ctx, known: Tensor, weight: Tensor, masks: Tensor | None) -> Tensor:
+        product = constant_linear(weight.to(known.dtype))
+        gates, cells = room_for_gates_and_cells(known)
+        hidden = known.new_zeros(len(known) + 1, *cells.shape[1:])
+        for gate, cell, cell_after, mask, h, h_after in zip(
+            gates, cells, cells[1:], repeat(1) if masks is None else masks, hidden, hidden[1:]
+        ):
+            gate += product(h)
+            torch.mul(step(gate, cell, cell_after), mask, out=h_after)
+        ctx.save_for_backward(weight, masks, gates, cells, hidden)
+        return hidden[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_hidden: Tensor, of_after: Tensor) -> tuple[Tensor, Tensor]:
-        active, cell, tanh = ctx.saved_tensors
+    def backward(ctx, grad_hidden: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight, masks, gates, cells, hidden = ctx.saved_tensors
+        product = constant_linear(weight.to(hidden.dtype).t())
+        grad_known = torch.empty_like(gates, dtype=hidden.dtype)
+        grad_cell, grad_before = torch.zeros_like(cells[0]), torch.zeros_like(hidden[0])
+        frames = zip(derivatives(gates, cells, masks), *map(reversed, (grad_hidden.unbind(), grad_known.unbind())))
+        for frame, grad_h, grad_gate in frames:
+            grad_gate.copy_(step_backward(frame, grad_before.to(cells.dtype).add_(grad_h), grad_cell))
+            grad_before = product(grad_gate)
+        return grad_known, grad_of_weight(grad_known, hidden[:-1], weight), None
+
+
+def room_for_gates_and_cells(known: Tensor) -> tuple[Tensor, Tensor]:
+    """known [T, R, 4H] -> a copy of it to which the gates' other part is added, and the cells [T + 1, R, H], of which
+    the first are zeros; both float32 at least."""
+    gates = known.to(torch.promote_types(known.dtype, torch.float32), copy=True)
+    steps, rows, channels = gates.shape
+    return gates, gates.new_zeros(steps + 1, rows, channels // 4)
+
+
+def step(gates: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """One step in place: gates [R, 4H] become active, ``after`` [R, H] the cell after ``before``. Returns the hidden
+    state [R, H]."""
+    input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=-1)
+    gates[:, : 2 * before.shape[1]].sigmoid_()
+    candidate.tanh_()
+    output_gate.sigmoid_()
+    torch.mul(forget_gate, before, out=after).addcmul_(input_gate, candidate)
+    return after.tanh().mul_(output_gate)
+
+
+def derivatives(gates: Tensor, cells: Tensor, masks: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+    """From the last frame to the first what ``step_backward`` takes of it.
+
+    gates [T, R, 4H] are active, cells [T + 1, R, H], masks [T, R, H].
+    """
+    ends = range(len(gates), 0, -FRAMES_AT_A_TIME)
+    for start, end in ((max(0, end - FRAMES_AT_A_TIME), end) for end in ends):
+        active, before, tanh = gates[start:end], cells[start:end], cells[start + 1 : end + 1].tanh()
         input_gate, forget_gate, candidate, output_gate = active.chunk(4, dim=-1)
-        of_hidden = of_hidden.to(cell.dtype)
-        through = of_hidden * output_gate
-        of_cell = (of_after + through).addcmul_(through * tanh, tanh, value=-1)  # tanh' = 1 - tanh^2
-        of_gates = torch.empty_like(active)
-        of_input, of_forget, of_candidate, of_output = of_gates.chunk(4, dim=-1)
-        torch.mul(of_cell, _doubled_less_1(candidate), out=of_input)
-        torch.mul(of_cell, cell, out=of_forget)
-        torch.mul(of_cell, input_gate, out=of_candidate).mul_(4)
-        torch.mul(of_hidden, tanh, out=of_output)
-        of_gates.mul_(active).addcmul_(of_gates, active, value=-1)  # sigmoid' = sigmoid (1 - sigmoid)
-        return of_gates.to(ctx.dtype), of_cell * forget_gate
+        # Of what each gate does to the cell, but for the output gate, which acts on the hidden state.
+        local = torch.addcmul(active, active, active, value=-1)  # sigmoid' = sigmoid (1 - sigmoid)
+        of_input, of_forget, of_candidate, of_output = local.chunk(4, dim=-1)
+        torch.addcmul(torch.ones_like(candidate), candidate, candidate, value=-1, out=of_candidate)  # 1 - tanh^2
+        of_input *= candidate
+        of_forget *= before
+        of_candidate *= input_gate
+        of_output *= tanh
+        # Of what the cell does to the hidden state.
+        of_cell = torch.addcmul(output_gate, output_gate * tanh, tanh, value=-1)
+        if masks is not None:
+            of_output *= masks[start:end]
+            of_cell *= masks[start:end]
+        yield from zip(*(reversed(each.unbind()) for each in (local, of_cell, forget_gate)))
 
 
-def _doubled_less_1(x: Tensor) -> Tensor:
-    return torch.rsub(x, -1, alpha=-2)
+def step_backward(frame: tuple[Tensor, ...], grad_hidden: Tensor, grad_cell: Tensor) -> Tensor:
+    """The gradient of a step's gates [R, 4H] before activation, of that of its hidden state [R, H]; grad_cell [R, H],
+    of the cell after the step, becomes that of the cell before."""
+    grad_gates, of_cell, forget_gate = frame
+    channels = grad_cell.shape[1]
+    grad_cell.addcmul_(grad_hidden, of_cell)
+    grad_gates[:, : 3 * channels].unflatten(1, (3, channels)).mul_(grad_cell[:, None])
+    grad_gates[:, 3 * channels :] *= grad_hidden
+    grad_cell *= forget_gate
+    return grad_gates
+
+
+def grad_of_weight(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Of the weight [O, K] of ``y = x @ weight.t()`` at every frame: grad_y [T, R, O], x [T, R, K]."""
+    return product_over_rows(grad_y.flatten(0, 1), x.flatten(0, 1)).to(weight.dtype)

@@ -16,8 +16,7 @@ from common.products import linear
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
 from tacotron2.decoder import Decoder
-from tacotron2.factors import SharedFactor
-from tacotron2.lstm import lstm
+from tacotron2.lstm import lstm_over_time
 
 P_CONV_DROPOUT = 0.5
 "Of the convolutions in encoder and postnet."
@@ -29,6 +28,9 @@ NOT_OF_THE_MODEL = {
     "batch_size",
 }  # fmt: skip
 "NVIDIA's hyperparameters of training and audio, which it keeps in one list with the model's."
+CLOSED = -60
+"""Of an LSTM's gates at padding, before activation: they let nothing in and nothing out. The one direction ends with
+zeros so, the other one comes in from the padding with none of it. Not lower, of which exp would overflow."""
 PADDED_GATE = 1e3
 "The logit behind the end of a clip: certainly over."
 
@@ -85,23 +87,12 @@ class BiLSTM(nn.LSTM):
         """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
         biases = (self.bias_ih_l0 + self.bias_hh_l0, self.bias_ih_l0_reverse + self.bias_hh_l0_reverse)
         forwards, backwards = (
-            linear(x, weight, bias).transpose(0, 1)
+            linear(x, weight, bias).masked_fill(padding[:, :, None], CLOSED).transpose(0, 1)
             for weight, bias in zip((self.weight_ih_l0, self.weight_ih_l0_reverse), biases)
         )
-        # Step t is symbol t of the one direction, symbol N - 1 - t of the other: [N, 2, B, *].
-        text = (~padding).t()[:, :, None].to(x.dtype)
-        text = torch.stack([text, text.flip(0)], dim=1)
-        factor = SharedFactor(torch.stack([self.weight_hh_l0, self.weight_hh_l0_reverse]).transpose(1, 2))
-        hidden = x.new_zeros(2, len(x), self.hidden_size)
-        cell = hidden.float()
-        outputs = []
-        for known, inside in zip(factor.collect(torch.stack([forwards, backwards.flip(0)], dim=1)), text):
-            hidden, cell = lstm(factor(known, hidden), cell)
-            # The backward direction comes in from the padding, so that has to leave no trace.
-            hidden, cell = hidden * inside, cell * inside
-            outputs.append(hidden)
-        forwards, backwards = torch.stack(outputs, dim=2)
-        return torch.cat([forwards, backwards.flip(1)], dim=2)
+        forwards = lstm_over_time(forwards, self.weight_hh_l0)
+        backwards = lstm_over_time(backwards.flip(0), self.weight_hh_l0_reverse).flip(0)
+        return torch.cat([forwards.transpose(0, 1), backwards.transpose(0, 1)], dim=2)
 
 
 class Encoder(nn.Module):

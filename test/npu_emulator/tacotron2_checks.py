@@ -18,7 +18,7 @@ from common.device import pick_device
 from common.precision import ApexPrecision, Precision
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CPU, CURVE, TOLERANCE, distance, make_run, model_of, same, start
-from tacotron2 import decoder, factors, model
+from tacotron2 import decoder, model
 from tacotron2.train import make_task
 
 pytest_plugins = ["check_fixtures"]
@@ -90,8 +90,7 @@ def test_nothing_crosses_in_a_step(device, corpus, tmp_path):
 def plain_cpu(monkeypatch):
     """The CPU without oneDNN's products, which sum up in another order than the kernels the card is emulated with,
     and with torch's dropout."""
-    for module in (factors, products):
-        monkeypatch.setattr(module, "can_pack", lambda weight: False)
+    monkeypatch.setattr(products, "can_pack", lambda weight: False)
     monkeypatch.setattr(products, "_is_for_onednn", lambda x: False)
     for module in (decoder, model):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)

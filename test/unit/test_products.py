@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import products
-from common.products import can_pack, constant_linear, dtype_of_products, linear, product, product_over_rows
+from common.products import can_pack, constant_linear, dtype_of_products, linear, product_over_rows
 
 PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -56,17 +56,6 @@ def test_product_over_rows(dtype):
     assert_rounded_once(found, x.double().t() @ y.double())
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_product(dtype, transposed):
-    x, y = torch.randn(40, 5).to(dtype), torch.randn(5, 3).to(dtype)
-    if transposed:  # in memory
-        x, y = x.t().contiguous().t(), y.t().contiguous().t()
-    found = product(x, y)
-    assert found.dtype == dtype
-    assert_rounded_once(found, x.double() @ y.double())
-
-
 def test_the_precision_of_products():
     x = torch.randn(2)
     assert [dtype_of_products(each) for each in (x, x.double(), x.bfloat16())] == [
@@ -94,7 +83,6 @@ def test_float32_takes_the_ways_of_onednn():
     }
     assert operators(product_over_rows, x.detach(), x.detach()) == {torch.ops.aten.convolution_backward}
     assert operators(constant_linear(weight), x.detach()) == {PACKED}
-    assert operators(product, x.detach(), weight.detach().t()) == {PACKED}
 
 
 def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):

@@ -1,42 +1,86 @@
-"""Gradients that are collected over the steps of a recurrence are those of plain autograd."""
+"""Recurrences that are one node of autograd have the gradients of plain autograd through the steps of inference."""
 
 import gc
 import weakref
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
+from test_tacotron2_lstm import step_by_step
 from test_tacotron2_model import toy, toy_batch
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from tacotron2 import decoder, factors, model
-from tacotron2.attention import scores
-from tacotron2.factors import SharedFactor
+from tacotron2 import attention_recurrence, model
+from tacotron2.attention_recurrence import MASKED, attend_over_time
+from tacotron2.decoder import Decoded, Decoder
 from tacotron2.loss import Tacotron2Loss
-from tacotron2.lstm import lstm
+from tacotron2.lstm import FRAMES_AT_A_TIME, lstm
 
 
-class PlainFactor:
-    """What ``SharedFactor`` is, to autograd alone."""
-
-    def __init__(self, factor):
-        self.factor = factor
-
-    def collect(self, known):
-        return known.unbind(0)
-
-    def __call__(self, known, x):
-        return known + x @ self.factor
-
-
-def test_scores_have_their_gradients():
+def recurrence(steps=5, symbols=6):
+    """What ``attend_over_time`` takes, of 2 clips, 3 channels of the LSTM, 4 of the encoder, 5 of the attention and 7
+    taps."""
     torch.manual_seed(0)
-    shapes = (2, 3, 5), (2, 3, 5), (2, 3), (2, 1, 3)
-    parts = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(scores, parts)
-    with torch.no_grad():
-        expected = scores(*parts)
-    assert torch.allclose(scores(*parts), expected)
+    sizes = [(steps, 2, 12), (12, 7), (5, 3), (2, symbols, 5), (5, 2, 7), (5,), (2, symbols, 4)]
+    tensors = [torch.randn(size, dtype=torch.double, requires_grad=True) for size in sizes]
+    padding = torch.zeros(2, symbols, dtype=torch.bool)
+    padding[1, symbols // 2 :] = True
+    return tensors, padding, torch.rand(steps, 2, 3, dtype=torch.double)
+
+
+def attend_step_by_step(known, feedback, query, keys, kernel, v, values, padding, masks):
+    """The same by autograd."""
+    hidden = cell = known.new_zeros(len(keys), query.shape[1])
+    context, earlier = torch.zeros_like(values[:, 0]), keys.new_zeros(len(keys), 2, keys.shape[1])
+    states, alignments = [], []
+    for t, gates in enumerate(known):
+        hidden, cell = lstm(gates + torch.cat([hidden, context], dim=1) @ feedback.t(), cell)
+        hidden = hidden if masks is None else hidden * masks[t]
+        location = F.conv1d(earlier, kernel, padding=kernel.shape[2] // 2).transpose(1, 2)
+        energies = torch.sigmoid(keys + (hidden @ query.t())[:, None] + location) @ v
+        weights = torch.softmax(energies.masked_fill(padding, MASKED), dim=1)
+        context = (weights[:, :, None] * values).sum(1)
+        earlier = torch.stack([weights, earlier[:, 1] + weights], dim=1)
+        states.append(torch.cat([hidden, context], dim=1))
+        alignments.append(weights)
+    return torch.stack(states), torch.stack(alignments)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("steps", "symbols"), [(1, 6), (FRAMES_AT_A_TIME + 3, 6), (4, 2)])
+def test_attention_has_the_gradients_of_plain_autograd(steps, symbols, masked):
+    """Of texts shorter than the kernel, too."""
+    tensors, padding, masks = recurrence(steps, symbols)
+    found, expected = (
+        function(*tensors, padding, masks if masked else None) for function in (attend_over_time, attend_step_by_step)
+    )
+    cotangents = [torch.randn_like(each) for each in expected]
+    gradients = (torch.autograd.grad(each, tensors, cotangents, allow_unused=True) for each in (found, expected))
+    for ours, plain in [*zip(found, expected), *zip(*gradients)]:
+        assert (ours - plain).abs().max() <= 1e-12 * plain.abs().max()
+
+
+def test_the_gradient_of_attention():
+    tensors, padding, masks = recurrence(steps=3)
+    assert torch.autograd.gradcheck(lambda *given: attend_over_time(*given, padding, masks), tensors)
+
+
+def test_attention_in_half_precision_follows_float64():
+    tensors, padding, masks = recurrence(steps=20)
+    exact = attend_over_time(*tensors, padding, masks)
+    half = {0, 6}  # the known gates and the values
+    rounded = [each.detach().to(torch.bfloat16 if i in half else torch.float32) for i, each in enumerate(tensors)]
+    rounded = [each.requires_grad_() for each in rounded]
+    found = attend_over_time(*rounded, padding, masks.bfloat16())
+    assert [each.dtype for each in found] == [torch.bfloat16, torch.float32]
+    cotangents = [torch.randn_like(each) for each in exact]
+    of_exact = torch.autograd.grad(exact, tensors, cotangents)
+    of_found = torch.autograd.grad(found, rounded, [c.to(each.dtype) for c, each in zip(cotangents, found)])
+    assert [each.dtype for each in of_found] == [each.dtype for each in rounded]
+    for ours, plain in [*zip(found, exact), *zip(of_found, of_exact)]:
+        assert 0 < (ours - plain).norm() < 0.05 * plain.norm()
 
 
 def training_toy():
@@ -58,38 +102,38 @@ def difference(some, others):
     return max((some[name] - others[name]).abs().max().item() for name in some)
 
 
-@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
-def test_a_recurrence_has_the_gradients_of_plain_autograd(shape):
-    torch.manual_seed(0)
-    known = torch.randn(5, *shape, 4, 12, dtype=torch.double, requires_grad=True)
-    factor = torch.randn(*shape, 3, 12, dtype=torch.double, requires_grad=True)
-    cotangent = torch.randn(*shape, 4, 3, dtype=torch.double)
-    found = []
-    for kind in (SharedFactor, PlainFactor):
-        product = kind(factor)
-        hidden = cell = torch.zeros(*shape, 4, 3, dtype=torch.double)
-        for gates in product.collect(known):
-            hidden, cell = lstm(product(gates, hidden), cell)
-        found.append((hidden, *torch.autograd.grad((hidden * cotangent).sum(), [known, factor])))
-    for ours, plain in zip(*found):
-        assert (ours - plain).abs().max() < 1e-12
-        assert plain.abs().max() > 1e-3
+def plain_forward(self, values, padding, mel):
+    """``Decoder.forward`` by the steps of inference."""
+    memory = self.attention_layer.prepare(values, padding)
+    linears = [partial(F.linear, weight=layer.weight, bias=layer.bias) for layer in self.frame_by_frame(values.dtype)]
+    states = [type(state)(*(each.to(mel.dtype) for each in state)) for state in self.initial_state(values)]
+    masks = [1.0] * len(self.prenet.layers)
+    steps = []
+    for frame in F.pad(mel, (1, -1)).unbind(2):
+        *outputs, attention, decoder = self.step(frame, masks, *states, memory, values, linears)
+        states = attention, decoder
+        steps.append((*outputs, attention.weights[:, 0]))
+    mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps))
+    return Decoded(mel.transpose(1, 2), gate, alignments)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch, packed):
-    """Packed matrices round otherwise; one rounding of the query's weight already moves a gradient of 5 by 9e-5."""
-    if not packed:
-        monkeypatch.setattr(factors, "can_pack", lambda weight: False)
-    network = training_toy()
-    loss_of(network).backward()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 5e-4)])
+def test_the_model_has_the_gradients_of_plain_autograd(monkeypatch, dtype, tolerance):
+    """In float64 but for rounding; in float32 one rounding of the query's weight already moves a gradient of 5 by
+    9e-5."""
+    if dtype == torch.float64:
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # what is float32 in any precision
+    network = training_toy().to(dtype)
+    text, text_lengths, mel, mel_lengths = toy_batch()
+    batch = text, text_lengths, mel.to(dtype), mel_lengths
+    loss_of(network, batch).backward()
     ours = gradients(network)
     assert all(gradient.abs().max() > 0 for gradient in ours.values())
     network.zero_grad()
-    monkeypatch.setattr(decoder, "SharedFactor", PlainFactor)
-    monkeypatch.setattr(model, "SharedFactor", PlainFactor)
-    loss_of(network).backward()
-    assert difference(ours, gradients(network)) < (5e-4 if packed else 2e-6)
+    monkeypatch.setattr(Decoder, "forward", plain_forward)
+    monkeypatch.setattr(model, "lstm_over_time", step_by_step)
+    loss_of(network, batch).backward()
+    assert difference(ours, gradients(network)) < tolerance
 
 
 def test_gradients_add_up_over_batches():
@@ -119,13 +163,14 @@ def test_gradients_through_ddp(tmp_path):
 @pytest.mark.parametrize("backward", [True, False])
 def test_nothing_outlives_the_loss(backward, monkeypatch):
     seen = []
-    keep = SharedFactor.__call__
 
-    def watch(self, known, x):
-        seen.append(weakref.ref(x))
-        return keep(self, known, x)
+    def watch(known):
+        room = make_room(known)
+        seen.extend(weakref.ref(each) for each in room)
+        return room
 
-    monkeypatch.setattr(SharedFactor, "__call__", watch)
+    make_room = attention_recurrence.room_for_gates_and_cells
+    monkeypatch.setattr(attention_recurrence, "room_for_gates_and_cells", watch)
     gc.collect()
     gc.disable()
     try:
@@ -139,12 +184,18 @@ def test_nothing_outlives_the_loss(backward, monkeypatch):
         gc.enable()
 
 
-def test_a_second_backward_pass_is_refused():
-    factor = torch.ones(2, 2, requires_grad=True)
-    product = SharedFactor(factor)
-    (known,) = product.collect(torch.ones(1, 3, 2))
-    loss = product(known, torch.ones(3, 2)).sum()
-    loss.backward(retain_graph=True)
-    assert torch.equal(factor.grad, torch.full((2, 2), 3.0))
-    with pytest.raises(RuntimeError, match="second time"):
-        loss.backward()
+def test_without_gradients_nothing_is_kept_for_them(monkeypatch):
+    kept = []
+
+    def watch(*args):
+        kept.append(args[-1])
+        return apply(*args)
+
+    apply = attention_recurrence._AttendOverTime.apply
+    monkeypatch.setattr(attention_recurrence._AttendOverTime, "apply", watch)
+    network = training_toy()
+    loss_of(network)
+    with torch.no_grad():
+        loss_of(network)
+    loss_of(network.requires_grad_(False))
+    assert kept == [True, False, False]

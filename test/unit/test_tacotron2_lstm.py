@@ -1,17 +1,29 @@
-"""An LSTM step with its own gradient is torch's."""
+"""LSTMs over all frames, with their own gradient, are torch's."""
 
 import pytest
 import torch
 from torch import nn
 
-from tacotron2.lstm import lstm
+from tacotron2.lstm import FRAMES_AT_A_TIME, lstm, lstm_over_time
 
 
-def inputs(dtype, *, gradient=True, shape=(3,)):
+def inputs(steps=5, dtype=torch.double):
+    """Known gates, weight and masks of 3 clips and 4 channels, in this precision."""
     torch.manual_seed(0)
-    gates = (2 * torch.randn(*shape, 20)).to(dtype).requires_grad_(gradient)
-    cell_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    return gates, torch.randn(*shape, 5, dtype=cell_dtype).requires_grad_(gradient)
+    known, weight = 2 * torch.randn(steps, 3, 16, dtype=torch.double), torch.randn(16, 4, dtype=torch.double)
+    masks = torch.rand(steps, 3, 4, dtype=torch.double)
+    return [each.to(dtype).requires_grad_() for each in (known, weight)] + [masks.to(dtype)]
+
+
+def step_by_step(known, weight, masks=None):
+    """The same with the step of inference and autograd."""
+    hidden = known.new_zeros(known.shape[1], weight.shape[1])
+    cell, steps = hidden.to(torch.promote_types(hidden.dtype, torch.float32)), []
+    for t, gates in enumerate(known):
+        hidden, cell = lstm(gates + hidden @ weight.t(), cell)
+        hidden = hidden if masks is None else hidden * masks[t]
+        steps.append(hidden)
+    return torch.stack(steps)
 
 
 def test_a_step_is_torchs():
@@ -23,23 +35,43 @@ def test_a_step_is_torchs():
         assert (ours - torchs).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 3)])
-def test_the_gradient(shape):
-    assert torch.autograd.gradcheck(lstm, inputs(torch.float64, shape=shape))
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("steps", [1, FRAMES_AT_A_TIME, 2 * FRAMES_AT_A_TIME + 3])
+def test_all_steps_are_those_of_inference(steps, masked):
+    known, weight, masks = inputs(steps)
+    masks = masks if masked else None
+    found, expected = (function(known, weight, masks) for function in (lstm_over_time, step_by_step))
+    assert (found - expected).abs().max() < 1e-12
+    cotangent = torch.randn_like(expected)
+    gradients = (torch.autograd.grad(each, (known, weight), cotangent) for each in (found, expected))
+    for ours, plain in zip(*gradients):
+        assert (ours - plain).abs().max() <= 1e-12 * plain.abs().max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient(masked):
+    known, weight, masks = inputs(steps=3)
+    assert torch.autograd.gradcheck(lstm_over_time, (known, weight, masks if masked else None))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_precision(dtype):
-    """The cell is float32 whatever the gates are, and what needs no gradient is the same."""
-    gates, cell = inputs(dtype)
-    hidden, after = lstm(gates, cell)
-    assert hidden.dtype == dtype and after.dtype == torch.float32
-    with torch.no_grad():
-        for one, other in zip((hidden, after), lstm(gates, cell)):
-            assert (one - other).abs().max() < 1e-6
-    (hidden.float().sum() + after.sum()).backward()
-    exact_gates, exact_cell = (each.detach().double().requires_grad_() for each in (gates, cell))
-    sum(each.sum() for each in lstm(exact_gates, exact_cell)).backward()
-    assert gates.grad.dtype == dtype
-    assert (gates.grad - exact_gates.grad).abs().max() < 2 * torch.finfo(dtype).eps
-    assert (cell.grad - exact_cell.grad).abs().max() < 1e-6
+    """That of the gates is that of the hidden states; each gradient has its own tensor's."""
+    known, weight, masks = inputs(dtype=dtype)
+    weight = weight.detach().float().requires_grad_()
+    found = lstm_over_time(known, weight, masks)
+    assert found.dtype == dtype
+    found.float().sum().backward()
+    exact_known, exact_weight = (each.detach().double().requires_grad_() for each in (known, weight))
+    expected = step_by_step(exact_known, exact_weight, masks.double())
+    expected.sum().backward()
+    assert known.grad.dtype == dtype and weight.grad.dtype == torch.float32
+    for ours, exact in ((found, expected), (known.grad, exact_known.grad), (weight.grad, exact_weight.grad)):
+        assert (ours - exact).abs().max() < 4 * torch.finfo(dtype).eps * (1 + exact.abs().max())
+
+
+def test_autocast_leaves_the_precision_to_the_gates():
+    known, weight, masks = inputs(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lstm_over_time(known, weight, masks)
+    assert torch.equal(found, lstm_over_time(known, weight, masks))

@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.channels_last import use_channels_last
 from common.interchange import fitted, load_weights
 from conftest import ROOT
-from runs import CPU
 from tacotron2.config import Tacotron2Config
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import BatchNorm, BiLSTM, Tacotron2, padding_mask
@@ -165,17 +163,3 @@ def test_the_prenets_dropout_is_on_in_evaluation_too():
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         toy(**changes)
-
-
-@pytest.mark.parametrize("tracked", [True, False])
-@pytest.mark.parametrize("fast", [False, True])
-def test_keys_lie_in_memory_as_what_is_added_to_them(fast, tracked):
-    model = toy()
-    if fast:
-        use_channels_last(model, CPU)
-    attention = model.decoder.attention_layer
-    with torch.set_grad_enabled(tracked):
-        memory = attention.prepare(torch.randn(2, 5, 16), torch.zeros(2, 5, dtype=torch.bool))
-        location = attention.location_layer(torch.rand(2, 2, 5), memory.kernel)
-    assert memory.keys.stride() == location.stride()
-    assert memory.keys.is_contiguous() != (fast and tracked)

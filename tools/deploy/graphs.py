@@ -141,7 +141,7 @@ class DecoderIterGraph(nn.Module):
         # What does not depend on the text is computed here, once.
         layers = decoder.frame_by_frame(decoder.attention_rnn.weight_ih.dtype)
         self.linears = [partial(F.linear, weight=layer.weight.detach(), bias=layer.bias.detach()) for layer in layers]
-        self.kernel = 2 * decoder.attention_layer.location_layer.kernel().detach()
+        self.kernel = decoder.attention_layer.kernel().detach()
 
     def forward(
         self,
