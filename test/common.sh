@@ -50,6 +50,7 @@ EVALUATION_HELP="$RUNNING_HELP
   --sigma=X               WaveGlow: scale of the noise, default 0.6
   --denoiser_strength=X   WaveGlow: 0 = off, the default; try 0.1
   --chunk_frames=N        WaveGlow: less takes less memory
+  --earlier=DIR,DIR       WaveGlow: earlier evaluations of these clips, for the page to play too
   --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on CPUs with VNNI
   --batch_size=N          for the result's name only
 $LOGS_HELP"

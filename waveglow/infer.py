@@ -120,11 +120,15 @@ def read_arguments() -> argparse.Namespace:
     add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; less takes less memory")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="convolutions in 8-bit integers, the fastest on CPUs with VNNI")
+    add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
         if not smallest <= getattr(args, name) < 2**63:
             parser.error(f"--{name} must be at least {smallest} and below 2**63")
+    for folder in earlier_folders(args):
+        if not folder.is_dir():
+            parser.error(f"--earlier: {folder} is no folder")
     if not args.inputs and not args.data_path:
         parser.error("name wavs or mels, or give --data_path")
     return args
@@ -213,6 +217,11 @@ def describe(clip: Clip) -> str:
     return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
 
 
+def earlier_folders(args: argparse.Namespace) -> list[Path]:
+    """Of ``--earlier``."""
+    return [Path(name) for name in args.earlier.split(",") if name]
+
+
 def write_page(
     output: Path, inputs: list[Path], clips: list[Clip], overall: Clip, vocoder: Vocoder, args: argparse.Namespace
 ) -> None:
@@ -222,10 +231,14 @@ def write_page(
     entries = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
     for entry in entries[:CLIPS_ON_PAGE]:
         mel, recording = read_input(paths[entry["name"]], vocoder)
-        synthesis = torch.from_numpy(read_wav(output / output_name(paths[entry["name"]]), rate))
+        wav = output_name(paths[entry["name"]])
+        synthesis = torch.from_numpy(read_wav(output / wav, rate))
         entry["sounds"]["synthesized"] = report.as_wav(synthesis, rate)
+        earlier = {folder.name: folder / wav for folder in earlier_folders(args) if (folder / wav).is_file()}
+        others = {name: report.as_wav(read_wav(path, rate), rate) for name, path in earlier.items()}
         if recording is not None:
-            entry["sounds"] = {"original": report.as_wav(recording, rate)} | entry["sounds"]
+            others = {"original": report.as_wav(recording, rate)} | others
+        entry["sounds"] = others | entry["sounds"]
         spectrograms = {"original": mel, "synthesized": vocoder.spectrogram(synthesis)}
         entry["images"] = {"mel spectrograms": report.as_png(report.plot_spectrograms(spectrograms))}
     report.write_page(

@@ -42,7 +42,7 @@ def test_shipped_file_is_the_seeds_run():
     assert (train.fp16_run, train.loss_scale) == (True, 128)
 
 
-@pytest.mark.parametrize("name", ["waveglow.json", "waveglow_demo.json"])
+@pytest.mark.parametrize("name", ["waveglow.json", "waveglow_demo.json", "waveglow_small.json"])
 def test_shipped_files_build_a_model(name):
     config = load_config(ROOT / "configs" / name, Config)
     assert build_mel(config).hop_length == build_model(config).hop_length

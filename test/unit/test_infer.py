@@ -1,5 +1,6 @@
 """Synthesis and evaluation: chunks, denoiser, measures, inputs, the page."""
 
+import base64
 import json
 import math
 import re
@@ -154,6 +155,24 @@ def test_int8_is_said(trained, tmp_path, monkeypatch, options):
     run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={tmp_path}", *options, tmp_path / "a.pt")
     assert json.loads((tmp_path / "evaluation.json").read_text())["int8"] == bool(options)
     assert ("cpu, O0, int8" in (tmp_path / "index.html").read_text()) == bool(options)
+
+
+def test_the_page_plays_what_was_synthesized_earlier(trained, tmp_path, monkeypatch):
+    """Of the clips that an earlier evaluation had, under its folder's name."""
+    torch.save(torch.randn(6, 3), tmp_path / "a.pt")
+    torch.save(torch.randn(6, 3), tmp_path / "b.pt")
+    options = [f"--pth_path={trained}", f"--output_directory={tmp_path / 'eval_first'}"]
+    run_infer(monkeypatch, *options, tmp_path / "a.pt")
+    options = [f"--pth_path={trained}", f"--output_directory={tmp_path / 'eval_last'}", "--seed=2"]
+    run_infer(monkeypatch, *options, f"--earlier={tmp_path / 'eval_first'}", tmp_path / "a.pt", tmp_path / "b.pt")
+    page = (tmp_path / "eval_last" / "index.html").read_text()
+    assert page.count("<figcaption>eval_first</figcaption>") == 1
+    assert page.count("<figcaption>synthesized</figcaption>") == 2
+    earlier = base64.b64encode((tmp_path / "eval_first" / "a_synthesis.wav").read_bytes()).decode()
+    assert earlier[100:] in page
+    with pytest.raises(SystemExit) as end:
+        run_infer(monkeypatch, *options, f"--earlier={tmp_path / 'nowhere'}", tmp_path / "a.pt")
+    assert end.value.code == 2
 
 
 def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):

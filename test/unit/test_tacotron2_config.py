@@ -52,7 +52,7 @@ def test_the_shipped_file_says_everything_about_the_model():
     assert json.loads(SHIPPED.read_text())["tacotron2_config"].keys() == asdict(Tacotron2Config()).keys()
 
 
-@pytest.mark.parametrize("name", ["tacotron2.json", "tacotron2_demo.json"])
+@pytest.mark.parametrize("name", ["tacotron2.json", "tacotron2_demo.json", "tacotron2_small.json"])
 def test_shipped_files_build_a_model(name):
     config = load_config(ROOT / "configs" / name, Config)
     model = build_model(config)
