@@ -3,8 +3,10 @@
 #
 #   bash export_model/get_datasets_and_models.sh
 #   bash export_model/get_datasets_and_models.sh --tacotron2=FILE --waveglow=FILE
+#   bash export_model/get_datasets_and_models.sh --voice=heart
 #
 #   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download
+#   --voice=NAME                       take those of a voice of this repository
 #   --models_dir=DIR                   instead of $MODEL_PATH
 #   --engine=NAME                      changes nothing: the checkpoints are the same for all engines
 #
@@ -18,8 +20,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
 while (($#)); do
     case $1 in
-        --tacotron2=* | --waveglow=* | --models_dir=* | --engine=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
-        --tacotron2 | --waveglow | --models_dir | --engine)
+        --tacotron2=* | --waveglow=* | --voice=* | --models_dir=* | --engine=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+        --tacotron2 | --waveglow | --voice | --models_dir | --engine)
             (($# > 1)) || fail 2 "$1 needs a value (--help lists the options)"
             OPTIONS[${1#--}]=$2
             shift 2
@@ -85,6 +87,17 @@ get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or fr
     check_sum "$2"
     echo "$file"
 }
+
+if [[ -n ${OPTIONS[voice]:-} ]]; then
+    files=$(run_python -c '
+import sys
+from common import program, voices
+def main():
+    voice = voices.find_voice(sys.argv[1])
+    print(voice.tacotron2, voice.waveglow, sep="\n")
+program.run(main)' "${OPTIONS[voice]}")
+    OPTIONS[tacotron2]=${files%%$'\n'*} OPTIONS[waveglow]=${files#*$'\n'}
+fi
 
 get tacotron2 nvidia_tacotron2pyt_fp16_20190427 tacotron2_pyt_ckpt_amp/versions/19.09.0/files
 get waveglow nvidia_waveglow256pyt_fp16 waveglow_ckpt_amp_256/versions/19.10.0/files
