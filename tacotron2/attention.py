@@ -96,7 +96,7 @@ class Attention(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             location = self.location_layer(earlier, memory.kernel)
             hidden = torch.sigmoid(location + memory.keys + 2 * query.float()[:, :, None])
-            energies = torch.bmm(self.score().expand(len(hidden), 1, -1), hidden)
+            energies = torch.bmm(self.score().expand(hidden.shape[0], 1, -1), hidden)
             return torch.softmax(energies.masked_fill(memory.padding, MASKED), dim=2)[:, 0]
 
     def over_time(
