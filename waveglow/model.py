@@ -58,7 +58,8 @@ class WaveGlow(nn.Module):
         upsample_kernel: width of the upsampling convolution in samples.
 
     Attributes: ``recompute``, whether training keeps no activations of a ``WN`` and computes them
-    again in the backward pass.
+    again in the backward pass; ``is_composed``, whether ``fuse`` has merged the upsampling into each ``cond_layer``,
+    None before.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -83,7 +84,7 @@ class WaveGlow(nn.Module):
                 f" and at most upsample_kernel {upsample_kernel}"
             )
         self.recompute = False
-        self.is_composed = False
+        self.is_composed: bool | None = None
         self.n_group = n_group
         self.n_early_every = n_early_every
         self.n_early_size = n_early_size
@@ -170,8 +171,11 @@ class WaveGlow(nn.Module):
         covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
         if covered < groups * self.n_group:
             raise ValueError(f"the mel spectrogram covers {covered // self.n_group} groups of samples, not {groups}")
-        if self.is_composed or (not plainly and self._pays_to_compose(batch * groups)):
-            return conditioning.at_frame_rate(mel, self.upsample, groups, self.n_group, self.is_composed)
+        at_frame_rate = self.is_composed
+        if at_frame_rate is None:
+            at_frame_rate = not plainly and self._pays_to_compose(batch * groups)
+        if at_frame_rate:
+            return conditioning.at_frame_rate(mel, self.upsample, groups, self.n_group, bool(self.is_composed))
         return conditioning.at_group_rate(mel, self.upsample, groups, self.n_group)
 
     def _pays_to_compose(self, groups: int) -> bool:
@@ -186,13 +190,15 @@ class WaveGlow(nn.Module):
 
         The upsampling is merged, too, unless the merged weights would take much more memory.
         """
+        if self.is_composed is not None:
+            return
         for wn in self.WN:
             wn.fuse()
         upsample, n_group = self.upsample, self.n_group
-        if self.is_composed or not upsample.composable or not 0 < self.hop_length * upsample.reach <= 2 * n_group**2:
+        self.is_composed = upsample.composable and 0 < self.hop_length * upsample.reach <= 2 * n_group**2
+        if not self.is_composed:
             return
         matrix = conditioning.upsampling_matrix(upsample, n_group)
         for wn in self.WN:
             layer, groups_per_frame = wn.cond_layer, self.hop_length // n_group
             layer.replace_kernel(*conditioning.kernel_at_frame_rate(layer, wn.n_layers, groups_per_frame, *matrix))
-        self.is_composed = True
