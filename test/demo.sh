@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# Hear it speak, then watch a WaveGlow learn to: some ten minutes on 2 CPU cores.
+# Hear both models learn, from text alone and without a download of speech: some ten minutes on 2 CPU cores.
 #
 #   bash test/demo.sh
-#   bash test/demo.sh --text="Any text of yours."
 #
-#   --text=TEXT             what the voice says
 #   --output_directory=DIR  default test/demo; run again, it goes on where it was
 #   --device=auto|cpu|cuda|npu   default auto
-#   --max_steps=N           steps of the training from nothing, default 1200
+#   --max_steps=N           steps of WaveGlow's training from nothing, default 1200; of Tacotron2's two thirds
 
 set -euo pipefail
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,17 +14,15 @@ source "$test_path_dir/common.sh"
 # shellcheck source=test/setup.sh
 source "$test_path_dir/setup.sh"
 
-OPTIONS=([device]=auto [max_steps]=1200 [output_directory]=$test_path_dir/demo
-    [text]="This voice was trained with the code that you have just installed.")
+OPTIONS=([device]=auto [max_steps]=1200 [output_directory]=$test_path_dir/demo)
 parse_options "" "$@"
 make_absolute output_directory
 setup_environment "$root"
 cd "$root"
 
 output=${OPTIONS[output_directory]}
-corpus=$output/corpus
 device=--device=${OPTIONS[device]}
-config=--config=$root/configs/waveglow_demo.json
+corpus=$output/corpus sentences=$test_path_dir/data/corpus
 
 # A stage that was stopped ends well, with a checkpoint; the next one would only find that something is missing.
 need() { # need FILE
@@ -34,6 +30,7 @@ need() { # need FILE
     echo "stopped; the same command goes on from here"
     exit 0
 }
+
 
 evaluate_all() { # evaluate_all DATA CHECKPOINT...: the page of the last plays those before it too
     local data=$1 checkpoint folder earlier=
@@ -47,37 +44,45 @@ evaluate_all() { # evaluate_all DATA CHECKPOINT...: the page of the last plays t
     done
 }
 
-echo "== 1 of 5: the voice that comes with the repository =="
-python tools/synthesize.py "${OPTIONS[text]}" "$device" -o "$output/speech.wav"
-echo "listen: $output/speech.wav"
-
-echo "== 2 of 5: a corpus: another program speaks texts =="
+echo "== 1 of 6: a corpus: another program speaks texts =="
 python tools/make_corpus.py "$corpus" --hours=1
 
-echo "== 3 of 5: a WaveGlow learns from nothing =="
+echo "== 2 of 6: WaveGlow learns from nothing =="
 for steps in 1 "${OPTIONS[max_steps]}"; do # the first checkpoint lets you hear where it begins
-    bash "$test_path_dir/train_full_8p.sh" "--data_path=$corpus" "$device" "--output_directory=$output/learning" \
-        "$config" --nproc=1 "--max_steps=$steps"
-    need "$output/learning/waveglow_$steps"
+    bash "$test_path_dir/train_full_8p.sh" "--data_path=$corpus" "$device" "--output_directory=$output/waveglow" \
+        "--config=$root/configs/waveglow_demo.json" --nproc=1 "--max_steps=$steps"
+    need "$output/waveglow/waveglow_$steps"
 done
-mapfile -t checkpoints < <(ls -v "$output"/learning/waveglow_*)
+echo "== 3 of 6: what it makes of speech that it has not heard =="
+mapfile -t checkpoints < <(ls -v "$output"/waveglow/waveglow_*)
 evaluate_all "$corpus" "${checkpoints[@]}"
 
-echo "== 4 of 5: the voice's WaveGlow learns another speaker =="
-bash "$test_path_dir/train_finetune_1p.sh" "--data_path=$test_path_dir/data/corpus" "$device" \
-    "--output_directory=$output/finetuning" "$config" "--checkpoint_path=$root/voices/heart/waveglow.safetensors" \
-    --max_steps=100 --learning_rate=3e-4
-mapfile -t checkpoints < <(ls -v "$output"/finetuning/waveglow_*)
-finetuned=${checkpoints[-1]}
-echo "== 5 of 5: its evaluation =="
-evaluate_all "$test_path_dir/data/corpus" "$finetuned"
+echo "== 4 of 6: WaveGlow learns another speaker =="
+bash "$test_path_dir/train_finetune_1p.sh" "--data_path=$sentences" "$device" \
+    "--output_directory=$output/finetuned" "--config=$root/configs/waveglow_demo.json" \
+    "--checkpoint_path=$output/waveglow/waveglow_${OPTIONS[max_steps]}" --max_steps=100 --learning_rate=3e-4
+finetuned=$output/finetuned/waveglow_$((OPTIONS[max_steps] + 100))
+need "$finetuned"
+evaluate_all "$sentences" "$finetuned"
 
-learning=$output/learning/eval_waveglow_${OPTIONS[max_steps]}/index.html
-finetuning=$output/finetuning/eval_$(basename "$finetuned")/index.html
+echo "== 5 of 6: Tacotron2 learns to read this speaker's 24 sentences =="
+steps=$((OPTIONS[max_steps] * 2 / 3))
+bash "$test_path_dir/train_full_8p.sh" --network=Tacotron2 "--data_path=$sentences" "$device" \
+    "--output_directory=$output/tacotron2" "--config=$root/configs/tacotron2_demo.json" --nproc=1 "--max_steps=$steps"
+need "$output/tacotron2/tacotron2_$steps"
+
+echo "== 6 of 6: text to speech =="
+# A sentence it has learned from: with so little speech it knows few others.
+sentence=$(tail -n 1 "$sentences/metadata.csv" | tr -d '\r')
+python tools/synthesize.py "${sentence##*|}" --tacotron2 "$output/tacotron2/tacotron2_$steps" \
+    --waveglow "$finetuned" "$device" -o "$output/speech.wav"
+
+learning=$output/waveglow/eval_waveglow_${OPTIONS[max_steps]}/index.html
 echo
-echo "the voice, product of a finished training:  $output/speech.wav"
-echo "it learns another speaker, a minute of it:  $finetuning"
-echo "from nothing, what minutes of training give: $learning"
+echo "Listen to what minutes of training give; a good voice takes hours to days (docs/voice.md)."
+echo "WaveGlow from nothing, step by step:  $learning"
+echo "WaveGlow with another speaker:        $output/finetuned/eval_$(basename "$finetuned")/index.html"
+echo "text to speech:                       $output/speech.wav"
 if [[ -n ${DISPLAY:-}${WAYLAND_DISPLAY:-} && -z ${CI:-} ]] && command -v xdg-open >/dev/null; then
     xdg-open "$learning" >/dev/null 2>&1 || true
 fi
