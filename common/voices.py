@@ -48,7 +48,8 @@ def find_voice(name: str = "") -> Voice:
     folder = FOLDER / (name or DEFAULT)
     # A name and not a path: nothing outside of voices/ is a voice.
     if folder.parent != FOLDER or not (folder / "voice.json").is_file():
-        raise UserError(f"there is no voice {name or DEFAULT!r}; there are: {', '.join(names()) or 'none'}")
+        there_are = f"there are: {', '.join(names())}" if names() else "there is none yet, docs/voice.md makes one"
+        raise UserError(f"no checkpoint is named, and there is no voice {folder.name!r}: {there_are}")
     settings = load_config(folder / "voice.json", Settings)
     paths = {model: folder / f"{model}.safetensors" for model in MODELS}
     for model, path in paths.items():

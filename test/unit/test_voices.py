@@ -87,6 +87,11 @@ def test_names_that_are_none(folder, models, monkeypatch, name):
         voices.find_voice(name)
 
 
+def test_without_any_voice_checkpoints_have_to_be_named(folder, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint is named, and there is no voice 'heart': there is none yet"):
+        run(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
+
+
 def test_an_infinite_weight_is_not_shipped(folder, models, monkeypatch):
     path = Path(models[1].split("=")[1])
     state = checkpoint.load(path)
