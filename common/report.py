@@ -61,23 +61,23 @@ def plot_losses(
 
 
 def plot_alignment(alignment: Tensor) -> Figure:
-    """Attention [T, N] of mel frames to symbols; a diagonal where text and speech advance together."""
+    """Attention [S, N] of the decoder's steps to symbols; a diagonal where text and speech advance together."""
     figure = Figure(figsize=(8, 3), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(alignment.t().numpy(), origin="lower", aspect="auto", interpolation="none", vmin=0)
-    axis.set_xlabel("frame")
+    axis.set_xlabel("decoder step")
     axis.set_ylabel("symbol")
     figure.colorbar(image, ax=axis, label="attention")
     return figure
 
 
 def plot_gate(gate: Tensor) -> Figure:
-    """The probability [T] that a frame is the last."""
+    """The probability [S] that a step of the decoder is the last."""
     figure = Figure(figsize=(8, 1.8), layout="constrained")
     axis = figure.subplots()
     axis.plot(gate.numpy(), linewidth=1)
     axis.set_ylim(-0.05, 1.05)
-    axis.set_xlabel("frame")
+    axis.set_xlabel("decoder step")
     axis.set_ylabel("is the end")
     axis.grid(alpha=0.3)
     return figure

@@ -16,23 +16,23 @@ class AlignmentQuality(NamedTuple):
 
 
 def alignment_quality(alignment: Tensor) -> AlignmentQuality:
-    """Judge the alignment [T, N] of one utterance, its frames' weights over its symbols.
+    """Judge the alignment [S, N] of one utterance, its steps' weights over its symbols.
 
     Time and text are both scaled to 0..1, where symbol n is the interval [n / N, (n + 1) / N] and
-    frame t the point (t + 1/2) / T. With d the distance of a frame from a symbol, weighted by the
-    attention and averaged over the frames, diagonality is max(0, 1 - 3 d): attention strewn evenly
+    step s of the decoder the point (s + 1/2) / S. With d the distance of a step from a symbol, weighted by the
+    attention and averaged over the steps, diagonality is max(0, 1 - 3 d): attention strewn evenly
     has d = 1/3. Coverage is the mean over the symbols of min(1, the sum of their weights): a symbol
-    counts in full when it had a frame's worth of attention.
+    counts in full when it had a step's worth of attention.
     """
     alignment = alignment.detach().float().cpu()
-    frames, symbols = alignment.shape
-    distance = 3 * (alignment * off_diagonal(frames, symbols)).sum() / frames
+    steps, symbols = alignment.shape
+    distance = 3 * (alignment * off_diagonal(steps, symbols)).sum() / steps
     coverage = alignment.sum(0).clamp(max=1).mean()
     return AlignmentQuality(max(0.0, 1 - distance.item()), coverage.item())
 
 
-def off_diagonal(frames: int, symbols: int) -> Tensor:
-    """The distance [T, N] of frames from symbols, where each is scaled to 0..1."""
-    frame = (torch.arange(frames)[:, None] + 0.5) / frames
+def off_diagonal(steps: int, symbols: int) -> Tensor:
+    """The distance [S, N] of steps from symbols, where each is scaled to 0..1."""
+    step = (torch.arange(steps)[:, None] + 0.5) / steps
     symbol = (torch.arange(symbols) + 0.5) / symbols
-    return ((frame - symbol).abs() - 0.5 / symbols).clamp(min=0)
+    return ((step - symbol).abs() - 0.5 / symbols).clamp(min=0)

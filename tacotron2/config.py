@@ -74,15 +74,15 @@ class Tacotron2Config:
     encoder_embedding_dim: int = 512
     "Channels of the encoded text, an even number: half from each direction of the LSTM."
     n_frames_per_step: int = 1
-    "Frames from one step of the decoder; 1, as NVIDIA's has never supported another."
+    "Mel frames that one step of the decoder makes, the reduction factor r of the first Tacotron; more are faster."
     decoder_rnn_dim: int = 1024
     "Channels of the decoder LSTM."
     prenet_dim: int = 256
     "Channels of both layers of the prenet."
     max_decoder_steps: int = 1000
-    "Frames after which inference gives up waiting for the gate."
+    "Steps of the decoder, each of n_frames_per_step frames, after which inference gives up waiting for the gate."
     gate_threshold: float = 0.5
-    "Probability of being the last frame from which on it is."
+    "Probability of being the last step from which on it is."
     p_prenet_dropout: float = 0.5
     "Share of the prenet's channels that are zeroed, in inference too."
     p_attention_dropout: float = 0.1

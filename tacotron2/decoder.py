@@ -1,10 +1,11 @@
-"""The decoder of Tacotron 2: from encoded text to mel frames, one after the other.
+"""The decoder of Tacotron 2: from encoded text to mel frames, step after step.
 
-With teacher forcing every frame before the present one is known, and the decoder LSTM never feeds
+A step makes r frames at once from the r before them (Wang et al. 2017, arXiv:1703.10135, section 3.3); r is 1 in
+Tacotron 2. With teacher forcing every frame before the present step is known, and the decoder LSTM never feeds
 the attention. So only the attention LSTM with its attention, and the decoder LSTM's own feedback,
-go frame by frame, each as one node of autograd; everything else is one matrix product over all
-frames. Inference goes one frame at a time, the products of an LSTM merged into one.
-Shapes: B clips, T frames, N text symbols, E encoder channels, H channels of an LSTM.
+go step by step, each as one node of autograd; everything else is one matrix product over all
+steps. Inference goes one step at a time, the products of an LSTM merged into one.
+Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,17 +29,22 @@ MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
 
 
-class Prenet(nn.Module):
-    """A bottleneck for the frame before; its dropout stays on in inference, where it gives the variety."""
+def steps_of(frames: int | Tensor, n_frames_per_step: int) -> int | Tensor:
+    """How many steps so many frames take; the last step may be filled in part."""
+    return (frames + n_frames_per_step - 1) // n_frames_per_step
 
-    def __init__(self, n_mel_channels: int, prenet_dim: int, p_dropout: float):
+
+class Prenet(nn.Module):
+    """A bottleneck for the step before; its dropout stays on in inference, where it gives the variety."""
+
+    def __init__(self, n_channels: int, prenet_dim: int, p_dropout: float):
         super().__init__()
         self.p_dropout = p_dropout
-        sizes = [n_mel_channels, prenet_dim, prenet_dim]
+        sizes = [n_channels, prenet_dim, prenet_dim]
         self.layers = nn.ModuleList(Linear(n_in, n_out, bias=False) for n_in, n_out in pairwise(sizes))
 
     def forward(self, frames: Tensor, masks: Tensor | None = None) -> Tensor:
-        """frames [..., n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
+        """frames [..., r * n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
         for i, layer in enumerate(self.layers):
             frames = F.relu(layer(frames))
             frames = dropout(frames, self.p_dropout) if masks is None else frames * masks[i]
@@ -57,7 +63,7 @@ class Prenet(nn.Module):
 
 
 class AttentionState(NamedTuple):
-    """What the attention LSTM and the attention carry from frame to frame."""
+    """What the attention LSTM and the attention carry from step to step."""
 
     hidden: Tensor
     "[B, H]"
@@ -66,11 +72,11 @@ class AttentionState(NamedTuple):
     context: Tensor
     "[B, E], the memory weighted by the attention."
     weights: Tensor
-    "[B, 2, N] float32: the attention weights, and their sum over all frames so far."
+    "[B, 2, N] float32: the attention weights, and their sum over all steps so far."
 
 
 class DecoderState(NamedTuple):
-    """What the decoder LSTM carries from frame to frame."""
+    """What the decoder LSTM carries from step to step."""
 
     hidden: Tensor
     "[B, H]"
@@ -84,9 +90,9 @@ class Decoded(NamedTuple):
     mel: Tensor
     "[B, n_mel, T] float32"
     gate: Tensor
-    "[B, T] float32, the logit of being the last frame."
+    "[B, S] float32, the logit of being the step with the last frame."
     alignments: Tensor
-    "[B, T, N] float32"
+    "[B, S, N] float32"
 
 
 class Affine(NamedTuple):
@@ -99,7 +105,7 @@ class Affine(NamedTuple):
 
 
 class FrameByFrame(NamedTuple):
-    """The linear layers of a decoder that gets its frames one by one."""
+    """The linear layers of a decoder that gets its frames step by step."""
 
     attention: Affine
     "Of prenet output, context and hidden state to the gates of the attention LSTM."
@@ -110,7 +116,7 @@ class FrameByFrame(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Prenet, attention LSTM, attention, decoder LSTM, projections to a frame and to the gate.
+    """Prenet, attention LSTM, attention, decoder LSTM, projections to the frames of a step and to the gate.
 
     Arguments are those of ``Tacotron2``.
     """
@@ -119,6 +125,7 @@ class Decoder(nn.Module):
         self,
         n_mel_channels: int,
         encoder_embedding_dim: int,
+        n_frames_per_step: int,
         prenet_dim: int,
         attention_rnn_dim: int,
         decoder_rnn_dim: int,
@@ -133,12 +140,13 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.n_mel_channels = n_mel_channels
+        self.n_frames_per_step = n_frames_per_step
         self.prenet_dim = prenet_dim
         self.p_attention_dropout = p_attention_dropout
         self.p_decoder_dropout = p_decoder_dropout
         self.max_decoder_steps = max_decoder_steps
         self.gate_threshold = gate_threshold
-        self.prenet = Prenet(n_mel_channels, prenet_dim, p_prenet_dropout)
+        self.prenet = Prenet(n_mel_channels * n_frames_per_step, prenet_dim, p_prenet_dropout)
         # The cells hold the parameters under NVIDIA's names; they run as matrix products and ``lstm``.
         self.attention_rnn = nn.LSTMCell(prenet_dim + encoder_embedding_dim, attention_rnn_dim)
         self.attention_layer = Attention(
@@ -149,14 +157,17 @@ class Decoder(nn.Module):
             attention_location_kernel_size,
         )
         self.decoder_rnn = nn.LSTMCell(attention_rnn_dim + encoder_embedding_dim, decoder_rnn_dim)
-        self.linear_projection = Linear(decoder_rnn_dim + encoder_embedding_dim, n_mel_channels)
+        self.linear_projection = Linear(decoder_rnn_dim + encoder_embedding_dim, n_mel_channels * n_frames_per_step)
         nn.init.constant_(self.linear_projection.linear_layer.bias, MEAN_LOG_MEL)
         self.gate_layer = Linear(decoder_rnn_dim + encoder_embedding_dim, 1, gain="sigmoid")
 
     def forward(self, values: Tensor, padding: Tensor, mel: Tensor) -> Decoded:
         """Teacher forcing: the encoder's values [B, N, E], padding [B, N], mel [B, n_mel, T] to predict."""
-        go_frame = torch.zeros_like(mel[:, :, :1])
-        frames = torch.cat([go_frame, mel[:, :, :-1]], dim=2).permute(2, 0, 1).to(values.dtype)
+        (batch, n_mel, length), r = mel.shape, self.n_frames_per_step
+        steps = steps_of(length, r)
+        # The last step may be short of frames, but no other one follows that would be given them.
+        before = torch.cat([mel.new_zeros(batch, n_mel, r), mel[:, :, : (steps - 1) * r]], dim=2)
+        frames = before.transpose(1, 2).reshape(batch, steps, -1).transpose(0, 1).to(values.dtype)
 
         rnn, prenet_dim = self.attention_rnn, self.prenet_dim
         known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
@@ -170,39 +181,39 @@ class Decoder(nn.Module):
         hidden = lstm_over_time(known, rnn.weight_hh, masks)
         context = attended[..., self.attention_rnn.hidden_size :]
         mel, gate = self.output(hidden, context, partial(linear, **self.output_layer()._asdict()))
-        return Decoded(mel.permute(1, 2, 0), gate.t(), alignments.transpose(0, 1))
+        return Decoded(self.in_frames(mel.transpose(0, 1))[:, :, :length], gate.t(), alignments.transpose(0, 1))
 
     def infer(self, values: Tensor, padding: Tensor, seeds: list[int]) -> tuple[Decoded, Tensor, Tensor]:
-        """Feed each frame back as the next one's input, until every clip's gate has fired.
+        """Feed each step's frames back as the next one's input, until every clip's gate has fired.
 
         values [B, N, E], padding [B, N], a seed for the prenet's dropout of each clip. Returns what
         was decoded, of which a clip's own part are its first ``lengths`` frames; ``lengths`` [B],
-        the frame with which the gate fired included; and [B] bool, whether it did before
+        all frames of the step with which the gate fired included; and [B] bool, whether it did before
         max_decoder_steps.
         """
         memory = self.attention_layer.prepare(values, padding)
         layers = self.frame_by_frame(values.dtype)
         linears = [constant_linear(*layer) for layer in layers]
         attention, decoder = self.initial_state(values)
-        frame = values.new_zeros(len(values), self.n_mel_channels)
-        lengths = torch.zeros(len(values), dtype=torch.long, device=values.device)
-        stopped = torch.zeros_like(lengths, dtype=torch.bool)
+        frames = values.new_zeros(len(values), self.n_frames_per_step * self.n_mel_channels)
+        taken = torch.zeros(len(values), dtype=torch.long, device=values.device)
+        stopped = torch.zeros_like(taken, dtype=torch.bool)
         steps = []
         for _, masks in zip(range(self.max_decoder_steps), self.prenet.draw_masks(seeds, like=values)):
-            frame, gate, attention, decoder = self.step(
-                frame.to(values.dtype), masks, attention, decoder, memory, values, linears
+            frames, gate, attention, decoder = self.step(
+                frames.to(values.dtype), masks, attention, decoder, memory, values, linears
             )
-            steps.append((frame, gate, attention.weights[:, 0]))
-            lengths += ~stopped
+            steps.append((frames, gate, attention.weights[:, 0]))
+            taken += ~stopped
             stopped |= torch.sigmoid(gate) > self.gate_threshold
             if stopped.all():
                 break
         mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps))
-        return Decoded(mel.transpose(1, 2), gate, alignments), lengths, stopped
+        return Decoded(self.in_frames(mel), gate, alignments), taken * self.n_frames_per_step, stopped
 
     def step(
         self,
-        frame: Tensor,
+        frames: Tensor,
         masks: Tensor,
         attention: AttentionState,
         decoder: DecoderState,
@@ -210,12 +221,12 @@ class Decoder(nn.Module):
         values: Tensor,
         linears: Sequence[Callable[[Tensor], Tensor]],
     ) -> tuple[Tensor, Tensor, AttentionState, DecoderState]:
-        """One frame of inference: the frame before [B, n_mel] -> frame, its gate [B], the states.
+        """One step of inference: the frames of the step before [B, r * n_mel] -> its frames, its gate [B], the states.
 
         linears: the layers of ``frame_by_frame`` as functions; masks [2, B, prenet_dim] of the prenet.
         """
         attention_gates, decoder_gates, output = linears
-        gates = attention_gates(torch.cat([self.prenet(frame, masks), attention.context, attention.hidden], dim=1))
+        gates = attention_gates(torch.cat([self.prenet(frames, masks), attention.context, attention.hidden], dim=1))
         attention = self.attend(gates, attention, memory, values)
         gates = decoder_gates(torch.cat([attention.hidden, attention.context, decoder.hidden], dim=1))
         decoder = DecoderState(*lstm(gates, decoder.cell))
@@ -230,7 +241,7 @@ class Decoder(nn.Module):
         return FrameByFrame(*gates, self.output_layer())
 
     def output_layer(self) -> Affine:
-        """Of the decoder's hidden state and the context to a frame and its gate, in float32."""
+        """Of the decoder's hidden state and the context to a step's frames and its gate, in float32."""
         layers = (self.linear_projection.linear_layer, self.gate_layer.linear_layer)
         return Affine(*(torch.cat([getattr(each, name) for each in layers]).float() for name in Affine._fields))
 
@@ -246,7 +257,7 @@ class Decoder(nn.Module):
         )
 
     def attend(self, gates: Tensor, state: AttentionState, memory: Memory, values: Tensor) -> AttentionState:
-        """One frame of attention in inference: gates [B, 4H], values [B, N, E]."""
+        """One step of attention in inference: gates [B, 4H], values [B, N, E]."""
         hidden, cell = lstm(gates, state.cell)
         weights = self.attention_layer(self.attention_layer.query_layer(hidden), state.weights, memory)
         context = weights[:, None].to(values.dtype) @ values
@@ -254,15 +265,19 @@ class Decoder(nn.Module):
         return AttentionState(hidden, cell, context[:, 0], weights)
 
     def dropout_masks(self, gates: Tensor, p: float) -> Tensor | None:
-        """What the hidden states [T, B, H] of these gates [T, B, 4H] are multiplied with, drawn all at once; None
+        """What the hidden states [S, B, H] of these gates [S, B, 4H] are multiplied with, drawn all at once; None
         without dropout."""
         if not self.training or p == 0:
             return None
         return dropout(torch.ones_like(gates[..., : gates.shape[2] // 4]), p)
 
     def output(self, hidden: Tensor, context: Tensor, linear: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """hidden [..., H], context [..., E] -> frames [..., n_mel], gate [...], both float32."""
+        """hidden [..., H], context [..., E] -> frames [..., r * n_mel], gate [...], both float32."""
         both = torch.cat([hidden, context], dim=-1).float()
         with torch.autocast(both.device.type, enabled=False):
-            frames, gate = linear(both).split([self.n_mel_channels, 1], dim=-1)
+            frames, gate = linear(both).split([self.n_frames_per_step * self.n_mel_channels, 1], dim=-1)
         return frames, gate[..., 0]
+
+    def in_frames(self, steps: Tensor) -> Tensor:
+        """steps [B, S, r * n_mel], frame after frame -> mel [B, n_mel, S * r]."""
+        return steps.reshape(len(steps), -1, self.n_mel_channels).transpose(1, 2)

@@ -86,9 +86,9 @@ class Predicted:
     mel: Tensor
     "[n_mel, T]"
     gate: Tensor
-    "[T], the probability of the end."
+    "[S], of each of the decoder's steps the probability of the end."
     alignment: Tensor
-    "[T, N]"
+    "[S, N]"
 
 
 def main() -> None:
@@ -193,7 +193,8 @@ def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Pre
     )
     with own_random_numbers(seed, synthesizer.device), synthesizer.precision.autocast():
         output = synthesizer.model(text, text_lengths, mel, mel_lengths)
-    criterion = Tacotron2Loss(synthesizer.config.train_config.guided_attention)
+    config = synthesizer.config
+    criterion = Tacotron2Loss(config.train_config.guided_attention, config.tacotron2_config.n_frames_per_step)
     loss = criterion(output, text_lengths, mel, mel_lengths).item()
     _, refined, gate, alignment = (each[0].cpu() for each in output)
     return Predicted(loss, refined, gate.sigmoid(), alignment)

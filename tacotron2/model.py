@@ -1,7 +1,7 @@
 """Tacotron 2 (Shen et al. 2018, arXiv:1712.05884): from text to mel spectrograms.
 
 Parameter names and shapes are those of NVIDIA/tacotron2, so state dicts interchange.
-Shapes: B clips, N text symbols, T mel frames, E encoder channels.
+Shapes: B clips, N text symbols, T mel frames, S steps of the decoder, E encoder channels.
 """
 
 import math
@@ -15,7 +15,7 @@ from common.dropout import dropout
 from common.products import linear
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
-from tacotron2.decoder import Decoder
+from tacotron2.decoder import Decoder, steps_of
 from tacotron2.lstm import lstm_over_time
 
 P_CONV_DROPOUT = 0.5
@@ -42,11 +42,11 @@ class Utterance:
     mel: Tensor
     "[n_mel, length] float32, refined by the postnet."
     length: int
-    "Frames."
+    "Frames, all those of each step."
     stopped: bool
     "Whether the gate ended it; if not it ran into max_decoder_steps."
     alignment: Tensor
-    "[length, N] float32, attention of its frames to its own symbols."
+    "[S, N] float32, attention of its steps to its own symbols."
     diagonality: float
     coverage: float
     "See ``tacotron2.alignment``."
@@ -156,7 +156,6 @@ class Tacotron2(nn.Module):
         encoder_kernel_size: int,
         encoder_n_convolutions: int,
         encoder_embedding_dim: int,
-        n_frames_per_step: int,
         postnet_embedding_dim: int,
         postnet_kernel_size: int,
         postnet_n_convolutions: int,
@@ -165,8 +164,6 @@ class Tacotron2(nn.Module):
         **decoder: int | float,
     ):
         super().__init__()
-        if n_frames_per_step != 1:
-            raise ValueError(f"n_frames_per_step is {n_frames_per_step}, and only 1 is supported")
         if symbols_embedding_dim != encoder_embedding_dim or encoder_embedding_dim % 2:
             raise ValueError(
                 f"symbols_embedding_dim {symbols_embedding_dim} and encoder_embedding_dim {encoder_embedding_dim}"
@@ -186,11 +183,11 @@ class Tacotron2(nn.Module):
     def forward(
         self, text: Tensor, text_lengths: Tensor, mel: Tensor, mel_lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Predict each frame from those before it (teacher forcing).
+        """Predict the frames of each step from those before it (teacher forcing).
 
         text [B, N] ids, text_lengths [B], mel [B, n_mel, T], mel_lengths [B]; behind the ends 0.
-        Returns mel and mel_postnet [B, n_mel, T], gate [B, T] (the logit of being the last frame)
-        and alignments [B, T, N], all float32. With mask_padding, both mels are 0 and the gate is
+        Returns mel and mel_postnet [B, n_mel, T], gate [B, S] (the logit of being the step with the
+        last frame) and alignments [B, S, N], all float32. With mask_padding, both mels are 0 and the gate is
         1000 behind the end.
         """
         padding = padding_mask(text_lengths, text.shape[1])
@@ -200,7 +197,8 @@ class Tacotron2(nn.Module):
         if self.mask_padding:
             padding = padding_mask(mel_lengths, mel.shape[2])
             mel, mel_postnet = (each.masked_fill(padding[:, None], 0) for each in (mel, mel_postnet))
-            gate = gate.masked_fill(padding, PADDED_GATE)
+            steps = steps_of(mel_lengths, self.decoder.n_frames_per_step)
+            gate = gate.masked_fill(padding_mask(steps, gate.shape[1]), PADDED_GATE)
         return mel, mel_postnet, gate, alignments
 
     @torch.no_grad()
@@ -225,7 +223,7 @@ class Tacotron2(nn.Module):
         utterances = []
         ends = zip(lengths.tolist(), text_lengths.tolist(), stopped.tolist())
         for i, (length, symbols, has_stopped) in enumerate(ends):
-            alignment = decoded.alignments[i, :length, :symbols]
+            alignment = decoded.alignments[i, : length // self.decoder.n_frames_per_step, :symbols]
             quality = alignment_quality(alignment)
             utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, *quality))
         return utterances

@@ -18,6 +18,7 @@ from common.training import Task
 from tacotron2.alignment import alignment_quality
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, find_utterances, take_census
+from tacotron2.decoder import steps_of
 from tacotron2.loss import Tacotron2Loss
 
 log = logging.getLogger("train")
@@ -45,7 +46,8 @@ def make_task(run: Run, data_path: str) -> Task:
     training_set, held_back_set = (
         Utterances(some, config.data_config, mels, settings.on_bad_clip) for some in (clips, held_back)
     )
-    criterion = Tacotron2Loss(settings.guided_attention)
+    n_frames_per_step = config.tacotron2_config.n_frames_per_step
+    criterion = Tacotron2Loss(settings.guided_attention, n_frames_per_step)
 
     def loss(model: nn.Module, batch: dict) -> Tensor:
         return run_teacher_forced(model, batch, run, criterion)[0]
@@ -60,9 +62,8 @@ def make_task(run: Run, data_path: str) -> Task:
                 # Not around the loader: mel spectrograms are float32.
                 with run.precision.autocast():
                     loss, output = run_teacher_forced(run.model, batch, run, criterion)
-                sums += torch.tensor(
-                    [loss * len(batch["names"]), sum_of_diagonality(output[3], batch)], device=sums.device
-                )
+                diagonality = sum_of_diagonality(output[3], batch, n_frames_per_step)
+                sums += torch.tensor([loss * len(batch["names"]), diagonality], device=sums.device)
         loss, diagonality = (distributed.sum_over_ranks(sums) / len(held_back_set)).tolist()
         report_alignment(run, diagonality)
         return loss
@@ -111,10 +112,10 @@ def report_census(clips: list[Clip], config: Config) -> list[int]:
     return samples
 
 
-def sum_of_diagonality(alignments: Tensor, batch: dict) -> float:
-    """Of the alignments [B, T, N] of a batch, each in its own part."""
-    lengths = zip(alignments, batch["mel_lengths"], batch["text_lengths"])
-    return sum(alignment_quality(each[:frames, :symbols]).diagonality for each, frames, symbols in lengths)
+def sum_of_diagonality(alignments: Tensor, batch: dict, n_frames_per_step: int) -> float:
+    """Of the alignments [B, S, N] of a batch, each in its own part."""
+    lengths = zip(alignments, steps_of(batch["mel_lengths"], n_frames_per_step), batch["text_lengths"])
+    return sum(alignment_quality(each[:steps, :symbols]).diagonality for each, steps, symbols in lengths)
 
 
 def report_alignment(run: Run, diagonality: float) -> None:

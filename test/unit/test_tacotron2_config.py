@@ -78,6 +78,8 @@ def test_what_a_checkpoint_tells_is_a_configuration(form, tmp_path):
         ("data_config", "text_cleaners", [1], "must be a list of names"),
         ("data_config", "text_cleaners", ["english"], "'english'"),
         ("tacotron2_config", "prenet_dim", 0, "prenet_dim is 0, must be above 0"),
+        ("tacotron2_config", "n_frames_per_step", 0, "n_frames_per_step is 0, must be above 0"),
+        ("tacotron2_config", "n_frames_per_step", 1.5, "n_frames_per_step is 1.5, must be int"),
         ("tacotron2_config", "p_prenet_dropout", 1.0, "p_prenet_dropout is 1.0, must be 0 or above and below 1"),
         ("tacotron2_config", "p_decoder_dropout", -0.1, "p_decoder_dropout is -0.1"),
         ("tacotron2_config", "encoder_kernel_size", 4, "encoder_kernel_size is 4, must be odd"),
@@ -93,6 +95,6 @@ def test_mistakes_are_named(tmp_path, section, key, value, message):
 
 
 def test_sizes_that_do_not_fit_are_refused(tmp_path):
-    values = NVIDIA | {"tacotron2_config": NVIDIA["tacotron2_config"] | {"n_frames_per_step": 3}}
-    with pytest.raises(UserError, match="tacotron2_config: n_frames_per_step is 3, and only 1 is supported"):
+    values = NVIDIA | {"tacotron2_config": NVIDIA["tacotron2_config"] | {"postnet_n_convolutions": 1}}
+    with pytest.raises(UserError, match="tacotron2_config: postnet_n_convolutions is 1, must be 2 or above"):
         build_model(load_config(write_config(tmp_path / "c.json", values), Config))

@@ -154,7 +154,6 @@ def test_the_prenets_dropout_is_on_in_evaluation_too():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(n_frames_per_step=2), "n_frames_per_step is 2, and only 1"),
         (dict(symbols_embedding_dim=8), "must be the same even number"),
         (dict(symbols_embedding_dim=15, encoder_embedding_dim=15), "must be the same even number"),
         (dict(postnet_n_convolutions=1), "postnet_n_convolutions is 1"),

@@ -142,7 +142,7 @@ def test_missing_alignment_is_warned_of_in_time(toy, corpus, tmp_path, caplog, m
     assert [re.match(r"iteration (\d): still no diagonal", warning)[1] for warning in warnings] == ["2", "3"]
     assert "guided_attention" in warnings[0]
     caplog.clear()
-    monkeypatch.setattr(train, "sum_of_diagonality", lambda alignments, batch: 0.8 * len(alignments))
+    monkeypatch.setattr(train, "sum_of_diagonality", lambda alignments, batch, n_frames_per_step: 0.8 * len(alignments))
     start(toy, corpus, tmp_path / "good", **options)
     assert "no diagonal" not in caplog.text
 
@@ -153,7 +153,7 @@ def test_diagonality_is_that_of_each_clips_own_part():
     alignments[0, 4:] = 0.25
     alignments[1, :, 0] = 1
     batch = {"mel_lengths": torch.tensor([4, 6]), "text_lengths": torch.tensor([4, 1])}
-    assert train.sum_of_diagonality(alignments, batch) == pytest.approx(2)
+    assert train.sum_of_diagonality(alignments, batch, 1) == pytest.approx(2)
 
 
 def test_guided_attention_is_part_of_the_loss(toy, corpus, tmp_path):

@@ -1,0 +1,118 @@
+"""Several frames in a step of the decoder (n_frames_per_step): training, checkpoints, speech, deployment."""
+
+import pytest
+import torch
+from test_synthesizer import TEXTS, make_checkpoint
+from test_tacotron2_model import toy_batch
+
+from common.config import from_dict
+from common.device import pick_device
+from common.interchange import fitted, read
+from common.program import UserError
+from conftest import make_corpus, toy_tacotron2_config
+from runs import CURVE, start
+from tacotron2 import infer, train
+from tacotron2.config import Config, build_model
+from tacotron2.data import Clip
+from tacotron2.loss import Tacotron2Loss
+from tacotron2.synthesizer import Synthesizer
+from tools.convert_checkpoint import FORMS, to_native, write
+from tools.deploy import models
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = pick_device("cpu")
+LENGTHS = ("text_lengths", "mel", "mel_lengths")
+
+
+def config_of(r, **changes):
+    config = toy_tacotron2_config()
+    config["tacotron2_config"] |= {"n_frames_per_step": r} | changes
+    return config
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A checkpoint of 2 frames a step."""
+    return make_checkpoint(tmp_path / "tacotron2_2", config_of(2, max_decoder_steps=15))
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_training_lowers_the_loss(tmp_path, monkeypatch, level):
+    """Of clips of 19 frames; the loss is that of the steps."""
+    seen = []
+
+    def watch(model, batch, run, criterion):
+        loss, output = original(model, batch, run, criterion)
+        seen.append((loss.item(), output, batch))
+        return loss, output
+
+    original = train.run_teacher_forced
+    monkeypatch.setattr(train, "run_teacher_forced", watch)
+    corpus = make_corpus(tmp_path / "corpus", seconds=0.21)
+    run, _ = start(config_of(2), corpus, tmp_path / "out", amp=level, with_tensorboard=True, **CURVE)
+    before, after = (loss for _, loss in run.progress.validation_losses)
+    assert after < before / 2
+    assert run.progress.losses[-1] < run.progress.losses[0] / 1.5
+    assert all(output[0].shape[2] == 19 and output[3].shape[1] == 10 for _, output, _ in seen)
+    of_steps, of_frames = (
+        [Tacotron2Loss(0.0, r)(output, *(batch[name] for name in LENGTHS)).item() for _, output, batch in seen]
+        for r in (2, 1)
+    )
+    losses = [loss for loss, _, _ in seen]
+    assert losses == pytest.approx(of_steps, rel=1e-5) and losses != pytest.approx(of_frames, rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["native", *FORMS])
+def test_a_checkpoint_of_any_form_tells_it(path, tmp_path, form):
+    checkpoint = read(path)
+    write(str(tmp_path / form), to_native(checkpoint, path) if form == "native" else FORMS[form](checkpoint))
+    outputs = []
+    for each in (path, tmp_path / form):
+        checkpoint = read(each, "tacotron2")
+        config = from_dict(Config, checkpoint.config)
+        assert config.tacotron2_config.n_frames_per_step == 2
+        model = build_model(config).eval()
+        model.load_state_dict(fitted(each, checkpoint.weights, model))
+        torch.manual_seed(0)
+        outputs.append(model(*toy_batch()))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*outputs))
+
+
+def test_a_model_of_another_number_does_not_fit(path):
+    model = build_model(from_dict(Config, config_of(1)))
+    with pytest.raises(UserError, match=r"does not fit the model, 3 weights differ"):
+        fitted(path, read(path).weights, model)
+
+
+def test_speech(path):
+    """The limit counts steps, the lengths frames; what ends by itself is of whole steps, too."""
+    for spoken in Synthesizer(path, CPU).speak(TEXTS[:3], tries=1):
+        utterance = spoken.utterance
+        assert utterance.mel.shape == (6, 30) and utterance.alignment.shape[0] == 15
+        assert spoken.flaw == "has no end after 30 frames"
+    ending = Synthesizer(path, CPU)
+    ending.model.decoder.gate_layer.linear_layer.bias += 1000
+    utterances = [spoken.utterance for spoken in ending.speak(TEXTS[:3], tries=1)]
+    assert len({each.length for each in utterances if each.stopped}) > 1
+    for each in utterances:
+        assert each.length == each.mel.shape[1] == 2 * each.alignment.shape[0]
+
+
+def test_the_figures_of_an_evaluation_go_by_steps(path, tmp_path):
+    torch.manual_seed(0)
+    mel = torch.randn(6, 19)
+    speaker = Synthesizer(path, CPU)
+    predicted = infer.predict(Clip(tmp_path / "clip.wav", "A tone."), mel, speaker, seed=3)
+    assert predicted.mel.shape == (6, 19)
+    assert len(predicted.gate) == len(predicted.alignment) == 10
+    symbols = torch.tensor([speaker.symbols("A tone.")])
+    lengths = torch.tensor([symbols.shape[1]]), torch.tensor([19])
+    torch.manual_seed(3)
+    output = speaker.model(symbols, lengths[0], mel[None], lengths[1])
+    of_steps, of_frames = (Tacotron2Loss(0.0, r)(output, lengths[0], mel[None], lengths[1]).item() for r in (2, 1))
+    assert predicted.loss == pytest.approx(of_steps, rel=1e-5) and abs(of_steps - of_frames) > 1
+
+
+def test_it_cannot_be_exported(path):
+    with pytest.raises(UserError, match=r"tacotron2_2 makes 2 frames in a step .*: only .* can be exported"):
+        models.load("tacotron2", str(path))
