@@ -58,7 +58,7 @@ def test_shipped_files_build_a_model(name):
     model = build_model(config)
     assert build_mel(config).filters.shape[0] == model.decoder.n_mel_channels == 80
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    limits = {"tacotron2.json": 28_193_153, "tacotron2_small.json": 7e6, "tacotron2_demo.json": 3e6}
+    limits = {"tacotron2.json": 28_193_153, "tacotron2_small.json": 7.1e6, "tacotron2_demo.json": 3e6}
     assert parameters <= limits[name]
     assert name != "tacotron2.json" or parameters == limits[name]
 
