@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 from contextlib import nullcontext
 
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common import checkpoint, training
 from common.config import load_config
-from common.program import UserError
+from common.program import StopSignal, UserError
 from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
@@ -94,18 +93,20 @@ def test_ten_such_steps_in_a_row_end_the_run_naming_the_clips(config, corpus, tm
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.load(tmp_path / "a/waveglow_20")["model"].values())
 
 
-def test_sigterm_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
-    def signal_in_the_third_step(task, run):
+def test_a_request_to_stop_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
+    stop = StopSignal()
+
+    def ask_in_the_third_step(task, run):
         original = task.loss
 
         def loss(model, batch):
             if run.progress.iteration == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                stop.requested = signal.SIGTERM
             return original(model, batch)
 
         task.loss = loss
 
-    _, summary = start(config[1], corpus, tmp_path / "out", spoil=signal_in_the_third_step)
+    _, summary = start(config[1], corpus, tmp_path / "out", spoil=ask_in_the_third_step, stop=stop)
     assert summary.stopped
     assert summary.iteration == 3
     assert checkpoint.load(tmp_path / "out/waveglow_3")["iteration"] == 3
