@@ -122,8 +122,9 @@ def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkey
 
 
 def test_too_few_clips_for_a_step(config, corpus, tmp_path):
-    with pytest.raises(UserError, match="12 training clips do not make one step of 64 clips"):
-        start(config[1], corpus, tmp_path / "out", batch_size=64)
+    message = r"12 training clips do not make one step of 15 clips \(3 x 5 x 1 processes\)"
+    with pytest.raises(UserError, match=message):
+        start(config[1], corpus, tmp_path / "out", batch_size=3, grad_accumulation=5)
 
 
 def test_throughput_leaves_the_warm_up_out():
