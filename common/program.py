@@ -35,12 +35,12 @@ class Parser(argparse.ArgumentParser):
 
 
 class StopSignal:
-    """Remembers SIGTERM, or one of ``signals``, to be obeyed between two steps. Made at the start of a program."""
+    """Remembers that one of ``signals`` came, to be obeyed between two steps. Made at the start of a program."""
 
     def __init__(self, *signals: int):
         self.requested = 0
         "The number of the signal that came; 0 as long as none has."
-        for signum in signals or [signal.SIGTERM]:
+        for signum in signals:
             signal.signal(signum, self._request)
 
     def _request(self, signum: int, frame: object) -> None:

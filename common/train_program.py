@@ -1,6 +1,7 @@
 """What a program that trains one of the models does around the loop."""
 
 import logging
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def train_program(
     add_training_options(parser, default_config=f"configs/{name}.json")
     args = parser.parse_args()
     start_log(args)
-    stop = program.StopSignal()
+    stop = program.StopSignal(signal.SIGTERM)
     config = configure(args, config_type)
     settings = config.train_config
     make_output_folder(settings.output_directory)

@@ -3,9 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+# Before PyTorch is there, and for the programs that tests start: for toy models threads cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -21,18 +25,15 @@ NPU = {"PYTHONPATH": str(EMULATOR)}
 "The environment in which `import torch_npu` finds the emulated device."
 
 
-@pytest.fixture(autouse=True, scope="session")
-def few_threads():
-    torch.set_num_threads(2)
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """For very small models the threads cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def signals_end_the_tests():
+    """A handler of the product's would keep `timeout` and Ctrl-C from ending pytest."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    torch.set_num_threads(before)
+    left = {number: signal.getsignal(number) for number in handlers}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert left == handlers, "a handler of signals was left behind"
 
 
 @pytest.fixture(scope="session")

@@ -49,14 +49,16 @@ def make_run(values: dict, output, device=CPU, **changes) -> Run:
     return train_program.make_run(name, config, package.build_model, device)
 
 
-def start(values: dict, corpus, output, resume: str = "auto", spoil=None, device=CPU, **changes) -> tuple[Run, Summary]:
-    """Train; ``spoil(task, run)`` may change the task before."""
+def start(
+    values: dict, corpus, output, resume: str = "auto", spoil=None, device=CPU, stop=None, **changes
+) -> tuple[Run, Summary]:
+    """Train; ``spoil(task, run)`` may change the task before, and ``stop`` be requested in between."""
     run = make_run(values, output, device, **changes)
     task = PACKAGES[run.name].train.make_task(run, str(corpus))
     run.start(resume)
     if spoil:
         spoil(task, run)
-    return run, training.train(run, task, StopSignal())
+    return run, training.train(run, task, stop or StopSignal())
 
 
 def with_noise(task: Task, run: Run) -> None:

@@ -23,10 +23,7 @@ from conftest import ROOT
 from tools.convert_checkpoint import FORMS, glow_importable
 from waveglow.vocoder import Vocoder
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Couldn't retrieve source code"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 
 
 @pytest.mark.parametrize("form", ["native", *FORMS])

@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.audio import MelSpectrogram
-from common.corpus import find_clips, split_clips
+from common.config import TrainConfig
+from common.corpus import find_clips, first_readable, split_clips
 from common.program import UserError
-from common.sampling import StepSampler, shuffled
+from common.sampling import StepSampler, load, shuffled, training_batches
 from conftest import RATE, make_corpus
 from waveglow.config import DataConfig
 from waveglow.data import (
@@ -49,6 +50,17 @@ def test_loader_processes_change_nothing(corpus, workers):
     expected = list(islice(StepSampler(shuffled(13, 1), 3, 1, 0, 1), 9))
     assert names == [[data.clips[i].name for _, i in batch] for batch in expected]
     assert sums == [pytest.approx(sum(data[key]["audio"].double().sum().item() for key in b)) for b in expected]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_draws_no_random_number_of_the_trainings(corpus, workers):
+    before = torch.get_rng_state()
+    config = TrainConfig(batch_size=4, workers=workers)
+    learned = training_batches(segments(corpus), shuffled(13, 1), config)(0, 0)
+    assert len(next(learned)["names"]) == 4
+    learned.close()
+    assert len(list(load(HeldBackSegments(find_clips(corpus)[:1], CONFIG, MelSpectrogram(n_mel_channels=6))))) == 4
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def order(steps, batch_size=2, accumulation=1, world_size=1, epoch=0, clips=0):
@@ -142,6 +154,25 @@ def test_held_back_segments_are_the_first_of_each_clip(corpus):
     whole = soundfile.read(clips[0], dtype="float32")[0]
     assert len(data) == 2 * min(4, len(whole) // 2048)
     assert np.array_equal(data[1]["audio"].numpy(), whole[2048:4096])
+
+
+def test_a_clip_that_cannot_be_read_gives_way_to_the_next(caplog):
+    """Or ends the run; and so does a corpus of which nothing is left."""
+
+    def load(index):
+        if index in broken:
+            raise UserError(f"clip {index} is broken")
+        return {"names": index}
+
+    broken = {1, 2, 4}
+    assert [first_readable(load, index, 5, "skip")["names"] for index in range(5)] == [0, 3, 3, 3, 0]
+    assert [record.message for record in caplog.records] == [f"skipped: clip {i} is broken" for i in (1, 2, 2, 4)]
+    assert first_readable(load, 3, 5, "stop") == {"names": 3}
+    with pytest.raises(UserError, match="clip 2 is broken"):
+        first_readable(load, 2, 5, "stop")
+    broken = set(range(5))
+    with pytest.raises(UserError, match="none of the clips can be read any more"):
+        first_readable(load, 2, 5, "skip")
 
 
 def test_split_rule():

@@ -131,6 +131,21 @@ def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
     assert in_script == [(connect, seconds), (execute, seconds)]
 
 
+@pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200)])
+def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds):
+    timeouts = []
+    met = dist.HashStore(), 0, 2
+    monkeypatch.setattr(dist, "rendezvous", lambda url, timeout: timeouts.append(timeout) or iter([met]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: timeouts.append(timeout))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in distributed.HCCL_LIMITS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    distributed.start(replace(pick_device("cpu"), backend="hccl"), hang_limit)
+    assert [timeout.total_seconds() for timeout in timeouts] == [seconds] * 2
+    assert [os.environ[name] for name in distributed.HCCL_LIMITS] == [str(seconds)] * 2
+
+
 def failure(exitcode, **report):
     return types.SimpleNamespace(exitcode=exitcode, error_file_data=report, timestamp=1000)
 

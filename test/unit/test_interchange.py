@@ -21,10 +21,7 @@ from common.program import UserError
 from tools.convert_checkpoint import GLOW, glow_importable
 from waveglow.config import Config, build_model
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Couldn't retrieve source code"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 
 
 @pytest.mark.parametrize("name", WAVEGLOW_FILES)

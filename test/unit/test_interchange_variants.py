@@ -18,10 +18,7 @@ from common.program import UserError
 from tools.convert_checkpoint import glow_importable, glow_module
 from waveglow.config import Config, build_model
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Couldn't retrieve source code"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 
 
 def renamed(state: dict, *rules: tuple[str, str]) -> dict:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fake_engine
+from common import program
 from common.audio import read_wav
 from common.corpus import find_clips
 from common.program import UserError
@@ -34,12 +36,16 @@ TEXTS = [f"Line {word}." for word in ["one", "two", "three", "four", "five", "si
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
-    """The fake engine in hibari's place, and the signals' handlers put back in the end."""
+    """The fake engine in hibari's place."""
     monkeypatch.setattr(make_corpus, "ENGINES", {"hibari": fake_engine.find, "flite": engines.find_flite})
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch):
+    """The handlers of signals, by number, which stay out of the tests' process."""
+    found = {}
+    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=found.__setitem__))
+    return found
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_jobs_change_nothing(tmp_path, monkeypatch, jobs):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, number, code):
+def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, handlers, number, code):
     from tools.corpus.folder import Folder
 
     add = Folder.add
@@ -142,7 +148,7 @@ def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, nu
     def add_and_stop(self, line, audio):
         add(self, line, audio)
         if line == 4:
-            os.kill(os.getpid(), number)
+            handlers[number](number, None)
 
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "add", add_and_stop)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common import checkpoint
 from common.device import pick_device
 from common.precision import LARGEST_DYNAMIC_SCALE, Precision
 from reference_curve import TOLERANCE, Training, distance
@@ -97,6 +98,46 @@ def test_a_dynamic_scale_has_an_end(monkeypatch):
     assert precision.scale == LARGEST_DYNAMIC_SCALE == 2**24
 
 
+def test_a_dynamic_scale_begins_and_grows_as_apexs_does():
+    _, precision, _ = setup("O1", "dynamic")
+    scales = []
+    for _ in range(2000):
+        scales.append(precision.scale)
+        precision.finish_step(True)
+    assert set(scales) == {2.0**16}
+    assert precision.scale == 2.0**17
+
+
+def test_a_dynamic_scale_never_falls_below_1():
+    _, precision, _ = setup("O1", "dynamic")
+    for _ in range(16):
+        precision.finish_step(False)
+    assert precision.scale == 1
+    precision.finish_step(False)
+    assert precision.scale == 1
+
+
+def test_a_dynamic_scale_goes_on_where_it_was(config, tmp_path, monkeypatch):
+    """With the good steps behind it, after a resume."""
+    monkeypatch.setattr("common.precision.GROWTH_INTERVAL", 3)
+    run = make_run(config[1], tmp_path, device=FLOAT16, amp="O1")
+    for finite in (False, True, True):
+        run.precision.finish_step(finite)
+    checkpoint.save(run.path(), run.state([]))
+    resumed = make_run(config[1], tmp_path, device=FLOAT16, amp="O1")
+    resumed.start("auto")
+    assert resumed.precision.scale == 2.0**15
+    resumed.precision.finish_step(True)
+    assert resumed.precision.scale == 2.0**16
+
+
+def test_a_static_scale_is_the_configurations():
+    """Whatever a checkpoint holds."""
+    _, precision, _ = setup("O1", 128.0)
+    precision.load_state_dict({"scale": 2.0, "good_steps": 5})
+    assert precision.scale == 128.0
+
+
 def test_no_scale_where_none_is_needed():
     assert Precision("O2", 128.0, CPU, torch.nn.Linear(1, 1)).scale == 1.0
     assert Precision("O0", 128.0, FLOAT16, torch.nn.Linear(1, 1)).scale == 1.0
@@ -112,6 +153,24 @@ def test_weights_go_out_and_in_as_float32():
     again.load_model_state(other, state)
     assert all(torch.equal(a, b) for a, b in zip(again.master_params, precision.master_params))
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters()))
+
+
+@needs_float16
+def test_weights_that_do_not_learn_go_out_and_in_too():
+    """They have no master copy; those behind them still find their own."""
+
+    def make(value):
+        model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+        model[0].requires_grad_(False)
+        for i, parameter in enumerate(model.parameters()):
+            torch.nn.init.constant_(parameter, value + i)
+        return model, Precision("O2", 128.0, FLOAT16, model)
+
+    model, precision = make(1.0)
+    other, again = make(-1.0)
+    again.load_model_state(other, precision.model_state(model))
+    assert [tensor.flatten()[0].item() for tensor in again.model_state(other).values()] == [1, 2, 3, 4]
+    assert [master.flatten()[0].item() for master in again.master_params] == [3, 4]
 
 
 def test_o0_follows_the_references_curve():

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 from contextlib import nullcontext
 
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common import checkpoint, training
 from common.config import load_config
-from common.program import UserError
+from common.program import StopSignal, UserError
 from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
@@ -46,21 +45,20 @@ def test_accumulated_batches_are_one_larger_batch(config, corpus, tmp_path):
     assert parts.progress.losses == pytest.approx(whole.progress.losses, abs=1e-5)
 
 
-def test_clipping_limits_the_gradient(config, corpus, tmp_path):
-    norms = []
-    original = training.nn.utils.clip_grad_norm_
+def test_accumulated_batches_all_count_as_clips_of_their_step(config, corpus, tmp_path):
+    """An epoch of 12 clips is 3 steps of 4, and takes each of them once."""
+    names = []
 
-    def spy(params, limit):
-        norm = original(params, limit)
-        norms.append((norm, torch.cat([p.grad.flatten() for p in params]).norm()))
-        return norm
+    def listen(task, run):
+        original = task.loss
+        task.loss = lambda model, batch: names.extend(batch["names"]) or original(model, batch)
 
-    training.nn.utils.clip_grad_norm_ = spy
-    try:
-        start(config[1], corpus, tmp_path / "a", max_steps=3, grad_clip=0.01)
-    finally:
-        training.nn.utils.clip_grad_norm_ = original
-    assert all(before > 0.01 and after == pytest.approx(0.01, rel=1e-3) for before, after in norms)
+    parts = {"batch_size": 2, "grad_accumulation": 2}
+    _, summary = start(config[1], corpus, tmp_path, epochs=1, spoil=listen, **parts)
+    assert summary.iteration == 3
+    assert len(names) == len(set(names)) == 12
+    assert summary.clips_per_second * summary.step_seconds == pytest.approx(4)
+    assert summary.samples_per_second == pytest.approx(summary.clips_per_second * 2048)
 
 
 def nan_in(steps):
@@ -94,18 +92,20 @@ def test_ten_such_steps_in_a_row_end_the_run_naming_the_clips(config, corpus, tm
     assert all(torch.isfinite(tensor).all() for tensor in checkpoint.load(tmp_path / "a/waveglow_20")["model"].values())
 
 
-def test_sigterm_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
-    def signal_in_the_third_step(task, run):
+def test_a_request_to_stop_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
+    stop = StopSignal()
+
+    def ask_in_the_third_step(task, run):
         original = task.loss
 
         def loss(model, batch):
             if run.progress.iteration == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                stop.requested = signal.SIGTERM
             return original(model, batch)
 
         task.loss = loss
 
-    _, summary = start(config[1], corpus, tmp_path / "out", spoil=signal_in_the_third_step)
+    _, summary = start(config[1], corpus, tmp_path / "out", spoil=ask_in_the_third_step, stop=stop)
     assert summary.stopped
     assert summary.iteration == 3
     assert checkpoint.load(tmp_path / "out/waveglow_3")["iteration"] == 3
@@ -122,8 +122,9 @@ def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkey
 
 
 def test_too_few_clips_for_a_step(config, corpus, tmp_path):
-    with pytest.raises(UserError, match="12 training clips do not make one step of 64 clips"):
-        start(config[1], corpus, tmp_path / "out", batch_size=64)
+    message = r"12 training clips do not make one step of 15 clips \(3 x 5 x 1 processes\)"
+    with pytest.raises(UserError, match=message):
+        start(config[1], corpus, tmp_path / "out", batch_size=3, grad_accumulation=5)
 
 
 def test_throughput_leaves_the_warm_up_out():

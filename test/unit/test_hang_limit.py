@@ -1,0 +1,70 @@
+"""hang_limit: how long a process may get nowhere, alone and waiting for others."""
+
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from common import distributed, program, train_program, training, watchdog
+from waveglow import train
+
+
+class Clock:
+    """Stands in for the module time in the watchdog, which looks at it every 5 ms."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.looks = threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        self.looks.release()
+        return self.now
+
+    def wait(self) -> None:
+        """Until the watchdog has seen what time it is, and thought about it."""
+        while self.looks.acquire(blocking=False):
+            pass
+        for _ in range(3):
+            assert self.looks.acquire(timeout=60)
+
+
+@pytest.mark.parametrize(("waits_for_others", "seconds"), [(False, 4000), (True, 5000)])
+def test_the_next_beat_is_due_within_the_limit(monkeypatch, waits_for_others, seconds):
+    """Within less of it for what a process does alone: so it speaks before those that wait for it."""
+    clock, ended = Clock(), threading.Event()
+    monkeypatch.setattr(watchdog, "time", clock)
+    monkeypatch.setattr(watchdog, "CHECKS", 10**6)
+    monkeypatch.setattr(watchdog.Watchdog, "_end", lambda self: ended.set())
+    with watchdog.Watchdog(5000) as dog:
+        clock.now += 3999
+        dog.beat("computing", waits_for_others=waits_for_others)
+        clock.now += seconds - 1
+        clock.wait()
+        assert not ended.is_set()
+        clock.now += 2
+        assert ended.wait(60)
+
+
+def test_it_watches_no_longer_than_the_run():
+    before = set(threading.enumerate())
+    with watchdog.Watchdog(50):
+        (thread,) = set(threading.enumerate()) - before
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_no_wait_for_others_and_no_step_is_given_up_earlier(config, corpus, tmp_path, monkeypatch):
+    """The limit reaches the process group and the loop."""
+    limits = []
+    monkeypatch.setattr(distributed, "start", lambda device, hang_limit: limits.append(hang_limit))
+    monkeypatch.setattr(training, "Watchdog", lambda limit: limits.append(limit) or watchdog.Watchdog(limit))
+    monkeypatch.setattr(train_program, "start_log", lambda args: None)
+    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=lambda *_: None))
+    options = [
+        f"--config={config[0]}", f"--data_path={corpus}", f"--output_directory={tmp_path / 'out'}", "--device=cpu",
+        "--max_steps=1", "--hang_limit=7200", f"--log_directory={tmp_path / 'logs'}",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["train", *options])
+    train.main()
+    assert limits == [7200, 7200]

@@ -1,0 +1,60 @@
+"""Log lines: everything to the file of each rank, what matters to the terminal."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+PROGRAM = """
+import logging, os, sys
+from pathlib import Path
+from common.log import console, open_log
+path, how = sys.argv[1:]
+open_log(Path(path) if path else None, quiet=how == "quiet")
+log = logging.getLogger("train")
+log.debug("a step")
+log.info("a validation")
+log.warning("a warning")
+os.system("echo from below Python")
+console.say("a result")
+log.info("the end")
+"""
+IN_THE_FILE = "a step\na validation\na warning\nfrom below Python\nthe end\n"
+
+
+def run(path, how, **options):
+    command = [sys.executable, "-c", PROGRAM, str(path), how]
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=60, check=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("how", "out", "errors"), [("loud", "a validation\na result\nthe end\n", "a warning\n"), ("quiet", "", "")]
+)
+def test_the_file_has_every_line_and_the_terminal_of_the_first_rank_no_single_steps(tmp_path, how, out, errors):
+    done = run(tmp_path / "logs/0/train.log", how, capture_output=True)
+    assert (done.stdout, done.stderr) == (out, errors)
+    assert (tmp_path / "logs/0/train.log").read_text() == IN_THE_FILE
+
+
+def test_without_a_file_the_terminal_has_every_line():
+    done = run("", "loud", capture_output=True)
+    assert done.stdout == "a step\na validation\nfrom below Python\na result\nthe end\n"
+    assert done.stderr == "a warning\n"
+
+
+def test_a_reader_that_went_away_ends_nothing(tmp_path):
+    """As `| head` does."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        run(tmp_path / "train.log", "loud", stdout=gone, stderr=gone)
+    assert (tmp_path / "train.log").read_text() == IN_THE_FILE
+
+
+def test_a_log_goes_on_in_its_file(tmp_path):
+    for _ in range(2):
+        run(tmp_path / "train.log", "quiet")
+    assert (tmp_path / "train.log").read_text() == 2 * IN_THE_FILE
