@@ -150,7 +150,8 @@ def test_a_composed_convolution_does_what_both_do():
     assert torch.allclose(at_once, in_turn, atol=1e-6)
     weight = torch.randn_like(in_turn)
     wanted = (x, *inner.parameters(), *outer.parameters())
-    for found, expected in zip(*(torch.autograd.grad((y * weight).sum(), wanted) for y in (at_once, in_turn))):
+    gradients = (torch.autograd.grad((y * weight).sum(), wanted) for y in (at_once, in_turn))
+    for found, expected in zip(*gradients, strict=True):
         assert torch.allclose(found, expected, atol=1e-5)
 
 

@@ -152,7 +152,7 @@ def test_mels_are_computed_once(corpus, cache, tmp_path):
     wavs = sorted(corpus.glob("wavs/*"))
     first, again = ([cache(wav) for wav in wavs] for _ in range(2))
     assert cache.mel.count == len(wavs) == len(list((tmp_path / "mels").iterdir()))
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     audio = torch.from_numpy(soundfile.read(wavs[3], dtype="float32")[0])
     assert torch.equal(first[3], MelSpectrogram(n_mel_channels=6)(audio[None])[0])
 
@@ -305,7 +305,7 @@ def test_batches_hold_clips_of_like_lengths():
 def test_processes_share_a_step_by_whole_batches():
     lengths = np.random.default_rng(0).permutation(64).tolist()
     order = bucketed(lengths, 4, seed=5)
-    steps = zip(*(islice(StepSampler(order, 4, 1, rank, 2), 8) for rank in range(2)))
+    steps = zip(*(islice(StepSampler(order, 4, 1, rank, 2), 8) for rank in range(2)), strict=True)
     assert [clip for step in steps for batch in step for _, clip in batch] == order(0).tolist()
 
 

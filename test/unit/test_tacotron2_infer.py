@@ -60,7 +60,7 @@ def test_a_clip_in_a_batch_is_what_it_is_alone(p_prenet_dropout):
     model, _, _ = stopping_toy(p_prenet_dropout=p_prenet_dropout)
     text, text_lengths = texts()
     together = model.infer(text, text_lengths, SEEDS)
-    for i, (length, seed) in enumerate(zip(text_lengths, SEEDS)):
+    for i, (length, seed) in enumerate(zip(text_lengths, SEEDS, strict=True)):
         (alone,) = model.infer(text[i : i + 1, :length], length[None], [seed])
         assert together[i].length == alone.length
         assert together[i].stopped == alone.stopped
@@ -104,7 +104,7 @@ def test_the_padding_of_a_batch_does_not_matter():
     model, _, _ = stopping_toy()
     text, text_lengths = texts()
     wide = torch.cat([text, torch.full((4, 5), 3)], dim=1).masked_fill(padding_mask(text_lengths, 17), 9)
-    for one, other in zip(model.infer(text, text_lengths, SEEDS), model.infer(wide, text_lengths, SEEDS)):
+    for one, other in zip(model.infer(text, text_lengths, SEEDS), model.infer(wide, text_lengths, SEEDS), strict=True):
         assert one.length == other.length
         assert (one.mel - other.mel).abs().max() < 1e-4
 

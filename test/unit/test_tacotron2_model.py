@@ -110,7 +110,7 @@ def test_frames_depend_on_earlier_ones_alone():
     changed = mel.clone()
     changed[:, :, 7:] += 1
     before, after = (model.decoder(*encoded(model), frames) for frames in (mel, changed))
-    for a, b in zip((before.mel.transpose(1, 2), *before[1:]), (after.mel.transpose(1, 2), *after[1:])):
+    for a, b in zip((before.mel.transpose(1, 2), *before[1:]), (after.mel.transpose(1, 2), *after[1:]), strict=True):
         difference = (a - b).abs().view(4, 25, -1).amax((0, 2))
         assert difference[:8].max() < 1e-6
         assert difference[8:].min() > 1e-4
@@ -136,7 +136,7 @@ def test_the_encoders_lstm_is_torchs_over_packed_sequences():
     weights = torch.randn_like(expected)
     (actual * weights).sum().backward()
     (expected * weights).sum().backward()
-    for (name, parameter), other in zip(ours.named_parameters(), torchs.parameters()):
+    for (name, parameter), other in zip(ours.named_parameters(), torchs.parameters(), strict=True):
         assert (parameter.grad - other.grad).abs().max() < 1e-5, name
 
 
