@@ -32,7 +32,7 @@ BEFORE_A_NUMBER = {
 ENDS_OFTEN = {"a.m", "p.m", "a.d", "b.c"}
 "Abbreviations in dots after which a capital begins a sentence, as it does not after U.S."
 HIDDEN = "\0"
-"Stands for every character of a pair of braces, while ends are looked for."
+"Stands for every character of a pair of braces but the last, while ends are looked for: behind none of them is a cut."
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def _places_to_cut(text: str) -> list[int]:
     places = [match.end() for match in CLAUSE_END.finditer(hidden)]
     near_the_middle = [place for place in places if 0.25 < place / len(text) < 0.75]
     between_words = [match.end() for match in BLANK.finditer(hidden)]
-    return near_the_middle or between_words or [i for i in range(1, len(text)) if hidden[i - 1 : i + 1] != 2 * HIDDEN]
+    return near_the_middle or between_words or [i for i in range(1, len(text)) if hidden[i - 1] != HIDDEN]
 
 
 def _hide_braces(text: str) -> str:
     """The text with what stands in braces made unrecognizable, at its length."""
     parts = split_braces(text)
-    return "".join(HIDDEN * (len(part) + 2) if in_braces else part for part, in_braces in parts)
+    return "".join(HIDDEN * (len(part) + 1) + "}" if in_braces else part for part, in_braces in parts)

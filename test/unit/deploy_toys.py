@@ -117,7 +117,7 @@ def exported() -> dict[str, export.Export]:
 def run(graph: onnx.ModelProto, **inputs) -> dict[str, torch.Tensor]:
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     results = session.run(None, {name: np.asarray(value) for name, value in inputs.items()})
-    return {port.name: torch.from_numpy(result) for port, result in zip(session.get_outputs(), results)}
+    return {port.name: torch.from_numpy(result) for port, result in zip(session.get_outputs(), results, strict=True)}
 
 
 def make(folder, engine="onnxruntime", quant_mode="force_float32", batch=(1, 2, 8), graphs=None, **options):

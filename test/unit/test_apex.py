@@ -60,7 +60,7 @@ def load(training: Training, saved: dict, losses: list[float]) -> None:
 
 def same(a: Training, b: Training) -> bool:
     """Bit for bit, half-precision weights included."""
-    masters, halves = zip(*((state(t)["model"], dict(t.model.named_parameters())) for t in (a, b)))
+    masters, halves = zip(*((state(t)["model"], dict(t.model.named_parameters())) for t in (a, b)), strict=True)
     return a.losses == b.losses and all(
         torch.equal(masters[0][name], masters[1][name]) and torch.equal(halves[0][name], halves[1][name])
         for name in masters[0]
@@ -87,7 +87,7 @@ def test_gradients_add_up_in_the_model_until_the_last_backward_pass(both):
     training.precision.backward(training.loss(), last=False)
     once = [p.grad.clone() for p in training.model.parameters()]
     training.precision.backward(training.loss())
-    assert all(torch.equal(p.grad, 2 * first) for p, first in zip(training.model.parameters(), once))
+    assert all(torch.equal(p.grad, 2 * first) for p, first in zip(training.model.parameters(), once, strict=True))
 
 
 @needs_float16

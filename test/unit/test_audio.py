@@ -36,7 +36,7 @@ def test_mel_is_its_definition():
     expected = np.log(np.maximum(mel.filters.numpy() @ np.abs(np.fft.rfft(frames)).T, 1e-5))
     actual = mel(torch.from_numpy(audio).float()[None])[0].numpy()
     assert actual.shape == (20, 5000 // 128 + 1)
-    assert np.abs(actual - expected).max() < 1e-4
+    assert np.abs(actual - expected).max() < 1e-5
 
 
 def test_mel_of_silence_is_the_floor():

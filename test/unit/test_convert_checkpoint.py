@@ -37,9 +37,10 @@ def test_out_and_in_again(tmp_path, name, form):
         assert_same_weights(after.weights, before.weights)
     assert after.kind == before.kind
     assert after.iteration == (0 if form == "dle" else before.iteration)
-    for section, values in before.config.items():
-        if section in after.config:
-            assert after.config[section].items() >= values.items()
+    told = [section for section in before.config if section in after.config]
+    assert told or form != "native"
+    for section in told:
+        assert after.config[section].items() >= before.config[section].items()
 
 
 def test_native_is_what_this_repository_loads(tmp_path, reference):
@@ -47,7 +48,8 @@ def test_native_is_what_this_repository_loads(tmp_path, reference):
     assert checkpoint.load(path)["progress"]["finetuned_from"] == str(DATA / "waveglow_dle.pt")
     vocoder = Vocoder(path, pick_device("cpu"))
     assert vocoder.config.waveglow_config.n_flows == reference["config"]["n_flows"]
-    assert vocoder.synthesize(reference["mel"][0]).isfinite().all()
+    before = Vocoder(DATA / "waveglow_dle.pt", pick_device("cpu"))
+    assert torch.equal(*(each.synthesize(reference["mel"][0]) for each in (vocoder, before)))
 
 
 @pytest.mark.parametrize("form", ["dle", "ascend"])

@@ -141,7 +141,7 @@ def test_graphs_compute_what_the_models_do(name, batch, length):
     with torch.no_grad():
         expected = module(**given)
     results = run(graph, **given).values()
-    for result, tensor in zip(results, [expected] if isinstance(expected, torch.Tensor) else expected):
+    for result, tensor in zip(results, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
         assert result.shape == tensor.shape
         assert (result.double() - tensor.double()).abs().max() < 1e-3
 

@@ -19,11 +19,12 @@ def test_weights_in_fewer_bits(name, change, worst):
     small.CopyFrom(graph)
     change(small, smallest=64)
     given = inputs(2, 6)
-    for result, exact in zip(run(small, **given).values(), run(graph, **given).values()):
+    pairs = list(zip(run(small, **given).values(), run(graph, **given).values(), strict=True))
+    for result, exact in pairs:
         assert result.shape == exact.shape
         difference = (result.double() - exact.double()).abs().mean()
         assert difference <= worst * (exact.double().abs().mean() + 0.1)
-    assert any(not torch.equal(a, b) for a, b in zip(run(small, **given).values(), run(graph, **given).values()))
+    assert not all(torch.equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(("change", "share"), [(quantization.to_float16, 0.5), (quantization.to_int8, 0.25)])

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from common import checkpoint, report
-from common.audio import MelSpectrogram, write_wav
+from common.audio import write_wav
 from common.config import load_config
 from common.device import pick_device
 from common.int8 import why_no_int8
@@ -217,7 +217,12 @@ def test_plots_have_their_content():
     assert list(axis.lines[1].get_ydata()) == [4.0, 1.5]
 
 
-def test_a_recording_synthesized_perfectly_has_no_distance():
-    audio = torch.randn(1, 9000) * 0.1
-    mel = MelSpectrogram()(audio)[0]
-    assert mel_l1(mel, MelSpectrogram()(audio)[0]) == 0
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_a_recording_synthesized_perfectly_or_at_half_its_loudness(trained, corpus, tmp_path, monkeypatch, gain):
+    """The distances are those of what was synthesized from the recording."""
+    recording = torch.from_numpy(soundfile.read(corpus / "wavs/clip00.wav", dtype="float32")[0])
+    monkeypatch.setattr(Vocoder, "synthesize", lambda self, mel, *options: gain * recording)
+    run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={tmp_path}", f"--data_path={corpus}")
+    (clip,) = json.loads((tmp_path / "evaluation.json").read_text())["clips"]
+    assert clip["mel_l1"] == pytest.approx(-math.log(gain), rel=1e-3)
+    assert clip["mel_cepstral_distortion"] == pytest.approx(0, abs=1e-3)

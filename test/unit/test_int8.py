@@ -31,6 +31,7 @@ LAYERS = [
 def both(layer: dict) -> tuple[Conv1d, nn.Module]:
     torch.manual_seed(0)
     plain, fast = Conv1d(**layer), Conv1d(**layer)
+    plain.weight.data *= torch.logspace(-3, 0, len(plain.weight))[:, None, None]
     fast.load_state_dict(plain.state_dict())
     use_int8(fast, CPU)
     assert type(fast) is Int8Conv1d
@@ -44,19 +45,26 @@ def both(layer: dict) -> tuple[Conv1d, nn.Module]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_errors_are_those_of_rounding(layer, batch, frames, dtype):
-    """A product of rounded factors is off by half a step of each at most, a sum of n by n times that."""
+    """Each factor is off by up to half a step, evenly spread and of either sign: the variances of all terms add up.
+
+    A step is 1/127 of the largest weight of the output channel, here from 0.001 to 1, and of the largest input of
+    the clip.
+    """
     plain, fast = both(layer)
-    x = torch.randn(batch, layer["in_channels"], frames)
-    found = fast(x.to(dtype))
+    x = (torch.randn(batch, layer["in_channels"], frames) * torch.logspace(-2, 0, batch)[:, None, None]).to(dtype)
+    found = fast(x)
     assert found.dtype == dtype and found.transpose(1, 2).is_contiguous()
-    expected = plain(x)
-    terms = layer["in_channels"] * layer.get("kernel_size", 1)
-    weight = plain.weight.abs().amax((1, 2))[:, None]
-    limit = terms * weight * x.abs().amax() * (2 * 0.5 / 127 + 0.25 / 127**2)
-    error = (found.float() - expected).abs()
-    assert (error <= limit + 0.01 * expected.abs() * (dtype == torch.bfloat16)).all()
-    # Errors of either sign: together they are near the root of that sum.
-    assert error.mean() < 3 * terms**0.5 * weight.mean() * x.abs().amax() / 127
+    expected = plain(x.float())
+    weight_step = plain.weight.abs().amax((1, 2)) / 127
+    input_step = x.float().abs().amax((1, 2)) / 127
+    by_input = plain.weight.square().sum((1, 2)) * input_step[:, None] ** 2  # [B, out]
+    ones = torch.ones_like(plain.weight)
+    by_weight = plain.convolve(x.float().square(), ones) * weight_step[:, None] ** 2  # [B, out, T]
+    of_the_output = (expected * torch.finfo(dtype).eps).square()
+    variance = (by_input[:, :, None] + by_weight + of_the_output) / 12
+    ratio = (found.float() - expected).abs() / variance.sqrt()
+    assert ratio.square().mean().sqrt() < 1.1
+    assert ratio.max() < 6
 
 
 @needs_vnni
@@ -88,12 +96,12 @@ def test_a_clip_in_a_batch_is_what_it_is_alone():
 @needs_vnni
 @torch.no_grad()
 def test_in_parts():
-    plain, fast = both(LAYERS[0])
+    (_, whole), (_, fast) = both(LAYERS[0]), both(LAYERS[0])
     x = torch.randn(2, 64, 7)
-    parts = list(fast.forward_in_parts(x, 4))
-    assert [part.shape[1] for part in parts] == [32] * 4
-    assert (torch.cat(parts, 1) - plain(x)).abs().mean() < 0.02
-    assert all(torch.equal(*pair) for pair in zip(parts, fast.forward_in_parts(x, 4)))
+    for _ in range(2):
+        parts = list(fast.forward_in_parts(x, 4))
+        assert [part.shape[1] for part in parts] == [32] * 4
+        assert (torch.cat(parts, 1) - whole(x)).abs().max() < 1e-6
 
 
 def test_which_layers_run_so(monkeypatch):
@@ -114,7 +122,7 @@ def test_where_it_cannot_be(monkeypatch):
 
 @needs_vnni
 def test_a_vocoders_sound(tmp_path):
-    """Its own rounding changes the sound less than another seed does, by far."""
+    """Its own rounding changes the sound by 0.3 % of what another seed does."""
     torch.manual_seed(0)
     config = Config()
     config.waveglow_config.n_flows = 4
@@ -131,7 +139,7 @@ def test_a_vocoders_sound(tmp_path):
         is_fast = [isinstance(layer, Int8Conv1d) for layer in (wn.start, *wn.in_layers, *wn.res_skip_layers, wn.end)]
         assert is_fast == [False, False, True, True, True, True, False, False]
     error = mel_l1(sound(plain, 1), sound(fast, 1))
-    assert 0 < error < 0.1 * mel_l1(sound(plain, 1), sound(plain, 2))
+    assert 0 < error < 0.01 * mel_l1(sound(plain, 1), sound(plain, 2))
 
 
 @needs_vnni

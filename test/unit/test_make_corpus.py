@@ -90,7 +90,7 @@ def test_both_models_read_it(tmp_path, monkeypatch, in_process):
     training, held_back = find_utterances(DataConfig(), str(tmp_path / "c"))
     spoken = ["In nineteen oh five, Mister Hill paid five dollars.", "It was fifty percent of it."]
     assert [clip.text for clip in held_back + training] == spoken
-    for clip, text in zip(held_back + training, spoken):
+    for clip, text in zip(held_back + training, spoken, strict=True):
         assert len(read_wav(clip.path, RATE)) == round(0.2 * len(text) * RATE)
     facts = json.loads((tmp_path / "c/corpus.json").read_text())
     assert (facts["settings"]["engine"], facts["clips"], facts["licence_of_engine"]) == ("fake", 2, "none")

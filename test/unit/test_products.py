@@ -27,7 +27,7 @@ def test_linear_and_its_gradients(rows, has_bias, dtype):
         inputs = [each.clone().requires_grad_() for each in given]
         y = function(*inputs)
         found.append([y, *torch.autograd.grad(y, inputs, gradient)])
-    for actual, expected in zip(*found):
+    for actual, expected in zip(*found, strict=True):
         assert actual.dtype == expected.dtype
         torch.testing.assert_close(actual, expected, **tolerance)
 

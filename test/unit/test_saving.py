@@ -172,9 +172,11 @@ def test_a_full_disk(config, corpus, small_disk, caplog, on_error):
     assert 1 < len(whole) < 100
     for name in whole:
         assert checkpoint.load(small_disk / name)["iteration"] == int(name.removeprefix("waveglow_"))
-    assert caplog.text.count("training goes on") == (
-        0 if on_error == "stop" else pytest.approx(100 - len(whole), abs=99)
-    )
+    failed, left_out = (caplog.text.count(said) for said in ("training goes on", "is left out"))
+    if on_error == "stop":
+        assert failed == 0
+    else:  # each of the hundred was written, failed or gave way to the next one
+        assert len(whole) + failed + left_out == 100 and failed > 0
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path):

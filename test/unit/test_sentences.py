@@ -105,3 +105,40 @@ def test_100_000_characters_take_seconds(unit):
     pieces = take_apart(text, symbols, 150)
     assert time.perf_counter() - began < 60
     assert sum(len("".join(piece.text.split())) for piece in pieces) == len("".join(text.split()))
+
+
+def cuts(text, limit):
+    return [piece.text for piece in take_apart(text, len, limit)]
+
+
+@pytest.mark.parametrize(
+    "end", [",", ";", ":", "!", "?", "…", ")", "]", ',"', ";”", " —", " –", " --", "，", "、", "；", "："]
+)
+def test_behind_which_clauses_a_sentence_is_cut(end):
+    """Not between the words that are nearer to the middle, where it is cut without any."""
+    blank = "" if end in "，、；：" else " "
+    assert cuts(f"One two{end}{blank}three four five six", 22) == [f"One two{end}", "three four five six"]
+    assert cuts("One two three four five six", 22) == ["One two three", "four five six"]
+
+
+def test_the_clause_nearest_to_the_middle_is_taken():
+    assert cuts("aaaa, aaaa, aaaa, bbbb, bbbb, bbbb", 18) == ["aaaa, aaaa, aaaa,", "bbbb, bbbb, bbbb"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("aa, bb bb bb bb", ["aa,", "bb bb bb bb"]),  # just behind the first quarter
+        ("bb bb bb bb, aa aa", ["bb bb bb bb,", "aa aa"]),  # just before the last
+        ("aa, bb bb bb bb bb", ["aa, bb bb", "bb bb bb"]),
+        ("bb bb bb bb bb, aa aa", ["bb bb bb", "bb bb, aa aa"]),
+    ],
+)
+def test_clauses_near_an_end_are_not_cut_off(text, parts):
+    assert cuts(text, len(text) - 1) == parts
+
+
+def test_without_blanks_it_is_cut_between_characters_but_not_in_braces():
+    assert cuts("abcdefgh", 4) == ["abcd", "efgh"]
+    assert cuts("abcd{E F G}", 10) == ["abcd", "{E F G}"]
+    assert cuts("{A B C}{D E F G H}", 12) == ["{A B C}", "{D E F G H}"]

@@ -1,6 +1,7 @@
 """Clips with their transcripts: mistakes are named; mel spectrograms are computed once; batches are of like lengths."""
 
 import multiprocessing
+import os
 from itertools import islice
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_mels_are_computed_once(corpus, cache, tmp_path):
     wavs = sorted(corpus.glob("wavs/*"))
     first, again = ([cache(wav) for wav in wavs] for _ in range(2))
     assert cache.mel.count == len(wavs) == len(list((tmp_path / "mels").iterdir()))
-    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     audio = torch.from_numpy(soundfile.read(wavs[3], dtype="float32")[0])
     assert torch.equal(first[3], MelSpectrogram(n_mel_channels=6)(audio[None])[0])
 
@@ -166,6 +167,32 @@ def test_what_has_changed_is_computed_anew(corpus, cache, tmp_path):
     lower = MelCache(cache.folder, DataConfig(mel_fmax=4000.0), cache.mel)
     lower(wav)
     assert cache.mel.count == 4
+
+
+def rewritten(wav, seconds, audio):
+    """The wav with other samples, its time that much later."""
+    time = wav.stat().st_mtime_ns + round(seconds * 1e9)
+    soundfile.write(wav, audio, RATE)
+    os.utime(wav, ns=(time, time))
+
+
+@pytest.mark.parametrize(("seconds", "more"), [(60, 0), (-60, 0), (0.001, 0), (0, 256)])
+def test_a_wav_replaced_after_its_mel_was_kept_is_computed_anew(corpus, cache, seconds, more):
+    """One of the same size, a little later or from an older archive, as well as one of the same time but longer."""
+    wav = corpus / "wavs/clip00.wav"
+    before = cache(wav)
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, soundfile.info(wav).frames + more)
+    rewritten(wav, seconds, audio)
+    expected = cache.mel(torch.from_numpy(soundfile.read(wav, dtype="float32")[0])[None])[0]
+    assert torch.equal(cache(wav), expected) and not torch.equal(expected, before)
+
+
+def test_wavs_of_one_name_size_and_time_are_told_apart(corpus, cache):
+    wav, other = corpus / "wavs/clip00.wav", corpus / "other/clip00.wav"
+    other.parent.mkdir()
+    other.write_bytes((corpus / "wavs/clip01.wav").read_bytes())
+    os.utime(other, ns=(wav.stat().st_mtime_ns,) * 2)
+    assert not torch.equal(cache(wav), cache(other))
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: b"x" * 500])
@@ -278,7 +305,7 @@ def test_batches_hold_clips_of_like_lengths():
 def test_processes_share_a_step_by_whole_batches():
     lengths = np.random.default_rng(0).permutation(64).tolist()
     order = bucketed(lengths, 4, seed=5)
-    steps = zip(*(islice(StepSampler(order, 4, 1, rank, 2), 8) for rank in range(2)))
+    steps = zip(*(islice(StepSampler(order, 4, 1, rank, 2), 8) for rank in range(2)), strict=True)
     assert [clip for step in steps for batch in step for _, clip in batch] == order(0).tolist()
 
 

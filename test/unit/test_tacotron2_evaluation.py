@@ -123,7 +123,8 @@ def test_by_the_script_with_two_processes(checkout, models, corpus, tmp_path, mo
     done = run_script(checkout, "train_eval_8p.sh", "--network=Tacotron2", "--nproc=2", *options)
     assert done.returncode == 0, done.stderr
     shared_out = json.loads((tmp_path / "eval_tacotron2_2/evaluation.json").read_text())
-    for one, other in zip([*alone["clips"], alone["overall"]], [*shared_out["clips"], shared_out["overall"]]):
+    both = ([*each["clips"], each["overall"]] for each in (alone, shared_out))
+    for one, other in zip(*both, strict=True):
         assert one["name"] == other["name"]
         assert without_time(one) == pytest.approx(without_time(other), rel=1e-4)
     lines = (checkout / "test/output/0/Tacotron2_for_PyTorch_bs4_2p_acc.log").read_text().splitlines()

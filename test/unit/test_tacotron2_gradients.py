@@ -58,7 +58,7 @@ def test_attention_has_the_gradients_of_plain_autograd(steps, symbols, masked):
     )
     cotangents = [torch.randn_like(each) for each in expected]
     gradients = (torch.autograd.grad(each, tensors, cotangents, allow_unused=True) for each in (found, expected))
-    for ours, plain in [*zip(found, expected), *zip(*gradients)]:
+    for ours, plain in [*zip(found, expected, strict=True), *zip(*gradients, strict=True)]:
         assert (ours - plain).abs().max() <= 1e-12 * plain.abs().max()
 
 
@@ -79,7 +79,7 @@ def test_attention_in_half_precision_follows_float64():
     of_exact = torch.autograd.grad(exact, tensors, cotangents)
     of_found = torch.autograd.grad(found, rounded, [c.to(each.dtype) for c, each in zip(cotangents, found)])
     assert [each.dtype for each in of_found] == [each.dtype for each in rounded]
-    for ours, plain in [*zip(found, exact), *zip(of_found, of_exact)]:
+    for ours, plain in [*zip(found, exact, strict=True), *zip(of_found, of_exact, strict=True)]:
         assert 0 < (ours - plain).norm() < 0.05 * plain.norm()
 
 
@@ -113,7 +113,7 @@ def plain_forward(self, values, padding, mel):
         *outputs, attention, decoder = self.step(frame, masks, *states, memory, values, linears)
         states = attention, decoder
         steps.append((*outputs, attention.weights[:, 0]))
-    mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps))
+    mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps, strict=True))
     return Decoded(mel.transpose(1, 2), gate, alignments)
 
 

@@ -26,7 +26,7 @@ def assert_outputs_are_the_references(path):
     with torch.no_grad():
         outputs = model(*inputs)
     for name, output in zip(("mel", "mel_postnet", "gate", "alignments"), outputs, strict=True):
-        torch.testing.assert_close(output, numbers["teacher_forced"][name], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(output, numbers["teacher_forced"][name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -31,7 +31,7 @@ def run(level):
 def test_half_precision_follows_float32(level):
     expected = reference()["teacher_forced"]
     _, output, loss = run(level)
-    for name, actual in zip(("mel", "mel_postnet", "gate", "alignments"), output):
+    for name, actual in zip(("mel", "mel_postnet", "gate", "alignments"), output, strict=True):
         assert actual.dtype == torch.float32
         assert 0 < (actual - expected[name]).abs().max() < 0.02 * expected[name][expected[name] < 999].abs().max(), name
     assert loss.dtype == torch.float32

@@ -40,7 +40,7 @@ def test_cann_s_own_form(name):
     assert not accepts(data, [24, 7, 2000, 1])
     # rows of several shapes, under the elements that were there
     rows = [line for line in (head + new + tail).splitlines() if line not in (head + text + tail).splitlines()][1:]
-    assert len(rows) <= len(SHAPES[name]) / 2
+    assert 0 < len(rows) <= len(SHAPES[name]) / 2
     margin = 25 if name == TRANSPOSE else 56
     assert all(row.startswith(" " * margin + "[") for row in rows)
     assert new.splitlines()[-1].endswith("\n                       ]"[1:] if name == TRANSPOSE else "]]")

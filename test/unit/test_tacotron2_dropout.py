@@ -1,0 +1,54 @@
+"""Each dropout of Tacotron2 is where NVIDIA's is, with its own share."""
+
+import pytest
+import torch
+from test_tacotron2_model import encoded, toy, toy_batch
+
+from tacotron2 import decoder, model
+
+SHARES = {"p_prenet_dropout": 0.4, "p_attention_dropout": 0.3, "p_decoder_dropout": 0.2}
+FRAMES, CLIPS = 25, 4
+PRENET = [(0.4, (FRAMES, CLIPS, 12))] * 2
+
+
+@pytest.fixture
+def dropped(monkeypatch):
+    """Shares and shapes of what is dropped out, in order."""
+    calls = []
+
+    def record(x, p, training=True):
+        if training:
+            calls.append((p, tuple(x.shape)))
+        return x
+
+    for module in (model, decoder):
+        monkeypatch.setattr(module, "dropout", record)
+    return calls
+
+
+def test_training_drops_out_in_each_of_the_layers(dropped):
+    toy(**SHARES).train()(*toy_batch())
+    encoder, inner, outer = (0.5, (CLIPS, 16, 12)), (0.5, (CLIPS, 14, FRAMES)), (0.5, (CLIPS, 6, FRAMES))
+    lstms = [(0.3, (FRAMES, CLIPS, 18)), (0.2, (FRAMES, CLIPS, 20))]
+    assert dropped == [*[encoder] * 3, *PRENET, *lstms, *[inner] * 4, outer]
+
+
+def test_evaluation_drops_out_in_the_prenet_alone(dropped):
+    toy(**SHARES)(*toy_batch())
+    assert dropped == PRENET
+
+
+@torch.no_grad()
+def test_dropout_of_one_lstm_is_none_of_the_others():
+    """The attention works from its own LSTM's hidden state; that of the decoder goes into the frames alone."""
+    mel = toy_batch()[2]
+    outcomes = {}
+    for name in ("p_attention_dropout", "p_decoder_dropout", "none"):
+        network = toy(**dict.fromkeys(SHARES, 0.0) | ({name: 0.5} if name in SHARES else {}))
+        values = encoded(network)
+        network.decoder.train()
+        outcomes[name] = network.decoder(*values, mel)
+    plain = outcomes["none"]
+    assert torch.equal(outcomes["p_decoder_dropout"].alignments, plain.alignments)
+    assert not torch.equal(outcomes["p_decoder_dropout"].mel, plain.mel)
+    assert not torch.equal(outcomes["p_attention_dropout"].alignments[:, 0], plain.alignments[:, 0])

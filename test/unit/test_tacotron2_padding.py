@@ -1,0 +1,35 @@
+"""What a batch of several lengths is judged by: of each clip its own part, as if it were alone."""
+
+import pytest
+import torch
+
+from tacotron2.loss import off_diagonal_attention
+from tacotron2.train import sum_of_diagonality
+
+FRAMES, SYMBOLS = torch.tensor([9, 5, 2]), torch.tensor([4, 6, 1])
+
+
+def alignments():
+    """Of three clips, with weights behind their ends, too [3, T, N]."""
+    torch.manual_seed(0)
+    return torch.softmax(torch.randn(3, 9, 6), dim=2)
+
+
+def alone(function):
+    """The function's outcomes for each clip cut out of the batch."""
+    cut = [each[None, :t, :n] for each, t, n in zip(alignments(), FRAMES, SYMBOLS, strict=True)]
+    return [function(each, n[None], t[None]) for each, t, n in zip(cut, FRAMES, SYMBOLS, strict=True)]
+
+
+def test_guided_attention_is_the_mean_over_what_is_no_padding():
+    penalties, sizes = torch.stack(alone(off_diagonal_attention)), FRAMES * SYMBOLS
+    expected = (penalties * sizes).sum() / sizes.sum()
+    assert expected > 0.05
+    found = off_diagonal_attention(alignments(), SYMBOLS, FRAMES)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_diagonality_is_added_up_over_the_clips():
+    sums = alone(lambda each, n, t: sum_of_diagonality(each, {"text_lengths": n, "mel_lengths": t}))
+    found = sum_of_diagonality(alignments(), {"text_lengths": SYMBOLS, "mel_lengths": FRAMES})
+    assert found == pytest.approx(sum(sums)) and found > 0.5
