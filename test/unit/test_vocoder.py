@@ -1,0 +1,87 @@
+"""The vocoder: what it adds to the model, and chunks of a model that looks far."""
+
+import pytest
+import torch
+
+from common import checkpoint
+from common.config import from_dict
+from conftest import toy_config
+from runs import CPU
+from waveglow.config import Config, build_model
+from waveglow.denoiser import Denoiser
+from waveglow.vocoder import DENOISER_CONTEXT, Vocoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+MODELS = {
+    "far": ({}, {"n_flows": 2, "WN_config": {"n_layers": 1, "n_channels": 8, "kernel_size": 511}}),
+    "near": ({"hop_length": 320}, {"upsample_kernel": 320, "WN_config": {"kernel_size": 1, "n_layers": 1}}),
+}
+"Of data_config and waveglow_config. One looks farther than the denoiser; the other no farther than its frame."
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    """Checkpoints of these models, in which far places count."""
+    return {name: make_checkpoint(tmp_path_factory.mktemp(name) / "waveglow_3", *MODELS[name]) for name in MODELS}
+
+
+@pytest.fixture
+def path(paths):
+    return paths["far"]
+
+
+def make_checkpoint(path, data_config, waveglow_config):
+    config = toy_config()
+    config["data_config"] |= data_config
+    config["waveglow_config"] |= waveglow_config
+    torch.manual_seed(0)
+    model = build_model(from_dict(Config, config))
+    for wn in model.WN:
+        torch.nn.init.normal_(wn.end.weight, std=0.1)
+        torch.nn.init.normal_(wn.end.bias, std=0.1)
+        for layer in wn.in_layers:
+            layer.weight_g.data *= 2
+    state = {"model": model.state_dict(), "config": config, "iteration": 3, "progress": {"iteration": 3}}
+    checkpoint.save(path, state)
+    return path
+
+
+def mel(frames: int) -> torch.Tensor:
+    return torch.randn(6, frames, generator=torch.Generator().manual_seed(1))
+
+
+def of_the_model(vocoder: Vocoder, mel: torch.Tensor, sigma: float, seed: int = 1234) -> torch.Tensor:
+    """What the model alone makes of the whole mel spectrogram, [1, N]."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = [torch.randn(shape, generator=generator) for shape in vocoder.model.noise_shapes(1, mel.shape[1])]
+    return vocoder.model.infer(mel[None], sigma, noise)
+
+
+def test_audio_stays_in_its_range(path):
+    vocoder = Vocoder(path, CPU)
+    plain = of_the_model(vocoder, mel(12), 3.0)[0]
+    assert plain.min() < -1 and plain.max() > 1
+    audio = vocoder.synthesize(mel(12), 3.0)
+    assert (audio.min(), audio.max()) == (-1, 1)
+    assert (audio - plain.clamp(-1, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 1.5])
+def test_strength_and_sigma_reach_model_and_denoiser(path, strength):
+    vocoder = Vocoder(path, CPU)
+    plain = of_the_model(vocoder, mel(12), 0.2, seed=7)
+    expected = Denoiser(vocoder.model)(plain, strength)
+    assert (vocoder.synthesize(mel(12), 0.2, strength, seed=7) - expected.clamp(-1, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_chunks_see_all_that_model_and_denoiser_see(paths, name, strength):
+    """Each of them is the one that looks farther once."""
+    whole = Vocoder(paths[name], CPU, chunk_frames=10_000)
+    assert (whole.model.context_frames * whole.model.hop_length > DENOISER_CONTEXT) == (name == "far")
+    parts = Vocoder(paths[name], CPU, chunk_frames=7)
+    given = mel(70)
+    assert (whole.synthesize(given, 0.3, strength) - parts.synthesize(given, 0.3, strength)).abs().max() < 1e-5
