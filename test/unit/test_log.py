@@ -15,6 +15,8 @@ from common.log import console, open_log
 path, how = sys.argv[1:]
 open_log(Path(path) if path else None, quiet=how == "quiet")
 log = logging.getLogger("train")
+if how == "speaks first":
+    console.say("a result")
 log.debug("a step")
 log.info("a validation")
 log.warning("a warning")
@@ -45,12 +47,13 @@ def test_without_a_file_the_terminal_has_every_line():
     assert done.stderr == "a warning\n"
 
 
-def test_a_reader_that_went_away_ends_nothing(tmp_path):
+@pytest.mark.parametrize("how", ["loud", "speaks first"])
+def test_a_reader_that_went_away_ends_nothing(tmp_path, how):
     """As `| head` does."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as gone:
-        run(tmp_path / "train.log", "loud", stdout=gone, stderr=gone)
+        run(tmp_path / "train.log", how, stdout=gone, stderr=gone)
     assert (tmp_path / "train.log").read_text() == IN_THE_FILE
 
 
