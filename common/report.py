@@ -49,8 +49,9 @@ def plot_losses(
     if began:
         axis.axvline(began, color="grey", linestyle="--", linewidth=1, label="finetuning begins")
     # The first steps of a fresh model fall so steeply that the rest would look flat.
-    if len(losses) > 50:
-        shown = [x for x in losses[len(losses) // 20 :] if np.isfinite(x)] + [x for _, x in validation[1:]]
+    shown = [*losses[len(losses) // 20 :], *(x for _, x in validation[1:])]
+    shown = [x for x in shown if np.isfinite(x)]
+    if len(losses) > 50 and shown:
         margin = 0.1 * (max(shown) - min(shown))
         axis.set_ylim(min(shown) - margin, max(shown) + margin)
     axis.set_xlabel("iteration")

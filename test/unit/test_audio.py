@@ -113,11 +113,21 @@ def test_wavs_that_are_refused(tmp_path, tone):
         assert "\n" not in str(error.value)
 
 
-def test_a_wav_from_a_pipe_is_no_truncated_one(tmp_path, tone):
+@pytest.mark.parametrize("missing", [1, 2, 4, 8, 100])
+def test_a_few_missing_bytes_are_noticed(tmp_path, tone, missing):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone, RATE, subtype="PCM_16")
+    truncate(path, path.stat().st_size - missing)
+    with pytest.raises(UserError, match=rf"is truncated: {missing} bytes fewer than its header announces"):
+        check_wav(path, RATE)
+
+
+@pytest.mark.parametrize("announced", [0, 2**31 - 2**15, 2**31, 2**32 - 1])
+def test_a_wav_from_a_pipe_is_no_truncated_one(tmp_path, tone, announced):
     """sox and ffmpeg leave a length they cannot know in the header."""
     path = tmp_path / "a.wav"
     soundfile.write(path, tone, RATE)
     content = bytearray(path.read_bytes())
-    content[4:8] = b"\xff\xff\xff\xff"
+    content[4:8] = announced.to_bytes(4, "little")
     path.write_bytes(content)
     assert len(read_wav(path, RATE)) == len(tone)

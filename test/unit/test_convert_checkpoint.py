@@ -61,6 +61,11 @@ def test_written_as_the_reference_has_it(tmp_path, form):
     assert written.get("config") == expected.get("config")
 
 
+def sizes(module):
+    """What a module computes with beside its weights: dilation, padding, stride, numbers of channels and layers."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, int | tuple)}
+
+
 def test_the_module_has_all_that_nvidias_has(tmp_path):
     """Each module of the pickle: same class, same attributes. (NVIDIA's own code was seen to train on it.)"""
     path = convert(DATA / "waveglow_nvidia_whole_module.pt", tmp_path / "out", "nvidia")
@@ -69,10 +74,12 @@ def test_the_module_has_all_that_nvidias_has(tmp_path):
             torch.load(file, weights_only=False)["model"] for file in (path, DATA / "waveglow_nvidia_whole_module.pt")
         )
     described = [
-        {name: (type(module).__name__, sorted(vars(module))) for name, module in model.named_modules()}
+        {name: (type(module).__name__, sorted(vars(module)), sizes(module)) for name, module in model.named_modules()}
         for model in (ours, theirs)
     ]
     assert described[0] == described[1]
+    dilations = [layer.dilation for layer in ours.WN[0].in_layers]
+    assert dilations == [(1,), (2,), (4,)] and ours.WN[0].in_layers[2].padding == (4,)
     start = ours.WN[0].start
     torch.testing.assert_close(start.weight, start.weight_g * start.weight_v / start.weight_v.norm(dim=1)[:, None])
     assert "glow" not in sys.modules
@@ -82,6 +89,30 @@ def test_a_written_optimizer_can_go_on(tmp_path):
     written = torch.load(convert(DATA / "tacotron2_dle.pt", tmp_path / "out", "nvidia"), weights_only=True)
     parameters = [v for n, v in written["state_dict"].items() if "running_" not in n and "num_batches" not in n]
     torch.optim.Adam(parameters).load_state_dict(written["optimizer"])
+
+
+@pytest.mark.parametrize("form", ["nvidia", "dle", "ascend"])
+@pytest.mark.parametrize(("name", "rate"), [("waveglow_ascend.pt", 1e-4), ("tacotron2_nvidia.pt", 1e-3)])
+def test_a_written_optimizer_has_nvidias_learning_rate(tmp_path, form, name, rate):
+    path = convert(DATA / name, tmp_path / "out", form)
+    with glow_importable():
+        written = torch.load(path, weights_only=False)
+    assert [group["lr"] for group in written["optimizer"]["param_groups"]] == [rate]
+    assert written.get("learning_rate") == (None if form == "dle" else rate)
+
+
+def test_native_goes_on_counting(tmp_path):
+    """What is finetuned begins at the file's iteration, and none of the steps before is this run's."""
+    written = checkpoint.load(convert(DATA / "waveglow_ascend.pt", tmp_path / "out", "native"))
+    progress = written["progress"]
+    assert written["iteration"] == progress["iteration"] == progress["first_iteration"] == 21000
+
+
+def test_an_upsampling_that_dle_does_not_know(tmp_path):
+    known = read(DATA / "waveglow.pt")
+    known.config["waveglow_config"]["upsample_kernel"] = 512
+    with pytest.raises(UserError, match="DeepLearningExamples knows no upsample_kernel of 512: take another form"):
+        FORMS["dle"](known)
 
 
 def test_the_program_runs_from_any_folder(tmp_path):

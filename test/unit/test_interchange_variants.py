@@ -185,6 +185,18 @@ def test_without_early_exits_none_are_made_up(tmp_path):
     assert model.n_remaining_channels == 8 and len(model.WN) == 5
 
 
+def test_more_than_ten_layers_keep_their_order(tmp_path):
+    """By number: as text, 10 would come before 2."""
+    sizes = {"n_mel_channels": 2, "n_flows": 1, "WN_config": {"n_layers": 12, "n_channels": 4}}
+    state = build_model(from_dict(Config, {"waveglow_config": sizes})).state_dict()
+    split = {name: tensor for name, tensor in state.items() if ".cond_layer." not in name}
+    for name in state.keys() - split.keys():
+        for i, part in enumerate(state[name].chunk(12)):
+            split[name.replace(".cond_layer.", f".cond_layers.{i}.")] = part.clone()
+    torch.save(split, tmp_path / "a.pt")
+    assert_same_weights(load_weights(tmp_path / "a.pt")[1], state)
+
+
 def test_old_layers_with_a_hole(tmp_path, reference):
     state = with_separate_layers(reference["state_dict"])
     state = {n: t for n, t in state.items() if "WN.1.skip_layers.0" not in n and "WN.2.cond_layers.1" not in n}

@@ -61,6 +61,29 @@ def test_a_gain_changes_the_mel_distance_by_its_logarithm_and_the_cepstra_not():
     assert metrics.mel_cepstral_distortion(a, b) < 1e-5
 
 
+@pytest.mark.parametrize(("coefficient", "counts"), [(0, False), (1, True), (12, True), (13, True), (14, False)])
+def test_the_distortion_is_of_thirteen_coefficients(coefficient, counts):
+    """A cosine of amplitude 1 on top is sqrt(2) * 10 / ln 10 dB, if it is the cosine of one of them."""
+    a = torch.randn(80, 30, generator=torch.Generator().manual_seed(0))
+    cosine = torch.cos(torch.pi * coefficient * (torch.arange(80) + 0.5) / 80)[:, None]
+    expected = math.sqrt(2) * 10 / math.log(10) if counts else 0
+    assert metrics.mel_cepstral_distortion(a, a + cosine) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_distortion_is_a_mean_over_frames():
+    """Of the root in each frame, not the root of the mean."""
+    a = torch.zeros(80, 4)
+    b = torch.cos(torch.pi * (torch.arange(80) + 0.5) / 80)[:, None] * torch.tensor([1.0, 3.0, 0.0, 0.0])
+    assert metrics.mel_cepstral_distortion(a, b) == pytest.approx(math.sqrt(2) * 10 / math.log(10), abs=1e-4)
+
+
+@pytest.mark.parametrize("frequency", [75, 550])
+def test_low_and_high_voices_have_a_pitch(frequency):
+    time = np.arange(RATE // 3) / RATE
+    tone = sum(0.1 * np.sin(2 * np.pi * n * frequency * time) for n in range(1, 6))
+    assert np.nanmedian(pitch_of(tone)) == pytest.approx(frequency, rel=0.01)
+
+
 def test_warping_finds_what_was_put_in_between():
     """Frames said twice, and a pause before; each frame meets its equal."""
     a = torch.randn(80, 40, generator=torch.Generator().manual_seed(0))
@@ -94,6 +117,7 @@ def test_correlation_of_levels():
     assert metrics.level_correlation(a, a - 6) == pytest.approx(1)
     assert metrics.level_correlation(a, -60 - a) == pytest.approx(-1)
     assert metrics.level_correlation([*a, -70, -99], [*a, -99, -70]) == pytest.approx(1)  # pauses are equal
+    assert metrics.level_correlation([*a, -52, -59], [*a, -59, -52]) < 0.99  # above -60 dB there is no pause
     assert math.isnan(metrics.level_correlation(a, np.full(4, -20.0)))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from common.program import UserError
 from tbe_files import FIVE_2_FOUR, FORMS, FOUR_2_FIVE, SHAPES, TRANSPOSE, accepts, content
+from tools import tbe_lists
 from tools.tbe_lists import PLACES, add_shapes
 
 
@@ -194,6 +195,38 @@ def test_doubtful_files_are_refused(name, spoil, message):
     data = spoil(content(name).decode()).encode(errors="surrogateescape")
     with pytest.raises(UserError, match=message):
         add_shapes(data, name, SHAPES[name])
+
+
+MISTAKES = {
+    "nothing added": lambda source, edited: source,
+    "a number of the old ones changed": lambda source, edited: edited.replace(b"[1100]", b"[1101]"),
+    "an old one gone": lambda source, edited: edited.replace(b"[1100],", b""),
+    "a new one twice": lambda source, edited: edited.replace(b"[7, 8]", b"[7, 8], [7, 8]"),
+    "another number than wanted": lambda source, edited: edited.replace(b"[7, 8]", b"[7, 9]"),
+    "text in front": lambda source, edited: b"# new\n" + edited,
+    "text in front changed": lambda source, edited: edited.replace(b"[[1, 24, 3, 20]]", b"[[1, 24, 3, 21]]"),
+    "text behind": lambda source, edited: edited + b"# new\n",
+    "text behind changed": lambda source, edited: edited.replace(b"4, 8732", b"4, 8733"),
+    "no such list any more": lambda source, edited: edited.replace(b"    white_list_shape = [", b"    other = ["),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_edit_is_not_handed_out(monkeypatch, mistake):
+    """What is written to CANN is looked at once more, whatever wrote it."""
+    genuine = tbe_lists._append
+    spoiled = []
+
+    def append(source, found, shapes):
+        edited = genuine(source, found, shapes)
+        spoiled.append(MISTAKES[mistake](source, edited))
+        assert spoiled[0] != edited
+        return spoiled[0]
+
+    monkeypatch.setattr(tbe_lists, "_append", append)
+    with pytest.raises(UserError, match=r"cannot be edited safely: its list in line \d+ is written in an unknown way"):
+        add_shapes(content(TRANSPOSE), TRANSPOSE, [[7, 8]])
+    assert spoiled
 
 
 def test_invalid_escapes_of_old_files_are_not_reported(recwarn):

@@ -1,0 +1,141 @@
+"""The figures of WaveGlow's evaluation are what their names say."""
+
+import itertools
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from common import checkpoint
+from common.audio import read_wav, write_wav
+from common.config import from_dict
+from common.metrics import mel_cepstral_distortion
+from common.program import UserError
+from conftest import RATE, toy_config
+from runs import CPU
+from waveglow import infer
+from waveglow.config import Config, build_model
+from waveglow.infer import Clip, recording_loss, summarize
+from waveglow.vocoder import Vocoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LENGTH, SIGMA = 2048, 0.7
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A checkpoint of a model that was trained with another sigma than 1."""
+    config = toy_config()
+    config["train_config"]["sigma"] = SIGMA
+    torch.manual_seed(0)
+    model = build_model(from_dict(Config, config))
+    for wn in model.WN:
+        torch.nn.init.normal_(wn.end.weight, std=0.03)
+    path = tmp_path_factory.mktemp("evaluation") / "waveglow_3"
+    state = {"model": model.state_dict(), "config": config, "iteration": 3, "progress": {"iteration": 3}}
+    checkpoint.save(path, state)
+    return path
+
+
+@pytest.fixture
+def vocoder(path):
+    return Vocoder(path, CPU)
+
+
+def speech(samples, seed=0):
+    """Louder from segment to segment, so that each has a loss of its own."""
+    noise = np.random.default_rng(seed).standard_normal(samples)
+    return torch.from_numpy((0.1 * noise * np.linspace(0.2, 1, samples)).astype(np.float32))
+
+
+def loss_of_segment(vocoder, audio):
+    """Equation 3 of WaveGlow's paper for one segment [N], for each of its samples."""
+    z, log_s, log_det = vocoder.model(vocoder.mel(audio[None]), audio[None])
+    likelihood = -z.square().sum() / (2 * SIGMA**2) + sum(s.sum() for s in log_s) + sum(log_det)
+    return -likelihood.item() / z.numel()
+
+
+@pytest.mark.parametrize("samples", [LENGTH, 2 * LENGTH - 1, 3 * LENGTH, 3 * LENGTH + 700])
+def test_the_loss_of_a_recording_is_the_mean_of_its_segments(vocoder, samples):
+    """Of the whole ones, each as long as in training, with the training's sigma."""
+    recording = speech(samples)
+    segments = [recording[i * LENGTH : (i + 1) * LENGTH] for i in range(samples // LENGTH)]
+    losses = [loss_of_segment(vocoder, segment) for segment in segments]
+    assert len(set(losses)) == len(losses)
+    assert recording_loss(recording, vocoder) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("recording", [speech(100), torch.zeros(LENGTH)], ids=["short", "silent"])
+def test_the_loss_of_what_gets_noise_is_the_same_each_time(vocoder, recording):
+    loss = recording_loss(recording, vocoder)
+    assert math.isfinite(loss) and loss == recording_loss(recording, vocoder)
+
+
+def clip(name, **figures):
+    values = dict.fromkeys(("seconds", "loss", "mel_l1", "mel_cepstral_distortion", "real_time_factor"), 1.0)
+    return Clip(name, **(values | figures))
+
+
+def test_all_clips_together():
+    """Time by length: 1 s took 3 s, 9 s took 9 s, so 10 s took 12 s. Other figures: the mean of clips that have one."""
+    short = clip("a", seconds=1.0, real_time_factor=3.0, loss=-4.0, mel_l1=0.3, mel_cepstral_distortion=7.0)
+    long = clip("b", seconds=9.0, real_time_factor=1.0, loss=-2.0, mel_l1=0.5, mel_cepstral_distortion=9.0)
+    both = summarize([short, long])
+    assert (both.seconds, both.real_time_factor) == (10, pytest.approx(1.2))
+    assert (both.loss, both.mel_l1, both.mel_cepstral_distortion) == (-3.0, pytest.approx(0.4), 8.0)
+    assert summarize([clip("c", loss=math.nan), short, long]).loss == -3.0
+    assert math.isnan(summarize([clip("c", loss=math.nan)]).loss)
+
+
+def test_each_figure_is_in_its_column():
+    names = dict(seconds=1.0, loss=2.0, mel_l1=3.0, mel_cepstral_distortion=4.0, real_time_factor=5.0)
+    assert infer.COLUMNS == ["seconds", "loss", "mel L1", "MCD (dB)", "real-time factor"]
+    assert clip("a", **names).figures() == ["1.000", "2.000", "3.000", "4.000", "5.000"]
+    assert clip("a", **names | {"loss": math.nan}).figures()[1] == "-"
+
+
+def evaluate(monkeypatch, path, output, inputs, *options):
+    """Evaluate with a clock that is a second later at each look; evaluation.json and the Results."""
+    clock, results = itertools.count(), []
+    monkeypatch.setattr(infer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(infer, "Results", lambda **of: results.append(of) or SimpleNamespace(write=lambda args: None))
+    arguments = [f"--pth_path={path}", f"--output_directory={output}", *options, *inputs]
+    monkeypatch.setattr(sys, "argv", ["infer", "--device=cpu", *map(str, arguments)])
+    infer.main()
+    return json.loads((output / "evaluation.json").read_text()), *results
+
+
+def test_figures_are_those_of_the_files(vocoder, path, tmp_path, monkeypatch):
+    """Looks at the clock: at first, before and behind each synthesis, in the end."""
+    lengths = {"a": RATE // 2, "b": RATE // 5}
+    for name, samples in lengths.items():
+        write_wav(tmp_path / f"{name}.wav", speech(samples), RATE)
+    inputs = [tmp_path / f"{name}.wav" for name in lengths]
+    found, results = evaluate(monkeypatch, path, tmp_path / "out", inputs, "--sigma=0.1", "--seed=5")
+    for figures, (name, samples) in zip(found["clips"], lengths.items(), strict=True):
+        recording = torch.from_numpy(read_wav(tmp_path / f"{name}.wav", RATE))
+        audio = torch.from_numpy(read_wav(tmp_path / f"out/{name}_synthesis.wav", RATE))
+        expected = vocoder.synthesize(vocoder.mel(recording[None])[0], 0.1, seed=5)[:samples]
+        assert (audio - expected).abs().max() <= 0.501 / 32768
+        assert figures["seconds"] == pytest.approx(samples / RATE)
+        assert figures["real_time_factor"] == pytest.approx(RATE / samples)
+        assert figures["loss"] == pytest.approx(recording_loss(recording, vocoder))
+        mels = [vocoder.mel(samples[None])[0] for samples in (recording, expected)]
+        assert figures["mel_l1"] == pytest.approx((mels[0] - mels[1]).abs().mean().item(), rel=1e-4)
+        assert figures["mel_cepstral_distortion"] == pytest.approx(mel_cepstral_distortion(*mels), rel=1e-4)
+    assert found["overall"]["seconds"] == pytest.approx(sum(lengths.values()) / RATE)
+    assert results["fps"] == 2 / 5 and results["iteration_seconds"] == 5 / 2
+    assert results["samples_per_second"] == pytest.approx(sum(lengths.values()) / 5)
+    assert results["losses"] == [pytest.approx(found["overall"]["loss"])]
+
+
+def test_audio_that_is_not_finite_is_refused(path, tmp_path, monkeypatch):
+    torch.save(torch.full((6, 3), math.nan), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"the audio of .*a\.pt is not finite: the checkpoint is not usable"):
+        evaluate(monkeypatch, path, tmp_path / "out", [tmp_path / "a.pt"])
+    assert not list((tmp_path / "out").glob("*.wav"))
