@@ -67,6 +67,11 @@ def test_errors_are_those_of_rounding(layer, batch, frames, dtype):
     assert ratio.max() < 6
 
 
+def test_it_is_not_off_for_a_mistake_of_its_own():
+    """The tests here are left out with it."""
+    assert why_no_int8(CPU) != "is told not to use VNNI" or "ONEDNN_MAX_CPU_ISA" in os.environ
+
+
 @needs_vnni
 @torch.no_grad()
 def test_integers_are_exact():
