@@ -7,8 +7,6 @@ import torch
 from waveglow.denoiser import Denoiser
 from waveglow.model import WaveGlow
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LENGTH, HOP = 1024, 256
 WINDOW = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(LENGTH) / LENGTH)
 SAMPLES = 20 * HOP

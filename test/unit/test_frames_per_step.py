@@ -13,7 +13,6 @@ from tacotron2.alignment import alignment_quality
 from tacotron2.loss import Tacotron2Loss, off_diagonal_attention
 from tacotron2.model import padding_mask
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 N_MEL = 6
 several = pytest.mark.parametrize("r", [2, 3])
 

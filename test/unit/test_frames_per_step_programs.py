@@ -19,7 +19,6 @@ from tacotron2.synthesizer import Synthesizer
 from tools.convert_checkpoint import FORMS, to_native, write
 from tools.deploy import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = pick_device("cpu")
 LENGTHS = ("text_lengths", "mel", "mel_lengths")
 

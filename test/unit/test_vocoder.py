@@ -11,9 +11,6 @@ from waveglow.config import Config, build_model
 from waveglow.denoiser import Denoiser
 from waveglow.vocoder import DENOISER_CONTEXT, Vocoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 MODELS = {
     "far": ({}, {"n_flows": 2, "WN_config": {"n_layers": 1, "n_channels": 8, "kernel_size": 511}}),
     "near": ({"hop_length": 320}, {"upsample_kernel": 320, "WN_config": {"kernel_size": 1, "n_layers": 1}}),

@@ -22,8 +22,6 @@ from waveglow.config import Config, build_model
 from waveglow.infer import Clip, recording_loss, summarize
 from waveglow.vocoder import Vocoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LENGTH, SIGMA = 2048, 0.7
 
 
