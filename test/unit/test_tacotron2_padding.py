@@ -30,6 +30,6 @@ def test_guided_attention_is_the_mean_over_what_is_no_padding():
 
 
 def test_diagonality_is_added_up_over_the_clips():
-    sums = alone(lambda each, n, t: sum_of_diagonality(each, {"text_lengths": n, "mel_lengths": t}))
-    found = sum_of_diagonality(alignments(), {"text_lengths": SYMBOLS, "mel_lengths": FRAMES})
+    sums = alone(lambda each, n, t: sum_of_diagonality(each, {"text_lengths": n, "mel_lengths": t}, 1))
+    found = sum_of_diagonality(alignments(), {"text_lengths": SYMBOLS, "mel_lengths": FRAMES}, 1)
     assert found == pytest.approx(sum(sums)) and found > 0.5
