@@ -266,17 +266,6 @@ def test_peaks_are_scaled(tmp_path, monkeypatch, in_process):
     assert np.abs(audio).max() > 0.999
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_loudness_has_no_sign(sign):
-    """A clip all to one side is neither silent nor left beyond full scale."""
-    spoken = lambda loudness: clips.make_clip(  # noqa: E731
-        lambda text, seed: (np.full(clips.RATE, sign * loudness), clips.RATE), "Line.", 1, 0, -120
-    )
-    assert np.abs(spoken(0.5)).max() == pytest.approx(0.5, rel=0.05)
-    assert np.abs(spoken(3.0)).max() == 1
-    assert spoken(0.001) == "silent"
-
-
 def test_a_process_that_is_killed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"a process that speaks was killed, .* the same command goes on where it was"):
         run(monkeypatch, tmp_path / "c", "--jobs=2", lines=[*TEXTS * 2, "A fatal line.", *TEXTS])

@@ -6,7 +6,6 @@ import resource
 import subprocess
 import sys
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,22 +77,6 @@ def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog)
     assert last.startswith(f"wrote {tmp_path / 'out.wav'}: 1 clip(s), {len(audio) / RATE:.1f} s of audio in ")
     assert last.endswith(f"peak {np.abs(audio).max() / 32768:.2f}")
     assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_peak_is_that_of_all_pieces(tmp_path, sign):
-    """With the sign left out; no silence in between makes it less."""
-    sounds = iter([[0.1, 0.3], [0.2, sign * 0.75], [-0.4, 0.4]])
-    result = SimpleNamespace(utterance=SimpleNamespace(mel=None), flaw="")
-    speaker = SimpleNamespace(
-        config=SimpleNamespace(data_config=SimpleNamespace(sampling_rate=RATE)),
-        speak=lambda texts, seed: (result for _ in texts),
-    )
-    pieces = [synthesize.Piece("Go.", 0.1) for _ in range(3)]
-    clips = [synthesize.Clip(tmp_path / "a.wav", pieces[:2]), synthesize.Clip(tmp_path / "b.wav", pieces[2:])]
-    total = synthesize.speak(clips, speaker, lambda mel: torch.tensor(next(sounds)), seed=1)
-    assert total.peak == 0.75
-    assert total.seconds == pytest.approx((6 + round(0.1 * RATE)) / RATE)
 
 
 def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):

@@ -54,3 +54,15 @@ def test_bad_file_of_shapes_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"shapes\.json"):
         patch_tbe.read_shapes(path)
+
+
+@pytest.mark.parametrize("sizes", ["0", "-1", "8.0", "true", '"8"', "null", "[8]"])
+def test_shapes_are_of_positive_whole_numbers(tmp_path, sizes):
+    """Whatever the file holds, nothing else gets into CANN's."""
+    shapes = {name: [[24, 8]] for name in PLACES}
+    good = json.dumps(shapes)
+    (tmp_path / "a.json").write_text(good)
+    assert patch_tbe.read_shapes(tmp_path / "a.json") == shapes
+    (tmp_path / "a.json").write_text(good[::-1].replace("8", sizes[::-1], 1)[::-1])
+    with pytest.raises(UserError, match=r"a\.json has a shape that is not of positive whole numbers"):
+        patch_tbe.read_shapes(tmp_path / "a.json")
