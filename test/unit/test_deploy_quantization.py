@@ -11,7 +11,7 @@ from tools.deploy.cost import measure_cost
 from tools.deploy.folder import read_contents
 
 
-@pytest.mark.parametrize(("change", "worst"), [(quantization.to_float16, 0.01), (quantization.to_int8, 0.1)])
+@pytest.mark.parametrize(("change", "worst"), [(quantization.to_float16, 0.001), (quantization.to_int8, 0.02)])
 @pytest.mark.parametrize("name", ["encoder", "decoder", "postnet", "waveglow"])
 def test_weights_in_fewer_bits(name, change, worst):
     _, graph, _, inputs = exported()[name]
@@ -27,8 +27,10 @@ def test_weights_in_fewer_bits(name, change, worst):
     assert not all(torch.equal(*pair) for pair in pairs)
 
 
-@pytest.mark.parametrize(("change", "share"), [(quantization.to_float16, 0.5), (quantization.to_int8, 0.25)])
-def test_files_get_smaller(change, share):
+@pytest.mark.parametrize(
+    ("change", "share", "worst"), [(quantization.to_float16, 0.5, 0.02), (quantization.to_int8, 0.25, 0.6)]
+)
+def test_files_get_smaller(change, share, worst):
     parse = onnx.parser.parse_model
     model = parse(
         '<ir_version: 8, opset_import: ["": 18]> g (float[n,256] x) => (float[n,512] y) { y = MatMul (x, w) }'
@@ -39,7 +41,7 @@ def test_files_get_smaller(change, share):
     change(model)
     assert model.ByteSize() == pytest.approx(share * before, rel=0.05)
     x = np.ones((3, 256), np.float32)
-    assert np.abs(run(model, x=x)["y"].numpy() - x @ weight).max() < 0.5
+    assert np.abs(run(model, x=x)["y"].numpy() - x @ weight).max() < worst
 
 
 def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
@@ -50,9 +52,9 @@ def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
     exact, _ = start(models_dir() / "onnx", raw())
     pipeline.limit = exact.limit = 10
     (mel, lengths), (expected, _) = (each.spectrograms(TEXTS, SEEDS) for each in (pipeline, exact))
-    assert 0 < np.abs(mel - expected).mean() < 0.02 * np.abs(expected).mean()
+    assert 0 < np.abs(mel - expected).mean() < 0.001 * np.abs(expected).mean()
     audio, exact_audio = (each.audio(expected, lengths, 0.6, SEEDS)[0] for each in (pipeline, exact))
-    assert 0 < np.abs(audio - exact_audio).mean() < 0.02 * np.abs(exact_audio).mean()
+    assert 0 < np.abs(audio - exact_audio).mean() < 0.002 * np.abs(exact_audio).mean()
 
 
 def test_products_inside_the_loop_are_of_integers():
@@ -91,7 +93,7 @@ def test_what_a_mode_costs_is_small_and_measured(tmp_path, monkeypatch, engine, 
     mel, _ = pipeline.spectrograms(TEXTS[2:], SEEDS[2:])
     expected, _ = exact.spectrograms(TEXTS[2:], SEEDS[2:])
     difference = np.abs(mel - expected).mean()
-    assert difference < 0.1 * np.abs(expected).mean()
+    assert difference < 0.004 * np.abs(expected).mean()
     assert (difference > 0) == (engine != "magicmind")  # whose stand-in computes in float32
 
 
@@ -99,4 +101,4 @@ def test_the_cost_is_measured(tmp_path):
     exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
     cost = measure_cost(tmp_path, make(tmp_path, "torch", "force_float16"), models_dir() / "onnx", exported_contents)
     assert cost.keys() == {"tacotron2", "waveglow"}
-    assert all(0 < distance < 0.1 for distance in cost.values())
+    assert all(0 < distance < 0.02 for distance in cost.values())
