@@ -55,8 +55,8 @@ TABLE = {
         },
         {
             "mel_outputs": ["float32", "B", 80, "M"],
-            "gate_outputs": ["float32", "B", "M"],
-            "alignments": ["float32", "B", "M", "T"],
+            "gate_outputs": ["float32", "B", "D"],
+            "alignments": ["float32", "B", "D", "T"],
             "mel_lengths": ["int32", "B"],
         },
     ),
@@ -69,7 +69,7 @@ TABLE = {
         {"audio": ["float32", "B", "256*M"]},
     ),
 }
-LETTERS = {"B": "batch", "T": "text", "M": "mel", "S": "steps"}
+LETTERS = {"B": "batch", "T": "text", "M": "mel", "S": "steps", "D": "decoded"}
 
 
 def signature_of(graph: onnx.ModelProto) -> list[dict]:

@@ -1,9 +1,16 @@
 """Several frames in a step of the decoder (n_frames_per_step): training, checkpoints, speech, deployment."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from deploy_toys import SEEDS, models_dir, raw, toy
+from deploy_toys import TEXTS as TOY_TEXTS
+from deploy_toys import start as start_engine
 from test_synthesizer import TEXTS, make_checkpoint
 from test_tacotron2_model import toy_batch
+from torch.nn.utils.rnn import pad_sequence
 
 from common.config import from_dict
 from common.device import pick_device
@@ -15,11 +22,16 @@ from tacotron2 import infer, train
 from tacotron2.config import Config, build_model
 from tacotron2.data import Clip
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.model import padding_mask
 from tacotron2.synthesizer import Synthesizer
 from tools.convert_checkpoint import FORMS, to_native, write
-from tools.deploy import models
+from tools.deploy import export, models
+from tools.deploy.folder import read_contents
+from tools.deploy.graphs import EncoderGraph
 
 CPU = pick_device("cpu")
+OWN = ("sources", "sizes", "signatures", "files")
+"What a folder of graphs says of the models in it."
 LENGTHS = ("text_lengths", "mel", "mel_lengths")
 
 
@@ -112,6 +124,30 @@ def test_the_figures_of_an_evaluation_go_by_steps(path, tmp_path):
     assert predicted.loss == pytest.approx(of_steps, rel=1e-5) and abs(of_steps - of_frames) > 1
 
 
-def test_it_cannot_be_exported(path):
-    with pytest.raises(UserError, match=r"tacotron2_2 makes 2 frames in a step .*: only .* can be exported"):
-        models.load("tacotron2", str(path))
+@pytest.mark.parametrize("decoder", ["decoder", "decoder_iter"])
+def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder):
+    """One clip ends by itself, the others at the limit."""
+    models_dir()  # skips where graphs cannot be exported
+    deployed = models.load("tacotron2", str(path))
+    model = deployed.model
+    model.decoder.prenet.layers[0].linear_layer.weight.data *= 0.3  # else rounding errors grow from step to step
+    model.decoder.gate_layer.linear_layer.bias.data += 1000
+    model.decoder.gate_layer.linear_layer.weight.data *= 0.1
+    model.decoder.gate_threshold = 2  # of all steps are the gates wanted first
+    texts = pad_sequence(list(map(torch.tensor, TOY_TEXTS)), batch_first=True)
+    lengths = torch.tensor(list(map(len, TOY_TEXTS)))
+    memory = EncoderGraph(model)(texts, lengths)[0]
+    gates = model.decoder.infer(memory, padding_mask(lengths, texts.shape[1]), SEEDS)[0].gate
+    threshold = gates.sigmoid().amax(1).topk(2).values.mean().item()
+    model.decoder.gate_threshold = deployed.config.tacotron2_config.gate_threshold = threshold
+    export.write({"tacotron2": deployed, "waveglow": toy("waveglow")}, tmp_path)
+    contents = replace(raw(), **{name: getattr(read_contents(tmp_path, "onnx", ""), name) for name in OWN})
+    if decoder == "decoder_iter":
+        del contents.files["decoder"]
+    pipeline, _ = start_engine(tmp_path, contents)
+    mel, mel_lengths = pipeline.spectrograms(TOY_TEXTS, SEEDS)
+    utterances = model.infer(texts, lengths, SEEDS)
+    assert sum(each.stopped for each in utterances) == 1
+    assert mel_lengths.tolist() == [each.length for each in utterances]
+    for ours, each in zip(mel, utterances, strict=True):
+        assert np.abs(ours[:, : each.length] - each.mel.numpy()).max() < 1e-3

@@ -32,7 +32,7 @@ class Port:
     """An input or an output of a graph."""
 
     axes: tuple[Axis, ...]
-    "Sizes. What has a name (batch, text, mel, steps) is of any size; 32*mel is 32 times as long as mel."
+    "Sizes. What has a name (batch, text, mel, steps, decoded) is of any size; 32*mel is 32 times as long as mel."
     dtype: str = "float32"
 
     def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
         "attention_weights_cum": Port(("batch", "text")),
         "attention_context": Port(("batch", channels)),
     }
-    frame = Port(("batch", n_mel))
+    frames = Port(("batch", decoder.n_frames_per_step * n_mel))
     spectrogram = Port(("batch", n_mel, "mel"))
     lengths = {"mel_lengths": Port(("batch",), "int32")}
     return {
@@ -86,8 +86,12 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
             memory | {"lens": Port(("batch",), "int32")},
         ),
         "decoder_iter": Signature(
-            {"decoder_input": frame} | state | memory | mask | {"prenet_masks": Port((2, "batch", decoder.prenet_dim))},
-            {"decoder_output": frame, "gate_prediction": Port(("batch", 1))}
+            {"decoder_input": frames}
+            | state
+            | memory
+            | mask
+            | {"prenet_masks": Port((2, "batch", decoder.prenet_dim))},
+            {"decoder_output": frames, "gate_prediction": Port(("batch", 1))}
             | {f"out_{name}": port for name, port in state.items()},
         ),
         "decoder": Signature(
@@ -96,8 +100,8 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
             | {"prenet_masks": Port(("steps", 2, "batch", decoder.prenet_dim)), "max_decoder_steps": Port((), "int64")},
             {
                 "mel_outputs": spectrogram,
-                "gate_outputs": Port(("batch", "mel")),
-                "alignments": Port(("batch", "mel", "text")),
+                "gate_outputs": Port(("batch", "decoded")),
+                "alignments": Port(("batch", "decoded", "text")),
             }
             | lengths,
         ),
@@ -133,7 +137,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderIterGraph(nn.Module):
-    """One frame of the decoder."""
+    """One step of the decoder."""
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -160,7 +164,7 @@ class DecoderIterGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See ``tacotron2_signatures``; mask is True behind the end of a text."""
         weights = torch.stack([attention_weights, attention_weights_cum], dim=1)
-        frame, gate, attention, state = self.decoder.step(
+        frames, gate, attention, state = self.decoder.step(
             decoder_input,
             prenet_masks,
             AttentionState(attention_hidden, attention_cell, attention_context, weights),
@@ -170,7 +174,7 @@ class DecoderIterGraph(nn.Module):
             self.linears,
         )
         return (
-            frame, gate[:, None], attention.hidden, attention.cell, state.hidden, state.cell,
+            frames, gate[:, None], attention.hidden, attention.cell, state.hidden, state.cell,
             attention.weights[:, 0], attention.weights[:, 1], attention.context,
         )  # fmt: skip
 

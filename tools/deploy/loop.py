@@ -13,14 +13,14 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from tools.deploy.graphs import Port, Signature
 
 BODY_BEFORE = "masks = Gather <axis: int = 0> (prenet_masks, step)"
-"In front of a step; its own frame's masks."
+"In front of a step; its own masks."
 BODY_AFTER = """\
 frame = Identity (decoder_output)
 weights = Identity (out_attention_weights)
 gate = Squeeze (gate_prediction, second)
 probability = Sigmoid (gate)
 one_more = Cast <to: int = 6> (running)
-out_lengths = Add (lengths, one_more)
+out_taken = Add (taken, one_more)
 fired = Greater (probability, gate_threshold)
 goes_on = Not (fired)
 out_running = And (running, goes_on)
@@ -34,11 +34,14 @@ text = Shape <start: int = 1, end: int = 2> (mask)
 capacity = Shape <start: int = 0, end: int = 1> (prenet_masks)
 drawn = Squeeze (capacity)
 limit = Min (max_decoder_steps, drawn)
-lengths_0 = ConstantOfShape <value: tensor = int32[1] {0}> (batch)
+taken_0 = ConstantOfShape <value: tensor = int32[1] {0}> (batch)
 running_0 = ConstantOfShape <value: tensor = bool[1] {1}> (batch)"""
 "In front of the loop."
 AFTER = """\
-mel_outputs = Transpose <perm: ints = [1, 2, 0]> (frames)
+apart = Reshape (frames, frames_apart)
+mel_by_step = Transpose <perm: ints = [1, 3, 0, 2]> (apart)
+mel_outputs = Reshape (mel_by_step, frames_together)
+mel_lengths = Mul (taken_last, frames_per_step)
 gate_outputs = Transpose <perm: ints = [1, 0]> (gates)
 alignments = Transpose <perm: ints = [1, 0, 2]> (all_weights)"""
 "Behind the loop, which stacks what it collects."
@@ -47,20 +50,22 @@ alignments = Transpose <perm: ints = [1, 0, 2]> (all_weights)"""
 def decoder_loop(step: ModelProto, gate_threshold: float, signature: Signature) -> ModelProto:
     """The graph ``decoder`` with this signature, of the graph ``decoder_iter``.
 
-    It decodes until every clip's gate has fired, at most ``max_decoder_steps`` frames and as many
-    as there are ``prenet_masks``. ``mel_lengths`` counts a clip's frames, the one with which its
-    gate fired included; what is behind them belongs to no clip.
+    It decodes until every clip's gate has fired, at most ``max_decoder_steps`` steps and as many
+    as there are ``prenet_masks``. ``mel_lengths`` counts a clip's frames, those of the step with which
+    its gate fired included; what is behind them belongs to no clip.
     """
     ports = {port.name: port for port in step.graph.input}
     state = [port.name.removeprefix("out_") for port in step.graph.output if port.name.startswith("out_")]
     constant, changing = _split(step.graph, {"decoder_input", "prenet_masks", *state})
-    carried = ["decoder_input", *state, "lengths", "running"]
+    carried = ["decoder_input", *state, "taken", "running"]
     loop = helper.make_node(
         "Loop",
         ["limit", "true", *(f"{name}_0" for name in carried)],
-        [*(f"{name}_last" for name in carried[:-2]), "mel_lengths", "running_last", "frames", "gates", "all_weights"],
+        [*(f"{name}_last" for name in carried), "frames", "gates", "all_weights"],
         body=_body(step, changing, [ports[name] for name in carried[:-2]]),
     )
+    n_mel = signature.outputs["mel_outputs"].axes[1]
+    frames_per_step = _axes(ports["decoder_input"])[1] // n_mel
     zeros = [node for name in carried[:-2] for node in _zeros(ports[name])]
     graph = helper.make_graph(
         [*_nodes(BEFORE), *zeros, *constant, loop, *_nodes(AFTER)],
@@ -71,6 +76,9 @@ def decoder_loop(step: ModelProto, gate_threshold: float, signature: Signature) 
             *step.graph.initializer,
             helper.make_tensor("true", TensorProto.BOOL, [], [True]),
             helper.make_tensor("second", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("frames_apart", TensorProto.INT64, [4], [0, 0, frames_per_step, n_mel]),
+            helper.make_tensor("frames_together", TensorProto.INT64, [3], [0, n_mel, -1]),
+            helper.make_tensor("frames_per_step", TensorProto.INT32, [1], [frames_per_step]),
             helper.make_tensor("gate_threshold", TensorProto.FLOAT, [], [gate_threshold]),
         ],
     )
@@ -88,19 +96,19 @@ def _split(graph: GraphProto, changing: set[str]) -> tuple[list[NodeProto], list
 
 
 def _body(step: ModelProto, nodes: Iterable[NodeProto], state: Sequence[ValueInfoProto]) -> GraphProto:
-    """One turn of the loop: (step, any running, state, lengths, running) -> the same and what is collected."""
+    """One turn of the loop: (step, any running, state, steps taken, running) -> the same and what is collected."""
     results = {port.name: port for port in step.graph.output}
     own = lambda name, dtype, *axes: _value(name, Port(axes, dtype))  # noqa: E731
-    number, lengths, running = own("step", "int64"), own("lengths", "int32", "batch"), own("running", "bool", "batch")
+    number, taken, running = own("step", "int64"), own("taken", "int32", "batch"), own("running", "bool", "batch")
     return helper.make_graph(
         [*_nodes(BODY_BEFORE), *_renamed(nodes, "prenet_masks", "masks"), *_nodes(BODY_AFTER)],
         "step",
-        [number, own("any_running", "bool"), *state, lengths, running],
+        [number, own("any_running", "bool"), *state, taken, running],
         [
             own("out_any_running", "bool"),
             results["decoder_output"],
             *(results[f"out_{port.name}"] for port in state[1:]),
-            own("out_lengths", "int32", "batch"),
+            own("out_taken", "int32", "batch"),
             own("out_running", "bool", "batch"),
             own("frame", "float32", *_axes(results["decoder_output"])),
             own("gate", "float32", "batch"),

@@ -63,20 +63,9 @@ def load(kind: str, path: str) -> Model:
         return _random(kind)
     checkpoint = read(path, kind)
     config = from_dict(PACKAGES[kind].Config, checkpoint.config)
-    if kind == "tacotron2":
-        check_frames_per_step(path, config.tacotron2_config.n_frames_per_step)
     model = PACKAGES[kind].build_model(config)
     model.load_state_dict(fitted(path, checkpoint.weights, model))
     return _ready(Model(kind, str(path), config, model))
-
-
-def check_frames_per_step(path: str, n_frames_per_step: int) -> None:
-    """UserError, if the decoder is not what the graphs are: its loop counts a frame a step."""
-    if n_frames_per_step > 1:
-        raise UserError(
-            f"{path} makes {n_frames_per_step} frames in a step of the decoder: only a Tacotron2 with n_frames_per_step"
-            " 1 can be exported; tools/synthesize.py speaks with this one"
-        )
 
 
 def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Model:

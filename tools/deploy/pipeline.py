@@ -32,9 +32,10 @@ class Pipeline:
         self.contents = contents
         self.sizes = contents.sizes["tacotron2"]["tacotron2_config"]
         self.hop_length = contents.sizes["waveglow"]["data_config"]["hop_length"]
-        self.limit = min(self.sizes["max_decoder_steps"], contents.ranges["mel"][-1])
-        prenet = (self.sizes[name] for name in ("n_mel_channels", "prenet_dim", "p_prenet_dropout"))
-        self.prenet = Prenet(*prenet)
+        self.n_mel, self.frames_per_step = self.sizes["n_mel_channels"], self.sizes["n_frames_per_step"]
+        self.limit = min(self.sizes["max_decoder_steps"], contents.ranges["mel"][-1] // self.frames_per_step)
+        n_channels = self.n_mel * self.frames_per_step
+        self.prenet = Prenet(n_channels, self.sizes["prenet_dim"], self.sizes["p_prenet_dropout"])
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -75,13 +76,13 @@ class Pipeline:
         return refined[:wanted, :, :frames], mel_lengths[:wanted]
 
     def _loop(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
-        """The loop over frames inside of the engine: mel and lengths."""
+        """The loop over steps inside of the engine: mel and lengths."""
         graph = self.graphs["decoder"]
         results = graph.run(inputs | {"prenet_masks": masks, "max_decoder_steps": np.array(self.limit)})
         return results["mel_outputs"], graph.fetch(results["mel_lengths"])
 
     def _step_by_step(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
-        """The loop over frames from here. The state stays where the engine has it; frame and gate come back."""
+        """The loop over steps from here. The state stays where the engine has it; frames and gate come back."""
         graph, signature = self.graphs["decoder_iter"], self.contents.signature("decoder_iter")
         batch, text = inputs["mask"].shape
         inputs = inputs | {"mask": graph.upload("mask", inputs["mask"])}
@@ -90,16 +91,17 @@ class Pipeline:
             name.removeprefix("out_"): name for name in signature.outputs if name.startswith("out_")
         }
         inputs |= {name: np.zeros(signature.inputs[name].shape(sizes), np.float32) for name in state}
-        frames, lengths, running = [], np.zeros(batch, np.int32), np.ones(batch, bool)
+        steps, taken, running = [], np.zeros(batch, np.int32), np.ones(batch, bool)
         for prenet_masks in masks:
             results = graph.run(inputs | {"prenet_masks": prenet_masks})
-            frames.append(graph.fetch(results["decoder_output"]))
-            lengths += running
+            steps.append(graph.fetch(results["decoder_output"]))
+            taken += running
             running &= ~(expit(graph.fetch(results["gate_prediction"])[:, 0]) > self.sizes["gate_threshold"])
             if not running.any():
                 break
             inputs |= {name: results[output] for name, output in state.items()}
-        return np.stack(frames, axis=2), lengths
+        frames = np.stack(steps, axis=1).reshape(batch, -1, self.n_mel)
+        return frames.transpose(0, 2, 1), taken * self.frames_per_step
 
     def audio(
         self, mel: np.ndarray, lengths: np.ndarray, sigma: float | Sequence[float], seeds: Sequence[int]
