@@ -129,7 +129,7 @@ class TrainConfig:
 
 @dataclass
 class NpuConfig:
-    """Parts of the NPU patch (common/npu.py): 'on', 'off', or 'auto' as the CANN and the card found need them."""
+    """Parts of the NPU patch (layers/npu.py): 'on', 'off', or 'auto' as the CANN and the card found need them."""
 
     conv1d_as_conv2d: str = "auto"
     "Run 1-D convolutions as 2-D ones."

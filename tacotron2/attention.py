@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.layers import Conv1d
+from common.layers.conv import Conv1d
 from tacotron2.attention_recurrence import MASKED, attend_over_time
 
 

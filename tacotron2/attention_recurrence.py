@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from common.products import constant_linear
+from common.layers.matmul import constant_linear
 from tacotron2.lstm import derivatives, grad_of_weight, room_for_gates_and_cells, step, step_backward
 
 MASKED = torch.finfo(torch.float32).min

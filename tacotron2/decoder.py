@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.dropout import dropout
-from common.products import constant_linear, linear
+from common.layers.dropout import dropout
+from common.layers.matmul import constant_linear, linear
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.lstm import lstm, lstm_over_time
 

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import distributed, program, report
+from common import distributed, program
 from common.audio import read_wav, write_wav
 from common.device import own_random_numbers, pick_device
-from common.evaluation import (
+from common.evaluation import page, pictures
+from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
+from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
@@ -24,9 +26,8 @@ from common.evaluation import (
     write_json,
 )
 from common.files import make_output_folder, written_whole
-from common.metrics import mel_cepstral_distortion, mel_l1
 from common.options import add_run_options, start_log
-from common.results import Results
+from common.result_files import Results
 from tacotron2.data import Clip, collate, find_utterances, take_census
 from tacotron2.griffin_lim import GriffinLim
 from tacotron2.loss import Tacotron2Loss
@@ -204,12 +205,12 @@ def draw_pictures(mel: Tensor, predicted: Predicted, utterance: Utterance) -> di
     """Data URIs by their captions."""
     spectrograms = {"recorded": mel, "predicted from the recording": predicted.mel, "spoken freely": utterance.mel}
     figures = {
-        "mel spectrograms": report.plot_spectrograms(spectrograms),
-        "attention with the recording given": report.plot_alignment(predicted.alignment),
-        "attention in free speech": report.plot_alignment(utterance.alignment),
-        "the gate, with the recording given": report.plot_gate(predicted.gate),
+        "mel spectrograms": pictures.plot_spectrograms(spectrograms),
+        "attention with the recording given": pictures.plot_alignment(predicted.alignment),
+        "attention in free speech": pictures.plot_alignment(utterance.alignment),
+        "the gate, with the recording given": pictures.plot_gate(predicted.gate),
     }
-    return {caption: report.as_png(figure) for caption, figure in figures.items()}
+    return {caption: page.as_png(figure) for caption, figure in figures.items()}
 
 
 def summarize(clips: tuple[Measured, ...]) -> Measured:
@@ -248,10 +249,10 @@ def write_page(
     for entry, clip in zip(entries[:CLIPS_ON_PAGE], clips):
         entry["text"] = clip.text
         entry["sounds"] = {
-            "recorded": report.as_wav(read_wav(clip.path, rate), rate),
-            "spoken": report.as_wav(read_wav(output / output_name(clip.path), rate), rate),
+            "recorded": page.as_wav(read_wav(clip.path, rate), rate),
+            "spoken": page.as_wav(read_wav(output / output_name(clip.path), rate), rate),
         }
-    report.write_page(
+    page.write_page(
         output / "index.html",
         title="Tacotron2 evaluation",
         facts={

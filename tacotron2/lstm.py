@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from common.products import constant_linear, product_over_rows
+from common.layers.matmul import constant_linear, product_over_rows
 
 FRAMES_AT_A_TIME = 16
 "What is the same operator for each frame in the backward pass is computed for so many at once: they fit in the cache."

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.dropout import dropout
-from common.products import linear
+from common.layers.dropout import dropout
+from common.layers.matmul import linear
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm
 from tacotron2.decoder import Decoder, steps_of

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from common.channels_last import use_channels_last
+from common.checkpoints.interchange import fitted, read
 from common.config import from_dict
 from common.device import Device
-from common.interchange import fitted, read
-from common.npu import patch_for_npu
+from common.layers.channels_last import use_channels_last
+from common.layers.npu import patch_for_npu
 from common.precision import Precision
 from common.program import UserError
-from common.progress import Progress
+from common.training.run import Progress
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.model import Utterance
 from tacotron2.sentences import Piece, take_apart

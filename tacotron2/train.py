@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from common import distributed, program, report
+from common import distributed, program
 from common.device import own_random_numbers
-from common.progress import Run
-from common.sampling import load, training_batches
-from common.train_program import train_program
-from common.training import Task
+from common.evaluation import pictures
+from common.training.batches import load, training_batches
+from common.training.loop import Task
+from common.training.main import train_program
+from common.training.run import Run
 from tacotron2.alignment import alignment_quality
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, find_utterances, take_census
@@ -134,9 +135,9 @@ def plot_sample(mel: Tensor, output: tuple[Tensor, ...]) -> dict[str, Figure]:
     """Pictures of a clip alone in its batch: mel [n_mel, T] as recorded, and the model's output."""
     _, predicted, gate, alignment = (each[0].float().cpu() for each in output)
     return {
-        "alignment": report.plot_alignment(alignment),
-        "mel spectrograms": report.plot_spectrograms({"recorded": mel, "predicted": predicted}),
-        "gate": report.plot_gate(gate.sigmoid()),
+        "alignment": pictures.plot_alignment(alignment),
+        "mel spectrograms": pictures.plot_spectrograms({"recorded": mel, "predicted": predicted}),
+        "gate": pictures.plot_gate(gate.sigmoid()),
     }
 
 

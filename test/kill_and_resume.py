@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from common import checkpoint
-from common.progress import Progress
+from common.checkpoints import native
+from common.training.run import Progress
 
 CONFIG = {
     "train_config": {
@@ -53,7 +53,7 @@ def train(folder: Path, corpus: str, name: str, *options: str) -> None:
 
 def checkpoints(output: Path) -> list[int]:
     """The iterations of the checkpoints, all of which must load."""
-    states = [checkpoint.load(path) for path in checkpoint.newest_first(output, "waveglow")]
+    states = [native.load(path) for path in native.newest_first(output, "waveglow")]
     return [Progress(**state["progress"]).iteration for state in states]
 
 
@@ -101,7 +101,7 @@ def main() -> None:
             process = context.Process(target=train, args=(folder, args.data_path, name, f"--max_steps={newest + 3}"))
             process.start()
             process.join()
-        killed, alone = (checkpoint.load(folder / name / f"waveglow_{newest + 3}") for name in ("killed", "alone"))
+        killed, alone = (native.load(folder / name / f"waveglow_{newest + 3}") for name in ("killed", "alone"))
         if not all(torch.equal(killed["model"][name], alone["model"][name]) for name in alone["model"]):
             raise SystemExit("the weights are not those of a run that was left alone")
         if list((folder / "killed").glob(".*.part")):

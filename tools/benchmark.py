@@ -24,7 +24,7 @@ import torch
 from common import program
 from common.device import Device, card_name, pick_device
 from common.files import make_output_folder, written_whole
-from common.int8 import why_no_int8
+from common.layers.int8 import why_no_int8
 from common.log import open_log, progress
 from common.program import UserError
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
@@ -155,10 +155,10 @@ def onnx_models(measurements: list[Measurement]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         if modes:
             log.info("exporting the graphs for ONNX Runtime")
-            start("tools.deploy.export", "--models_dir", folder)
+            start("tools.deploy.export_model.export", "--models_dir", folder)
         for mode in sorted(modes):
             quant_mode = "int8" if mode == "int8" else "force_float32"
-            start("tools.deploy.build", "--models_dir", folder, "--quant_mode", quant_mode, "--no-compare")
+            start("tools.deploy.gen_model.build", "--models_dir", folder, "--quant_mode", quant_mode, "--no-compare")
         yield folder
 
 

@@ -21,13 +21,13 @@ from torch import nn
 import tacotron2.config
 import waveglow.config
 from common import program
+from common.checkpoints.interchange import TITLES, Checkpoint, Weights, fitted, read
+from common.checkpoints.sizes import NVIDIA_UPSAMPLE_KERNEL
 from common.config import from_dict
 from common.files import written_whole
-from common.hyperparameters import NVIDIA_UPSAMPLE_KERNEL
-from common.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.log import open_log
 from common.program import UserError
-from common.progress import Progress
+from common.training.run import Progress
 from common.voices import checkpoint_of
 
 log = logging.getLogger("convert")

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 from common import program, voices
+from common.checkpoints.interchange import Weights, read
 from common.files import make_output_folder, written_whole
-from common.interchange import Weights, read
 from common.log import open_log
 from common.program import UserError
 from common.voices import MODELS, Settings

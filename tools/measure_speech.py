@@ -9,15 +9,16 @@ from pathlib import Path
 # As a script, Python looks for modules in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import program, report
+from common import program
 from common.audio import MelSpectrogram, read_wav
 from common.corpus import read_transcripts
-from common.evaluation import CLIPS_ON_PAGE, output_name, plain, write_json
+from common.evaluation import page
+from common.evaluation.runner import CLIPS_ON_PAGE, output_name, plain, write_json
 from common.files import make_output_folder
 from common.log import console, open_log
 from common.program import UserError
-from tools.recognizer import load_recognizer, mark_errors
-from tools.speech_figures import Clip, Figures, Pair, measure_all, recognize, summarize
+from tools.speech.figures import Clip, Figures, Pair, measure_all, recognize, summarize
+from tools.speech.recognizer import load_recognizer, mark_errors
 
 log = logging.getLogger("infer")
 
@@ -179,7 +180,7 @@ def write_page(path: Path, measured: dict[Pair, Clip], means: Figures, facts: di
             entry["words"] = dict(zip(("said", "heard"), mark_errors(clip.said, clip.heard)))
         elif pair.text:
             entry["text"] = pair.text
-    report.write_page(
+    page.write_page(
         path,
         title="Synthesized speech, measured",
         facts={name: fact for name, fact in facts.items() if fact},
@@ -195,7 +196,7 @@ def sounds(pair: Pair) -> dict[str, str]:
     """Data URIs by their captions."""
     rate = MelSpectrogram().sampling_rate
     paths = {"recorded": pair.recording, "synthesized": pair.synthesized}
-    return {caption: report.as_wav(read_wav(path, rate), rate) for caption, path in paths.items() if path}
+    return {caption: page.as_wav(read_wav(path, rate), rate) for caption, path in paths.items() if path}
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import program
 from common.files import written_whole
 from common.program import UserError
-from tools.find_cann import find_impl
-from tools.tbe_lists import PLACES, Shape, add_shapes
+from tools.tbe.find_cann import find_impl
+from tools.tbe.lists import PLACES, Shape, add_shapes
 
 DESCRIPTION = """\
 Add WaveGlow's shapes to the white lists of CANN's operators Transpose and TransData, which are slow

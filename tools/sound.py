@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.interchange import AUDIO
+from common.checkpoints.interchange import AUDIO
 from common.program import Parser, UserError
 from common.voices import DEFAULT, Settings, find_voice
 from tacotron2.griffin_lim import GriffinLim

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.layers import Conv1d, Upsampling
-from common.products import dtype_of_products
+from common.layers.conv import Conv1d, Upsampling
+from common.layers.matmul import dtype_of_products
 
 
 class GroupRate(NamedTuple):

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import distributed, program, report
+from common import distributed, program
 from common.audio import read_wav, write_wav
 from common.corpus import find_clips, split_clips
 from common.device import pick_device
-from common.evaluation import (
+from common.evaluation import page, pictures
+from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
+from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
@@ -26,10 +28,9 @@ from common.evaluation import (
     write_json,
 )
 from common.files import make_output_folder
-from common.metrics import mel_cepstral_distortion, mel_l1
 from common.options import add_run_options, start_log
 from common.program import UserError
-from common.results import Results
+from common.result_files import Results
 from waveglow.data import pad_and_dither
 from waveglow.loss import WaveGlowLoss
 from waveglow.vocoder import Vocoder
@@ -233,15 +234,15 @@ def write_page(
         mel, recording = read_input(paths[entry["name"]], vocoder)
         wav = output_name(paths[entry["name"]])
         synthesis = torch.from_numpy(read_wav(output / wav, rate))
-        entry["sounds"]["synthesized"] = report.as_wav(synthesis, rate)
+        entry["sounds"]["synthesized"] = page.as_wav(synthesis, rate)
         earlier = {folder.name: folder / wav for folder in earlier_folders(args) if (folder / wav).is_file()}
-        others = {name: report.as_wav(read_wav(path, rate), rate) for name, path in earlier.items()}
+        others = {name: page.as_wav(read_wav(path, rate), rate) for name, path in earlier.items()}
         if recording is not None:
-            others = {"original": report.as_wav(recording, rate)} | others
+            others = {"original": page.as_wav(recording, rate)} | others
         entry["sounds"] = others | entry["sounds"]
         spectrograms = {"original": mel, "synthesized": vocoder.spectrogram(synthesis)}
-        entry["images"] = {"mel spectrograms": report.as_png(report.plot_spectrograms(spectrograms))}
-    report.write_page(
+        entry["images"] = {"mel spectrograms": page.as_png(pictures.plot_spectrograms(spectrograms))}
+    page.write_page(
         output / "index.html",
         title="WaveGlow evaluation",
         facts={

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.layers import Conv1d, LogAbsDet, Upsampling
+from common.layers.conv import Conv1d, LogAbsDet, Upsampling
 from waveglow import conditioning
 from waveglow.conditioning import FrameRate, GroupRate
 from waveglow.wn import WN

@@ -7,12 +7,13 @@ import torch
 from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from common import distributed, program, report
+from common import distributed, program
 from common.corpus import find_clips, split_clips
-from common.progress import Run
-from common.sampling import load, shuffled, training_batches
-from common.train_program import train_program
-from common.training import Task
+from common.evaluation import pictures
+from common.training.batches import load, shuffled, training_batches
+from common.training.loop import Task
+from common.training.main import train_program
+from common.training.run import Run
 from waveglow.conditioning import interpolation
 from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, TrainingSegments, take_census
@@ -115,7 +116,7 @@ def show_sample(writer: SummaryWriter, iteration: int, run: Run, item: dict, mel
         audio = run.model.infer(to_device(target[None]), 0.6, [to_device(n) for n in noise]).float().cpu()
     writer.add_audio("clip/synthesized", audio.clamp(-1, 1), iteration, rate)
     writer.add_audio("clip/recorded", item["audio"][None, : audio.shape[1]], iteration, rate)
-    figure = report.plot_spectrograms({"recorded": target, "synthesized": mel(audio)[0]})
+    figure = pictures.plot_spectrograms({"recorded": target, "synthesized": mel(audio)[0]})
     writer.add_figure("clip/mel spectrograms", figure, iteration)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.channels_last import use_channels_last
+from common.checkpoints.interchange import fitted, read
 from common.config import from_dict
 from common.device import Device
-from common.int8 import use_int8
-from common.interchange import fitted, read
-from common.npu import patch_for_npu
+from common.layers.channels_last import use_channels_last
+from common.layers.int8 import use_int8
+from common.layers.npu import patch_for_npu
 from common.precision import Precision
-from common.progress import Progress
+from common.training.run import Progress
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
 from waveglow.denoiser import Denoiser

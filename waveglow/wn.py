@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from common.layers import Conv1d, composed
+from common.layers.conv import Conv1d, composed
 from waveglow.conditioning import FrameRate, GroupRate
 
 Convolution = Callable[[Tensor], Tensor]

@@ -15,7 +15,7 @@ from torch_npu import emulator
 
 from common.config import NpuConfig
 from common.device import make_adam
-from common.npu import patch_for_npu
+from common.layers.npu import patch_for_npu
 from common.precision import ApexPrecision, Precision
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from waveglow.loss import WaveGlowLoss

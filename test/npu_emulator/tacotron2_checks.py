@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 import torch_npu
 from torch_npu import emulator
 
-from common import products
 from common.device import pick_device
+from common.layers import matmul
 from common.precision import ApexPrecision, Precision
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CPU, CURVE, TOLERANCE, distance, make_run, model_of, same, start
@@ -90,8 +90,8 @@ def test_nothing_crosses_in_a_step(device, corpus, tmp_path):
 def plain_cpu(monkeypatch):
     """The CPU without oneDNN's products, which sum up in another order than the kernels the card is emulated with,
     and with torch's dropout."""
-    monkeypatch.setattr(products, "can_pack", lambda weight: False)
-    monkeypatch.setattr(products, "_is_for_onednn", lambda x: False)
+    monkeypatch.setattr(matmul, "can_pack", lambda weight: False)
+    monkeypatch.setattr(matmul, "_is_for_onednn", lambda x: False)
     for module in (decoder, model):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
 

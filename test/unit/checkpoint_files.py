@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from common.checkpoints.interchange import fitted, load_weights, read
 from common.config import from_dict
-from common.interchange import fitted, load_weights, read
 from conftest import ROOT
 from tools import convert_checkpoint
 from tools.convert_checkpoint import FORMS, to_native

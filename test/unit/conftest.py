@@ -157,7 +157,7 @@ def script_environment() -> dict[str, str]:
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without CANN."""
-    from tools import find_cann
+    from tools.tbe import find_cann
 
     monkeypatch.delenv("ASCEND_OPP_PATH", raising=False)
     monkeypatch.setattr(find_cann, "INSTALL_INFO", tmp_path / "etc/ascend_cann_install.info")
@@ -170,7 +170,7 @@ def nowhere(monkeypatch, tmp_path):
 def cann(nowhere):
     """A CANN 5.0.3: its folder impl."""
     from tbe_files import make_cann
-    from tools import find_cann
+    from tools.tbe import find_cann
 
     return make_cann(find_cann.DEFAULT_ROOT / "ascend-toolkit/5.0.3/arm64-linux/opp")
 

@@ -22,14 +22,16 @@ from common.config import from_dict
 from common.program import UserError
 from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
 from tacotron2.model import BatchNorm
-from tools.deploy import build, export, models
-from tools.deploy.engines import find_engine
-from tools.deploy.examples import LoopReference, example_inputs, loop_inputs
-from tools.deploy.folder import read_contents
+from tools.deploy import models
+from tools.deploy.artifacts import read_contents
+from tools.deploy.engines.engine import find_engine
+from tools.deploy.export_model import export
+from tools.deploy.export_model.example_inputs import LoopReference, example_inputs, loop_inputs
+from tools.deploy.export_model.onnx_export import check_exporter
+from tools.deploy.gen_model import build
+from tools.deploy.gen_model.settings import load_settings
+from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.models import PACKAGES, Model
-from tools.deploy.onnx_export import check_exporter
-from tools.deploy.pipeline import Pipeline
-from tools.deploy.settings import load_settings
 
 FAKE = ROOT / "test/unit/fake_magicmind"
 "A stand-in for Cambricon's package; programs that a test starts see it only if told to."

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from common.channels_last import use_channels_last
 from common.config import NpuConfig
 from common.device import Device
-from common.npu import patch_for_npu
+from common.layers.channels_last import use_channels_last
+from common.layers.npu import patch_for_npu
 from common.precision import Precision, make_precision
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
@@ -44,7 +44,7 @@ class Training:
             return WaveGlowLoss()(self.model(mel, audio))
 
     def step(self, parts: int = 1) -> bool:
-        """As common.training makes it, from equal parts; whether nothing overflowed."""
+        """As common.training.loop makes it, from equal parts; whether nothing overflowed."""
         precision = self.precision
         precision.start_step(self.optimizer)
         for part in range(parts):

@@ -7,12 +7,12 @@ import tacotron2.config
 import tacotron2.train
 import waveglow.config
 import waveglow.train
-from common import train_program, training
 from common.config import from_dict
 from common.device import pick_device
 from common.program import StopSignal
-from common.progress import Run
-from common.training import Summary, Task
+from common.training import loop, main
+from common.training.loop import Summary, Task
+from common.training.run import Run
 
 CPU = pick_device("cpu")
 PACKAGES = {"waveglow": waveglow, "tacotron2": tacotron2}
@@ -46,7 +46,7 @@ def make_run(values: dict, output, device=CPU, **changes) -> Run:
     train = values["train_config"] | {"output_directory": str(output)} | changes
     package = PACKAGES[name].config
     config = from_dict(package.Config, values | {"train_config": train})
-    return train_program.make_run(name, config, package.build_model, device)
+    return main.make_run(name, config, package.build_model, device)
 
 
 def start(
@@ -58,7 +58,7 @@ def start(
     run.start(resume)
     if spoil:
         spoil(task, run)
-    return run, training.train(run, task, stop or StopSignal())
+    return run, loop.train(run, task, stop or StopSignal())
 
 
 def with_noise(task: Task, run: Run) -> None:

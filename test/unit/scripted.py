@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoint
+from common.checkpoints import native
 from conftest import NPU, run_script
 
 SAYS_THE_DEVICE = ("device: ", "npu patch: ", "precision: ", "optimizer: ")
@@ -58,7 +58,7 @@ class Place:
         )  # fmt: skip
 
     def load(self, name: str) -> dict:
-        return checkpoint.load(self.checkout / name)
+        return native.load(self.checkout / name)
 
 
 def form(text: str) -> list[str]:

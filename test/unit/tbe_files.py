@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from conftest import ROOT
-from tools.tbe_lists import PLACES
+from tools.tbe.lists import PLACES
 
 TRANSPOSE, FOUR_2_FIVE, FIVE_2_FOUR = PLACES
 TRANS_DATA = (FOUR_2_FIVE, FIVE_2_FOUR)

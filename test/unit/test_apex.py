@@ -40,7 +40,7 @@ def both(apex):
 
 
 def state(training: Training) -> dict:
-    """What common/progress.py puts into a checkpoint."""
+    """What common/training/run.py puts into a checkpoint."""
     precision = training.precision
     return copy.deepcopy(
         {

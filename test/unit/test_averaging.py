@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from common import checkpoint
-from common.averaging import WeightAverage
+from common.checkpoints import native
+from common.checkpoints.interchange import read
 from common.device import pick_device
-from common.interchange import read
 from common.precision import Precision
+from common.training.averaging import WeightAverage
 from runs import make_run, model_of, same, start
 from waveglow.vocoder import Vocoder
 
@@ -64,7 +64,7 @@ def test_validation_synthesis_and_finetuning_take_it(config, corpus, tmp_path):
     path = tmp_path / "out" / "waveglow_4"
     average = run.average.weights
     assert same(read(path).weights, average)
-    assert not same(checkpoint.load(path)["model"], average)
+    assert not same(native.load(path)["model"], average)
     bias = average["WN.1.end.bias"]
     assert not torch.equal(bias, run.model.WN[1].end.bias)
     vocoder = Vocoder(path, CPU)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.int8 import why_no_int8
-from common.products import constant_linear
+from common.layers.int8 import why_no_int8
+from common.layers.matmul import constant_linear
 from conftest import ROOT
 from runs import CPU
 from tools import benchmark

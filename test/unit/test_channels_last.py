@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.channels_last import ChannelsLastConv1d, ProductUpsampling, use_channels_last
-from common.layers import Conv1d, Upsampling
+from common.layers.channels_last import ChannelsLastConv1d, ProductUpsampling, use_channels_last
+from common.layers.conv import Conv1d, Upsampling
 from reference_curve import REFERENCE, Training, distance
 from runs import CPU
 from waveglow.model import WaveGlow

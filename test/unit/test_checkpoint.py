@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
 from common.files import written_whole
 from common.program import UserError
 from conftest import ROOT
@@ -19,11 +19,11 @@ def state(size=10):
 
 
 def test_what_is_saved_is_loaded(tmp_path):
-    path = checkpoint.checkpoint_path(tmp_path / "new folder", "waveglow", 12)
+    path = native.checkpoint_path(tmp_path / "new folder", "waveglow", 12)
     assert path.name == "waveglow_12"
-    checkpoint.save(path, state())
-    assert torch.equal(checkpoint.load(path)["model"]["a"], state()["model"]["a"])
-    assert torch.equal(checkpoint.load(path, lazily=True)["model"]["a"], state()["model"]["a"])
+    native.save(path, state())
+    assert torch.equal(native.load(path)["model"]["a"], state()["model"]["a"])
+    assert torch.equal(native.load(path, lazily=True)["model"]["a"], state()["model"]["a"])
     assert [p.name for p in path.parent.iterdir()] == ["waveglow_12"]
 
 
@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     """A limit on file size stands in for the full disk: writing fails in the same places."""
-    checkpoint.save(tmp_path / "waveglow_1", state())
+    native.save(tmp_path / "waveglow_1", state())
     code = (
         "import resource, sys, torch; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from common import checkpoint\n"
@@ -56,16 +56,16 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
         assert line.startswith(f"UserError cannot save {tmp_path}")
         assert "File too large; the earlier checkpoints are untouched" in line
     assert os.listdir(tmp_path) == ["waveglow_1"]
-    assert checkpoint.load(tmp_path / "waveglow_1")["iteration"] == 3
+    assert native.load(tmp_path / "waveglow_1")["iteration"] == 3
 
 
 def test_newest_first_goes_by_number(tmp_path):
     names = ["waveglow_9", "waveglow_100", "waveglow_20", "waveglow_20.2026-01-01", "waveglow_x", "tacotron2_500"]
     for name in names:
         (tmp_path / name).touch()
-    found = [path.name for path in checkpoint.newest_first(tmp_path, "waveglow")]
+    found = [path.name for path in native.newest_first(tmp_path, "waveglow")]
     assert found == ["waveglow_100", "waveglow_20", "waveglow_9"]
-    assert checkpoint.newest_first(tmp_path / "missing", "waveglow") == []
+    assert native.newest_first(tmp_path / "missing", "waveglow") == []
 
 
 class Hostile:
@@ -75,7 +75,7 @@ class Hostile:
 
 def test_files_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint.save(tmp_path / "good", state(100_000))
+    native.save(tmp_path / "good", state(100_000))
     whole = (tmp_path / "good").read_bytes()
     cases = {
         "truncated": (whole[: len(whole) // 2], "truncated"),
@@ -88,15 +88,15 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
         for lazily in (False, True):
             with pytest.raises(UserError, match=message):
-                checkpoint.load(tmp_path / name, lazily)
+                native.load(tmp_path / name, lazily)
     torch.save({"model": Hostile(), "config": {}}, tmp_path / "hostile zip")
     with pytest.raises(UserError, match="no checkpoint"):
-        checkpoint.load(tmp_path / "hostile zip")
+        native.load(tmp_path / "hostile zip")
     assert not (tmp_path / "hostile").is_dir()
     torch.save([1, 2], tmp_path / "list")
     with pytest.raises(UserError, match="lacks some of config, iteration, model"):
-        checkpoint.load(tmp_path / "list")
+        native.load(tmp_path / "list")
     with pytest.raises(UserError, match="no checkpoint at"):
-        checkpoint.load(tmp_path / "missing")
+        native.load(tmp_path / "missing")
     with pytest.raises(UserError, match="is a folder"):
-        checkpoint.load(tmp_path)
+        native.load(tmp_path)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from common.channels_last import use_channels_last
 from common.config import NpuConfig
 from common.device import pick_device
-from common.layers import Upsampling
-from common.npu import patch_for_npu
+from common.layers.channels_last import use_channels_last
+from common.layers.conv import Upsampling
+from common.layers.npu import patch_for_npu
 from runs import make_run, model_of, start
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss

@@ -15,9 +15,9 @@ from checkpoint_files import (
     convert,
     loaded,
 )
-from common import checkpoint
+from common.checkpoints import native
+from common.checkpoints.interchange import read
 from common.device import pick_device
-from common.interchange import read
 from common.program import UserError
 from conftest import ROOT
 from tools.convert_checkpoint import FORMS, glow_importable
@@ -45,7 +45,7 @@ def test_out_and_in_again(tmp_path, name, form):
 
 def test_native_is_what_this_repository_loads(tmp_path, reference):
     path = convert(DATA / "waveglow_dle.pt", tmp_path / "waveglow_0", "native")
-    assert checkpoint.load(path)["progress"]["finetuned_from"] == str(DATA / "waveglow_dle.pt")
+    assert native.load(path)["progress"]["finetuned_from"] == str(DATA / "waveglow_dle.pt")
     vocoder = Vocoder(path, pick_device("cpu"))
     assert vocoder.config.waveglow_config.n_flows == reference["config"]["n_flows"]
     before = Vocoder(DATA / "waveglow_dle.pt", pick_device("cpu"))
@@ -103,7 +103,7 @@ def test_a_written_optimizer_has_nvidias_learning_rate(tmp_path, form, name, rat
 
 def test_native_goes_on_counting(tmp_path):
     """What is finetuned begins at the file's iteration, and none of the steps before is this run's."""
-    written = checkpoint.load(convert(DATA / "waveglow_ascend.pt", tmp_path / "out", "native"))
+    written = native.load(convert(DATA / "waveglow_ascend.pt", tmp_path / "out", "native"))
     progress = written["progress"]
     assert written["iteration"] == progress["iteration"] == progress["first_iteration"] == 21000
 

@@ -12,7 +12,7 @@ from common.audio import MelSpectrogram
 from common.config import TrainConfig
 from common.corpus import find_clips, first_readable, split_clips
 from common.program import UserError
-from common.sampling import StepSampler, load, shuffled, training_batches
+from common.training.batches import StepSampler, load, shuffled, training_batches
 from conftest import RATE, make_corpus
 from waveglow.config import DataConfig
 from waveglow.data import (

@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from common import checkpoint
+from common.checkpoints import native
 
 
 def test_of_checkpoints(tmp_path, monkeypatch):
@@ -11,11 +11,11 @@ def test_of_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "strftime", lambda form: now)
     for i in range(4):
         state = {"model": {}, "config": {}, "iteration": i, "progress": {}}
-        checkpoint.save(tmp_path / "waveglow_7", state)
+        native.save(tmp_path / "waveglow_7", state)
     kept = sorted(tmp_path.glob("waveglow_7.*"))
-    assert [checkpoint.load(path)["iteration"] for path in [*kept, tmp_path / "waveglow_7"]] == [0, 1, 2, 3]
+    assert [native.load(path)["iteration"] for path in [*kept, tmp_path / "waveglow_7"]] == [0, 1, 2, 3]
     assert kept[0].name == f"waveglow_7.{now}"
-    assert checkpoint.newest_first(tmp_path, "waveglow") == [tmp_path / "waveglow_7"]
+    assert native.newest_first(tmp_path, "waveglow") == [tmp_path / "waveglow_7"]
 
 
 def test_of_checkpoints_where_the_file_system_knows_no_links(tmp_path, monkeypatch):

@@ -12,12 +12,12 @@ from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
 
 from common.program import UserError
 from conftest import ROOT, script_environment
-from tools.deploy.folder import read_contents, sole_writer
+from tools.deploy.artifacts import read_contents, sole_writer
 
 
 def test_a_build_that_fails_leaves_no_folder_that_looks_complete(tmp_path, monkeypatch):
     make(tmp_path)
-    monkeypatch.setattr("tools.deploy.quantization.to_int8", broken)
+    monkeypatch.setattr("tools.deploy.engines.quantization.to_int8", broken)
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         make(tmp_path, quant_mode="int8")
     with pytest.raises(UserError, match="nothing for onnxruntime"):

@@ -14,10 +14,10 @@ from deploy_toys import FAKE, make, report_of, run_infer, run_script
 
 from common.program import UserError
 from conftest import ROOT, script_environment
-from tools.deploy import devices
-from tools.deploy.clips import Clip
-from tools.deploy.folder import read_contents
-from tools.deploy.work import Work
+from tools.deploy.artifacts import read_contents
+from tools.deploy.infer_python import devices
+from tools.deploy.infer_python.clips import Clip
+from tools.deploy.infer_python.worker import Work
 
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is one device")
 
@@ -106,7 +106,14 @@ def hang(work, connection):
 @pytest.mark.parametrize(("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)])
 def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, cards, number, whole_group, code):
     """Ctrl-C goes to all processes of a terminal; a kill to the first one, whose children have to notice."""
-    command = [sys.executable, "-m", "tools.deploy.infer", "--num_iters=1000000", "-o", str(tmp_path / "wavs")]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.deploy.infer_python.infer",
+        "--num_iters=1000000",
+        "-o",
+        str(tmp_path / "wavs"),
+    ]
     command += ["--engine=magicmind", "--devices=0,1", f"--models_dir={cards}", "--no-waveglow", "--warmup_iters=0"]
     environment = script_environment() | {"PYTHONPATH": f"{ROOT}:{FAKE}", "PYTHONUNBUFFERED": "1"}
     running = subprocess.Popen(

@@ -7,8 +7,8 @@ import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
 from common.program import UserError
-from tools.deploy.engine_onnxruntime import put_in_order_of
-from tools.deploy.folder import read_contents
+from tools.deploy.artifacts import read_contents
+from tools.deploy.engines.onnxruntime_engine import put_in_order_of
 from tools.deploy.models import rebuild
 
 

@@ -8,7 +8,7 @@ from deploy_toys import exported, run, toy
 
 from conftest import ROOT
 from tacotron2.model import padding_mask
-from tools.deploy.examples import draw_masks
+from tools.deploy.export_model.example_inputs import draw_masks
 from tools.deploy.graphs import tacotron2_signatures, waveglow_signatures
 from tools.deploy.models import PACKAGES
 

@@ -9,8 +9,9 @@ from deploy_toys import exported, run_script, toy
 from common.config import from_dict
 from common.program import UserError
 from conftest import ROOT, toy_config, toy_tacotron2_config
-from tools.deploy import export, models
-from tools.deploy.folder import read_contents, sole_writer
+from tools.deploy import models
+from tools.deploy.artifacts import read_contents, sole_writer
+from tools.deploy.export_model import export
 from tools.deploy.graphs import GRAPHS
 from tools.deploy.models import PACKAGES
 

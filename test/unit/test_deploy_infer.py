@@ -9,11 +9,11 @@ import soundfile
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, report_of, run_infer
 
 from common.program import UserError
-from tools.deploy import perf
-from tools.deploy.clips import Clip, sentence
-from tools.deploy.folder import read_contents
-from tools.deploy.pipeline import Pipeline
-from tools.deploy.work import Wavs, Work, do
+from tools.deploy.artifacts import read_contents
+from tools.deploy.benchmark import perf
+from tools.deploy.infer_python.clips import Clip, sentence
+from tools.deploy.infer_python.pipeline import Pipeline
+from tools.deploy.infer_python.worker import Wavs, Work, do
 
 
 def test_the_script_speaks_and_reports(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from deploy_toys import exported, run, toy
 
-from tools.deploy.examples import LoopReference, loop_inputs
-from tools.deploy.loop import decoder_loop
+from tools.deploy.export_model.decoder_loop import decoder_loop
+from tools.deploy.export_model.example_inputs import LoopReference, loop_inputs
 
 
 @cache

@@ -6,9 +6,9 @@ import pytest
 import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, exported, make, models_dir, raw, run, start
 
-from tools.deploy import quantization
-from tools.deploy.cost import measure_cost
-from tools.deploy.folder import read_contents
+from tools.deploy.artifacts import read_contents
+from tools.deploy.engines import quantization
+from tools.deploy.gen_model.precision_cost import measure_cost
 
 
 @pytest.mark.parametrize(("change", "worst"), [(quantization.to_float16, 0.001), (quantization.to_int8, 0.02)])
@@ -83,7 +83,7 @@ def test_8_bits_are_off_by_half_a_step_at_most():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_a_mode_costs_is_small_and_measured(tmp_path, monkeypatch, engine, quant_mode):
     monkeypatch.setattr(quantization, "SMALLEST", 64)
-    monkeypatch.setattr("tools.deploy.engine_torch.SMALLEST", 64)
+    monkeypatch.setattr("tools.deploy.engines.torch_engine.SMALLEST", 64)
     monkeypatch.setattr(quantization.to_float16, "__defaults__", (64,))
     monkeypatch.setattr(quantization.to_int8, "__defaults__", (64,))
     contents = make(tmp_path, engine, quant_mode)

@@ -3,8 +3,8 @@
 import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS
 
-from tools.deploy import latency
-from tools.deploy.latency import Iteration, Measured, percentile
+from tools.deploy.infer_python import latency
+from tools.deploy.infer_python.latency import Iteration, Measured, percentile
 
 
 def iteration(**changes):

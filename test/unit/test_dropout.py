@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.dropout import dropout
+from common.layers.dropout import dropout
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-4, 0.1, 0.5, 0.9, 1.0])

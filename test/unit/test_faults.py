@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
 from conftest import ROOT
 
 FAULT = "the fault: "
@@ -49,7 +49,7 @@ def train(config, corpus, tmp_path):
 
 
 def result(folder, iteration):
-    return checkpoint.load(folder / f"waveglow_{iteration}")
+    return native.load(folder / f"waveglow_{iteration}")
 
 
 def assert_same_weights(a, b):

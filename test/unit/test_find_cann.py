@@ -7,7 +7,7 @@ import pytest
 
 from common.program import UserError
 from tbe_files import NEW, OLD, make_cann
-from tools import find_cann
+from tools.tbe import find_cann
 
 
 @pytest.mark.parametrize("layout", [OLD, NEW])

@@ -12,9 +12,9 @@ from test_synthesizer import TEXTS, make_checkpoint
 from test_tacotron2_model import toy_batch
 from torch.nn.utils.rnn import pad_sequence
 
+from common.checkpoints.interchange import fitted, read
 from common.config import from_dict
 from common.device import pick_device
-from common.interchange import fitted, read
 from common.program import UserError
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CURVE, start
@@ -25,8 +25,9 @@ from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import padding_mask
 from tacotron2.synthesizer import Synthesizer
 from tools.convert_checkpoint import FORMS, to_native, write
-from tools.deploy import export, models
-from tools.deploy.folder import read_contents
+from tools.deploy import models
+from tools.deploy.artifacts import read_contents
+from tools.deploy.export_model import export
 from tools.deploy.graphs import EncoderGraph
 
 CPU = pick_device("cpu")

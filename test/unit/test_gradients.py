@@ -8,13 +8,14 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from common import distributed, training
-from common.averaging import WeightAverage
+from common import distributed
 from common.config import TrainConfig
 from common.device import pick_device
 from common.precision import Precision
 from common.program import StopSignal
-from common.progress import Progress, Run
+from common.training import loop
+from common.training.averaging import WeightAverage
+from common.training.run import Progress, Run
 
 CPU = pick_device("cpu")
 WATCHDOG = SimpleNamespace(beat=lambda *_, **__: None)
@@ -49,7 +50,7 @@ def step(run: Run, *gradients, loss=Toy.__call__, asked=0, model=None) -> tuple[
     stop.requested = asked
     task = SimpleNamespace(loss=loss)
     batches = [torch.tensor(gradient) for gradient in gradients]
-    return training.step(run, task, model or run.model, batches, stop, WATCHDOG)
+    return loop.step(run, task, model or run.model, batches, stop, WATCHDOG)
 
 
 def moved(run: Run) -> list[float]:
@@ -76,7 +77,7 @@ def test_gradients_are_scaled_down_to_the_norm_of_grad_clip(limit, expected):
 def test_the_norm_is_that_before_clipping(limit):
     parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([2.0]), torch.tensor([3.0, 6.0])
-    assert training.clip_gradients(parameters, limit).item() == pytest.approx(7)
+    assert loop.clip_gradients(parameters, limit).item() == pytest.approx(7)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0.0, [2, 1]), (1.0, [2 / 5**0.5, 1 / 5**0.5])])

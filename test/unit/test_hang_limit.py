@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import distributed, program, train_program, training, watchdog
+from common import distributed, program
+from common.training import loop, main, watchdog
 from waveglow import train
 
 
@@ -58,8 +59,8 @@ def test_no_wait_for_others_and_no_step_is_given_up_earlier(config, corpus, tmp_
     """The limit reaches the process group and the loop."""
     limits = []
     monkeypatch.setattr(distributed, "start", lambda device, hang_limit: limits.append(hang_limit))
-    monkeypatch.setattr(training, "Watchdog", lambda limit: limits.append(limit) or watchdog.Watchdog(limit))
-    monkeypatch.setattr(train_program, "start_log", lambda args: None)
+    monkeypatch.setattr(loop, "Watchdog", lambda limit: limits.append(limit) or watchdog.Watchdog(limit))
+    monkeypatch.setattr(main, "start_log", lambda args: None)
     monkeypatch.setattr(program, "signal", SimpleNamespace(signal=lambda *_: None))
     options = [
         f"--config={config[0]}", f"--data_path={corpus}", f"--output_directory={tmp_path / 'out'}", "--device=cpu",

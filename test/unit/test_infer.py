@@ -11,12 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from common import checkpoint, report
 from common.audio import write_wav
+from common.checkpoints import native
 from common.config import load_config
 from common.device import pick_device
-from common.int8 import why_no_int8
-from common.metrics import mel_cepstral_distortion, mel_l1
+from common.evaluation import pictures
+from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
+from common.layers.int8 import why_no_int8
 from common.program import UserError
 from conftest import RATE, write_config
 from waveglow import infer
@@ -39,7 +40,7 @@ def trained(config, tmp_path, request):
     progress = {"losses": [1.0, 0.5, 0.2], "validation_losses": [(0, 1.0), (3, 0.1)], "first_iteration": 0}
     progress |= {"iteration": 3, "finetuned_from": ""}
     path = tmp_path / "waveglow_3"
-    checkpoint.save(path, {"model": model.state_dict(), "config": config[1], "iteration": 3, "progress": progress})
+    native.save(path, {"model": model.state_dict(), "config": config[1], "iteration": 3, "progress": progress})
     return path
 
 
@@ -116,12 +117,12 @@ def test_evaluation_of_a_corpus(trained, corpus, tmp_path, monkeypatch):
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (RATE, 1, "PCM_16", int(0.4 * RATE))
     for name in ("loss", "mel_l1", "mel_cepstral_distortion", "real_time_factor"):
         assert math.isfinite(result["overall"][name]), name
-    page = (out / "index.html").read_text()
-    assert page.count("data:audio/wav;base64,") == 2
-    assert page.count("data:image/png;base64,") == 2
+    html = (out / "index.html").read_text()
+    assert html.count("data:audio/wav;base64,") == 2
+    assert html.count("data:image/png;base64,") == 2
     # It needs nothing else: all sources are inside.
-    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', page))
-    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', html))
+    assert "http" not in re.sub(r"base64,[^\"]*", "", html)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npy"])
@@ -165,11 +166,11 @@ def test_the_page_plays_what_was_synthesized_earlier(trained, tmp_path, monkeypa
     run_infer(monkeypatch, *options, tmp_path / "a.pt")
     options = [f"--pth_path={trained}", f"--output_directory={tmp_path / 'eval_last'}", "--seed=2"]
     run_infer(monkeypatch, *options, f"--earlier={tmp_path / 'eval_first'}", tmp_path / "a.pt", tmp_path / "b.pt")
-    page = (tmp_path / "eval_last" / "index.html").read_text()
-    assert page.count("<figcaption>eval_first</figcaption>") == 1
-    assert page.count("<figcaption>synthesized</figcaption>") == 2
+    html = (tmp_path / "eval_last" / "index.html").read_text()
+    assert html.count("<figcaption>eval_first</figcaption>") == 1
+    assert html.count("<figcaption>synthesized</figcaption>") == 2
     earlier = base64.b64encode((tmp_path / "eval_first" / "a_synthesis.wav").read_bytes()).decode()
-    assert earlier[100:] in page
+    assert earlier[100:] in html
     with pytest.raises(SystemExit) as end:
         run_infer(monkeypatch, *options, f"--earlier={tmp_path / 'nowhere'}", tmp_path / "a.pt")
     assert end.value.code == 2
@@ -209,11 +210,11 @@ def test_options_out_of_range_end_with_code_2(trained, monkeypatch, option, caps
 
 def test_plots_have_their_content():
     mels = {"original": torch.randn(80, 50), "synthesized": torch.randn(80, 50)}
-    axes = report.plot_spectrograms(mels).axes
+    axes = pictures.plot_spectrograms(mels).axes
     assert [axis.get_title(loc="left") for axis in axes[:2]] == list(mels)
     both = torch.cat(list(mels.values()))
     assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim() == (both.min(), both.max())
-    axis = report.plot_losses([3.0, 2.0, 1.0], [(10, 4.0), (13, 1.5)], iteration=13).axes[0]
+    axis = pictures.plot_losses([3.0, 2.0, 1.0], [(10, 4.0), (13, 1.5)], iteration=13).axes[0]
     assert axis.lines[0].get_xdata().tolist() == [11, 12, 13]
     assert list(axis.lines[1].get_ydata()) == [4.0, 1.5]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import int8
 from common.device import Device
-from common.int8 import Int8Conv1d, use_int8, why_no_int8
-from common.layers import Conv1d
-from common.metrics import mel_l1
+from common.evaluation.metrics import mel_l1
+from common.layers import int8
+from common.layers.conv import Conv1d
+from common.layers.int8 import Int8Conv1d, use_int8, why_no_int8
 from common.program import UserError
 from conftest import ROOT
 from runs import CPU
@@ -166,7 +166,7 @@ def test_a_vocoders_sound(tmp_path):
 @needs_vnni
 def test_a_processor_that_may_not_use_what_it_has():
     """Without VNNI sums overflow, and nothing else tells."""
-    code = "from common.int8 import why_no_int8; from runs import CPU; print(why_no_int8(CPU))"
+    code = "from common.layers.int8 import why_no_int8; from runs import CPU; print(why_no_int8(CPU))"
     environment = dict(os.environ, ONEDNN_MAX_CPU_ISA="AVX2", PYTHONPATH=f"{ROOT}:{ROOT}/test/unit")
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert found.stdout.strip() == "is told not to use VNNI", found.stderr

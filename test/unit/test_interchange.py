@@ -15,8 +15,8 @@ from checkpoint_files import (
     convert,
     loaded,
 )
+from common.checkpoints.interchange import fitted, load_weights, read
 from common.config import from_dict
-from common.interchange import fitted, load_weights, read
 from common.program import UserError
 from tools.convert_checkpoint import GLOW, glow_importable
 from waveglow.config import Config, build_model

@@ -2,14 +2,14 @@
 
 import pytest
 
-from common import training
+from common.training import loop
 from runs import start
 
 
 def rates(values, corpus, output, monkeypatch, **changes):
     """The learning rate of each step."""
     found = []
-    original = training.set_learning_rate
+    original = loop.set_learning_rate
 
     def spy(run, left):
         original(run, left)
@@ -17,7 +17,7 @@ def rates(values, corpus, output, monkeypatch, **changes):
         found.append(group["lr"])
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "set_learning_rate", spy)
+        patch.setattr(loop, "set_learning_rate", spy)
         start(values, corpus, output, learning_rate=1.0, **changes)
     return found
 

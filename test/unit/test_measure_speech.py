@@ -16,14 +16,15 @@ from common.audio import write_wav
 from common.log import console
 from common.program import UserError
 from conftest import RATE, ROOT
-from tools import measure_speech, recognizer, speech_figures
+from tools import measure_speech
+from tools.speech import figures, recognizer
 
 TEXTS = {"a": "The quick brown fox.", "b": "It has 2 dogs, hasn't it?", "c": "Nothing more."}
 
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch):
-    monkeypatch.setattr(speech_figures.os, "sched_getaffinity", lambda process: {0})
+    monkeypatch.setattr(figures.os, "sched_getaffinity", lambda process: {0})
 
 
 @pytest.fixture
@@ -66,14 +67,14 @@ def test_equal_audio_has_no_error(folder, monkeypatch):
     result = run(monkeypatch, folder, *ALL)
     assert [clip["name"] for clip in result["clips"]] == list(TEXTS)
     assert (result["measured"], result["not_measured"]) == (3, {})
-    for figures in [*result["clips"], result["overall"], result["median"]]:
+    for each in [*result["clips"], result["overall"], result["median"]]:
         for name in ("mel_l1", "mel_cepstral_distortion", "pitch_error", "voicing_error", "clipped"):
-            assert figures[name] == 0, name
-        assert figures["level_correlation"] == pytest.approx(1)
-        assert figures["duration_ratio"] == 1
-        assert figures["seconds"] == figures["recorded_seconds"] == pytest.approx(0.5)
-        assert figures["peak"] == pytest.approx(0.3, abs=1e-4)
-        assert figures["word_error_rate"] is None
+            assert each[name] == 0, name
+        assert each["level_correlation"] == pytest.approx(1)
+        assert each["duration_ratio"] == 1
+        assert each["seconds"] == each["recorded_seconds"] == pytest.approx(0.5)
+        assert each["peak"] == pytest.approx(0.3, abs=1e-4)
+        assert each["word_error_rate"] is None
     assert not any(clip["warped"] for clip in result["clips"])
 
 

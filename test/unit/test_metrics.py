@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from common import metrics
 from common.audio import MelSpectrogram
+from common.evaluation import metrics
 from conftest import RATE
 
 MEL = MelSpectrogram()

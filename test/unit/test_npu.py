@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import npu
 from common.config import NpuConfig
 from common.device import cann_version, pick_device
-from common.npu import Conv1dAsConv2d, choose, patch_for_npu
+from common.layers import npu
+from common.layers.npu import Conv1dAsConv2d, choose, patch_for_npu
 from common.program import UserError
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow

@@ -21,8 +21,8 @@ from tbe_files import (
     make_cann,
     state,
 )
-from tools import find_cann
-from tools.tbe_lists import PLACES
+from tools.tbe import find_cann
+from tools.tbe.lists import PLACES
 
 
 def test_check_apply_check_restore(cann, patch):

@@ -16,7 +16,7 @@ from tbe_files import (
     state,
 )
 from tools import patch_tbe
-from tools.tbe_lists import PLACES
+from tools.tbe.lists import PLACES
 
 
 def test_apply_after_a_crash(cann, patch):

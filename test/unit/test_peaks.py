@@ -8,8 +8,9 @@ import torch
 
 from common.audio import write_wav
 from conftest import RATE
-from tools import speech_figures, synthesize
+from tools import synthesize
 from tools.corpus import clips
+from tools.speech import figures
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -44,4 +45,4 @@ def test_the_peak_of_a_measured_clip(tmp_path, sign):
     audio = 0.1 * np.random.default_rng(0).uniform(-1, 1, 5000)
     audio[100] = sign * 0.5
     write_wav(tmp_path / "a.wav", audio, RATE)
-    assert speech_figures.measure(speech_figures.Pair("a", tmp_path / "a.wav", None, "")).peak == 0.5
+    assert figures.measure(figures.Pair("a", tmp_path / "a.wav", None, "")).peak == 0.5

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
 from common.device import pick_device
 from common.precision import LARGEST_DYNAMIC_SCALE, Precision
 from reference_curve import TOLERANCE, Training, distance
@@ -123,7 +123,7 @@ def test_a_dynamic_scale_goes_on_where_it_was(config, tmp_path, monkeypatch):
     run = make_run(config[1], tmp_path, device=FLOAT16, amp="O1")
     for finite in (False, True, True):
         run.precision.finish_step(finite)
-    checkpoint.save(run.path(), run.state([]))
+    native.save(run.path(), run.state([]))
     resumed = make_run(config[1], tmp_path, device=FLOAT16, amp="O1")
     resumed.start("auto")
     assert resumed.precision.scale == 2.0**15

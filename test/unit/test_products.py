@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import products
-from common.products import can_pack, constant_linear, dtype_of_products, linear, product_over_rows
+from common.layers import matmul
+from common.layers.matmul import can_pack, constant_linear, dtype_of_products, linear, product_over_rows
 
 PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -86,7 +86,7 @@ def test_float32_takes_the_ways_of_onednn():
 
 
 def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):
-    monkeypatch.setattr(products.F, "conv2d", lambda *_: pytest.fail("a linear layer became a convolution"))
+    monkeypatch.setattr(matmul.F, "conv2d", lambda *_: pytest.fail("a linear layer became a convolution"))
     with torch.no_grad():
         linear(torch.randn(2, 4), torch.randn(3, 4))
     linear(torch.randn(2, 4, device="meta"), torch.randn(3, 4, device="meta"))
@@ -107,7 +107,7 @@ def test_a_constant_layer_is_a_linear_one(rows, dtype, biased):
 
 def test_it_is_packed_where_that_is_possible(monkeypatch):
     calls = []
-    monkeypatch.setattr(products, "can_pack", lambda weight: calls.append(weight.shape) and False)
+    monkeypatch.setattr(matmul, "can_pack", lambda weight: calls.append(weight.shape) and False)
     constant_linear(torch.ones(3, 2))
     assert calls == [(3, 2)]
     monkeypatch.undo()

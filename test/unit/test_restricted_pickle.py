@@ -20,10 +20,10 @@ import pytest
 import torch
 from torch import nn
 
-from common import restricted_pickle
-from common.interchange import load_weights
+from common.checkpoints import restricted_pickle
+from common.checkpoints.interchange import load_weights
+from common.checkpoints.restricted_pickle import RefusedError, Shell
 from common.program import UserError
-from common.restricted_pickle import RefusedError, Shell
 
 FORMATS = {"zip": True, "legacy": False}
 

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from common import checkpoint
-from common.interchange import read
+from common.checkpoints import native
+from common.checkpoints.interchange import read
 from common.program import UserError
 from conftest import ROOT
 from runs import make_run, start, weights, with_noise
@@ -32,9 +32,9 @@ def test_a_fresh_optimizer_would_show(config, corpus, tmp_path):
     whole, _ = start(config[1], corpus, tmp_path / "whole", max_steps=7)
     start(config[1], corpus, tmp_path / "parts", max_steps=4)
     path = tmp_path / "parts/waveglow_4"
-    state = checkpoint.load(path)
+    state = native.load(path)
     state["optimizer"]["state"] = {}
-    checkpoint.save(path, state)
+    native.save(path, state)
     resumed, _ = start(config[1], corpus, tmp_path / "parts", max_steps=7)
     assert not torch.equal(weights(resumed), weights(whole))
 
@@ -72,9 +72,9 @@ def test_auto_goes_on_with_the_latest_run_of_its_case(config, corpus, tmp_path):
     assert run.progress.losses[:2] == later.progress.losses
     # a measurement of speed is no beginning of a training
     path = out / "waveglow_3"
-    state = checkpoint.load(path)
+    state = native.load(path)
     state["progress"] |= {"case": "perf", "started": state["progress"]["started"] + 100, "iteration": 9}
-    checkpoint.save(out / "waveglow_9", state)
+    native.save(out / "waveglow_9", state)
     again, _ = start(config[1], corpus, out, max_steps=3, learning_rate=1e-4)
     assert again.progress.iteration == 3
 
@@ -108,8 +108,8 @@ def test_another_model_is_refused_by_the_name_of_the_field(config, corpus, tmp_p
 def test_without_the_random_states_it_would_differ(config, corpus, tmp_path):
     def parts(output, change):
         start(config[1], corpus, output, spoil=with_noise, max_steps=4)
-        state = checkpoint.load(output / "waveglow_4")
-        checkpoint.save(output / "waveglow_4", state | change)
+        state = native.load(output / "waveglow_4")
+        native.save(output / "waveglow_4", state | change)
         return start(config[1], corpus, output, spoil=with_noise, max_steps=7)[0]
 
     whole, _ = start(config[1], corpus, tmp_path / "whole", spoil=with_noise, max_steps=7)
@@ -151,7 +151,7 @@ def test_a_run_from_a_chosen_checkpoint_is_what_auto_goes_on_with(config, corpus
     later = (out / "waveglow_4").read_bytes()
     start(config[1], corpus, out, resume=str(out / "waveglow_2"), max_steps=4, learning_rate=1e-5)
     run, _ = start(config[1], corpus, out, max_steps=5, learning_rate=1e-5)
-    assert run.progress.losses[:4] == checkpoint.load(out / "waveglow_4")["progress"]["losses"]
+    assert run.progress.losses[:4] == native.load(out / "waveglow_4")["progress"]["losses"]
     (dated,) = out.glob("waveglow_4.*")
     assert dated.read_bytes() == later
     assert {"waveglow_2", "waveglow_4", "waveglow_5", "waveglow_6"} <= {path.name for path in out.iterdir()}

@@ -8,10 +8,10 @@ import threading
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
+from common.checkpoints.saving import Saved, Saver
 from common.files import remove_leftovers, written_whole
 from common.program import UserError
-from common.saving import Saved, Saver
 from conftest import ROOT
 from runs import start
 
@@ -61,7 +61,7 @@ def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path
 
 
 def test_the_new_one_is_whole_before_an_old_one_goes(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path / "waveglow_1", state())
+    native.save(tmp_path / "waveglow_1", state())
 
     def fail(*args):
         raise OSError(28, "No space left on device")
@@ -74,7 +74,7 @@ def test_the_new_one_is_whole_before_an_old_one_goes(tmp_path, monkeypatch):
 
 def test_training_does_not_wait_for_the_disk(config, corpus, tmp_path, monkeypatch, caplog):
     """While the first checkpoint is stuck all steps are made; of those that wait the last is written."""
-    stuck, original = threading.Event(), checkpoint.save
+    stuck, original = threading.Event(), native.save
 
     def slow(path, state):
         if path.name == "waveglow_1":
@@ -91,12 +91,12 @@ def test_training_does_not_wait_for_the_disk(config, corpus, tmp_path, monkeypat
 
         task.loss = counted
 
-    monkeypatch.setattr(checkpoint, "save", slow)
+    monkeypatch.setattr(native, "save", slow)
     start(config[1], corpus, tmp_path, spoil=let_go_in_the_end, max_steps=6, iters_per_checkpoint=1)
     assert "the disk does not keep up" in caplog.text
     assert {"waveglow_1", "waveglow_6"} <= set(names(tmp_path))
-    assert checkpoint.load(tmp_path / "waveglow_1")["iteration"] == 1
-    assert len(checkpoint.load(tmp_path / "waveglow_1")["progress"]["losses"]) == 1
+    assert native.load(tmp_path / "waveglow_1")["iteration"] == 1
+    assert len(native.load(tmp_path / "waveglow_1")["progress"]["losses"]) == 1
 
 
 def test_a_checkpoint_holds_what_was_when_it_was_taken(tmp_path):
@@ -108,14 +108,14 @@ def test_a_checkpoint_holds_what_was_when_it_was_taken(tmp_path):
         weights += 1
         losses.append(2.0)
         held.set()
-    saved = checkpoint.load(tmp_path / "waveglow_1")
+    saved = native.load(tmp_path / "waveglow_1")
     assert saved["model"]["a"].abs().max() == 0
     assert saved["progress"]["losses"] == [1.0]
 
 
 def failing(iterations):
     """A checkpoint.save that does not manage these."""
-    original = checkpoint.save
+    original = native.save
 
     def save(path, state):
         if state["iteration"] in iterations:
@@ -126,14 +126,14 @@ def failing(iterations):
 
 
 def test_a_failure_stops_the_run_at_the_next_step(config, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "save", failing({2}))
+    monkeypatch.setattr(native, "save", failing({2}))
     with pytest.raises(UserError, match="waveglow_2: disk full"):
         start(config[1], corpus, tmp_path, max_steps=50, iters_per_checkpoint=1)
     assert max(int(name.split("_")[1]) for name in names(tmp_path)) < 50
 
 
 def test_or_training_goes_on(config, corpus, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(checkpoint, "save", failing({2}))
+    monkeypatch.setattr(native, "save", failing({2}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
     _, summary = start(config[1], corpus, tmp_path, **often)
     assert summary.iteration == 4
@@ -142,7 +142,7 @@ def test_or_training_goes_on(config, corpus, tmp_path, monkeypatch, caplog):
 
 
 def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "save", failing({4}))
+    monkeypatch.setattr(native, "save", failing({4}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
     with pytest.raises(UserError, match="waveglow_4: disk full"):
         start(config[1], corpus, tmp_path, **often)
@@ -171,7 +171,7 @@ def test_a_full_disk(config, corpus, small_disk, caplog, on_error):
     whole = names(small_disk)
     assert 1 < len(whole) < 100
     for name in whole:
-        assert checkpoint.load(small_disk / name)["iteration"] == int(name.removeprefix("waveglow_"))
+        assert native.load(small_disk / name)["iteration"] == int(name.removeprefix("waveglow_"))
     failed, left_out = (caplog.text.count(said) for said in ("training goes on", "is left out"))
     if on_error == "stop":
         assert failed == 0
@@ -210,7 +210,7 @@ def test_a_save_that_fails_leaves_the_name_to_the_earlier_checkpoint(config, cor
     def fail(*args):
         raise UserError("disk full")
 
-    monkeypatch.setattr(checkpoint, "save", fail)
+    monkeypatch.setattr(native, "save", fail)
     with pytest.raises(UserError, match="disk full"):
         start(config[1], corpus, out, resume="no", max_steps=2)
     assert (out / "waveglow_2").read_bytes() == earlier

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from common import checkpoint
+from common.checkpoints import native
 from conftest import make_corpus, run_script, script_environment, write_config
 
 RESULT_KEYS = [
@@ -155,7 +155,7 @@ def test_sigterm_ends_with_a_checkpoint_and_code_0(place, nproc):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     steps = len(losses(checkout / "test/output/0/train_0.log"))
-    assert checkpoint.load(checkout / f"my out/waveglow_{steps}")["iteration"] == steps
+    assert native.load(checkout / f"my out/waveglow_{steps}")["iteration"] == steps
     assert "stopped at iteration" in errors
     assert "Final result" in output
 

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from test_synthesizer import make_checkpoint
 
-from common import checkpoint
+from common.checkpoints import native
 from common.config import from_dict
 from common.program import UserError
 from conftest import RATE, ROOT, toy_config, toy_tacotron2_config
@@ -40,7 +40,7 @@ def make_models(folder, tacotron2_data=(), waveglow_data=()):
     config["data_config"] |= dict(waveglow_data)
     torch.manual_seed(0)
     state = {"model": build_model(from_dict(Config, config)).state_dict(), "config": config, "iteration": 3}
-    checkpoint.save(folder / "waveglow_3", state | {"progress": {"iteration": 3}})
+    native.save(folder / "waveglow_3", state | {"progress": {"iteration": 3}})
     return [f"--tacotron2={folder / 'tacotron2_2'}", f"--waveglow={folder / 'waveglow_3'}"]
 
 
@@ -277,7 +277,7 @@ def test_places_that_cannot_be_written(models, tmp_path, monkeypatch):
 def test_audio_that_is_not_finite(models, tmp_path, monkeypatch):
     state = torch.load(tmp_path / "waveglow_3", weights_only=True)
     state["model"]["WN.0.end.bias"].fill_(float("nan"))
-    checkpoint.save(tmp_path / "waveglow_3", state)
+    native.save(tmp_path / "waveglow_3", state)
     with pytest.raises(UserError, match=r"the audio is not finite: .*waveglow_3 is not usable"):
         run(monkeypatch, "Hi.", *models, "-o", tmp_path / "out.wav")
 

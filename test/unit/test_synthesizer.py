@@ -6,10 +6,10 @@ import weakref
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
+from common.checkpoints.interchange import read
 from common.config import from_dict
 from common.device import pick_device
-from common.interchange import read
 from common.program import UserError
 from tacotron2 import synthesizer as module
 from tacotron2.config import Config, build_model
@@ -31,7 +31,7 @@ def make_checkpoint(path, config):
                 parameter *= 3
         model.decoder.gate_layer.linear_layer.bias -= 1000
     progress = {"losses": [2.0, 1.0], "validation_losses": [(2, 1.5)], "iteration": 2}
-    checkpoint.save(path, {"model": model.state_dict(), "config": config, "iteration": 2, "progress": progress})
+    native.save(path, {"model": model.state_dict(), "config": config, "iteration": 2, "progress": progress})
     return path
 
 

@@ -12,7 +12,7 @@ import torch
 from common import files
 from common.audio import MelSpectrogram
 from common.program import UserError
-from common.sampling import StepSampler
+from common.training.batches import StepSampler
 from conftest import RATE, make_corpus
 from runs import start
 from tacotron2.config import DataConfig

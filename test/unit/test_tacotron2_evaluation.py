@@ -13,8 +13,8 @@ import torch
 from test_synthesize import FRAMES, make_models
 from test_synthesizer import make_checkpoint
 
+from common.evaluation.pictures import plot_spectrograms
 from common.program import UserError
-from common.report import plot_spectrograms
 from conftest import RATE, make_corpus, run_script, toy_tacotron2_config
 from tacotron2 import infer
 from tacotron2.synthesizer import Synthesizer
@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_training(models, corpus, tmp_path, monkeypatch
     """The loss of a clip is that of its one-clip batch, and the distances those of its prediction."""
     from common.audio import read_wav
     from common.device import pick_device
-    from common.metrics import mel_l1
+    from common.evaluation.metrics import mel_l1
     from tacotron2.loss import Tacotron2Loss
 
     result = evaluate(monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}", "--seed=3")

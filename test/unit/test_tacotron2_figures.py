@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_synthesize import FRAMES, make_models
 
-from common.metrics import mel_cepstral_distortion
+from common.evaluation.metrics import mel_cepstral_distortion
 from conftest import RATE
 from tacotron2 import infer
 from tacotron2.infer import Measured, summarize

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common.checkpoints.interchange import fitted, read
 from common.config import from_dict
-from common.interchange import fitted, read
 from conftest import ROOT
 from tacotron2.config import Config, build_model
 from tools.convert_checkpoint import FORMS, to_native, write

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.interchange import fitted, load_weights
+from common.checkpoints.interchange import fitted, load_weights
 from conftest import ROOT
 from tacotron2.config import Tacotron2Config
 from tacotron2.loss import Tacotron2Loss

@@ -11,7 +11,7 @@ import re
 import pytest
 from test_npu_emulator import checks_in, run_checks
 
-from common.interchange import load_weights
+from common.checkpoints.interchange import load_weights
 from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, toy_tacotron2_config, write_config
 from scripted import Place, form
 
@@ -33,7 +33,7 @@ def use_torchs_dropout(module):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, npu_extension):
     checkout = copy_repository(tmp_path_factory.mktemp("npu") / "a check out")
-    use_torchs_dropout(checkout / "common/dropout.py")
+    use_torchs_dropout(checkout / "common/layers/dropout.py")
     make_corpus(checkout / "a corpus", seconds=0.2)
     values = toy_tacotron2_config()
     write_config(checkout / "a config.json", values)

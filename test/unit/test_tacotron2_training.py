@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from common import checkpoint
+from common.checkpoints import native
 from conftest import make_corpus, run_script, toy_tacotron2_config, write_config
 from runs import CURVE, TOLERANCE, distance, make_run, model_of, same, start
 from tacotron2 import train
@@ -69,12 +69,12 @@ def test_without_the_random_states_or_the_statistics_it_would_differ(toy, corpus
     whole, _ = start(toy, corpus, tmp_path / "whole", max_steps=7)
     start(toy, corpus, tmp_path / "parts", max_steps=4)
     path = tmp_path / "parts/tacotron2_4"
-    state = checkpoint.load(path)
+    state = native.load(path)
     if lost == "rng_states":
         state["rng_states"] = [{"cpu": torch.Generator().manual_seed(5).get_state()}]
     else:
         state["model"]["encoder.convolutions.0.1.running_mean"] += 1e-3
-    checkpoint.save(path, state)
+    native.save(path, state)
     resumed, _ = start(toy, corpus, tmp_path / "parts", max_steps=7)
     assert not same(model_of(resumed), model_of(whole))
 
@@ -227,7 +227,7 @@ def test_two_processes_train_through_the_script(toy, checkout):
     assert result.startswith("Network = Tacotron2_for_PyTorch\nRankSize = 2\nBatchSize = 2\n")
     assert "\nCaseName = Tacotron2_for_PyTorch_bs2_2p_acc\n" in result
 
-    state = checkpoint.load(checkout / "out/tacotron2_4")
+    state = native.load(checkout / "out/tacotron2_4")
     drawn = [states["cpu"] for states in state["rng_states"]]
     assert not torch.equal(*drawn)
     run = make_run(toy, checkout / "out")

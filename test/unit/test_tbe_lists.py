@@ -7,8 +7,8 @@ import pytest
 
 from common.program import UserError
 from tbe_files import FIVE_2_FOUR, FORMS, FOUR_2_FIVE, SHAPES, TRANSPOSE, accepts, content
-from tools import tbe_lists
-from tools.tbe_lists import PLACES, add_shapes
+from tools.tbe import lists
+from tools.tbe.lists import PLACES, add_shapes
 
 
 def check_addition(name: str, text: str, shapes: list, *, dress=lambda text: text.encode(), **names) -> bytes:
@@ -214,7 +214,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_edit_is_not_handed_out(monkeypatch, mistake):
     """What is written to CANN is looked at once more, whatever wrote it."""
-    genuine = tbe_lists._append
+    genuine = lists._append
     spoiled = []
 
     def append(source, found, shapes):
@@ -223,7 +223,7 @@ def test_a_wrong_edit_is_not_handed_out(monkeypatch, mistake):
         assert spoiled[0] != edited
         return spoiled[0]
 
-    monkeypatch.setattr(tbe_lists, "_append", append)
+    monkeypatch.setattr(lists, "_append", append)
     with pytest.raises(UserError, match=r"cannot be edited safely: its list in line \d+ is written in an unknown way"):
         add_shapes(content(TRANSPOSE), TRANSPOSE, [[7, 8]])
     assert spoiled

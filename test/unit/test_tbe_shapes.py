@@ -12,7 +12,7 @@ from tbe_files import (
     TRANSPOSE,
 )
 from tools import patch_tbe
-from tools.tbe_lists import PLACES
+from tools.tbe.lists import PLACES
 
 
 def test_shipped_shapes_are_those_of_the_shipped_configuration():

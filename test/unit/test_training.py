@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from common import checkpoint, training
+from common.checkpoints import native
 from common.config import load_config
 from common.program import StopSignal, UserError
+from common.training import loop
 from conftest import write_config
 from runs import make_run, start, weights
 from waveglow.config import Config
@@ -89,7 +90,7 @@ def test_ten_such_steps_in_a_row_end_the_run_naming_the_clips(config, corpus, tm
     with pytest.raises(UserError, match=r"10 steps in a row, up to iteration 20; clips .*clip\d\d\.wav"):
         start(config[1], corpus, tmp_path / "a", spoil=spoil, max_steps=30)
     # The last finite weights are saved.
-    assert all(torch.isfinite(tensor).all() for tensor in checkpoint.load(tmp_path / "a/waveglow_20")["model"].values())
+    assert all(torch.isfinite(tensor).all() for tensor in native.load(tmp_path / "a/waveglow_20")["model"].values())
 
 
 def test_a_request_to_stop_writes_a_checkpoint_and_ends(config, corpus, tmp_path):
@@ -108,14 +109,14 @@ def test_a_request_to_stop_writes_a_checkpoint_and_ends(config, corpus, tmp_path
     _, summary = start(config[1], corpus, tmp_path / "out", spoil=ask_in_the_third_step, stop=stop)
     assert summary.stopped
     assert summary.iteration == 3
-    assert checkpoint.load(tmp_path / "out/waveglow_3")["iteration"] == 3
+    assert native.load(tmp_path / "out/waveglow_3")["iteration"] == 3
 
 
 def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkeypatch, caplog):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training.SummaryWriter, "add_scalar", fail)
+    monkeypatch.setattr(loop.SummaryWriter, "add_scalar", fail)
     _, summary = start(config[1], corpus, tmp_path / "out", max_steps=2, with_tensorboard=True)
     assert summary.iteration == 2
     assert caplog.text.count("no more TensorBoard logs: No space left on device") == 1
@@ -128,9 +129,9 @@ def test_too_few_clips_for_a_step(config, corpus, tmp_path):
 
 
 def test_throughput_leaves_the_warm_up_out():
-    assert training.throughput([9.0] * 5 + [0.5] * 10, clips_per_step=4) == pytest.approx(8.0)
-    assert training.throughput([2.0] * 3, clips_per_step=4) == pytest.approx(2.0)
-    assert math.isnan(training.throughput([], clips_per_step=4))
+    assert loop.throughput([9.0] * 5 + [0.5] * 10, clips_per_step=4) == pytest.approx(8.0)
+    assert loop.throughput([2.0] * 3, clips_per_step=4) == pytest.approx(2.0)
+    assert math.isnan(loop.throughput([], clips_per_step=4))
 
 
 def test_tensorboard_gets_curves_sound_and_pictures(config, corpus, tmp_path):
@@ -146,7 +147,7 @@ def test_tensorboard_gets_curves_sound_and_pictures(config, corpus, tmp_path):
 
 def test_the_config_of_a_run_is_in_its_checkpoint(config, corpus, tmp_path):
     start(config[1], corpus, tmp_path / "out", max_steps=1)
-    saved = checkpoint.load(tmp_path / "out/waveglow_1")["config"]
+    saved = native.load(tmp_path / "out/waveglow_1")["config"]
     path = write_config(tmp_path / "again.json", saved)
     assert load_config(path, Config).waveglow_config.n_flows == 2
 

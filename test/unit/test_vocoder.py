@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common import checkpoint
+from common.checkpoints import native
 from common.config import from_dict
 from conftest import toy_config
 from runs import CPU
@@ -41,7 +41,7 @@ def make_checkpoint(path, data_config, waveglow_config):
         for layer in wn.in_layers:
             layer.weight_g.data *= 2
     state = {"model": model.state_dict(), "config": config, "iteration": 3, "progress": {"iteration": 3}}
-    checkpoint.save(path, state)
+    native.save(path, state)
     return path
 
 

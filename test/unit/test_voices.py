@@ -9,10 +9,11 @@ import soundfile
 import torch
 from test_synthesize import make_models, run
 
-from common import checkpoint, voices
-from common.interchange import read
+from common import voices
+from common.checkpoints import native
+from common.checkpoints.interchange import read
 from common.program import UserError
-from common.progress import flattened
+from common.training.run import flattened
 from tools import convert_checkpoint, make_voice
 
 
@@ -94,9 +95,9 @@ def test_without_any_voice_checkpoints_have_to_be_named(folder, monkeypatch, tmp
 
 def test_an_infinite_weight_is_not_shipped(folder, models, monkeypatch):
     path = Path(models[1].split("=")[1])
-    state = checkpoint.load(path)
+    state = native.load(path)
     state["model"]["WN.0.end.bias"][0] = torch.inf
-    checkpoint.save(path, state)
+    native.save(path, state)
     with pytest.raises(UserError, match=r"WN\.0\.end\.bias"):
         make(monkeypatch, "anna", *models)
     assert not (folder / "anna").exists()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from common import checkpoint
 from common.audio import read_wav, write_wav
+from common.checkpoints import native
 from common.config import from_dict
-from common.metrics import mel_cepstral_distortion
+from common.evaluation.metrics import mel_cepstral_distortion
 from common.program import UserError
 from conftest import RATE, toy_config
 from runs import CPU
@@ -36,7 +36,7 @@ def path(tmp_path_factory):
         torch.nn.init.normal_(wn.end.weight, std=0.03)
     path = tmp_path_factory.mktemp("evaluation") / "waveglow_3"
     state = {"model": model.state_dict(), "config": config, "iteration": 3, "progress": {"iteration": 3}}
-    checkpoint.save(path, state)
+    native.save(path, state)
     return path
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from common import checkpoint
+from common.checkpoints import native
 from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, toy_config, write_config
 from runs import same, start
 from scripted import Place, form
@@ -140,7 +140,7 @@ def test_an_overflow_is_skipped_and_the_scale_lowered(place, processes, apex):
     start(values, place.checkout / "a corpus", place.checkout / output, max_steps=1)
     state = place.load(f"{output}/waveglow_1")
     state["precision"] = {"scale": 2.0**21, "good_steps": 0}
-    checkpoint.save(place.checkout / output / "waveglow_1", state)
+    native.save(place.checkout / output / "waveglow_1", state)
 
     path = f"{EMULATOR}:{ROOT / 'test/unit/fake_apex'}" if apex else str(EMULATOR)
     options = ["--device=npu", "--max_steps=6", f"--nproc={processes}"]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import tacotron2.config
 import waveglow.config
+from common.checkpoints.interchange import TITLES, fitted, read
 from common.config import from_dict
-from common.interchange import TITLES, fitted, read
 from common.program import UserError
 from tacotron2.model import Tacotron2
 from tools.deploy import graphs
@@ -58,7 +58,7 @@ class Model:
 
 
 def load(kind: str, path: str) -> Model:
-    """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``common.interchange.read``."""
+    """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``interchange.read``."""
     if path == RANDOM:
         return _random(kind)
     checkpoint = read(path, kind)

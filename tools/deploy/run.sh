@@ -18,12 +18,12 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 answer_help "$@"
-share_out_options infer "$@"
+share_out_options infer_python.infer "$@"
 if ! bash "$deploy_dir/export_model/get_datasets_and_models.sh" "${export_options[@]}"; then
     # With checkpoints, or parts of them, it would not be these that the user hears.
     [[ ${#export_options[@]} == 1 && -z $(ls "$models_dir/checkpoints" 2>/dev/null) ]] || exit 1
     echo "going on with random weights" >&2
 fi
-run_module export "${export_options[@]}"
-run_module build --quant_mode=force_float16 --bs 1 4 8 "${build_options[@]}"
-run_module infer --quant_mode=force_float16 --bs=1 --il=128 "${last_options[@]}"
+run_module export_model.export "${export_options[@]}"
+run_module gen_model.build --quant_mode=force_float16 --bs 1 4 8 "${build_options[@]}"
+run_module infer_python.infer --quant_mode=force_float16 --bs=1 --il=128 "${last_options[@]}"

@@ -22,16 +22,16 @@ import tacotron2.data
 import tacotron2.train
 import waveglow.config
 from common.audio import to_16_bit
-from common.channels_last import use_channels_last
 from common.config import load_config
 from common.corpus import find_clips
 from common.device import Device
-from common.int8 import use_int8
+from common.layers.channels_last import use_channels_last
+from common.layers.int8 import use_int8
 from common.precision import Precision
 from common.program import StopSignal
-from common.progress import Run
-from common.train_program import make_run
-from common.training import Task, step
+from common.training.loop import Task, step
+from common.training.main import make_run
+from common.training.run import Run
 from tacotron2.loss import Tacotron2Loss
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss

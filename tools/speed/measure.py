@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import program
 from common.device import Device, peak_memory, pick_device, use_exact_float32
-from common.products import constant_linear
+from common.layers.matmul import constant_linear
 from tools.speed import peers
 from tools.speed.jobs import DATA, JOBS, Job
 

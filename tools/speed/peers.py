@@ -135,8 +135,8 @@ def onnxruntime_tacotron2(models_dir: Path, quant_mode: str) -> Job:
 
 def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple:
     """A graph of tools/deploy in ONNX Runtime, and the contents of its folder."""
-    from tools.deploy.engine_onnxruntime import OnnxRuntime
-    from tools.deploy.folder import engine_folder, read_contents
+    from tools.deploy.artifacts import engine_folder, read_contents
+    from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
 
     folder = engine_folder(models_dir, "onnxruntime", quant_mode)
     contents = read_contents(folder, "onnxruntime", "run tools/deploy/gen_model/run.sh")

@@ -13,11 +13,11 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
-share_out_options perf "$@"
+share_out_options benchmark.perf "$@"
 if [[ ! -f $models_dir/onnx/contents.json ]]; then
-    run_module export "${export_options[@]}"
+    run_module export_model.export "${export_options[@]}"
 fi
 for quant_mode in force_float32 force_float16 int8; do
-    run_module build "--quant_mode=$quant_mode" --bs 1 4 8 "${build_options[@]}"
+    run_module gen_model.build "--quant_mode=$quant_mode" --bs 1 4 8 "${build_options[@]}"
 done
-run_module perf "${last_options[@]}"
+run_module benchmark.perf "${last_options[@]}"

@@ -51,7 +51,8 @@ check_sum() { # check_sum NAME: whether it is what it was the first time; notes 
 check_contents() { # check_contents KIND FILE: whether it is a whole checkpoint of this model
     run_python -c '
 import sys
-from common import interchange, program
+from common import program
+from common.checkpoints import interchange
 program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
 }
 

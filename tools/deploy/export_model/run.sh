@@ -13,4 +13,4 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
-run_module export "$@"
+run_module export_model.export "$@"

@@ -18,4 +18,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
 require_values "QUANT_MODE BS_MIN BS BS_MAX" "$@"
-run_module build --quant_mode "$1" --bs "$2" "$3" "$4" "${@:5}"
+run_module gen_model.build --quant_mode "$1" --bs "$2" "$3" "$4" "${@:5}"

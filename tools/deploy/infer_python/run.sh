@@ -23,4 +23,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
 require_values "QUANT_MODE BS INPUT_LENGTH" "$@"
-run_module infer --quant_mode "$1" --bs "$2" --il "$3" "${@:4}"
+run_module infer_python.infer --quant_mode "$1" --bs "$2" --il "$3" "${@:4}"

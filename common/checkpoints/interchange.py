@@ -1,0 +1,314 @@
+"""Weights of WaveGlow and Tacotron2 from every form of checkpoint found in the wild.
+
+``load_weights`` reads this repository's own form; NVIDIA's pickled modules, also those from before
+2019-08; DeepLearningExamples' and NGC's; the Ascend port's; bare state dicts and safetensors; each
+with weight norm in either notation or fused, in any precision, behind any prefixes. Nothing in a
+file is executed. ``fitted`` brings the weights into a model. ``tools/convert_checkpoint.py`` writes.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from common.checkpoints import restricted_pickle
+from common.checkpoints.native import REQUIRED
+from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
+from common.program import UserError
+from common.checkpoints.restricted_pickle import RefusedError, Shell
+
+TITLES = {"waveglow": "WaveGlow", "tacotron2": "Tacotron2"}
+ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postnet"}
+"What NVIDIA's names of weights begin with; whatever is in front of it is a wrapper's."
+AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
+NOT_IN_SHAPES = (
+    "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps",
+    "gate_threshold",
+)  # fmt: skip
+"Hyperparameters of Tacotron2 that no tensor tells."
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"What the names of a state dict's entries end with that are no parameters."
+ROWS = 8
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """What there is to know of a checkpoint, in one form."""
+
+    kind: str
+    "waveglow or tacotron2."
+    config: dict[str, Any]
+    "waveglow_config or tacotron2_config, and data_config, as far as known; a native file's whole configuration."
+    weights: Weights
+    "NVIDIA's names; float32, on the CPU; convolutions 3-D; weight norm split or fused as in the file."
+    iteration: int
+    "Steps of training behind the weights; 0 where the file does not say."
+    progress: dict[str, Any]
+    "A native file's; empty in other forms."
+
+
+def load_weights(path: str | Path, expect: str | None = None) -> tuple[dict[str, Any], Weights]:
+    """The configuration and the state dict of a checkpoint; see ``Checkpoint`` and ``read``."""
+    checkpoint = read(path, expect)
+    return checkpoint.config, checkpoint.weights
+
+
+def read(path: str | Path, expect: str | None = None) -> Checkpoint:
+    """Read a checkpoint of any form; ``expect`` is waveglow, tacotron2 or None for either.
+
+    UserError if there is none, it is damaged, wants more than to be data, or is of the other model.
+    """
+    contents = _contents(path)
+    found = _find_weights(path, contents)
+    if found is None:
+        raise UserError(f"{path} holds no weights of {TITLES[expect] if expect else ' or '.join(TITLES.values())}")
+    tensors, attributes = found
+    kind = _kind(tensors)
+    if expect and kind != expect:
+        raise UserError(f"{path} is a checkpoint of {TITLES[kind]}, and one of {TITLES[expect]} is needed here")
+    weights = _nvidia_weights(path, tensors)
+    top = _dict(contents)
+    is_native = top.keys() >= REQUIRED
+    config = top["config"] if is_native else _config(path, kind, weights, attributes | _options(top))
+    iteration = top.get("iteration")
+    return Checkpoint(
+        kind,
+        config,
+        weights,
+        iteration=iteration if isinstance(iteration, int) else 0,
+        progress=top["progress"] if is_native else {},
+    )
+
+
+def fitted(path: str | Path, weights: Weights, model: nn.Module) -> Weights:
+    """The weights for ``model.load_state_dict``, with weight norm where the model has it.
+
+    UserError with a short table, if they are not those of this model.
+    """
+    expected = model.state_dict()
+    # torch before 0.4.1 did not count batches.
+    weights = {name: count for name, count in expected.items() if name.endswith("num_batches_tracked")} | weights
+    for name in [name for name in weights if f"{name}_g" in expected and weights[name].ndim == 3]:
+        weight = weights.pop(name)
+        weights[f"{name}_g"] = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)
+        weights[f"{name}_v"] = weight
+    differences = _differences(expected, weights)
+    if differences:
+        more = [f"... and {len(differences) - ROWS} more"] if len(differences) > ROWS else []
+        table = "\n  ".join(differences[:ROWS] + more)
+        raise UserError(f"{path} does not fit the model, {len(differences)} weights differ:\n  {table}")
+    return weights
+
+
+def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
+    """The steps, exp_avg and exp_avg_sq of the Adam that made the weights, by the names of the weights.
+
+    UserError where the file does not hold one that belongs to its weights.
+    """
+    contents = _contents(path)
+    tensors, _ = _find_weights(path, contents) or ({}, {})
+    optimizer = _dict(_dict(contents).get("optimizer"))
+    groups, state = optimizer.get("param_groups"), _dict(optimizer.get("state"))
+    # An optimizer numbers its parameters in the order of the model's, which a state dict keeps.
+    names = [name for name in tensors if not name.endswith(BUFFERS)]
+    numbers = [number for group in groups for number in group["params"]] if isinstance(groups, list) else []
+    if len(numbers) < len(names):  # a fixed upsampling is no parameter to an optimizer
+        names = [name for name in names if not _nvidia_name(name).startswith("upsample.")]
+    states = [_dict(state.get(number)) for number in numbers]
+    fits = len(states) == len(names) and all(
+        each.keys() >= {"step", "exp_avg", "exp_avg_sq"} and each["exp_avg"].shape == tensors[name].shape
+        for name, each in zip(names, states)
+    )
+    if not fits:
+        raise UserError(f"{path} holds no state of an Adam that belongs to its weights: leave --keep_optimizer out")
+    exp_avg, exp_avg_sq = (
+        _nvidia_weights(path, {name: each[key] for name, each in zip(names, states)})
+        for key in ("exp_avg", "exp_avg_sq")
+    )
+    return float(states[0]["step"]), exp_avg, exp_avg_sq
+
+
+def _differences(expected: Weights, given: Weights) -> list[str]:
+    """A row for each weight that is missing, unexpected or of another shape."""
+    missing = [f"missing: {name} {list(expected[name].shape)}" for name in expected if name not in given]
+    unexpected = [f"unexpected: {name} {list(given[name].shape)}" for name in given if name not in expected]
+    misshapen = [
+        f"shape: {name} {list(given[name].shape)}, the model's is {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    return missing + unexpected + misshapen
+
+
+def _contents(path: str | Path) -> Any:
+    """What was saved, the classes in it replaced by shells."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(9)[8:] == b"{":
+                return _read_safetensors(path)
+            return restricted_pickle.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"no checkpoint at {path}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: name a checkpoint in it") from error
+    except PermissionError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except RefusedError as refused:
+        raise UserError(f"{path} is refused: {refused}; nothing in it was run") from refused
+    except Exception as error:  # a damaged file raises nearly anything
+        raise UserError(f"{path} is truncated or no checkpoint") from error
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        contents = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118 - no dict
+    for name in {"config", "iteration"} & metadata.keys():
+        contents[name] = json.loads(metadata[name])
+    return contents
+
+
+def _find_weights(path: str | Path, value: Any, depth: int = 3) -> tuple[Weights, dict[str, Any]] | None:
+    """The first module or dict that holds a model's weights, and the attributes of the modules."""
+    if not isinstance(value, dict):
+        return None
+    tensors, attributes = _of_module(path, value) if isinstance(value, Shell) else ({}, {})
+    tensors |= {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+    if _kind(tensors):
+        return tensors, attributes
+    # The average of the weights is what a training with one is for.
+    first_the_usual = sorted(value, key=lambda name: (name != "average", name not in ("model", "state_dict")))
+    found = (_find_weights(path, value[name], depth - 1) for name in first_the_usual if depth)
+    return next((each for each in found if each), None)
+
+
+def _of_module(path: str | Path, root: Shell) -> tuple[Weights, dict[str, Any]]:
+    """The state dict of a pickled module, and the attributes of it and all modules in it."""
+    tensors, attributes = {}, {}
+    for prefix, module in _modules(root):
+        if module.name == "glow_old.WaveGlow":
+            raise UserError(
+                f"{path} is of NVIDIA's first WaveGlow (glow_old, 2018), whose couplings change sides"
+                " from flow to flow: its weights are of no use in any later one"
+            )
+        for part in ("_parameters", "_buffers"):
+            own = _dict(module.state.get(part))
+            tensors |= {f"{prefix}{name}": tensor for name, tensor in own.items() if isinstance(tensor, Tensor)}
+        attributes |= {name: v for name, v in module.state.items() if isinstance(v, int | float)}
+        match module.state.get("stride"):
+            case (int(hop_length),) if prefix.endswith("upsample."):
+                attributes["hop_length"] = hop_length
+    return tensors, attributes
+
+
+def _modules(root: Shell) -> Iterator[tuple[str, Shell]]:
+    """(prefix of its weights, module) in the order of their weights, each module once, however they refer
+    to one another."""
+    waiting, seen = [("", root)], set()
+    while waiting:
+        prefix, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield prefix, module
+            children = _dict(module.state.get("_modules")).items()
+            waiting += [(f"{prefix}{name}.", child) for name, child in reversed(children) if isinstance(child, Shell)]
+
+
+def _dict(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _kind(tensors: Weights) -> str | None:
+    names = [_nvidia_name(name) for name in tensors]
+    if any(name.startswith(("WN.", "convinv.")) for name in names):
+        return "waveglow"
+    if any(name.startswith(("decoder.attention_", "decoder.prenet.")) for name in names):
+        return "tacotron2"
+    return None
+
+
+def _nvidia_name(name: str) -> str:
+    """``module.1._orig_mod.WN.0.start.parametrizations.weight.original0`` -> ``WN.0.start.weight_g``."""
+    parts = [part for part in str(name).split(".") if part not in ("module", "_orig_mod")]
+    begin = next((i for i, part in enumerate(parts) if part in ROOTS), 0)
+    name = ".".join(parts[begin:])
+    name = name.replace("parametrizations.weight.original0", "weight_g")
+    return name.replace("parametrizations.weight.original1", "weight_v")
+
+
+def _nvidia_weights(path: str | Path, tensors: Weights) -> Weights:
+    weights: Weights = {}
+    for name, tensor in tensors.items():
+        if _nvidia_name(name) in weights:
+            raise UserError(f"{path} holds {_nvidia_name(name)} more than once, the second time as {name}")
+        if tensor.ndim == 4:  # the Ascend port's convolutions: [out, in, k, 1]
+            tensor = tensor.squeeze(3 if tensor.shape[3] == 1 else 2)
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        weights[_nvidia_name(name)] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    try:
+        return _with_merged_layers(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the cond_layers, res_layers and skip_layers do not fit together") from error
+
+
+def _with_merged_layers(weights: Weights) -> Weights:
+    """One ``cond_layer``, as since 2019-08, and ``res_skip_layers``, as since 2018-11.
+
+    Weight norm goes by the output channel, so g and v can be joined as the weights themselves. The
+    last layer has no residual part.
+    """
+    merged: Weights = {}
+    lists: dict[tuple[str, str, str], Weights] = defaultdict(dict)
+    for name, tensor in weights.items():
+        match = re.fullmatch(r"(WN\.\d+)\.(cond|res|skip)_layers\.(\d+)\.(\w+)", name)
+        if match:
+            lists[match[1], match[2], match[4]][match[3]] = tensor
+        else:
+            merged[name] = tensor
+    for (wn, part, suffix), layers in lists.items():
+        if part == "cond":
+            merged[f"{wn}.cond_layer.{suffix}"] = torch.cat([layers[i] for i in sorted(layers, key=int)])
+        elif part == "skip":
+            residual = lists.get((wn, "res", suffix), {})
+            for i, skip in layers.items():
+                joined = torch.cat([residual[i], skip]) if i in residual else skip
+                merged[f"{wn}.res_skip_layers.{i}.{suffix}"] = joined
+    return merged
+
+
+def _options(top: dict) -> dict[str, Any]:
+    """The options saved beside the weights, without the sections they may be in."""
+    saved = next((top[name] for name in ("config", "hparams", "args") if isinstance(top.get(name), dict)), {})
+    saved = {**saved, **(saved.state if isinstance(saved, Shell) else {})}
+    sections = [_dict(section) for name, section in saved.items() if str(name).endswith("_config")]
+    flat = {name: value for part in (*sections, saved) for name, value in part.items()}
+    return flat | _dict(flat.get("WN_config"))
+
+
+def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as the file tells it itself (``known``), and as the shapes do."""
+    try:
+        sizes = waveglow_sizes(weights) if kind == "waveglow" else tacotron2_sizes(weights)
+    except KeyError as error:
+        raise UserError(f"{path} is no whole {TITLES[kind]}: {error.args[0]} is missing") from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is no {TITLES[kind]}: a weight has too few dimensions or none") from error
+    numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
+    model = {name: known[name] if type(known.get(name)) is int else size for name, size in sizes.items()}
+    audio = {name: numbers[name] for name in AUDIO if name in numbers}
+    if kind == "tacotron2":
+        model |= {name: numbers[name] for name in NOT_IN_SHAPES if name in numbers}
+        return {"tacotron2_config": model, "data_config": audio}
+    model["WN_config"] = {name: model.pop(name) for name in ("n_layers", "n_channels", "kernel_size")}
+    # NVIDIA's upsampling reaches over four frames: 1024 samples for one of 256.
+    hop_length = weights["upsample.weight"].shape[2] // 4
+    return {"waveglow_config": model, "data_config": {"hop_length": hop_length} | audio}

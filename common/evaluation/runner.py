@@ -1,0 +1,75 @@
+"""What the evaluations of both models have in common: inputs shared out, figures gathered and written."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common import distributed
+from common.evaluation import page, pictures
+from common.files import written_whole
+from common.log import progress
+from common.program import UserError
+from common.training.run import Progress
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
+
+CLIPS_ON_PAGE = 20
+"Clips to see and hear; the table has all."
+
+
+def shared_out(inputs: Sequence[Input], evaluate: Callable[[Input], Result]) -> list[Result]:
+    """``evaluate`` of all inputs, each process at its share; every process gets all results, in order."""
+    ranks = distributed.ranks()
+    own = range(ranks.rank, len(inputs), ranks.world_size)
+    results = {number: evaluate(inputs[number]) for number in progress(own, "synthesizing", len(own))}
+    everyones = {number: result for some in distributed.gather_objects(results) for number, result in some.items()}
+    return [everyones[number] for number in range(len(inputs))]
+
+
+def output_name(path: Path) -> str:
+    """The seed's name of a synthesized wav."""
+    return f"{path.stem}_synthesis.wav"
+
+
+def check_outputs_differ(inputs: Iterable[Path]) -> None:
+    """UserError if two inputs would become the same wav."""
+    seen: dict[str, Path] = {}
+    for path in inputs:
+        if other := seen.get(path.stem):
+            raise UserError(f"{other} and {path} would both become {output_name(path)}: rename one")
+        seen[path.stem] = path
+
+
+def mean(values: Iterable[float]) -> float:
+    """Of those that are numbers; nan if none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def plain(clip: Any) -> dict[str, Any]:
+    """The figures of a dataclass for JSON, null where there is no number."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(clip).items()}
+
+
+def write_json(path: Path, facts: dict[str, Any], overall: Any, clips: Iterable[Any]) -> None:
+    """The facts and the figures of the dataclasses ``overall`` and ``clips``; null where there is no number."""
+    content = facts | {"overall": plain(overall), "clips": [plain(clip) for clip in clips]}
+    with written_whole(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def plot_training(training: Progress) -> str:
+    """The loss curves that a checkpoint brings along, as a data URI."""
+    curve = pictures.plot_losses(
+        training.losses, training.validation_losses, training.iteration, training.first_iteration
+    )
+    return page.as_png(curve)
+
+
+def describe_training(training: Progress) -> str:
+    finetuned = f", finetuned from {training.finetuned_from}" if training.finetuned_from else ""
+    return f"{training.iteration} iterations{finetuned}"

@@ -1,0 +1,1 @@
+"""Layers, and the ways in which devices compute them."""

@@ -1,0 +1,135 @@
+"""The layers that devices treat differently: common/layers/npu.py swaps their classes, the models stay as they are."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Conv1d(nn.Module):
+    """1-D convolution that keeps its length, with optional weight norm (Salimans & Kingma 2016).
+
+    Parameters have the names and shapes of ``torch.nn.Conv1d``: ``weight`` [out, in, k] and
+    ``bias`` [out]; with weight norm ``weight_g`` [out, 1, 1] and ``weight_v`` [out, in, k] in the
+    place of ``weight``, as in NVIDIA's checkpoints.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+        weight_norm: bool = False,
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd to keep the length, not {kernel_size}")
+        self.in_channels = in_channels
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.padding = dilation * (kernel_size - 1) // 2
+        weight = torch.empty(out_channels, in_channels, kernel_size)
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        if weight_norm:
+            self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True))
+            self.weight_v = nn.Parameter(weight)
+        else:
+            self.weight = nn.Parameter(weight)
+        bound = 1 / math.sqrt(in_channels * kernel_size)
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
+
+    def effective_weight(self) -> Tensor:
+        """The weight [out, in, k] that is convolved with: ``weight_g * weight_v / |weight_v|``."""
+        if "weight" in self._parameters:
+            return self.weight
+        # float32, since half precision overflows in the sum of squares; the fused operator under
+        # torch.nn.utils.weight_norm takes half the time of the same formula in public operators.
+        weight = torch._weight_norm(self.weight_v.float(), self.weight_g.float(), 0)
+        return weight.to(self.weight_v.dtype)
+
+    @torch.no_grad()
+    def replace_kernel(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Compute with this weight [out, in, k] and bias [out] from now on, without weight norm; for inference."""
+        for name in ("weight", "weight_g", "weight_v"):
+            self._parameters.pop(name, None)
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.contiguous(), requires_grad=False)
+        self.in_channels = weight.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, in, T] -> [B, out, T]."""
+        return self.convolve(x, self.effective_weight(), self.bias)
+
+    def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
+        """``forward(x).chunk(parts, dim=1)``, each part computed when it is asked for.
+
+        A wide output that is used a part at a time then stays in the cache and off the memory.
+        """
+        for weight, bias in zip(self.effective_weight().chunk(parts), self.bias.chunk(parts)):
+            yield self.convolve(x, weight, bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The convolution of this layer with other weights [out, in, k]: x [B, in, T] -> [B, out, T]."""
+        return F.conv1d(x, weight, bias, padding=self.padding, dilation=self.dilation)
+
+
+def windows(x: Tensor, taps: int, dilation: int, padding: float = 0) -> Tensor:
+    """What each output of a convolution that keeps the length sees, tap by tap: x [B, T, C] -> [B, T, taps * C].
+
+    Beyond the ends lies ``padding``.
+    """
+    if taps == 1:
+        return x
+    reach = dilation * (taps - 1) // 2
+    padded = F.pad(x, (0, 0, reach, reach), value=padding)
+    starts = range(0, 2 * reach + 1, dilation)
+    return torch.cat([padded[:, start : start + x.shape[1]] for start in starts], dim=2)
+
+
+def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
+    """The kernel of one convolution that does what two do, the first of them of width 1.
+
+    outer [out, mid, k], inner [mid, in, 1], inner_bias [mid] -> [out, in + 1, k]. Its last input is to be ones,
+    which bring in the inner bias: not where ``outer`` pads, since that is after the inner convolution.
+    """
+    with torch.autocast(outer.device.type, enabled=False):
+        affine = torch.cat([inner[..., 0], inner_bias[:, None]], dim=1)
+        return (outer.transpose(1, 2).float() @ affine.float()).transpose(1, 2).to(outer.dtype)
+
+
+class Upsampling(nn.ConvTranspose1d):
+    """A transposed convolution that brings mel frames to the rate of the samples."""
+
+    composable = True
+    "Whether a linear layer behind it may take it in, so that it is never run by itself."
+
+    def __init__(self, channels: int, kernel_size: int, stride: int):
+        super().__init__(channels, channels, kernel_size, stride=stride)
+
+    @property
+    def reach(self) -> int:
+        """Frames that a sample depends on; 0 if not all samples depend on as many."""
+        frames, rest = divmod(self.kernel_size[0], self.stride[0])
+        return 0 if rest else frames
+
+    def is_diagonal(self) -> bool:
+        """Whether it keeps the channels apart, and is not trained, which could change that."""
+        if self.weight.requires_grad:
+            return False
+        weight = self.weight.detach()
+        return torch.count_nonzero(weight) == torch.count_nonzero(weight.diagonal())
+
+
+class LogAbsDet(nn.Module):
+    """log|det| of a square matrix in float32.
+
+    The sign is free: training may carry a kernel across zero determinant.
+    """
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """matrix [n, n] -> scalar."""
+        return torch.linalg.slogdet(matrix.float())[1]

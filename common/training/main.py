@@ -1,0 +1,93 @@
+"""What a program that trains one of the models does around the loop."""
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from common import distributed, program
+from common.checkpoints.interchange import TITLES
+from common.device import Device, keep_freed_memory, pick_device
+from common.files import make_output_folder
+from common.layers.channels_last import use_channels_last
+from common.layers.npu import patch_for_npu
+from common.options import add_run_options, add_training_options, configure, start_log
+from common.precision import make_precision
+from common.result_files import Results
+from common.training.averaging import WeightAverage
+from common.training.loop import Summary, Task, train
+from common.training.run import Progress, Run
+
+log = logging.getLogger("train")
+
+
+def train_program(
+    name: str,
+    config_type: type,
+    build_model: Callable[[Any], nn.Module],
+    make_task: Callable[[Run, str], Task],
+    examples: str,
+) -> None:
+    """Train as the command line says.
+
+    ``name`` is waveglow or tacotron2; ``build_model(config)`` has fresh weights; ``make_task(run,
+    data_path)`` gives datasets, loss and validation.
+    """
+    title = TITLES[name]
+    parser = program.Parser(f"Train {title} on a folder of wavs, or finetune it.", examples)
+    add_run_options(parser)
+    add_training_options(parser, default_config=f"configs/{name}.json")
+    args = parser.parse_args()
+    start_log(args)
+    stop = program.StopSignal(signal.SIGTERM)
+    config = configure(args, config_type)
+    settings = config.train_config
+    make_output_folder(settings.output_directory)
+    ranks = distributed.ranks()
+    device = pick_device(args.device, args.device_id or ranks.local_rank)
+    log.info("device: %s (%s), %d process(es)", device.device, device.why, ranks.world_size)
+    distributed.start(device, settings.hang_limit)
+
+    run = make_run(name, config, build_model, device, args.case)
+    task = make_task(run, args.data_path)
+    run.start(args.resume)
+    summary = train(run, task, stop)
+    if summary.stopped:
+        log.warning("stopped at iteration %d; the same command goes on from there", summary.iteration)
+    log.info("final validation loss:%.6f", summary.validation_loss)
+    distributed.stop()
+    if ranks.rank == 0:
+        results_of(run, summary, f"{title}_for_PyTorch", args.case).write(args)
+
+
+def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], device: Device, case: str = "acc") -> Run:
+    """A run with fresh weights, the same on every process and device."""
+    settings = config.train_config
+    keep_freed_memory(device)
+    torch.manual_seed(settings.seed)
+    model = build_model(config).to(device.device)
+    # Of dropout each process draws masks of its own.
+    torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
+    crossings = patch_for_npu(model, config.npu_config, device)
+    use_channels_last(model, device)
+    level = settings.amp or (device.amp if settings.fp16_run else "O0")
+    precision = make_precision(level, settings.loss_scale, device, model)
+    optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
+    average = WeightAverage(settings.ema_decay, model, precision) if settings.ema_decay else None
+    return Run(name, config, device, model, precision, optimizer, average, crossings, Progress(case=case))
+
+
+def results_of(run: Run, summary: Summary, network: str, case: str) -> Results:
+    return Results(
+        network=network,
+        rank_size=distributed.ranks().world_size,
+        batch_size=run.config.train_config.batch_size,
+        case=case,
+        fps=summary.clips_per_second,
+        samples_per_second=summary.samples_per_second,
+        iteration_seconds=summary.step_seconds,
+        losses=run.progress.losses[-run.progress.steps :],
+    )

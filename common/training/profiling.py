@@ -1,0 +1,56 @@
+"""Where the time of a step goes: a Chrome trace, a table of operators, crossings to the host."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.config import TrainConfig
+from common.device import Device, profiler_module
+from common.distributed import ranks
+from common.layers.npu import Crossings
+
+log = logging.getLogger("train")
+
+ROWS = 20
+
+
+def profiled(batches: Iterator, config: TrainConfig, device: Device, crossings: Crossings) -> Iterator:
+    """``batches``, with a profile of what is done with them: ``config.profile`` steps after a first one.
+
+    Writes ``trace_<rank>.json`` and ``operators_<rank>.txt`` to ``<output_directory>/profile``.
+    """
+    folder = Path(config.output_directory, "profile")
+    folder.mkdir(parents=True, exist_ok=True)
+    module = profiler_module(device)
+    kinds = {"CPU", device.type.upper()}
+    activities = [getattr(module.ProfilerActivity, kind) for kind in kinds if hasattr(module.ProfilerActivity, kind)]
+    schedule = module.schedule(wait=0, warmup=1, active=config.profile, repeat=1)
+    report = lambda profile: _report(profile, folder, device)  # noqa: E731
+    with module.profile(activities=activities, schedule=schedule, on_trace_ready=report) as profile:
+        for steps in itertools.count(1):
+            before = Crossings(**vars(crossings))
+            # A step is done when the next one asks for its first batch.
+            yield from itertools.islice(batches, config.grad_accumulation)
+            profile.step()
+            if steps <= config.profile + 1:
+                _log_crossings(before, crossings)
+
+
+def _log_crossings(before: Crossings, now: Crossings) -> None:
+    log.info(
+        "crossings between device and host: %d, %.1f MB, %.1f ms",
+        now.count - before.count, (now.bytes - before.bytes) / 1e6, (now.seconds - before.seconds) * 1e3,
+    )  # fmt: skip
+
+
+def _report(profile: object, folder: Path, device: Device) -> None:
+    trace = folder / f"trace_{ranks().rank}.json"
+    profile.export_chrome_trace(str(trace))
+    log.info("profile: %s (open it in a Chromium browser at chrome://tracing, or in Perfetto)", trace)
+    # The NPU's profiler has no table of its own; its trace folder holds one after its analysis.
+    if hasattr(profile, "key_averages"):
+        sort_by = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
+        table = profile.key_averages().table(sort_by=sort_by, row_limit=ROWS)
+        (folder / f"operators_{ranks().rank}.txt").write_text(table)
+        log.info("%s", table)

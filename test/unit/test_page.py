@@ -1,0 +1,78 @@
+"""Means and pictures of figures, some of which are no numbers."""
+
+import base64
+import io
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from common.evaluation import runner
+from common.evaluation.page import as_png, as_wav
+from common.evaluation.pictures import plot_losses
+from conftest import RATE
+
+NAN = math.nan
+
+
+@dataclass
+class Figures:
+    name: str
+    loss: float
+    count: int = 3
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [([1.0, 2.0, 6.0], 3), ([NAN, 1.0, NAN, 4.0], 2.5), ([0.0, 0.0], 0), ([NAN, NAN], NAN), ([], NAN)],
+)
+def test_a_mean_is_of_those_that_are_numbers(values, mean):
+    assert runner.mean(iter(values)) == pytest.approx(mean, nan_ok=True)
+
+
+def test_json_has_null_where_there_is_no_number(tmp_path):
+    runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("a", NAN)])
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "seed": 1,
+        "overall": {"name": "overall", "loss": 2.5, "count": 3},
+        "clips": [{"name": "a", "loss": None, "count": 3}],
+    }
+
+
+def test_results_are_in_the_order_of_the_inputs(monkeypatch):
+    """Whichever process they come from."""
+    monkeypatch.setattr(runner.distributed, "gather_objects", lambda own: [{1: "b", 3: "d"}, {2: "c", 0: "a"}])
+    assert runner.shared_out("abcd", str) == list("abcd")
+
+
+def test_the_curve_is_scaled_to_what_comes_behind_the_first_steps():
+    """They fall steeply; skipped steps are nan, and a validation may be."""
+    losses = [1000.0] * 5 + [NAN, 3.0, math.inf] + [2.0] * 90 + [NAN, 1.0]
+    validation = [(0, 900.0), (50, NAN), (100, 0.5)]
+    figure = plot_losses(losses, validation, iteration=100, began=40)
+    (axis,) = figure.axes
+    assert axis.get_ylim() == pytest.approx((0.5 - 0.25, 3.0 + 0.25))
+    assert np.array_equal(axis.lines[0].get_ydata(), losses, equal_nan=True)
+    assert axis.lines[0].get_xdata().tolist() == list(range(1, 101))
+    assert list(axis.lines[2].get_xdata()) == [40, 40]
+    assert as_png(figure).startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("steps", [0, 3, 100])
+@pytest.mark.parametrize("validation", [[], [(0, NAN), (3, NAN)]])
+def test_a_curve_without_a_number_can_be_drawn(steps, validation):
+    assert as_png(plot_losses([NAN] * steps, validation, iteration=steps)).startswith("data:image/png;base64,")
+
+
+def test_the_page_s_sound_is_the_audio():
+    audio = torch.tensor([-1.0, -0.25, 0.0, 0.5, 2.0])
+    wav = as_wav(audio, RATE)
+    head, _, data = wav.partition(",")
+    assert head == "data:audio/wav;base64"
+    read, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="int16")
+    assert rate == RATE and read.tolist() == [-32768, -8192, 0, 16384, 32767]

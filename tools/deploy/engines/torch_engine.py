@@ -1,0 +1,126 @@
+"""PyTorch itself, on any device that it has: the models as they are, without ONNX."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from common.device import pick_device
+from common.layers.channels_last import use_channels_last
+from common.layers.int8 import use_int8, why_no_int8
+from common.precision import convert
+from common.program import UserError
+from tools.deploy import models
+from tools.deploy.artifacts import Contents
+from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
+from tools.deploy.engines.quantization import SMALLEST, rounded
+from tools.deploy.graphs import kind_of
+
+EXACT = {"attention_cell", "decoder_cell", "attention_weights", "attention_weights_cum", "mel_outputs"}
+"Inputs that are float32 whatever the precision of the model."
+SCALE = ".scale"
+
+load_model = lru_cache(maxsize=1)(models.load)
+"Graph after graph is one of the same model."
+
+
+class Torch(Engine):
+    """Options: none."""
+
+    suffix = ".safetensors"
+    takes_graphs = False
+
+    def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
+        kind = pick_device("auto").type
+        self.device = pick_device(kind, 0 if kind == "cpu" else device)
+        self.threads = share_of_cores(device, shares) if kind == "cpu" else 1
+        torch.set_num_threads(self.threads)
+
+    @staticmethod
+    def build(request: Build, path: Path) -> None:
+        """The weights of the graph's part of the model, in the bits of the quant mode."""
+        if request.graph == "decoder":
+            raise UserError("torch runs the loop over frames itself: configure decoder_iter in place of decoder")
+        model = load_model(kind_of(request.graph), request.source)
+        part = model.modules()[request.graph].state_dict(keep_vars=True).values()
+        own = {id(tensor) for tensor in part}
+        weights = {name: t.detach() for name, t in model.model.state_dict(keep_vars=True).items() if id(t) in own}
+        path.write_bytes(safetensors.torch.save(packed(weights, request.quant_mode)))
+
+    def load(self, path: Path, graph: str, contents: Contents) -> Graph:
+        """The graph's module with its weights on the device."""
+        try:
+            weights = unpacked(safetensors.torch.load_file(path))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{path} is none of the torch engine's files: {error}") from error
+        kind = kind_of(graph)
+        model = models.rebuild(kind, contents.sizes[kind], weights)
+        dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
+        convert(model.model, dtype)
+        model.model.to(self.device.device)
+        use_channels_last(model.model, self.device)
+        if contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device):
+            use_int8(model.model, self.device)
+        return TorchGraph(model.modules()[graph], list(contents.signature(graph).outputs), self.device.device, dtype)
+
+    @property
+    def device_name(self) -> str:
+        threads = f", {counted(self.threads)}" if self.device.type == "cpu" else ""
+        return f"PyTorch {torch.__version__} on {self.device.device}{threads}"
+
+
+class TorchGraph(Graph):
+    """A module; values are its tensors."""
+
+    def __init__(self, module: nn.Module, outputs: list[str], device: torch.device, dtype: torch.dtype):
+        self.module, self.outputs, self.device, self.dtype = module.eval(), outputs, device, dtype
+
+    def upload(self, name: str, array: np.ndarray) -> Value:
+        return self._fitting(name, torch.from_numpy(np.ascontiguousarray(array)).to(self.device))
+
+    @torch.inference_mode()
+    def run(self, inputs: Mapping[str, np.ndarray | Value]) -> dict[str, Value]:
+        tensors = {
+            name: self.upload(name, value) if isinstance(value, np.ndarray) else self._fitting(name, value)
+            for name, value in inputs.items()
+        }
+        results = self.module(**tensors)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+        return dict(zip(self.outputs, [results] if isinstance(results, Tensor) else results))
+
+    def fetch(self, value: Value) -> np.ndarray:
+        return (value.float() if value.is_floating_point() else value).cpu().numpy()
+
+    def _fitting(self, name: str, tensor: Tensor) -> Tensor:
+        """In the precision that the module takes."""
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.to(torch.float32 if name in EXACT else self.dtype)
+
+
+def packed(weights: dict[str, Tensor], quant_mode: str) -> dict[str, Tensor]:
+    """As they are kept in a file: large ones in half precision, or in 8 bits with a scale for each row."""
+    large = [name for name, tensor in weights.items() if tensor.ndim > 1 and tensor.numel() >= SMALLEST]
+    if quant_mode == "force_float16":
+        return weights | {name: weights[name].to(pick_device().half) for name in large}
+    if quant_mode == "int8":
+        for name in large:
+            tensor = weights[name].numpy()
+            integers, scale = rounded(tensor, axes=tuple(range(1, tensor.ndim)))
+            weights |= {name: torch.from_numpy(integers), f"{name}{SCALE}": torch.from_numpy(scale)}
+    return weights
+
+
+def unpacked(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo ``packed``, but for what it rounded."""
+    scales = {name.removesuffix(SCALE): weights.pop(name) for name in list(weights) if name.endswith(SCALE)}
+    for name, scale in scales.items():
+        weights[name] = weights[name].float() * scale.reshape(-1, *[1] * (weights[name].ndim - 1))
+    return {name: t.float() if t.is_floating_point() else t for name, t in weights.items()}

@@ -1,0 +1,51 @@
+"""What an engine's precision costs: how far its spectrograms are from those of the exported graphs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.config import from_dict
+from common.evaluation.metrics import mel_l1
+from tacotron2.text import text_to_sequence
+from tools.deploy.artifacts import Contents
+from tools.deploy.engines.engine import find_engine
+from tools.deploy.infer_python.clips import sentence
+from tools.deploy.infer_python.pipeline import Pipeline
+from tools.deploy.models import PACKAGES
+
+CHARACTERS, FRAMES = 64, 100
+"Of the comparison: long enough to be spoken, short enough to be had in seconds."
+SEED = 1
+
+
+def measure_cost(folder: Path, contents: Contents, onnx_folder: Path, exported: Contents) -> dict[str, float]:
+    """Mean differences of log-mel bands: of Tacotron2's spectrograms, and of those of WaveGlow's audio.
+
+    The random numbers are the same, and WaveGlow gets the same spectrogram. Needs ONNX Runtime.
+    """
+    config = from_dict(PACKAGES["waveglow"].Config, contents.sizes["waveglow"])
+    spectrogram = PACKAGES["waveglow"].build_mel(config)
+    exact_files = {name: exported.files[name] for name in contents.files}
+    exact = _speak("onnxruntime", onnx_folder, replace(contents, files=exact_files, quant_mode=""))
+    mel, audio = _speak(contents.engine, folder, contents, exact[0])
+    of_audio = [spectrogram(torch.from_numpy(each).clamp(-1, 1)[None])[0] for each in (exact[1], audio)]
+    return {
+        "tacotron2": mel_l1(torch.from_numpy(exact[0]), torch.from_numpy(mel)),
+        "waveglow": mel_l1(*of_audio),
+    }
+
+
+def _speak(name: str, folder: Path, contents: Contents, given: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """mel [n_mel, T], and the audio of it, or of the one given."""
+    engine = find_engine(name)(0, 1, contents.options)
+    pipeline = Pipeline(folder, contents, engine)
+    pipeline.limit = min(pipeline.limit, FRAMES)
+    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
+    text = text_to_sequence(sentence(min(CHARACTERS, contents.ranges["text"][-1])), cleaners)
+    mel, lengths = pipeline.spectrograms([text], [SEED])
+    spoken = mel if given is None else given[None]
+    (audio,) = pipeline.audio(spoken, np.array([spoken.shape[2]]), 0.6, [SEED])
+    engine.close()
+    return mel[0, :, : lengths[0]], audio

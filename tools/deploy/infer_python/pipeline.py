@@ -1,0 +1,133 @@
+"""Text to spectrograms to audio, on the graphs of an engine."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from tacotron2.decoder import Prenet
+from tools.deploy.artifacts import Contents
+from tools.deploy.engines.engine import Engine, Value
+from tools.deploy.export_model.example_inputs import draw_masks
+
+SILENCE = np.log(np.float32(1e-5))
+"Of a mel spectrogram, see ``common.audio.MelSpectrogram``."
+
+
+class Pipeline:
+    """The graphs of a folder, loaded.
+
+    Attributes: ``seconds``, by stage the time that was spent in it since it was last cleared: encoder,
+    decoder, postnet, waveglow; what goes into a graph and comes out of it included.
+    """
+
+    def __init__(self, folder: Path, contents: Contents, engine: Engine, with_waveglow: bool = True):
+        names = [name for name in contents.files if with_waveglow or name != "waveglow"]
+        paths = {name: contents.path(folder, name) for name in names}
+        self.graphs = {name: engine.load(path, name, contents) for name, path in paths.items()}
+        self.contents = contents
+        self.sizes = contents.sizes["tacotron2"]["tacotron2_config"]
+        self.hop_length = contents.sizes["waveglow"]["data_config"]["hop_length"]
+        self.n_mel, self.frames_per_step = self.sizes["n_mel_channels"], self.sizes["n_frames_per_step"]
+        self.limit = min(self.sizes["max_decoder_steps"], contents.ranges["mel"][-1] // self.frames_per_step)
+        n_channels = self.n_mel * self.frames_per_step
+        self.prenet = Prenet(n_channels, self.sizes["prenet_dim"], self.sizes["p_prenet_dropout"])
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """What is done inside counts as this stage's."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def spectrograms(self, texts: Sequence[Sequence[int]], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Texts as ids, a seed for each -> mel [B, n_mel, T] and its lengths [B] in frames.
+
+        UserError for a batch or a text beyond what the graphs were built for; what is below is filled up.
+        """
+        contents, wanted = self.contents, len(texts)
+        smallest = {axis: sizes[0] for axis, sizes in contents.ranges.items()}
+        texts = [*texts, *[texts[-1]] * (smallest["batch"] - wanted)]
+        seeds = [*seeds, *[seeds[-1]] * (len(texts) - wanted)]
+        contents.check_range("batch", len(texts), "the batch")
+        longest = max(smallest["text"], *map(len, texts))
+        contents.check_range("text", longest, "the longest text")
+        sequences = np.zeros((len(texts), longest), np.int64)
+        for row, text in zip(sequences, texts):
+            row[: len(text)] = text
+        lengths = np.array([len(text) for text in texts], np.int32)
+        with self.stage("encoder"):
+            encoded = self.graphs["encoder"].run({"sequences": sequences, "sequence_lengths": lengths})
+        with self.stage("decoder"):
+            mask = np.arange(longest) >= lengths[:, None]
+            masks = draw_masks(self.prenet, list(seeds), self.limit).numpy()
+            inputs = {"memory": encoded["memory"], "processed_memory": encoded["processed_memory"], "mask": mask}
+            mel, mel_lengths = (self._loop if "decoder" in self.graphs else self._step_by_step)(inputs, masks)
+        with self.stage("postnet"):
+            graph = self.graphs["postnet"]
+            refined = graph.run({"mel_outputs": self._long_enough(mel, mel_lengths.max()), "mel_lengths": mel_lengths})
+            refined = graph.fetch(refined["mel_outputs_postnet"])
+        frames = mel_lengths[:wanted].max()
+        return refined[:wanted, :, :frames], mel_lengths[:wanted]
+
+    def _loop(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
+        """The loop over steps inside of the engine: mel and lengths."""
+        graph = self.graphs["decoder"]
+        results = graph.run(inputs | {"prenet_masks": masks, "max_decoder_steps": np.array(self.limit)})
+        return results["mel_outputs"], graph.fetch(results["mel_lengths"])
+
+    def _step_by_step(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
+        """The loop over steps from here. The state stays where the engine has it; frames and gate come back."""
+        graph, signature = self.graphs["decoder_iter"], self.contents.signature("decoder_iter")
+        batch, text = inputs["mask"].shape
+        inputs = inputs | {"mask": graph.upload("mask", inputs["mask"])}
+        sizes = {"batch": batch, "text": text}
+        state = {"decoder_input": "decoder_output"} | {
+            name.removeprefix("out_"): name for name in signature.outputs if name.startswith("out_")
+        }
+        inputs |= {name: np.zeros(signature.inputs[name].shape(sizes), np.float32) for name in state}
+        steps, taken, running = [], np.zeros(batch, np.int32), np.ones(batch, bool)
+        for prenet_masks in masks:
+            results = graph.run(inputs | {"prenet_masks": prenet_masks})
+            steps.append(graph.fetch(results["decoder_output"]))
+            taken += running
+            running &= ~(expit(graph.fetch(results["gate_prediction"])[:, 0]) > self.sizes["gate_threshold"])
+            if not running.any():
+                break
+            inputs |= {name: results[output] for name, output in state.items()}
+        frames = np.stack(steps, axis=1).reshape(batch, -1, self.n_mel)
+        return frames.transpose(0, 2, 1), taken * self.frames_per_step
+
+    def audio(
+        self, mel: np.ndarray, lengths: np.ndarray, sigma: float | Sequence[float], seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        """mel [B, n_mel, T], lengths [B], sigma of all or of each, seeds -> the audio [length * hop] of each."""
+        wanted, frames = len(mel), max(mel.shape[2], self.contents.ranges["mel"][0])
+        self.contents.check_range("mel", frames, "the number of mel frames")
+        mel = self._long_enough(mel, mel.shape[2])
+        mel = np.where(np.arange(frames) < lengths[:, None, None], mel, SILENCE)
+        sigma = np.broadcast_to(np.float32(sigma), wanted)
+        rows = [*range(wanted), *[wanted - 1] * (self.contents.ranges["batch"][0] - wanted)]
+        with self.stage("waveglow"):
+            inputs = {"mel": mel[rows][..., None], "z": self._noise(seeds, frames)[rows], "sigma": sigma[rows]}
+            graph = self.graphs["waveglow"]
+            audio = graph.fetch(graph.run(inputs)["audio"])
+        return [row[: length * self.hop_length] for row, length in zip(audio, lengths)]
+
+    def _noise(self, seeds: Sequence[int], frames: int) -> np.ndarray:
+        """z [B, n_group, L, 1]; that of a clip follows from its seed."""
+        shape = self.contents.signature("waveglow").inputs["z"].shape({"batch": 1, "mel": frames})
+        return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).numpy()
+
+    def _long_enough(self, mel: Value, frames: int) -> Value:
+        """With as many frames as the graphs were built for at least."""
+        missing = self.contents.ranges["mel"][0] - frames
+        if missing <= 0:
+            return mel
+        mel = mel if isinstance(mel, np.ndarray) else self.graphs["postnet"].fetch(mel)
+        return np.pad(mel, ((0, 0), (0, 0), (0, missing)))

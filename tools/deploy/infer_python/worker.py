@@ -1,0 +1,102 @@
+"""What one device does: batch after batch of texts to wavs, timed."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.audio import write_wav
+from common.program import UserError
+from tacotron2.text import text_to_sequence
+from tools.deploy.artifacts import Contents, writing
+from tools.deploy.engines.engine import find_engine
+from tools.deploy.infer_python.clips import Clip
+from tools.deploy.infer_python.latency import Iteration
+from tools.deploy.infer_python.pipeline import Pipeline
+
+
+@dataclass
+class Work:
+    """All that a process has to know."""
+
+    folder: Path
+    contents: Contents
+    device: int
+    shares: int
+    "How many processes there are."
+    warmup: list[list[Clip]]
+    "Batches that are not counted."
+    batches: list[list[Clip]]
+    sigma: float
+    with_waveglow: bool
+
+
+def do(work: Work) -> Iterator[str | Iteration]:
+    """Load the engines, warm up, and yield the name of the device; then what is measured, batch after batch."""
+    engine = find_engine(work.contents.engine)(work.device, work.shares, work.contents.options)
+    pipeline = Pipeline(work.folder, work.contents, engine, work.with_waveglow)
+    for clips in work.warmup:
+        speak(clips, pipeline, Wavs(work.contents), work)
+    yield engine.device_name
+    wavs = Wavs(work.contents)
+    for clips in work.batches:
+        yield speak(clips, pipeline, wavs, work)
+    pipeline.graphs.clear()
+    engine.close()
+
+
+def speak(clips: list[Clip], pipeline: Pipeline, wavs: "Wavs", work: Work) -> Iteration:
+    """One batch."""
+    began = time.perf_counter()
+    config = work.contents.sizes["tacotron2"]["data_config"]
+    texts = [text_to_sequence(clip.text, config["text_cleaners"]) for clip in clips]
+    seeds = [clip.seed for clip in clips]
+    pipeline.seconds.clear()
+    ids_there = time.perf_counter()
+    mel, lengths = pipeline.spectrograms(texts, seeds)
+    mel_there = audio_there = time.perf_counter()
+    audio: list[np.ndarray] = []
+    if work.with_waveglow:
+        audio = pipeline.audio(mel, lengths, work.sigma, seeds)
+        audio_there = time.perf_counter()
+    check_finite([mel, *audio], work)
+    for clip, each in zip(clips, audio):
+        wavs.add(clip, each)
+    return Iteration(
+        preprocessing=ids_there - began,
+        encoder=pipeline.seconds["encoder"],
+        decoder=pipeline.seconds["decoder"],
+        postnet=pipeline.seconds["postnet"],
+        waveglow=pipeline.seconds.get("waveglow", 0.0),
+        tacotron2=mel_there - ids_there,
+        latency=audio_there - ids_there,
+        postprocessing=time.perf_counter() - audio_there,
+        batch=len(clips),
+        mels=mel.shape[2],
+        samples=len(audio) * mel.shape[2] * pipeline.hop_length,
+        endless=int((lengths == pipeline.limit).sum()),
+    )
+
+
+def check_finite(arrays: Iterable[np.ndarray], work: Work) -> None:
+    """UserError for numbers that are none."""
+    if not all(np.isfinite(each).all() for each in arrays):
+        raise UserError(f"what {work.folder} computes is not finite: {work.contents.quant_mode} is too little for it")
+
+
+class Wavs:
+    """Wavs made of one clip or of several."""
+
+    def __init__(self, contents: Contents):
+        self.rate = contents.sizes["waveglow"]["data_config"]["sampling_rate"]
+        self.parts: list[np.ndarray] = []
+
+    def add(self, clip: Clip, audio: np.ndarray) -> None:
+        """The clips of a wav have to come one after the other."""
+        self.parts += [audio, np.zeros(round(clip.pause * self.rate), np.float32)]
+        if clip.ends:
+            with writing(clip.wav):
+                write_wav(clip.wav, np.concatenate(self.parts), self.rate)
+            self.parts.clear()

@@ -1,0 +1,1 @@
+"""CANN's operator files (TBE)."""
