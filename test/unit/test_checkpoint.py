@@ -42,11 +42,11 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     native.save(tmp_path / "waveglow_1", state())
     code = (
         "import resource, sys, torch; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path; from common import checkpoint\n"
+        "from pathlib import Path; from common.checkpoints import native\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "state = {'model': {'a': torch.zeros(100_000)}, 'config': {}}\n"
         "for name in ('waveglow_1', 'waveglow_2'):\n"
-        "    try: checkpoint.save(Path(sys.argv[2], name), state)\n"
+        "    try: native.save(Path(sys.argv[2], name), state)\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, ROOT, tmp_path], capture_output=True, text=True, timeout=60)
