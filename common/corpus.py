@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.program import UserError
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 
 def find_clips(data_path: str, training_files: str = "") -> list[Path]:
@@ -78,7 +78,7 @@ def split_clips(clips: list[Path]) -> tuple[list[Path], list[Path]]:
     """Training clips and held-back clips.
 
     Of the clips in the order of their names the first tenth is held back, at least 1 and at most
-    10; of LJ Speech the first ten, as in the seed.
+    10; of LJ Speech the first ten, as in the Ascend port.
     """
     if len(clips) < 2:
         raise UserError("at least 2 clips are needed, one to train on and one to hold back")

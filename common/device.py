@@ -19,7 +19,7 @@ import torch.profiler
 
 from common.program import UserError
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 KINDS = ("npu", "cuda", "cpu")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -32,14 +32,14 @@ class Device:
 
     type: str
     "npu, cuda or cpu."
-    device: torch.device
+    torch_device: torch.device
     "With the index of the card."
     backend: str
     "What torch.distributed talks through: hccl, nccl or gloo."
     half: torch.dtype
     "The half precision of O1 and O2."
     amp: str
-    "The amp level of fp16_run: the seed's on an NPU, NVIDIA's on CUDA, none where it would not pay."
+    "The amp level of fp16_run: the Ascend port's on an NPU, NVIDIA's on CUDA, none where it would not pay."
     why: str
     "For the log: why this one."
 
@@ -68,7 +68,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
     passed_over = [reason for reason in missing.values() if reason]
     return Device(
         type=kind,
-        device=torch.device("cpu") if kind == "cpu" else torch.device(kind, index),
+        torch_device=torch.device("cpu") if kind == "cpu" else torch.device(kind, index),
         backend={"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}[kind],
         half=torch.bfloat16 if kind == "cpu" else torch.float16,
         amp={"npu": "O2", "cuda": "O1", "cpu": "O0"}[kind],
@@ -158,7 +158,7 @@ def _saturates(device: Device) -> bool:
 
 def card_name(device: Device) -> str:
     """Such as Ascend910A; empty for what is no card."""
-    return "" if device.type == "cpu" else getattr(torch, device.type).get_device_name(device.device)
+    return "" if device.type == "cpu" else getattr(torch, device.type).get_device_name(device.torch_device)
 
 
 def peak_memory(device: Device) -> int:
@@ -166,7 +166,7 @@ def peak_memory(device: Device) -> int:
     if device.type == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
-    return getattr(torch, device.type).max_memory_allocated(device.device)
+    return getattr(torch, device.type).max_memory_allocated(device.torch_device)
 
 
 def cann_version() -> tuple[int, ...] | None:

@@ -66,7 +66,7 @@ def wrap(model: nn.Module, device: Device) -> nn.Module:
     """The model with its gradients averaged over all processes in the backward pass."""
     if not dist.is_initialized():
         return model
-    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.device.index])
+    return DistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device.torch_device.index])
 
 
 def gradients_reduced(model: nn.Module, last: bool) -> AbstractContextManager:

@@ -45,7 +45,7 @@ def open_log(path: Path | None, quiet: bool) -> None:
     """
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    for name in ("program", "train", "infer"):
+    for name in ("__main__", "common", "waveglow", "tacotron2", "tools"):
         logging.getLogger(name).setLevel(logging.DEBUG)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def open_log(path: Path | None, quiet: bool) -> None:
         _add_handler(_ConsoleHandler(), logging.INFO if path or console.shows_progress else logging.DEBUG)
 
 
-def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+def with_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
     """``items`` with a progress bar, if there is a terminal to show it."""
     return tqdm(items, description, total, file=console.err, disable=not console.shows_progress, leave=False)
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from common.device import Device, clear_overflow_flag, first_line, make_adam, overflow_flag, use_exact_float32
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 INITIAL_DYNAMIC_SCALE = 2.0**16
 LARGEST_DYNAMIC_SCALE = 2.0**24

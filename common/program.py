@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-log = logging.getLogger("program")
+log = logging.getLogger(__name__)
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""The result of a run in the form that users of the seed's scripts read."""
+"""The result of a run in the form of the Ascend port's scripts."""
 
 import argparse
 import platform
@@ -33,7 +33,7 @@ class Results:
         return f"{self.network}_bs{self.batch_size}_{self.rank_size}p_{self.case}"
 
     def lines(self, seconds: int) -> list[str]:
-        """``Key = value`` in the seed's order, then the keys it did not have."""
+        """``Key = value`` in the Ascend port's order, then the keys it does not have."""
         values = {
             "Network": self.network,
             "RankSize": self.rank_size,

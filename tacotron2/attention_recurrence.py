@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.layers.matmul import constant_linear
-from tacotron2.lstm import derivatives, grad_of_weight, room_for_gates_and_cells, step, step_backward
+from tacotron2.lstm import derivatives, room_for_gates_and_cells, step, step_backward, weight_gradient
 
 MASKED = torch.finfo(torch.float32).min
 "Energy of padding. Not -inf, of which an all-masked row would make nan."
@@ -126,8 +126,8 @@ class _AttendOverTime(torch.autograd.Function):
             grad_before = through_gates(grad_gate)
         return (
             grad_known,
-            grad_of_weight(grad_known, states[:-1], feedback),
-            grad_of_weight(grad_queries, states[1:, :, :hidden_size], query),
+            weight_gradient(grad_known, states[:-1], feedback),
+            weight_gradient(grad_queries, states[1:, :, :hidden_size], query),
             grad_keys * v,
             (grad_kernel * v[:, None]).view_as(kernel),
             grad_v,
@@ -144,9 +144,9 @@ def dtype_to_keep(dtype: torch.dtype) -> torch.dtype:
 def windows(padded: Tensor, symbols: int) -> Tensor:
     """What the location layer sees around each symbol: padded [T, B, 2, N + k - 1] -> a view [T, B, N, 2, k]."""
     steps, batch, _, width = padded.shape
-    of_step, of_clip, of_channel, _ = padded.stride()
+    step_stride, clip_stride, channel_stride, _ = padded.stride()
     shape = (steps, batch, symbols, 2, width - symbols + 1)
-    return padded.as_strided(shape, (of_step, of_clip, 1, of_channel, 1))
+    return padded.as_strided(shape, (step_stride, clip_stride, 1, channel_stride, 1))
 
 
 def room_for_grad_seen(keys: Tensor, taps: int) -> tuple[Tensor, Tensor]:
@@ -158,8 +158,10 @@ def room_for_grad_seen(keys: Tensor, taps: int) -> tuple[Tensor, Tensor]:
     """
     (batch, symbols, _), reach = keys.shape, taps // 2
     padded = keys.new_zeros(batch, symbols + 2 * reach, 2, taps)
-    of_clip, of_symbol, of_channel, _ = padded.stride()
-    around = padded.as_strided((batch, 2, symbols, taps), (of_clip, of_channel, of_symbol, of_symbol + 1))
+    clip_stride, symbol_stride, channel_stride, _ = padded.stride()
+    around = padded.as_strided(
+        (batch, 2, symbols, taps), (clip_stride, channel_stride, symbol_stride, symbol_stride + 1)
+    )
     return padded[:, reach : reach + symbols], around
 
 

@@ -22,7 +22,7 @@ from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import Dictionary, load_dictionary
 from tacotron2.text.remarks import remarks
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 BATCHES_IN_A_BUCKET = 16
 "How many batches' worth of clips are sorted by length: similar lengths, and yet other company in every epoch."
@@ -67,7 +67,7 @@ def dictionary_of(config: DataConfig) -> Dictionary | None:
     return load_dictionary(config.dictionary) if config.dictionary else None
 
 
-def take_census(clips: list[Clip], config: DataConfig) -> tuple[list[int], list[int]]:
+def count_samples_and_symbols(clips: list[Clip], config: DataConfig) -> tuple[list[int], list[int]]:
     """Samples and symbols of each clip, from its header and its text.
 
     UserError that names the first clips that cannot be used; what the texts lose is said.

@@ -28,13 +28,13 @@ from common.evaluation.runner import (
 from common.files import make_output_folder, written_whole
 from common.options import add_run_options, start_log
 from common.result_files import Results
-from tacotron2.data import Clip, collate, find_utterances, take_census
+from tacotron2.data import Clip, collate, count_samples_and_symbols, find_utterances
 from tacotron2.griffin_lim import GriffinLim
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import Utterance
 from tacotron2.synthesizer import Synthesizer
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 EXAMPLES = """\
   python -m tacotron2.infer --pth_path=checkpoints/tacotron2_5000 --output_directory=out --data_path=LJSpeech-1.1
@@ -53,7 +53,7 @@ NOTE = (
 
 
 @dataclass
-class Measured:
+class ClipFigures:
     """What was measured on a clip, or on all of them."""
 
     name: str
@@ -101,7 +101,7 @@ def main() -> None:
     vocoder = GriffinLim(synthesizer.mel)
     _, clips = find_utterances(synthesizer.config.data_config, args.data_path)
     check_outputs_differ(clip.path for clip in clips)
-    take_census(clips, synthesizer.config.data_config)
+    count_samples_and_symbols(clips, synthesizer.config.data_config)
     output = make_output_folder(args.output_directory)
     distributed.start(device)
 
@@ -154,7 +154,7 @@ def evaluate(
     seed: int,
     output: Path,
     draw: bool,
-) -> tuple[Measured, dict[str, str]]:
+) -> tuple[ClipFigures, dict[str, str]]:
     """Speak a clip's text, write wav and mel, measure; the figures, and if asked for pictures for the page."""
     config = synthesizer.config.data_config
     recording = torch.from_numpy(read_wav(clip.path, config.sampling_rate))
@@ -168,7 +168,7 @@ def evaluate(
     write_wav(output / output_name(clip.path), vocoder.synthesize(utterance.mel, seed), config.sampling_rate)
     with written_whole(output / f"{clip.path.stem}_mel.npy") as file:
         np.save(file, utterance.mel.numpy())
-    measured = Measured(
+    measured = ClipFigures(
         name=clip.path.stem,
         seconds=len(recording) / config.sampling_rate,
         loss=predicted.loss,
@@ -190,7 +190,7 @@ def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Pre
     """Each frame of the recording's mel [n_mel, T] from those before it; the prenet's dropout is the seed's."""
     batch = collate([{"names": clip.path.name, "text": torch.tensor(synthesizer.symbols(clip.text)), "mel": mel}])
     text, text_lengths, mel, mel_lengths = (
-        batch[name].to(synthesizer.device.device) for name in ("text", "text_lengths", "mel", "mel_lengths")
+        batch[name].to(synthesizer.device.torch_device) for name in ("text", "text_lengths", "mel", "mel_lengths")
     )
     with own_random_numbers(seed, synthesizer.device), synthesizer.precision.autocast():
         output = synthesizer.model(text, text_lengths, mel, mel_lengths)
@@ -213,11 +213,11 @@ def draw_pictures(mel: Tensor, predicted: Predicted, utterance: Utterance) -> di
     return {caption: page.as_png(figure) for caption, figure in figures.items()}
 
 
-def summarize(clips: tuple[Measured, ...]) -> Measured:
+def summarize(clips: tuple[ClipFigures, ...]) -> ClipFigures:
     """All clips as one: lengths added up, measures averaged over clips, time by length."""
     spoken_seconds = sum(clip.spoken_seconds for clip in clips)
     averaged = ("loss", "mel_l1", "mel_cepstral_distortion", "stopped", "diagonality", "coverage")
-    return Measured(
+    return ClipFigures(
         name="overall",
         seconds=sum(clip.seconds for clip in clips),
         frames=sum(clip.frames for clip in clips),
@@ -227,16 +227,16 @@ def summarize(clips: tuple[Measured, ...]) -> Measured:
     )
 
 
-def describe(clip: Measured) -> str:
+def describe(clip: ClipFigures) -> str:
     return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
 
 
 def write_page(
     output: Path,
     clips: list[Clip],
-    measured: tuple[Measured, ...],
+    measured: tuple[ClipFigures, ...],
     pictures: tuple[dict[str, str], ...],
-    overall: Measured,
+    overall: ClipFigures,
     synthesizer: Synthesizer,
     args: argparse.Namespace,
 ) -> None:
@@ -259,7 +259,7 @@ def write_page(
             "checkpoint": args.pth_path,
             "trained": describe_training(synthesizer.training),
             "sound by": "Griffin-Lim, a preview",
-            "device": f"{synthesizer.device.device}, {synthesizer.precision.level}",
+            "device": f"{synthesizer.device.torch_device}, {synthesizer.precision.level}",
         },
         curve=plot_training(synthesizer.training),
         columns=COLUMNS,

@@ -61,7 +61,7 @@ class _LSTMOverTime(torch.autograd.Function):
         for frame, grad_h, grad_gate in frames:
             grad_gate.copy_(step_backward(frame, grad_before.to(cells.dtype).add_(grad_h), grad_cell))
             grad_before = product(grad_gate)
-        return grad_known, grad_of_weight(grad_known, hidden[:-1], weight), None
+        return grad_known, weight_gradient(grad_known, hidden[:-1], weight), None
 
 
 def room_for_gates_and_cells(known: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,34 +92,34 @@ def derivatives(gates: Tensor, cells: Tensor, masks: Tensor | None) -> Iterator[
     for start, end in ((max(0, end - FRAMES_AT_A_TIME), end) for end in ends):
         active, before, tanh = gates[start:end], cells[start:end], cells[start + 1 : end + 1].tanh()
         input_gate, forget_gate, candidate, output_gate = active.chunk(4, dim=-1)
-        # Of what each gate does to the cell, but for the output gate, which acts on the hidden state.
+        # Derivatives of the cell by the gates; by the output gate, that of the hidden state.
         local = torch.addcmul(active, active, active, value=-1)  # sigmoid' = sigmoid (1 - sigmoid)
-        of_input, of_forget, of_candidate, of_output = local.chunk(4, dim=-1)
-        torch.addcmul(torch.ones_like(candidate), candidate, candidate, value=-1, out=of_candidate)  # 1 - tanh^2
-        of_input *= candidate
-        of_forget *= before
-        of_candidate *= input_gate
-        of_output *= tanh
-        # Of what the cell does to the hidden state.
-        of_cell = torch.addcmul(output_gate, output_gate * tanh, tanh, value=-1)
+        d_input, d_forget, d_candidate, d_output = local.chunk(4, dim=-1)
+        torch.addcmul(torch.ones_like(candidate), candidate, candidate, value=-1, out=d_candidate)  # 1 - tanh^2
+        d_input *= candidate
+        d_forget *= before
+        d_candidate *= input_gate
+        d_output *= tanh
+        # The derivative of the hidden state by the cell.
+        hidden_by_cell = torch.addcmul(output_gate, output_gate * tanh, tanh, value=-1)
         if masks is not None:
-            of_output *= masks[start:end]
-            of_cell *= masks[start:end]
-        yield from zip(*(reversed(each.unbind()) for each in (local, of_cell, forget_gate)))
+            d_output *= masks[start:end]
+            hidden_by_cell *= masks[start:end]
+        yield from zip(*(reversed(each.unbind()) for each in (local, hidden_by_cell, forget_gate)))
 
 
 def step_backward(frame: tuple[Tensor, ...], grad_hidden: Tensor, grad_cell: Tensor) -> Tensor:
     """The gradient of a step's gates [R, 4H] before activation, of that of its hidden state [R, H]; grad_cell [R, H],
     of the cell after the step, becomes that of the cell before."""
-    grad_gates, of_cell, forget_gate = frame
+    grad_gates, hidden_by_cell, forget_gate = frame
     channels = grad_cell.shape[1]
-    grad_cell.addcmul_(grad_hidden, of_cell)
+    grad_cell.addcmul_(grad_hidden, hidden_by_cell)
     grad_gates[:, : 3 * channels].unflatten(1, (3, channels)).mul_(grad_cell[:, None])
     grad_gates[:, 3 * channels :] *= grad_hidden
     grad_cell *= forget_gate
     return grad_gates
 
 
-def grad_of_weight(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def weight_gradient(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Of the weight [O, K] of ``y = x @ weight.t()`` at every frame: grad_y [T, R, O], x [T, R, K]."""
     return product_over_rows(grad_y.flatten(0, 1), x.flatten(0, 1)).to(weight.dtype)

@@ -26,7 +26,7 @@ from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.symbols import SYMBOLS
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -82,11 +82,11 @@ class Synthesizer:
         self.mel = build_mel(self.config)
         level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
         self.precision = Precision(level, 1.0, device, self.model)
-        self.model.to(device.device)
+        self.model.to(device.torch_device)
         self.cleaners = self.config.data_config.text_cleaners
         dictionary = self.config.data_config.dictionary if dictionary is None else dictionary
         self.dictionary = load_dictionary(dictionary) if dictionary else None
-        log.info("Tacotron2 on device: %s (%s); precision: %s", device.device, device.why, level)
+        log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
 
     def symbols(self, text: str) -> list[int]:
         """The ids of a text; none if nothing of it can be spoken."""
@@ -123,8 +123,8 @@ class Synthesizer:
             yield self._choose(text, outcomes[place])
 
     def _infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
-        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.device)
-        lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.device)
+        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
+        lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
         with self.precision.autocast():
             utterances = self.model.infer(text, lengths, seeds)
         return [replace(each, mel=each.mel.cpu(), alignment=each.alignment.cpu()) for each in utterances]

@@ -18,11 +18,11 @@ from common.training.main import train_program
 from common.training.run import Run
 from tacotron2.alignment import alignment_quality
 from tacotron2.config import Config, build_mel, build_model
-from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, find_utterances, take_census
+from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, count_samples_and_symbols, find_utterances
 from tacotron2.decoder import steps_of
 from tacotron2.loss import Tacotron2Loss
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 EXAMPLES = """\
   python -m tacotron2.train --data_path=LJSpeech-1.1 --output_directory=checkpoints
@@ -57,7 +57,7 @@ def make_task(run: Run, data_path: str) -> Task:
         """Each process takes every world_size-th clip; the prenet's dropout is the same every time."""
         ranks = distributed.ranks()
         own = Subset(held_back_set, range(ranks.rank, len(held_back_set), ranks.world_size))
-        sums = torch.zeros(2, device=run.device.device)
+        sums = torch.zeros(2, device=run.device.torch_device)
         with own_random_numbers(settings.seed, run.device):
             for batch in load(own, batch_size=settings.batch_size, collate_fn=collate):
                 # Not around the loader: mel spectrograms are float32.
@@ -93,7 +93,7 @@ def run_teacher_forced(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The loss of a batch of ``collate`` and the model's output."""
     names = ("text", "text_lengths", "mel", "mel_lengths")
-    text, text_lengths, mel, mel_lengths = (batch[name].to(run.device.device) for name in names)
+    text, text_lengths, mel, mel_lengths = (batch[name].to(run.device.torch_device) for name in names)
     output = model(text, text_lengths, mel, mel_lengths)
     return criterion(output, text_lengths, mel, mel_lengths), output
 
@@ -101,7 +101,7 @@ def run_teacher_forced(
 def report_census(clips: list[Clip], config: Config) -> list[int]:
     """Look at all clips, each process at a share, and say what was found; the samples of each clip."""
     ranks = distributed.ranks()
-    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config)
+    own = count_samples_and_symbols(clips[ranks.rank :: ranks.world_size], config.data_config)
     samples, symbols = [0] * len(clips), [0] * len(clips)
     for rank, (some_samples, some_symbols) in enumerate(distributed.gather_objects(own)):
         samples[rank :: ranks.world_size], symbols[rank :: ranks.world_size] = some_samples, some_symbols

@@ -93,7 +93,7 @@ parse_options() { # parse_options HELP ARGUMENT...: the known options are those 
     done
 }
 
-require() { # require NAME...: the seed's message, spelled right
+require() { # require NAME...: the Ascend port's message, spelled right
     local name
     for name in "$@"; do
         if [[ -z ${OPTIONS[$name]:-} ]]; then

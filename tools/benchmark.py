@@ -25,13 +25,13 @@ from common import program
 from common.device import Device, card_name, pick_device
 from common.files import make_output_folder, written_whole
 from common.layers.int8 import why_no_int8
-from common.log import open_log, progress
+from common.log import open_log, with_progress
 from common.program import UserError
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
 from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH
 from tools.speed.peers import check_checkout
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Measure the speed of training and inference with the full configurations.
@@ -90,7 +90,7 @@ def main() -> None:
     make_output_folder(args.output)
     measurements = [*peaks(args.precision), *(each for job in args.jobs for each in planned(job, args, device))]
     with onnx_models(measurements) as models:
-        for each in progress(measurements * ROUNDS, "measuring"):
+        for each in with_progress(measurements * ROUNDS, "measuring"):
             folder = models if each.implementation == ONNX_RUNTIME else args.peer_path or ""
             measure(each, device, str(folder), args.repeats)
     text = f"{machine(device)}\n\n{table(measurements)}"

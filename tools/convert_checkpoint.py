@@ -30,7 +30,7 @@ from common.program import UserError
 from common.training.run import Progress
 from common.voices import checkpoint_of
 
-log = logging.getLogger("convert")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Convert a checkpoint of WaveGlow or Tacotron2 from any form, which is found out, to one of these:

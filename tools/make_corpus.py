@@ -26,7 +26,7 @@ from tools.corpus.texts import find_texts
 if TYPE_CHECKING:
     from tools.corpus.folder import Folder
 
-log = logging.getLogger("corpus")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Make a corpus from text, to train both models without any recordings.

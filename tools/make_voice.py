@@ -20,7 +20,7 @@ from common.log import open_log
 from common.program import UserError
 from common.voices import MODELS, Settings
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Put two trained checkpoints into voices/NAME, in half precision and without what training needs.

@@ -15,7 +15,7 @@ from tacotron2.griffin_lim import GriffinLim
 from tacotron2.synthesizer import Synthesizer
 from waveglow.vocoder import Vocoder
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 
 def add_sound_options(parser: Parser) -> None:

@@ -29,7 +29,7 @@ from tacotron2.synthesizer import Synthesizer
 from tacotron2.text.remarks import remarks
 from tools.sound import add_sound_options, check_sound_options, make_vocoder
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Speak text with Tacotron2 and WaveGlow: with the voice that comes with the repository, or with your checkpoints.
@@ -54,7 +54,7 @@ REMARKS_SHOWN = 10
 
 
 @dataclass
-class Clip:
+class Wav:
     """A wav to be."""
 
     path: Path
@@ -149,9 +149,9 @@ def read_standard_input() -> list[str]:
         raise UserError(f"standard input is not UTF-8 text: byte {error.start} is {byte:#04x}") from error
 
 
-def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[Clip]:
+def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[Wav]:
     """The clips and their pieces; what the text loses is said. UserError if nothing is left."""
-    clips: list[Clip] = []
+    clips: list[Wav] = []
     said: list[str] = []
     for number, line in lines.items():
         where = f"line {number}: " if len(lines) > 1 else ""
@@ -160,9 +160,9 @@ def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[
         if not pieces:
             continue
         if not is_wav(output):
-            clips.append(Clip(output / f"out_{number:04}.wav"))
+            clips.append(Wav(output / f"out_{number:04}.wav"))
         elif not clips:
-            clips.append(Clip(output))
+            clips.append(Wav(output))
         clips[-1].pieces += pieces
     if not clips:
         raise UserError(f"nothing of the text can be spoken, it needs letters or digits: {'; '.join(said[:3])}")
@@ -173,7 +173,7 @@ def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[
     return clips
 
 
-def speak(clips: list[Clip], synthesizer: Synthesizer, vocode: Callable[[Tensor], Tensor], seed: int) -> Total:
+def speak(clips: list[Wav], synthesizer: Synthesizer, vocode: Callable[[Tensor], Tensor], seed: int) -> Total:
     """Write the clips piece by piece, so that only a few pieces are in memory."""
     rate = synthesizer.config.data_config.sampling_rate
     total = Total()

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, check_wav, read_wav
 from common.corpus import first_readable
-from common.log import progress
+from common.log import with_progress
 from common.program import UserError
 from waveglow.config import DataConfig
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 # A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
 # but digital silence: the likelihood of a constant has no upper bound, and training on it ends in NaN.
@@ -51,7 +51,7 @@ def take_census(clips: list[Path], config: DataConfig) -> Census:
             return error
 
     with ThreadPoolExecutor(4) as pool:
-        for audio in progress(pool.map(look, clips), "checking clips", len(clips)):
+        for audio in with_progress(pool.map(look, clips), "checking clips", len(clips)):
             if isinstance(audio, UserError):
                 errors.append(str(audio))
                 continue

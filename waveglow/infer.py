@@ -35,7 +35,7 @@ from waveglow.data import pad_and_dither
 from waveglow.loss import WaveGlowLoss
 from waveglow.vocoder import Vocoder
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 EXAMPLES = """\
   python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out a.wav mel.pt
@@ -51,7 +51,7 @@ NOTE = (
 
 
 @dataclass
-class Clip:
+class ClipFigures:
     """What was measured on a clip; nan where only a spectrogram was given."""
 
     name: str
@@ -160,7 +160,7 @@ def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
     return mel.float(), None
 
 
-def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Path) -> Clip:
+def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Path) -> ClipFigures:
     """Synthesize one input, write the wav and measure it."""
     mel, recording = read_input(path, vocoder)
     began = time.perf_counter()
@@ -173,7 +173,7 @@ def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Pat
     rate = vocoder.config.data_config.sampling_rate
     write_wav(output / output_name(path), audio, rate)
     synthesized = vocoder.spectrogram(audio)
-    clip = Clip(
+    clip = ClipFigures(
         name=path.stem,
         seconds=len(audio) / rate,
         loss=math.nan if recording is None else recording_loss(recording, vocoder),
@@ -191,7 +191,7 @@ def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
     config = vocoder.config
     length = config.data_config.segment_length
     criterion = WaveGlowLoss(config.train_config.sigma)
-    place = {"device": vocoder.device.device, "dtype": vocoder.precision.input_dtype}
+    place = {"device": vocoder.device.torch_device, "dtype": vocoder.precision.input_dtype}
     losses = []
     for start in range(0, max(1, len(recording) - length + 1), length):
         segment = recording[start : start + length].numpy()
@@ -201,10 +201,10 @@ def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
     return sum(losses) / len(losses)
 
 
-def summarize(clips: list[Clip]) -> Clip:
+def summarize(clips: list[ClipFigures]) -> ClipFigures:
     """All clips as one: total seconds, measures averaged over clips, time by length."""
     seconds = sum(clip.seconds for clip in clips)
-    return Clip(
+    return ClipFigures(
         name="overall",
         seconds=seconds,
         loss=mean(clip.loss for clip in clips),
@@ -214,7 +214,7 @@ def summarize(clips: list[Clip]) -> Clip:
     )
 
 
-def describe(clip: Clip) -> str:
+def describe(clip: ClipFigures) -> str:
     return ", ".join(f"{column} {figure}" for column, figure in zip(COLUMNS, clip.figures()))
 
 
@@ -224,7 +224,12 @@ def earlier_folders(args: argparse.Namespace) -> list[Path]:
 
 
 def write_page(
-    output: Path, inputs: list[Path], clips: list[Clip], overall: Clip, vocoder: Vocoder, args: argparse.Namespace
+    output: Path,
+    inputs: list[Path],
+    clips: list[ClipFigures],
+    overall: ClipFigures,
+    vocoder: Vocoder,
+    args: argparse.Namespace,
 ) -> None:
     """index.html with the training curve, the table, and the first clips to see and hear."""
     rate = vocoder.config.data_config.sampling_rate
@@ -250,7 +255,7 @@ def write_page(
             "trained": describe_training(vocoder.training),
             "sigma": args.sigma,
             "denoiser strength": args.denoiser_strength,
-            "device": f"{vocoder.device.device}, {vocoder.precision.level}{args.int8 * ', int8'}",
+            "device": f"{vocoder.device.torch_device}, {vocoder.precision.level}{args.int8 * ', int8'}",
         },
         curve=plot_training(vocoder.training),
         columns=COLUMNS,

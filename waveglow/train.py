@@ -19,7 +19,7 @@ from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, TrainingSegments, take_census
 from waveglow.loss import WaveGlowLoss
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 EXAMPLES = """\
   python -m waveglow.train --data_path=LJSpeech-1.1 --output_directory=checkpoints
@@ -54,14 +54,14 @@ def make_task(run: Run, data_path: str) -> Task:
     criterion = WaveGlowLoss(config.train_config.sigma)
 
     def loss(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))
+        mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
     def validate() -> float:
         """Each process takes every world_size-th segment, one batch at a time."""
         ranks = distributed.ranks()
         own = Subset(held_back_set, range(ranks.rank, len(held_back_set), ranks.world_size))
-        total = torch.zeros((), device=device.device)
+        total = torch.zeros((), device=device.torch_device)
         for batch in load(own, batch_size=config.train_config.batch_size):
             with run.precision.autocast():
                 total += loss(run.model, batch) * len(batch["names"])
@@ -111,7 +111,7 @@ def show_sample(writer: SummaryWriter, iteration: int, run: Run, item: dict, mel
     target = item["mel"][:, :SHOWN_FRAMES]
     generator = torch.Generator().manual_seed(run.config.train_config.seed)
     noise = [torch.randn(shape, generator=generator) for shape in run.model.noise_shapes(1, target.shape[1])]
-    to_device = lambda x: x.to(device.device, run.precision.input_dtype)  # noqa: E731
+    to_device = lambda x: x.to(device.torch_device, run.precision.input_dtype)  # noqa: E731
     with run.precision.autocast():
         audio = run.model.infer(to_device(target[None]), 0.6, [to_device(n) for n in noise]).float().cpu()
     writer.add_audio("clip/synthesized", audio.clamp(-1, 1), iteration, rate)

@@ -19,7 +19,7 @@ from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
 from waveglow.denoiser import Denoiser
 
-log = logging.getLogger("infer")
+log = logging.getLogger(__name__)
 
 DENOISER_CONTEXT = 2048
 "Samples beyond the model's own context, so that the denoiser's STFT sees no edge of a chunk."
@@ -50,9 +50,9 @@ class Vocoder:
         self.precision = Precision(level, 1.0, device, self.model)
         if int8:
             use_int8(self.model, device)
-        self.model.to(device.device)
+        self.model.to(device.torch_device)
         self._denoiser: Denoiser | None = None
-        log.info("device: %s (%s); precision: %s%s", device.device, device.why, level, ", int8" * int8)
+        log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
 
     @torch.no_grad()
     def synthesize(self, mel: Tensor, sigma: float = 0.6, denoiser_strength: float = 0.0, seed: int = 1234) -> Tensor:
@@ -84,7 +84,7 @@ class Vocoder:
         return self.mel(torch.nn.functional.pad(audio, (0, missing))[None])[0]
 
     def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
-        place = {"device": self.device.device, "dtype": self.precision.input_dtype}
+        place = {"device": self.device.torch_device, "dtype": self.precision.input_dtype}
         with self.precision.autocast():
             return self.model.infer(mel[None].to(**place), sigma, [n.to(**place) for n in noise]).float().cpu()
 

@@ -42,13 +42,13 @@ class _Gate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         falling, gate = ctx.saved_tensors
-        of_x = gradient.new_empty_strided(*ctx.layout)
-        of_filter, of_gate = of_x.chunk(2, dim=1)
+        grad_x = gradient.new_empty_strided(*ctx.layout)
+        grad_filter, grad_gate = grad_x.chunk(2, dim=1)
         passed = gradient * gate
         through = torch.addcmul(passed, passed, falling, value=-2)  # passed * tanh
-        torch.addcmul(through, through, gate, value=-1, out=of_gate)
-        torch.addcmul(passed.sub_(through), through, falling, value=2, out=of_filter)  # passed * (1 - tanh^2)
-        return of_x, of_x
+        torch.addcmul(through, through, gate, value=-1, out=grad_gate)
+        torch.addcmul(passed.sub_(through), through, falling, value=2, out=grad_filter)  # passed * (1 - tanh^2)
+        return grad_x, grad_x
 
 
 class _Split(torch.autograd.Function):
@@ -62,11 +62,11 @@ class _Split(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_first: Tensor, of_others: Tensor) -> tuple[Tensor, None]:
-        of_x = of_first.new_empty_strided(*ctx.layout)
-        of_x[:, : ctx.n] = of_first
-        of_x[:, ctx.n :] = of_others
-        return of_x, None
+    def backward(ctx, grad_first: Tensor, grad_others: Tensor) -> tuple[Tensor, None]:
+        grad_x = grad_first.new_empty_strided(*ctx.layout)
+        grad_x[:, : ctx.n] = grad_first
+        grad_x[:, ctx.n :] = grad_others
+        return grad_x, None
 
 
 class WN(nn.Module):

@@ -13,13 +13,13 @@ import torch
 from common.files import written_whole
 from common.program import UserError
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 REQUIRED = {"model", "config", "iteration", "progress"}
 
 
 def checkpoint_path(directory: str | Path, name: str, iteration: int) -> Path:
-    """``<directory>/<name>_<iteration>``, as the seed's users know it."""
+    """``<directory>/<name>_<iteration>``, as in the Ascend port."""
     return Path(directory) / f"{name}_{iteration}"
 
 

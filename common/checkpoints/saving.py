@@ -12,7 +12,7 @@ import torch
 from common.checkpoints import native
 from common.program import UserError
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 
 @dataclass

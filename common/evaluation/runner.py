@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from common import distributed
 from common.evaluation import page, pictures
 from common.files import written_whole
-from common.log import progress
+from common.log import with_progress
 from common.program import UserError
 from common.training.run import Progress
 
@@ -25,13 +25,13 @@ def shared_out(inputs: Sequence[Input], evaluate: Callable[[Input], Result]) -> 
     """``evaluate`` of all inputs, each process at its share; every process gets all results, in order."""
     ranks = distributed.ranks()
     own = range(ranks.rank, len(inputs), ranks.world_size)
-    results = {number: evaluate(inputs[number]) for number in progress(own, "synthesizing", len(own))}
+    results = {number: evaluate(inputs[number]) for number in with_progress(own, "synthesizing", len(own))}
     everyones = {number: result for some in distributed.gather_objects(results) for number, result in some.items()}
     return [everyones[number] for number in range(len(inputs))]
 
 
 def output_name(path: Path) -> str:
-    """The seed's name of a synthesized wav."""
+    """The name of a synthesized wav, as in the Ascend port."""
     return f"{path.stem}_synthesis.wav"
 
 

@@ -51,10 +51,10 @@ class _ParameterGradients(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         seen = windows(x.squeeze(2).transpose(1, 2), ctx.taps, ctx.dilation)
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
-        of_weight = product_over_rows(rows, seen.flatten(0, 1)).to(ctx.dtype)
-        of_weight = of_weight.unflatten(1, (ctx.taps, -1)).transpose(1, 2)
-        of_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
-        return gradient, None, of_weight, of_bias, None
+        grad_weight = product_over_rows(rows, seen.flatten(0, 1)).to(ctx.dtype)
+        grad_weight = grad_weight.unflatten(1, (ctx.taps, -1)).transpose(1, 2)
+        grad_bias = rows.sum(0).to(ctx.dtype) if ctx.has_bias else None
+        return gradient, None, grad_weight, grad_bias, None
 
 
 class ProductUpsampling(Upsampling):

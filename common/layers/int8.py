@@ -33,7 +33,7 @@ class Int8Conv1d(Conv1d):
         if self.weight is not None:
             self.products = [Product(*part) for part in zip(self.weight.chunk(parts), self.bias.chunk(parts))]
             self.weight = self.bias = None
-        rows, scales = rounded(x.transpose(1, 2))
+        rows, scales = quantize_input(x.transpose(1, 2))
         rows = windows(rows, self.kernel_size, self.dilation, padding=ZERO)
         for product in self.products:
             yield product(rows, scales, x.dtype).transpose(1, 2)
@@ -61,7 +61,7 @@ class Product:
         return torch.stack(clips) if len(clips) > 1 else clips[0][None]
 
 
-def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_input(x: Tensor) -> tuple[Tensor, Tensor]:
     """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
     # Clip by clip: along an axis aminmax takes 15 times as long.
     largest = torch.stack([torch.maximum(-low, high) for low, high in map(torch.aminmax, x)])
@@ -92,7 +92,7 @@ def why_no_int8(device: Device) -> str:
     if not any(flag in _cpu_flags() for flag in ("avx512_vnni", "avx_vnni")):
         return "needs a processor with VNNI"
     try:
-        sums = Product(torch.ones(64, 64, 1), torch.zeros(64))(*rounded(torch.ones(1, 1, 64)), torch.float32)
+        sums = Product(torch.ones(64, 64, 1), torch.zeros(64))(*quantize_input(torch.ones(1, 1, 64)), torch.float32)
     except (AttributeError, RuntimeError, TypeError):  # the operators have changed over time
         return f"does not run with PyTorch {torch.__version__}"
     # oneDNN can be kept from using what the processor has.

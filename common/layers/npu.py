@@ -18,7 +18,7 @@ from common.config import NpuConfig
 from common.device import Device, cann_version, card_name
 from common.layers.conv import Conv1d, LogAbsDet, Upsampling
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 NATIVE_CONV1D_SINCE = (8, 0)
 "CANN whose 1-D convolutions are native; what lies between 5.0.3 and it is treated like 5.0.3."

@@ -23,13 +23,13 @@ from common.training.profiling import profiled
 from common.training.run import Run
 from common.training.watchdog import Watchdog
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 Batch = dict  # tensors, and the "names" of the clips
 
 MAX_SKIPPED_IN_A_ROW = 10
 WARM_UP_STEPS = 5
-"Left out of the throughput, as in the seed."
+"Left out of the throughput, as in the Ascend port."
 
 
 @dataclass
@@ -131,7 +131,7 @@ def step(
     config, precision = run.config.train_config, run.precision
     buffers = [buffer.clone() for buffer in run.model.buffers()]
     precision.start_step(run.optimizer)
-    total = torch.zeros((), device=run.device.device)
+    total = torch.zeros((), device=run.device.torch_device)
     for i, batch in enumerate(batches):
         watchdog.beat("computing the loss")
         last = i == len(batches) - 1

@@ -21,7 +21,7 @@ from common.training.averaging import WeightAverage
 from common.training.loop import Summary, Task, train
 from common.training.run import Progress, Run
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 
 def train_program(
@@ -48,7 +48,7 @@ def train_program(
     make_output_folder(settings.output_directory)
     ranks = distributed.ranks()
     device = pick_device(args.device, args.device_id or ranks.local_rank)
-    log.info("device: %s (%s), %d process(es)", device.device, device.why, ranks.world_size)
+    log.info("device: %s (%s), %d process(es)", device.torch_device, device.why, ranks.world_size)
     distributed.start(device, settings.hang_limit)
 
     run = make_run(name, config, build_model, device, args.case)
@@ -68,7 +68,7 @@ def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], de
     settings = config.train_config
     keep_freed_memory(device)
     torch.manual_seed(settings.seed)
-    model = build_model(config).to(device.device)
+    model = build_model(config).to(device.torch_device)
     # Of dropout each process draws masks of its own.
     torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
     crossings = patch_for_npu(model, config.npu_config, device)

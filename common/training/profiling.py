@@ -10,7 +10,7 @@ from common.device import Device, profiler_module
 from common.distributed import ranks
 from common.layers.npu import Crossings
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 ROWS = 20
 

@@ -23,7 +23,7 @@ from common.precision import Precision
 from common.program import UserError
 from common.training.averaging import WeightAverage
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 RESUMABLE = {"optimizer", "precision", "rng_states"}
 "What a checkpoint of a run holds beyond the weights."

@@ -9,7 +9,7 @@ import time
 
 from common.program import left_for_launcher
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 OWN_SHARE = 0.8
 "Of the limit, for what a process does alone: so the one that hangs speaks before those that wait for it."

@@ -61,8 +61,8 @@ def test_memory_is_counted():
 
 def test_product_takes_it():
     device = pick_device("auto", 1)
-    assert (device.type, device.backend, str(device.device)) == ("npu", "hccl", "npu:1")
-    assert isinstance(make_adam(nn.Linear(2, 2).to(device.device).parameters(), 1e-3, device), NpuFusedAdam)
+    assert (device.type, device.backend, str(device.torch_device)) == ("npu", "hccl", "npu:1")
+    assert isinstance(make_adam(nn.Linear(2, 2).to(device.torch_device).parameters(), 1e-3, device), NpuFusedAdam)
 
 
 # ---- copies and mixtures ----

@@ -33,9 +33,9 @@ ON_THE_HOST = {
 
 def step(switches: NpuConfig, device) -> WaveGlow:
     """Forward, backward, synthesis with the reference's model, patched as the switches say."""
-    model = WaveGlow(**REFERENCE["config"]).to(device.device)
+    model = WaveGlow(**REFERENCE["config"]).to(device.torch_device)
     patch_for_npu(model, switches, device)
-    mel, audio = (tensor.to(device.device) for tensor in REFERENCE["training"]["batches"][0])
+    mel, audio = (tensor.to(device.torch_device) for tensor in REFERENCE["training"]["batches"][0])
     WaveGlowLoss()(model(mel, audio)).backward()
     model.infer(mel)
     return model
@@ -113,9 +113,9 @@ def test_an_overflow_on_the_device_is_skipped(device):
 
 def test_the_adam_is_said(device, monkeypatch, caplog):
     def weight(**options):
-        param = torch.nn.Parameter(torch.ones(3, device=device.device))
+        param = torch.nn.Parameter(torch.ones(3, device=device.torch_device))
         optimizer = make_adam([param], 0.1, device, **options)
-        param.grad = torch.zeros(3, device=device.device)
+        param.grad = torch.zeros(3, device=device.torch_device)
         optimizer.step()
         return type(optimizer), param[0].item()
 

@@ -28,7 +28,7 @@ class Training:
         self.device = device
         self.model = WaveGlow(**REFERENCE["config"])
         self.model.load_state_dict(REFERENCE["state_dict"])
-        self.model.to(device.device)
+        self.model.to(device.torch_device)
         patch_for_npu(self.model, switches, device)
         use_channels_last(self.model, device)
         self.precision: Precision = make(level, loss_scale, device, self.model)
@@ -39,7 +39,7 @@ class Training:
     def loss(self) -> torch.Tensor:
         """Of the step to come."""
         batch = REFERENCE["training"]["batches"][len(self.losses) % 4]
-        mel, audio = (tensor.to(self.device.device, self.precision.input_dtype) for tensor in batch)
+        mel, audio = (tensor.to(self.device.torch_device, self.precision.input_dtype) for tensor in batch)
         with self.precision.autocast():
             return WaveGlowLoss()(self.model(mel, audio))
 

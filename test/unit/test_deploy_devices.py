@@ -16,7 +16,7 @@ from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
 from tools.deploy.infer_python import devices
-from tools.deploy.infer_python.clips import Clip
+from tools.deploy.infer_python.requests import Request
 from tools.deploy.infer_python.worker import Work
 
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is one device")
@@ -70,7 +70,7 @@ def run_on_cards(cards, *options, cwd):
 
 def works(cards, sentences=3):
     contents = read_contents(cards, "magicmind", "")
-    clip = Clip("Hello.", 1, cards / "unused.wav")
+    clip = Request("Hello.", 1, cards / "unused.wav")
     return [Work(cards, contents, i, 2, [], [[clip]] * sentences, 0.6, with_waveglow=False) for i in range(2)]
 
 

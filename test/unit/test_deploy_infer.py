@@ -11,8 +11,8 @@ from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, report_of,
 from common.program import UserError
 from tools.deploy.artifacts import read_contents
 from tools.deploy.benchmark import perf
-from tools.deploy.infer_python.clips import Clip, sentence
 from tools.deploy.infer_python.pipeline import Pipeline
+from tools.deploy.infer_python.requests import Request, sentence
 from tools.deploy.infer_python.worker import Wavs, Work, do
 
 
@@ -78,7 +78,7 @@ def test_a_wav_that_cannot_be_written(tmp_path):
 def test_numbers_that_are_none(tmp_path, monkeypatch, with_waveglow):
     contents = read_contents(engines(), "onnxruntime", "")
     monkeypatch.setattr(Pipeline, "spectrograms", lambda self, texts, seeds: not_finite(self, texts))
-    clips = [[Clip("Hello.", 1, tmp_path / "a.wav")]]
+    clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
     with pytest.raises(UserError, match="is not finite: force_float32 is too little for it"):
         list(do(Work(engines(), contents, 0, 1, [], clips, 0.6, with_waveglow)))
     assert not (tmp_path / "a.wav").exists()
@@ -91,9 +91,9 @@ def not_finite(pipeline, texts):
 
 def test_clips_of_one_wav_are_joined_with_pauses(tmp_path):
     wavs = Wavs(read_contents(engines(), "onnxruntime", ""))
-    wavs.add(Clip("", 0, tmp_path / "a.wav", pause=0.5, ends=False), np.full(100, 0.5, np.float32))
+    wavs.add(Request("", 0, tmp_path / "a.wav", pause=0.5, ends=False), np.full(100, 0.5, np.float32))
     assert not (tmp_path / "a.wav").exists()
-    wavs.add(Clip("", 0, tmp_path / "a.wav"), np.full(50, 0.25, np.float32))
+    wavs.add(Request("", 0, tmp_path / "a.wav"), np.full(50, 0.25, np.float32))
     audio = soundfile.read(tmp_path / "a.wav")[0]
     assert audio.tolist() == [*[0.5] * 100, *[0.0] * 11025, *[0.25] * 50]
 

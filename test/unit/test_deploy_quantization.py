@@ -73,7 +73,7 @@ def test_products_inside_the_loop_are_of_integers():
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0
-    integers, scale = quantization.rounded(values, axes=(1,))
+    integers, scale = quantization.quantize_weight(values, axes=(1,))
     assert integers.dtype == np.int8
     assert np.abs(integers).max() == 127
     assert (np.abs(integers * scale[:, None] - values) <= scale[:, None] / 2 + 1e-7).all()

@@ -4,7 +4,7 @@ import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS
 
 from tools.deploy.infer_python import latency
-from tools.deploy.infer_python.latency import Iteration, Measured, percentile
+from tools.deploy.infer_python.latency import DeviceResult, Iteration, percentile
 
 
 def iteration(**changes):
@@ -36,7 +36,7 @@ def test_fields_mean_what_they_say():
 
 
 def test_devices_add_up():
-    results = {0: Measured("a", [iteration()] * 2), 3: Measured("b", [iteration(tacotron2=0.5, latency=0.25)])}
+    results = {0: DeviceResult("a", [iteration()] * 2), 3: DeviceResult("b", [iteration(tacotron2=0.5, latency=0.25)])}
     report = latency.report(results)
     assert [device["device"] for device in report["devices"]] == [0, 3]
     assert report["sum"] == {

@@ -45,13 +45,18 @@ def test_auto_ends_at_the_cpu_and_says_why(bare):
 def test_auto_prefers_cuda_to_the_cpu_and_npu_to_cuda(bare):
     add_cuda(bare, 2)
     device = pick_device("auto", 1)
-    assert (str(device.device), device.backend, device.half, device.amp) == ("cuda:1", "nccl", torch.float16, "O1")
+    assert (str(device.torch_device), device.backend, device.half, device.amp) == (
+        "cuda:1",
+        "nccl",
+        torch.float16,
+        "O1",
+    )
     npu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 8, set_device=lambda index: None)
     bare.setattr(torch, "npu", npu, raising=False)
     # "npu" is a device name of PyTorch only once torch_npu has given it.
     bare.setattr(torch, "device", lambda *args: ":".join(map(str, args)))
     device = pick_device("auto", 3)
-    assert (device.device, device.backend, device.amp, device.why) == ("npu:3", "hccl", "O2", "the first choice")
+    assert (device.torch_device, device.backend, device.amp, device.why) == ("npu:3", "hccl", "O2", "the first choice")
     assert pick_device("cuda").type == "cuda"
 
 

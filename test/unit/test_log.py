@@ -14,7 +14,7 @@ from pathlib import Path
 from common.log import console, open_log
 path, how = sys.argv[1:]
 open_log(Path(path) if path else None, quiet=how == "quiet")
-log = logging.getLogger("train")
+log = logging.getLogger("common.test")
 if how == "speaks first":
     console.say("a result")
 log.debug("a step")

@@ -23,7 +23,7 @@ def test_the_peak_is_that_of_all_pieces(tmp_path, sign):
         speak=lambda texts, seed: (result for _ in texts),
     )
     pieces = [synthesize.Piece("Go.", 0.1) for _ in range(3)]
-    wavs = [synthesize.Clip(tmp_path / "a.wav", pieces[:2]), synthesize.Clip(tmp_path / "b.wav", pieces[2:])]
+    wavs = [synthesize.Wav(tmp_path / "a.wav", pieces[:2]), synthesize.Wav(tmp_path / "b.wav", pieces[2:])]
     total = synthesize.speak(wavs, speaker, lambda mel: torch.tensor(next(sounds)), seed=1)
     assert total.peak == 0.75
     assert total.seconds == pytest.approx((6 + round(0.1 * RATE)) / RATE)

@@ -16,7 +16,7 @@ from common.training.batches import StepSampler
 from conftest import RATE, make_corpus
 from runs import start
 from tacotron2.config import DataConfig
-from tacotron2.data import MelCache, Utterances, bucketed, collate, find_utterances, take_census
+from tacotron2.data import MelCache, Utterances, bucketed, collate, count_samples_and_symbols, find_utterances
 from tacotron2.text import text_to_sequence
 
 CONFIG = DataConfig()
@@ -105,7 +105,7 @@ def clips_of(corpus):
 
 
 def test_the_census_counts_samples_and_symbols(corpus):
-    samples, symbols = take_census(clips_of(corpus), CONFIG)
+    samples, symbols = count_samples_and_symbols(clips_of(corpus), CONFIG)
     assert samples == [int(0.4 * RATE)] * 13
     assert symbols == [len("A tone.")] * 13
 

@@ -13,7 +13,7 @@ from test_synthesize import FRAMES, make_models
 from common.evaluation.metrics import mel_cepstral_distortion
 from conftest import RATE
 from tacotron2 import infer
-from tacotron2.infer import Measured, summarize
+from tacotron2.infer import ClipFigures, summarize
 
 
 def measured(**changes):
@@ -21,7 +21,7 @@ def measured(**changes):
         name="a", seconds=1.0, loss=1.0, mel_l1=0.5, mel_cepstral_distortion=4.0, frames=100, spoken_seconds=1.0,
         stopped=1.0, diagonality=0.8, coverage=0.9, real_time_factor=2.0,
     )  # fmt: skip
-    return Measured(**figures | changes)
+    return ClipFigures(**figures | changes)
 
 
 def test_lengths_are_added_up_measures_averaged_and_time_is_by_length():

@@ -19,7 +19,7 @@ from conftest import RATE, toy_config
 from runs import CPU
 from waveglow import infer
 from waveglow.config import Config, build_model
-from waveglow.infer import Clip, recording_loss, summarize
+from waveglow.infer import ClipFigures, recording_loss, summarize
 from waveglow.vocoder import Vocoder
 
 LENGTH, SIGMA = 2048, 0.7
@@ -76,7 +76,7 @@ def test_the_loss_of_what_gets_noise_is_the_same_each_time(vocoder, recording):
 
 def clip(name, **figures):
     values = dict.fromkeys(("seconds", "loss", "mel_l1", "mel_cepstral_distortion", "real_time_factor"), 1.0)
-    return Clip(name, **(values | figures))
+    return ClipFigures(name, **(values | figures))
 
 
 def test_all_clips_together():

@@ -32,11 +32,11 @@ SILENT = 0.01
 AHEAD = 4
 "How many clips each process is given ahead of the one that is waited for."
 
-Clip: TypeAlias = np.ndarray | str
+ClipOrReason: TypeAlias = np.ndarray | str
 "Samples [N] as float32 in -1..1 at ``RATE``, or why there are none."
 
 
-def make_clip(speak: Speak, text: str, number: int, seed: int, noise_floor: float) -> Clip:
+def make_clip(speak: Speak, text: str, number: int, seed: int, noise_floor: float) -> ClipOrReason:
     """Speak a text. Number and seed decide over everything random; the noise floor is an RMS in dB of full scale."""
     if not any(character.isalpha() for character in text):
         return "without anything to speak"
@@ -61,7 +61,7 @@ def make_clip(speak: Speak, text: str, number: int, seed: int, noise_floor: floa
 
 def make_clips(
     engine: Engine, lines: list[tuple[int, str]], seed: int, noise_floor: float, jobs: int, stop: StopSignal
-) -> Iterator[Clip]:
+) -> Iterator[ClipOrReason]:
     """The clips of numbered lines in their order, by ``jobs`` processes; ends early when ``stop`` is requested.
 
     UserError if the engine fails, or a process is killed.
@@ -86,7 +86,7 @@ def make_clips(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_done(clip: Future[Clip], stop: StopSignal) -> bool:
+def _is_done(clip: Future[ClipOrReason], stop: StopSignal) -> bool:
     """Wait for a clip; False if a stop is requested meanwhile."""
     while not stop.requested:
         if wait([clip], timeout=0.2).done:
@@ -94,7 +94,7 @@ def _is_done(clip: Future[Clip], stop: StopSignal) -> bool:
     return False
 
 
-def _submit(pool: ProcessPoolExecutor, line: tuple[int, str]) -> Future[Clip]:
+def _submit(pool: ProcessPoolExecutor, line: tuple[int, str]) -> Future[ClipOrReason]:
     """Submitting starts the processes; Ctrl-C is for the program, and they inherit that it does not reach them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -103,7 +103,7 @@ def _submit(pool: ProcessPoolExecutor, line: tuple[int, str]) -> Future[Clip]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_clip_of: Callable[..., Clip]
+_clip_of: Callable[..., ClipOrReason]
 
 
 def _start(engine: Engine, seed: int, noise_floor: float) -> None:
@@ -118,7 +118,7 @@ def _end_with_program() -> None:
     os._exit(1)
 
 
-def _make(number: int, text: str) -> Clip:
+def _make(number: int, text: str) -> ClipOrReason:
     try:
         return _clip_of(text, number)
     except UserError as error:

@@ -10,7 +10,7 @@ from common.audio import check_wav, write_wav
 from common.corpus import read_lines
 from common.files import make_output_folder, remove_leftovers, written_whole
 from common.program import UserError
-from tools.corpus.clips import RATE, Clip
+from tools.corpus.clips import RATE, ClipOrReason
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Folder:
     def seconds(self) -> float:
         return sum(self.lengths.values()) / RATE
 
-    def add(self, number: int, audio: Clip) -> None:
+    def add(self, number: int, audio: ClipOrReason) -> None:
         write_wav(self.wav(number), audio, RATE)
         self.lengths[number] = len(audio)
 

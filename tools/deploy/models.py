@@ -18,7 +18,7 @@ from tools.deploy.graphs import Signature
 from tools.sound import check_same_audio
 from waveglow.model import WaveGlow
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 SEED = 1234
 "Of random weights."

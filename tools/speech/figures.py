@@ -16,7 +16,7 @@ import torch
 from common.audio import MelSpectrogram, read_wav
 from common.evaluation import metrics
 from common.evaluation.runner import mean
-from common.log import progress
+from common.log import with_progress
 from common.program import UserError
 from tools.speech.recognizer import error_rates, make_normalizer
 
@@ -57,7 +57,7 @@ class Figures:
 
 
 @dataclass
-class Clip(Figures):
+class ClipFigures(Figures):
     """The figures of one clip, and how they came about."""
 
     warped: bool = False
@@ -67,11 +67,11 @@ class Clip(Figures):
     "Both normalized, empty without a recognizer."
 
 
-def measure_all(pairs: list[Pair]) -> list[Clip | UserError]:
+def measure_all(pairs: list[Pair]) -> list[ClipFigures | UserError]:
     """Each pair's figures, or why it has none; in processes, for finding the pitch takes long."""
     processes = min(len(os.sched_getaffinity(0)), len(pairs))
     if processes == 1:
-        return list(progress(map(try_to_measure, pairs), "measuring", len(pairs)))
+        return list(with_progress(map(try_to_measure, pairs), "measuring", len(pairs)))
     context = multiprocessing.get_context("spawn")  # threads do not survive a fork
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
         # The processes inherit it. A terminal's Ctrl-C goes to all; this one then ends the others.
@@ -80,23 +80,23 @@ def measure_all(pairs: list[Pair]) -> list[Clip | UserError]:
             results = pool.map(try_to_measure, pairs)
         finally:
             signal.signal(signal.SIGINT, before)
-        return list(progress(results, "measuring", len(pairs)))
+        return list(with_progress(results, "measuring", len(pairs)))
 
 
-def try_to_measure(pair: Pair) -> Clip | UserError:
+def try_to_measure(pair: Pair) -> ClipFigures | UserError:
     try:
         return measure(pair)
     except UserError as error:
         return error
 
 
-def measure(pair: Pair) -> Clip:
+def measure(pair: Pair) -> ClipFigures:
     """Everything but what a recognizer hears. UserError if a file cannot be used."""
     mel = MelSpectrogram()
     audio = read_clip(pair.synthesized, mel)
     recording = read_clip(pair.recording, mel) if pair.recording else None
     levels = metrics.frame_levels(audio, mel.win_length, mel.hop_length)
-    clip = Clip(
+    clip = ClipFigures(
         name=pair.name,
         seconds=len(audio) / mel.sampling_rate,
         peak=float(np.abs(audio).max()),
@@ -116,7 +116,7 @@ def read_clip(path: Path, mel: MelSpectrogram) -> np.ndarray:
     return audio
 
 
-def compare(clip: Clip, recording: np.ndarray, audio: np.ndarray, mel: MelSpectrogram) -> None:
+def compare(clip: ClipFigures, recording: np.ndarray, audio: np.ndarray, mel: MelSpectrogram) -> None:
     """Measure the samples [N] of a clip against its recording's [M], which may have another length."""
     a, b = (mel(torch.from_numpy(samples)[None])[0] for samples in (recording, audio))
     path = metrics.warping_path(a, b)
@@ -133,16 +133,16 @@ def compare(clip: Clip, recording: np.ndarray, audio: np.ndarray, mel: MelSpectr
     clip.duration_ratio = clip.seconds / clip.recorded_seconds
 
 
-def recognize(measured: dict[Pair, Clip], hear: Callable[[np.ndarray, int], str]) -> None:
+def recognize(measured: dict[Pair, ClipFigures], hear: Callable[[np.ndarray, int], str]) -> None:
     """Let the recognizer write down each clip, and count its errors."""
     normalize = make_normalizer()
     rate = MelSpectrogram().sampling_rate
-    for pair, clip in progress(measured.items(), "recognizing", len(measured)):
+    for pair, clip in with_progress(measured.items(), "recognizing", len(measured)):
         clip.said, clip.heard = normalize(pair.text), normalize(hear(read_wav(pair.synthesized, rate), rate))
         clip.word_error_rate, clip.character_error_rate = error_rates([clip.said], [clip.heard])
 
 
-def summarize(clips: Iterable[Clip]) -> tuple[Figures, Figures]:
+def summarize(clips: Iterable[ClipFigures]) -> tuple[Figures, Figures]:
     """Means and medians of the clips; the error rates in place of means are those of all texts together."""
     clips = list(clips)
     names = [field.name for field in fields(Figures) if field.name != "name"]

@@ -92,7 +92,7 @@ def waveglow_train(device: Device, precision: str, batch: int) -> Job:
 
     def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
         run.model.recompute = precision == "half, recomputed"
-        mel, audio = (batch[name].to(device.device, run.precision.input_dtype) for name in ("mel", "audio"))
+        mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
     work = _training("waveglow", config, waveglow.config.build_model, device, precision, loss, batches)
@@ -136,7 +136,7 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
     model.fuse()
     level = _prepare(model, device, precision)
-    mel = torch.randn(batch, 80, FRAMES, device=device.device).to(level.input_dtype)
+    mel = torch.randn(batch, 80, FRAMES, device=device.torch_device).to(level.input_dtype)
 
     def work() -> Tensor:
         with level.autocast():
@@ -152,8 +152,8 @@ def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
     config.tacotron2_config.gate_threshold = 1.0
     model = tacotron2.config.build_model(config).eval().requires_grad_(False)
     level = _prepare(model, device, precision)
-    text = torch.randint(1, 148, (batch, SYMBOLS), device=device.device)
-    lengths = torch.full((batch,), SYMBOLS, device=device.device)
+    text = torch.randint(1, 148, (batch, SYMBOLS), device=device.torch_device)
+    lengths = torch.full((batch,), SYMBOLS, device=device.torch_device)
 
     def work() -> list[Tensor]:
         with level.autocast():
@@ -167,7 +167,7 @@ def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
     """As the programs prepare a model for inference."""
     use_channels_last(model, device)
     level = Precision(LEVELS[precision], 1.0, device, model)
-    model.to(device.device)
+    model.to(device.torch_device)
     if precision == "int8":
         use_int8(model, device)
     return level

@@ -36,12 +36,12 @@ def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, ba
     autocast = _autocast(device, precision)
     if train:
         clips = waveglow_batch(device, batch)
-        mel, audio = (clips[name].to(device.device) for name in ("mel", "audio"))
+        mel, audio = (clips[name].to(device.torch_device) for name in ("mel", "audio"))
         criterion = glow.WaveGlowLoss(1.0)
-        work = _training(model.to(device.device), lambda: criterion(model((mel, audio))), autocast)
+        work = _training(model.to(device.torch_device), lambda: criterion(model((mel, audio))), autocast)
         return Job(work, audio.numel())
-    model = model.remove_weightnorm(model).to(device.device).eval()
-    mel = torch.randn(batch, 80, FRAMES, device=device.device)
+    model = model.remove_weightnorm(model).to(device.torch_device).eval()
+    mel = torch.randn(batch, 80, FRAMES, device=device.torch_device)
 
     def work() -> Tensor:
         with torch.no_grad(), autocast(), _cuda_tensors_on(device):
@@ -54,7 +54,7 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
     """NVIDIA's Tacotron2 at full size. Its inference takes one text at a time, whatever the batch."""
     network = _import("model", peers / "tacotron2")
     sizes = asdict(tacotron2.config.Tacotron2Config(max_decoder_steps=DECODED, gate_threshold=1.0))
-    model = network.Tacotron2(SimpleNamespace(**sizes, fp16_run=False)).to(device.device)
+    model = network.Tacotron2(SimpleNamespace(**sizes, fp16_run=False)).to(device.torch_device)
     network.get_mask_from_lengths = lambda lengths: (
         torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     )
@@ -62,14 +62,14 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
     if train:
         clips = tacotron2_batch(batch)
         names = ("text", "text_lengths", "mel", "mel_lengths")
-        text, text_lengths, mel, mel_lengths = (clips[name].to(device.device) for name in names)
+        text, text_lengths, mel, mel_lengths = (clips[name].to(device.torch_device) for name in names)
         gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
         criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
         inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
         work = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
         return Job(work, int(mel_lengths.sum()))
     model.eval()
-    text = torch.randint(1, 148, (1, SYMBOLS), device=device.device)
+    text = torch.randint(1, 148, (1, SYMBOLS), device=device.torch_device)
 
     def work() -> Tensor:
         with torch.no_grad(), autocast():

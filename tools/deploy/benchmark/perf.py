@@ -22,7 +22,7 @@ from tools.deploy.infer_python.infer import (
 )
 from tools.deploy.infer_python.latency import RATES
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Measure the engines that tools.deploy.gen_model.build has made, in all modes and batches.

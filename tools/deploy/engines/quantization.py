@@ -57,7 +57,7 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
     matrix = matrix if attributes.get("transB") else matrix.T
     outputs, inputs = matrix.shape
     blocks = np.pad(matrix, ((0, 0), (0, -inputs % BLOCK))).reshape(outputs, -1, BLOCK)
-    integers, scale = rounded(blocks, axes=(2,))
+    integers, scale = quantize_weight(blocks, axes=(2,))
     name = f"{node.output[0]}.{weight.name}"
     graph.initializer.append(
         numpy_helper.from_array((integers.astype(np.int16) + 128).astype(np.uint8), f"{name}.int8")
@@ -76,14 +76,14 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
 def _dequantized(graph: GraphProto, weight: TensorProto) -> NodeProto:
     """The node that makes a convolution's weight of its integers."""
     values = numpy_helper.to_array(weight)
-    integers, scale = rounded(values, axes=tuple(range(1, values.ndim)))
+    integers, scale = quantize_weight(values, axes=tuple(range(1, values.ndim)))
     graph.initializer.append(numpy_helper.from_array(integers, f"{weight.name}.int8"))
     graph.initializer.append(numpy_helper.from_array(scale, f"{weight.name}.scale"))
     inputs = [f"{weight.name}.int8", f"{weight.name}.scale"]
     return helper.make_node("DequantizeLinear", inputs, [f"{weight.name}.rounded"], axis=0)
 
 
-def rounded(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def quantize_weight(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Integers from -127 to 127 and their scale, one for all along the axes."""
     scale = np.abs(values).max(axes, keepdims=True) / np.float32(127)
     scale[scale == 0] = 1

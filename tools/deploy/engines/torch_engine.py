@@ -19,7 +19,7 @@ from common.program import UserError
 from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
-from tools.deploy.engines.quantization import SMALLEST, rounded
+from tools.deploy.engines.quantization import SMALLEST, quantize_weight
 from tools.deploy.graphs import kind_of
 
 EXACT = {"attention_cell", "decoder_cell", "attention_weights", "attention_weights_cum", "mel_outputs"}
@@ -63,16 +63,18 @@ class Torch(Engine):
         model = models.rebuild(kind, contents.sizes[kind], weights)
         dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
-        model.model.to(self.device.device)
+        model.model.to(self.device.torch_device)
         use_channels_last(model.model, self.device)
         if contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device):
             use_int8(model.model, self.device)
-        return TorchGraph(model.modules()[graph], list(contents.signature(graph).outputs), self.device.device, dtype)
+        return TorchGraph(
+            model.modules()[graph], list(contents.signature(graph).outputs), self.device.torch_device, dtype
+        )
 
     @property
     def device_name(self) -> str:
         threads = f", {counted(self.threads)}" if self.device.type == "cpu" else ""
-        return f"PyTorch {torch.__version__} on {self.device.device}{threads}"
+        return f"PyTorch {torch.__version__} on {self.device.torch_device}{threads}"
 
 
 class TorchGraph(Graph):
@@ -113,7 +115,7 @@ def packed(weights: dict[str, Tensor], quant_mode: str) -> dict[str, Tensor]:
     if quant_mode == "int8":
         for name in large:
             tensor = weights[name].numpy()
-            integers, scale = rounded(tensor, axes=tuple(range(1, tensor.ndim)))
+            integers, scale = quantize_weight(tensor, axes=tuple(range(1, tensor.ndim)))
             weights |= {name: torch.from_numpy(integers), f"{name}{SCALE}": torch.from_numpy(scale)}
     return weights
 

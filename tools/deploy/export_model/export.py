@@ -28,7 +28,7 @@ from tools.deploy.export_model.onnx_export import check_exporter, export
 from tools.deploy.graphs import exportable
 from tools.deploy.models import RANDOM, Model
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Export Tacotron2 and WaveGlow to ONNX: encoder, decoder_iter (one frame), decoder (the whole loop), postnet, waveglow.

@@ -31,7 +31,7 @@ from tools.deploy.gen_model.precision_cost import measure_cost
 from tools.deploy.gen_model.settings import Settings, load_settings
 from tools.deploy.graphs import GRAPHS, kind_of
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Build engines of the graphs that tools.deploy.export_model.export has made, for a range of batch sizes.

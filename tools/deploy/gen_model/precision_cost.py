@@ -11,8 +11,8 @@ from common.evaluation.metrics import mel_l1
 from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import find_engine
-from tools.deploy.infer_python.clips import sentence
 from tools.deploy.infer_python.pipeline import Pipeline
+from tools.deploy.infer_python.requests import sentence
 from tools.deploy.models import PACKAGES
 
 CHARACTERS, FRAMES = 64, 100

@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection, wait
 
 from common.log import progress_bar
 from common.program import UserError
-from tools.deploy.infer_python.latency import Iteration, Measured
+from tools.deploy.infer_python.latency import DeviceResult, Iteration
 from tools.deploy.infer_python.worker import Work, do
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 LONGEST_SILENCE = 7200
 "Seconds without a word from any device, after which they are given up; a warm-up on one core can take an hour."
@@ -20,9 +20,9 @@ LONGEST_END = 10
 "Seconds that a process has to end once it is told to."
 
 
-def run_on_devices(works: list[Work]) -> dict[int, Measured]:
+def run_on_devices(works: list[Work]) -> dict[int, DeviceResult]:
     """Device -> what it did. UserError that names the device, if one fails; the others are then ended."""
-    results = {work.device: Measured("", []) for work in works}
+    results = {work.device: DeviceResult("", []) for work in works}
     with progress_bar("speaking", sum(len(work.batches) for work in works), initial=0) as bar:
         for device, message in _alone(works[0]) if len(works) == 1 else _together(works):
             if isinstance(message, str):

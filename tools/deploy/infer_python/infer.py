@@ -14,13 +14,13 @@ from common.program import Parser, UserError
 from tools.deploy.artifacts import CONTENTS, Contents, add_models_dir, engine_folder, read_contents, writing
 from tools.deploy.engines.engine import ENGINES, QUANT_MODES
 from tools.deploy.infer_python import latency
-from tools.deploy.infer_python.clips import of_sentence, of_text
 from tools.deploy.infer_python.devices import run_on_devices
-from tools.deploy.infer_python.latency import Measured
+from tools.deploy.infer_python.latency import DeviceResult
+from tools.deploy.infer_python.requests import of_sentence, of_text
 from tools.deploy.infer_python.worker import Work
 from tools.deploy.models import RANDOM
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Speak with the engines that tools.deploy.gen_model.build has made, and report how long it takes.
@@ -142,7 +142,7 @@ def measure(
     return facts | latency.report(results)
 
 
-def warn_of_endless(results: dict[int, Measured], contents: Contents) -> None:
+def warn_of_endless(results: dict[int, DeviceResult], contents: Contents) -> None:
     """Of clips that did not end by themselves; random weights never do."""
     iterations = [iteration for measured in results.values() for iteration in measured.iterations]
     endless = sum(iteration.endless for iteration in iterations)

@@ -39,7 +39,7 @@ class Iteration:
 
 
 @dataclass
-class Measured:
+class DeviceResult:
     """What a device did."""
 
     device_name: str
@@ -75,7 +75,7 @@ def percentile(ascending: Sequence[float], percent: int) -> float:
     return ascending[max(0, -(-percent * len(ascending) // 100) - 1)]
 
 
-def report(results: dict[int, Measured]) -> dict[str, Any]:
+def report(results: dict[int, DeviceResult]) -> dict[str, Any]:
     """Of devices by their numbers, as JSON: the fields of each, every iteration, and the sum."""
     devices = [
         {

@@ -12,9 +12,9 @@ from common.program import UserError
 from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import Contents, writing
 from tools.deploy.engines.engine import find_engine
-from tools.deploy.infer_python.clips import Clip
 from tools.deploy.infer_python.latency import Iteration
 from tools.deploy.infer_python.pipeline import Pipeline
+from tools.deploy.infer_python.requests import Request
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Work:
     device: int
     shares: int
     "How many processes there are."
-    warmup: list[list[Clip]]
+    warmup: list[list[Request]]
     "Batches that are not counted."
-    batches: list[list[Clip]]
+    batches: list[list[Request]]
     sigma: float
     with_waveglow: bool
 
@@ -47,7 +47,7 @@ def do(work: Work) -> Iterator[str | Iteration]:
     engine.close()
 
 
-def speak(clips: list[Clip], pipeline: Pipeline, wavs: "Wavs", work: Work) -> Iteration:
+def speak(clips: list[Request], pipeline: Pipeline, wavs: "Wavs", work: Work) -> Iteration:
     """One batch."""
     began = time.perf_counter()
     config = work.contents.sizes["tacotron2"]["data_config"]
@@ -93,7 +93,7 @@ class Wavs:
         self.rate = contents.sizes["waveglow"]["data_config"]["sampling_rate"]
         self.parts: list[np.ndarray] = []
 
-    def add(self, clip: Clip, audio: np.ndarray) -> None:
+    def add(self, clip: Request, audio: np.ndarray) -> None:
         """The clips of a wav have to come one after the other."""
         self.parts += [audio, np.zeros(round(clip.pause * self.rate), np.float32)]
         if clip.ends:

@@ -10,7 +10,7 @@ from tacotron2.sentences import Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.remarks import remarks
 
-log = logging.getLogger("deploy")
+log = logging.getLogger(__name__)
 
 SENTENCE = (
     "The forms of printed letters should be beautiful, and that their arrangement on the page should be"
@@ -22,7 +22,7 @@ LONGEST_PIECE = 150
 
 
 @dataclass
-class Clip:
+class Request:
     """What is spoken in one go."""
 
     text: str
@@ -35,7 +35,7 @@ class Clip:
     "Whether it is the last of its wav."
 
 
-Shares = dict[int, list[list[Clip]]]
+Shares = dict[int, list[list[Request]]]
 "Device -> its batches."
 
 
@@ -51,7 +51,7 @@ def of_sentence(length: int, batch: int, iterations: int, devices: list[int], se
         device = devices[iteration % len(devices)]
         seeds = range(seed + iteration * batch, seed + (iteration + 1) * batch)
         text = sentence(length)
-        shares[device].append([Clip(text, each, output / f"dev{device}_{i}.wav") for i, each in enumerate(seeds)])
+        shares[device].append([Request(text, each, output / f"dev{device}_{i}.wav") for i, each in enumerate(seeds)])
     return shares
 
 
@@ -71,7 +71,7 @@ def of_text(
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
         pieces = take_line_apart(line, cleaners, min(limit, LONGEST_PIECE))
-        clips = [Clip(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
+        clips = [Request(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
         spoken += [clips] if clips else []
     if not spoken:
         raise UserError("nothing of the text can be spoken, it needs letters or digits")
