@@ -25,6 +25,11 @@ LARGEST_DYNAMIC_SCALE = 2.0**24
 GROWTH_INTERVAL = 2000
 
 
+def amp_level(amp: str, fp16_run: bool, device: Device) -> str:
+    """The amp level that is asked for, else that of NVIDIA's ``fp16_run`` on this device."""
+    return amp or (device.amp if fp16_run else "O0")
+
+
 def make_precision(level: str, loss_scale: str | float, device: Device, model: nn.Module) -> "Precision":
     """The precision of a training, said in the log: O2 through apex where it is, else our own."""
     amp, by = None, ""

@@ -11,14 +11,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from common.checkpoints.interchange import fitted, read
-from common.config import from_dict
+from common import inference
 from common.device import Device
-from common.layers.channels_last import use_channels_last
-from common.layers.npu import patch_for_npu
-from common.precision import Precision
+from common.precision import amp_level
 from common.program import UserError
-from common.training.run import Progress
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.model import Utterance
 from tacotron2.sentences import Piece, take_apart
@@ -67,22 +63,15 @@ class Synthesizer:
     def __init__(self, path: str | Path, device: Device, amp: str = "", dictionary: str | None = None):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
         ``dictionary``: a file, by default that of the training; empty for none."""
-        checkpoint = read(path, "tacotron2")
-        self.path = path
-        self.config = from_dict(Config, checkpoint.config)
-        self.training = Progress(**checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
-        self.device = device
-        self.model = build_model(self.config).eval().requires_grad_(False)
-        self.model.load_state_dict(fitted(path, checkpoint.weights, self.model))
+        loaded = inference.load(path, "tacotron2", Config, build_model)
+        self.path, self.device = path, device
+        self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
         n_symbols = self.config.tacotron2_config.n_symbols
         if n_symbols < len(SYMBOLS):
             raise UserError(f"{path} knows {n_symbols} symbols, and texts are made of {len(SYMBOLS)} here")
-        patch_for_npu(self.model, self.config.npu_config, device)
-        use_channels_last(self.model, device)
+        level = amp_level(amp, self.config.train_config.fp16_run, device)
+        self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
         self.mel = build_mel(self.config)
-        level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
-        self.precision = Precision(level, 1.0, device, self.model)
-        self.model.to(device.torch_device)
         self.cleaners = self.config.data_config.text_cleaners
         dictionary = self.config.data_config.dictionary if dictionary is None else dictionary
         self.dictionary = load_dictionary(dictionary) if dictionary else None

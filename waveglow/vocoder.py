@@ -7,14 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.checkpoints.interchange import fitted, read
-from common.config import from_dict
+from common import inference
 from common.device import Device
-from common.layers.channels_last import use_channels_last
-from common.layers.int8 import use_int8
-from common.layers.npu import patch_for_npu
-from common.precision import Precision
-from common.training.run import Progress
+from common.precision import amp_level
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
 from waveglow.denoiser import Denoiser
@@ -35,22 +30,14 @@ class Vocoder:
     def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000, int8: bool = False):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's; memory grows
         with ``chunk_frames``; ``int8``: convolutions in 8-bit integers."""
-        checkpoint = read(path, "waveglow")
-        self.config = from_dict(Config, checkpoint.config)
-        self.training = Progress(**checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
+        loaded = inference.load(path, "waveglow", Config, build_model)
+        self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
         self.device = device
         self.chunk_frames = chunk_frames
-        self.model = build_model(self.config).eval().requires_grad_(False)
-        self.model.load_state_dict(fitted(path, checkpoint.weights, self.model))
         self.model.fuse()
-        patch_for_npu(self.model, self.config.npu_config, device)
-        use_channels_last(self.model, device)
+        level = amp_level(amp, self.config.train_config.fp16_run, device)
+        self.precision = inference.prepare(self.model, device, level, self.config.npu_config, int8)
         self.mel = build_mel(self.config)
-        level = amp or (device.amp if self.config.train_config.fp16_run else "O0")
-        self.precision = Precision(level, 1.0, device, self.model)
-        if int8:
-            use_int8(self.model, device)
-        self.model.to(device.torch_device)
         self._denoiser: Denoiser | None = None
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
 

@@ -15,7 +15,7 @@ from common.files import make_output_folder
 from common.layers.channels_last import use_channels_last
 from common.layers.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
-from common.precision import make_precision
+from common.precision import amp_level, make_precision
 from common.result_files import Results
 from common.training.averaging import WeightAverage
 from common.training.loop import Summary, Task, train
@@ -73,8 +73,7 @@ def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], de
     torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
     crossings = patch_for_npu(model, config.npu_config, device)
     use_channels_last(model, device)
-    level = settings.amp or (device.amp if settings.fp16_run else "O0")
-    precision = make_precision(level, settings.loss_scale, device, model)
+    precision = make_precision(amp_level(settings.amp, settings.fp16_run, device), settings.loss_scale, device, model)
     optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
     average = WeightAverage(settings.ema_decay, model, precision) if settings.ema_decay else None
     return Run(name, config, device, model, precision, optimizer, average, crossings, Progress(case=case))

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import tacotron2.config
 import waveglow.config
-from common.checkpoints.interchange import TITLES, fitted, read
+from common import inference
+from common.checkpoints.interchange import TITLES
 from common.config import from_dict
 from common.program import UserError
 from tacotron2.model import Tacotron2
@@ -61,11 +62,8 @@ def load(kind: str, path: str) -> Model:
     """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``interchange.read``."""
     if path == RANDOM:
         return _random(kind)
-    checkpoint = read(path, kind)
-    config = from_dict(PACKAGES[kind].Config, checkpoint.config)
-    model = PACKAGES[kind].build_model(config)
-    model.load_state_dict(fitted(path, checkpoint.weights, model))
-    return _ready(Model(kind, str(path), config, model))
+    loaded = inference.load(path, kind, PACKAGES[kind].Config, PACKAGES[kind].build_model)
+    return _ready(Model(kind, str(path), loaded.config, loaded.model))
 
 
 def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Model:

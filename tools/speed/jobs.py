@@ -25,9 +25,7 @@ from common.audio import to_16_bit
 from common.config import load_config
 from common.corpus import find_clips
 from common.device import Device
-from common.layers.channels_last import use_channels_last
-from common.layers.int8 import use_int8
-from common.precision import Precision
+from common.inference import prepare
 from common.program import StopSignal
 from common.training.loop import Task, step
 from common.training.main import make_run
@@ -135,7 +133,7 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
     model.fuse()
-    level = _prepare(model, device, precision)
+    level = prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
     mel = torch.randn(batch, 80, FRAMES, device=device.torch_device).to(level.input_dtype)
 
     def work() -> Tensor:
@@ -151,7 +149,7 @@ def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
     config.tacotron2_config.max_decoder_steps = DECODED
     config.tacotron2_config.gate_threshold = 1.0
     model = tacotron2.config.build_model(config).eval().requires_grad_(False)
-    level = _prepare(model, device, precision)
+    level = prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
     text = torch.randint(1, 148, (batch, SYMBOLS), device=device.torch_device)
     lengths = torch.full((batch,), SYMBOLS, device=device.torch_device)
 
@@ -161,16 +159,6 @@ def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
         return [utterance.mel.cpu() for utterance in utterances]
 
     return Job(work, batch * DECODED)
-
-
-def _prepare(model: nn.Module, device: Device, precision: str) -> Precision:
-    """As the programs prepare a model for inference."""
-    use_channels_last(model, device)
-    level = Precision(LEVELS[precision], 1.0, device, model)
-    model.to(device.torch_device)
-    if precision == "int8":
-        use_int8(model, device)
-    return level
 
 
 def waveglow_data() -> Job:
