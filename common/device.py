@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 import torch.profiler
 
-from common.program import UserError
+from common.program import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -207,11 +207,6 @@ def own_random_numbers(seed: int, device: Device) -> Iterator[None]:
         yield
     finally:
         set_rng_state(before, device)
-
-
-def first_line(error: Exception) -> str:
-    """Of its message; its type where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _why_missing(kind: str) -> str:

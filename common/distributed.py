@@ -27,14 +27,12 @@ class Ranks:
     "All processes."
     local_rank: int
     "Among those of this machine."
-    local_world_size: int
-    "Those of this machine."
 
 
 def ranks() -> Ranks:
     """As torchrun says in the environment; one process alone without it."""
     get = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
-    return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0), get("LOCAL_WORLD_SIZE", 1))
+    return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0))
 
 
 def start(device: Device, hang_limit: float = 0) -> None:

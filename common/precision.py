@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from common.device import Device, clear_overflow_flag, first_line, make_adam, overflow_flag, use_exact_float32
+from common.device import Device, clear_overflow_flag, make_adam, overflow_flag, use_exact_float32
+from common.program import first_line
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,11 @@ class UserError(Exception):
     """Something the user can mend. Shown as one line that says what to do, without a traceback."""
 
 
+def first_line(error: Exception) -> str:
+    """Of an error's message; its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with examples in ``--help`` and one-line errors; adds ``--debug``."""
 

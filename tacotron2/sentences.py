@@ -11,6 +11,8 @@ from itertools import pairwise
 from common.program import UserError
 from tacotron2.text.braces import split_braces
 
+LONGEST_PIECE = 150
+"Symbols. 95 % of LJ Speech's clips have no more; attention to longer texts than it has seen goes astray."
 # Seconds of silence: between paragraphs, between sentences, between the parts of a sentence that was too long.
 PARAGRAPH_PAUSE = 0.6
 SENTENCE_PAUSE = 0.3

@@ -17,7 +17,7 @@ from common.precision import amp_level
 from common.program import UserError
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.model import Utterance
-from tacotron2.sentences import Piece, take_apart
+from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.symbols import SYMBOLS
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-LONGEST_PIECE = 150
-"Symbols. 95 % of LJ Speech's clips have no more; attention to longer texts than it has seen goes astray."
 TRIES = 3
 WINDOW = 32
 "Pieces whose spectrograms are in memory at a time."

@@ -7,13 +7,14 @@ numbers they need and how loud WaveGlow's noise is are inputs, a clip's own wher
 import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tacotron2.attention import Memory
-from tacotron2.decoder import AttentionState, Decoder, DecoderState
+from tacotron2.decoder import AttentionState, Decoder, DecoderState, Prenet
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
 from waveglow.model import Invertible1x1Conv, WaveGlow
 
@@ -258,6 +259,11 @@ def _in_onnx_order(parameter: Tensor) -> Tensor:
     """Rows [4H, ...] of torch's gates input, forget, candidate, output -> input, output, forget, candidate."""
     input_gate, forget_gate, candidate, output_gate = parameter.detach().chunk(4)
     return torch.cat([input_gate, output_gate, forget_gate, candidate])
+
+
+def draw_masks(prenet: Prenet, seeds: list[int], steps: int) -> Tensor:
+    """``prenet_masks`` [steps, 2, B, prenet_dim]; those of a clip follow from its seed alone."""
+    return torch.stack(list(islice(prenet.draw_masks(seeds, like=torch.zeros(())), steps)))
 
 
 def tacotron2_modules(model: Tacotron2) -> dict[str, nn.Module]:

@@ -23,9 +23,6 @@ from common.device import Device
 from common.program import UserError
 from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, tacotron2_batch, waveglow_batch
 
-COMMITS = {"waveglow": "8afb643", "tacotron2": "185cd24"}
-"Checkouts that this was run with."
-
 
 def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, batch: int) -> Job:
     """NVIDIA's WaveGlow at full size."""

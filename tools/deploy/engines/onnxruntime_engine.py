@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.program import UserError
+from common.program import UserError, first_line
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
 
@@ -113,7 +113,7 @@ def check_card(device: int) -> None:
         OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", device)
     except Exception as error:  # ONNX Runtime has a class for each, none of them public
         what = f"device {device} does not exist, or onnxruntime-gpu cannot use it"
-        raise UserError(f"{what}: {_first_line(error)}; on a CPU install onnxruntime in its place") from error
+        raise UserError(f"{what}: {first_line(error)}; on a CPU install onnxruntime in its place") from error
 
 
 def put_in_order_of(original: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -140,8 +140,4 @@ def _session(path: Path, options: SessionOptions, providers: list) -> onnxruntim
         what = f"{path} is no graph that ONNX Runtime can run"
         if options.optimized_model_filepath:
             what += f", or {Path(options.optimized_model_filepath).parent} cannot be written to"
-        raise UserError(f"{what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+        raise UserError(f"{what}: {first_line(error)}") from error

@@ -1,13 +1,10 @@
 """Inputs that fit a graph, to make it with and to compare it with its model."""
 
-from itertools import islice
-
 import torch
 from torch import Tensor, nn
 
-from tacotron2.decoder import Prenet
 from tacotron2.model import Tacotron2, padding_mask
-from tools.deploy.graphs import Signature
+from tools.deploy.graphs import Signature, draw_masks
 
 
 def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
@@ -32,11 +29,6 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
         else:
             inputs[name] = torch.randn(shape, generator=generator)
     return inputs
-
-
-def draw_masks(prenet: Prenet, seeds: list[int], steps: int) -> Tensor:
-    """``prenet_masks`` [steps, 2, B, prenet_dim]; those of a clip follow from its seed alone."""
-    return torch.stack(list(islice(prenet.draw_masks(seeds, like=torch.zeros(())), steps)))
 
 
 def loop_inputs(model: Tacotron2, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from scipy.special import expit
 from tacotron2.decoder import Prenet
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Engine, Value
-from tools.deploy.export_model.example_inputs import draw_masks
+from tools.deploy.graphs import draw_masks
 
 SILENCE = np.log(np.float32(1e-5))
 "Of a mel spectrogram, see ``common.audio.MelSpectrogram``."

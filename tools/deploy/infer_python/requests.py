@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from common.program import UserError
-from tacotron2.sentences import Piece, take_apart
+from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.remarks import remarks
 
@@ -17,8 +17,6 @@ SENTENCE = (
     " reasonable and a help to the shapeliness of the letters themselves. "
 )
 "As in NVIDIA's and Cambricon's measurements, said again and again."
-LONGEST_PIECE = 150
-"Symbols of a text that are spoken in one go, see ``tacotron2.synthesizer``."
 
 
 @dataclass
