@@ -1,4 +1,4 @@
-"""The device: an Ascend NPU, a CUDA card or the CPU. The only file that knows how they differ."""
+"""The device: an Ascend NPU, a CUDA card or the CPU. Only this file and layers/npu.py call what is theirs alone."""
 
 import ctypes
 import importlib
