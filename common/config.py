@@ -64,7 +64,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     "Adam's; added to the gradients (L2)."
     ema_decay: float = 0.0
-    "Of a moving average of the weights, which validation and synthesis take in place of the last ones; 0 = none."
+    "Decay of a moving average of the weights, which validation and synthesis use in their place; 0 = no average."
     sigma: float = 1.0
     "Standard deviation of z that WaveGlow's loss assumes."
     batch_size: int = 24
@@ -78,13 +78,13 @@ class TrainConfig:
     iters_per_validation: int = 1000
     "Steps from one validation to the next; there is one at the end in any case."
     seed: int = 1234
-    "Of the initial weights, the order of clips and the choice of segments."
+    "Seed of the initial weights, the order of clips and the choice of segments."
     fp16_run: bool = False
     "Half precision where it pays: amp O2 on an NPU, O1 on CUDA, O0 on a CPU."
     amp: str = ""
     "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; decides over fp16_run."
     loss_scale: str | float = "dynamic"
-    "What the loss is multiplied by in float16: a number or 'dynamic'."
+    "Factor of the loss in float16: a number or 'dynamic'."
     workers: int = 2
     "Processes that load data, for each training process; 0 = load in between."
     profile: int = 0
@@ -96,9 +96,9 @@ class TrainConfig:
     keep_checkpoints: int = 5
     "How many checkpoints of a run stay, beside the best one; 0 = all."
     on_save_error: str = "stop"
-    "What follows a checkpoint that cannot be written: stop, or continue training."
+    "What to do when a checkpoint cannot be written: stop, or continue training."
     on_bad_clip: str = "stop"
-    "What follows a clip that cannot be read any more: stop, or skip it."
+    "What to do when a clip can no longer be read: stop, or skip it."
     hang_limit: int = 1800
     "Seconds after which a process that gets nowhere ends the run; the first step may have to compile."
     with_tensorboard: bool = True

@@ -43,7 +43,7 @@ def _check_transcripts(path: Path, clips: set[str]) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, a byte order mark left out. UserError if it is none."""
+    """The lines of a text file, without a byte order mark. UserError if it is not a text file."""
     try:
         # Not splitlines, which also splits at characters that a text may hold, and counts other lines than an editor.
         return path.read_text(encoding="utf-8-sig").split("\n")

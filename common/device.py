@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 KINDS = ("npu", "cuda", "cpu")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"Of glibc's malloc.h."
+"Constants of glibc's malloc.h."
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Device:
     torch_device: torch.device
     "With the index of the card."
     backend: str
-    "What torch.distributed talks through: hccl, nccl or gloo."
+    "Backend of torch.distributed: hccl, nccl or gloo."
     half: torch.dtype
     "The half precision of O1 and O2."
     amp: str

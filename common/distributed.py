@@ -30,7 +30,7 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """As torchrun says in the environment; one process alone without it."""
+    """Read from torchrun's environment variables; without them there is one process."""
     get = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
     return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0))
 

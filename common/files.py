@@ -49,7 +49,7 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what writers left half written that were killed; who still writes holds a lock."""
+    """Remove the half-written files of writers that were killed. A writer that is still alive holds a lock."""
     for path in Path(folder).glob(".*.part"):
         with suppress(OSError), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,14 +19,14 @@ from common.training.run import Progress
 
 @dataclass
 class Loaded:
-    """What a checkpoint holds that synthesis needs."""
+    """The parts of a checkpoint that synthesis needs."""
 
     config: Any
-    "As far as the checkpoint tells it."
+    "The configuration, as far as the checkpoint has it."
     model: nn.Module
     "On the CPU, in float32."
     training: Progress
-    "Of the training that the weights come from."
+    "Progress of the training that made the weights."
 
 
 def load(path: str | Path, kind: str, config_type: type, build_model: Callable[[Any], nn.Module]) -> Loaded:

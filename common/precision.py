@@ -46,7 +46,7 @@ def make_precision(level: str, loss_scale: str | float, device: Device, model: n
 
 
 class Precision:
-    """What stands between a float32 training step and one in half precision.
+    """The difference between a training step in float32 and one in half precision.
 
     A step is: ``start_step``, ``autocast`` around the forward pass, ``backward``,
     ``unscale_gradients``, the optimizer on ``master_params`` if nothing overflowed, ``finish_step``.
@@ -77,7 +77,7 @@ class Precision:
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """What the model takes."""
+        """Type of the model's inputs."""
         return self.device.half if self.level == "O2" else torch.float32
 
     def autocast(self) -> AbstractContextManager:

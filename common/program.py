@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's message; its type where it has none."""
+    """First line of an error's message, or its type if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -12,7 +12,7 @@ from common.log import console
 
 @dataclass
 class Results:
-    """What the scripts of test/ print and write at the end."""
+    """Results that the scripts of test/ print and write at the end."""
 
     network: str
     rank_size: int

@@ -22,11 +22,11 @@ class Settings:
     """The contents of voice.json."""
 
     sha256: dict = field(default_factory=dict)
-    "Of each file of weights, by the name of the model."
+    "SHA-256 of each weight file, by the name of the model."
     sigma: float = 0.6
     "Scale of WaveGlow's noise with which it sounds best."
     denoiser_strength: float = 0.0
-    "Of the denoiser, likewise."
+    "Strength of the denoiser with which it sounds best."
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find_voice(name: str = "") -> Voice:
 
 
 def names() -> list[str]:
-    """Of all voices."""
+    """Names of all voices."""
     return sorted(path.parent.name for path in FOLDER.glob("*/voice.json"))
 
 
@@ -72,7 +72,7 @@ def checkpoint_of(text: str) -> str | Path:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits. UserError if it cannot be read."""
+    """SHA-256 of a file, in hexadecimal digits. UserError if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -41,7 +41,7 @@ class ConvNorm(nn.Module):
 
 
 class LocationLayer(nn.Module):
-    """What the attention knows of where it was: a convolution over earlier weights, then a projection."""
+    """Location features: a convolution over earlier attention weights, then a projection."""
 
     def __init__(self, n_filters: int, kernel_size: int, attention_dim: int):
         super().__init__()
@@ -60,7 +60,7 @@ class LocationLayer(nn.Module):
 
 @dataclass
 class Memory:
-    """What the attention to one batch needs at every frame, computed once."""
+    """Values that the attention needs at every frame of a batch, computed once."""
 
     keys: Tensor
     "[B, A, N] float32, twice the projections of what is attended to (see ``Attention``)."
@@ -112,7 +112,7 @@ class Attention(nn.Module):
         return 2 * self.memory_layer(values).float()
 
     def kernel(self) -> Tensor:
-        """Of the location layer, [A, 2, k] float32."""
+        """Kernel of the location layer, [A, 2, k] float32."""
         with torch.autocast(self.v.linear_layer.weight.device.type, enabled=False):
             return 2 * self.location_layer.kernel()
 

@@ -11,7 +11,7 @@ from tacotron2.text.cleaners import clean
 
 @dataclass
 class Tacotron2TrainConfig(TrainConfig):
-    """What differs from the training of WaveGlow; ``sigma`` is without effect here."""
+    """Fields that differ from the training of WaveGlow. ``sigma`` has no effect here."""
 
     epochs: int = 500
     "Passes over the training clips."
@@ -82,7 +82,7 @@ class Tacotron2Config:
     max_decoder_steps: int = 1000
     "Steps of the decoder, each of n_frames_per_step frames, after which inference gives up waiting for the gate."
     gate_threshold: float = 0.5
-    "Probability of being the last step from which on it is."
+    "Inference ends at the first step whose gate probability is above this."
     p_prenet_dropout: float = 0.5
     "Share of the prenet's channels that are zeroed, in inference too."
     p_attention_dropout: float = 0.1

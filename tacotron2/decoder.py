@@ -23,8 +23,8 @@ from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.lstm import lstm, lstm_over_time
 
 MEAN_LOG_MEL = -5.25
-"""Of speech, about, and exact in half precision. Frames begin as this and not around 0: Adam would take thousands of
-steps to get there, and in short trainings the hidden states would have to carry it."""
+"""About the mean of speech, and exact in half precision. Frames begin at this value and not at 0: Adam would need
+thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
 
@@ -63,7 +63,7 @@ class Prenet(nn.Module):
 
 
 class AttentionState(NamedTuple):
-    """What the attention LSTM and the attention carry from step to step."""
+    """State of the attention LSTM and the attention, carried from step to step."""
 
     hidden: Tensor
     "[B, H]"
@@ -76,7 +76,7 @@ class AttentionState(NamedTuple):
 
 
 class DecoderState(NamedTuple):
-    """What the decoder LSTM carries from step to step."""
+    """State of the decoder LSTM, carried from step to step."""
 
     hidden: Tensor
     "[B, H]"
@@ -85,7 +85,7 @@ class DecoderState(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the decoder makes of a batch."""
+    """Output of the decoder for a batch."""
 
     mel: Tensor
     "[B, n_mel, T] float32"
@@ -108,9 +108,9 @@ class FrameByFrame(NamedTuple):
     """The linear layers of a decoder that gets its frames step by step."""
 
     attention: Affine
-    "Of prenet output, context and hidden state to the gates of the attention LSTM."
+    "From prenet output, context and hidden state to the gates of the attention LSTM."
     decoder: Affine
-    "Of the attention's hidden state, context and the hidden state to the gates of the decoder LSTM."
+    "From the attention's hidden state, context and the hidden state to the gates of the decoder LSTM."
     output: Affine
     "See ``Decoder.output_layer``."
 
@@ -241,7 +241,7 @@ class Decoder(nn.Module):
         return FrameByFrame(*gates, self.output_layer())
 
     def output_layer(self) -> Affine:
-        """Of the decoder's hidden state and the context to a step's frames and its gate, in float32."""
+        """The layer from the decoder's hidden state and the context to a step's frames and its gate, in float32."""
         layers = (self.linear_projection.linear_layer, self.gate_layer.linear_layer)
         return Affine(*(torch.cat([getattr(each, name) for each in layers]).float() for name in Affine._fields))
 

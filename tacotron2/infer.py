@@ -54,16 +54,16 @@ NOTE = (
 
 @dataclass
 class ClipFigures:
-    """What was measured on a clip, or on all of them."""
+    """Figures of a clip, or their means over all clips."""
 
     name: str
     seconds: float
-    "Of the recording."
+    "Length of the recording."
     loss: float
     mel_l1: float
     mel_cepstral_distortion: float
     frames: int
-    "Of the free speech, as all that follows."
+    "Length of the free speech; the fields below are about it, too."
     spoken_seconds: float
     stopped: float
     "1 if the gate ended it, else 0; of all clips the share."
@@ -81,7 +81,7 @@ class ClipFigures:
 
 @dataclass
 class Predicted:
-    """What the model made of a recording with teacher forcing."""
+    """Prediction of a recording's spectrogram with teacher forcing."""
 
     loss: float
     mel: Tensor

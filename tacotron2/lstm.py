@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from common.layers.matmul import constant_linear, product_over_rows
 
 FRAMES_AT_A_TIME = 16
-"What is the same operator for each frame in the backward pass is computed for so many at once: they fit in the cache."
+"Frames whose derivatives are computed at once in the backward pass. So many fit in the cache."
 
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,5 +121,5 @@ def step_backward(frame: tuple[Tensor, ...], grad_hidden: Tensor, grad_cell: Ten
 
 
 def weight_gradient(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Of the weight [O, K] of ``y = x @ weight.t()`` at every frame: grad_y [T, R, O], x [T, R, K]."""
+    """Gradient of the weight [O, K] of ``y = x @ weight.t()`` at every frame: grad_y [T, R, O], x [T, R, K]."""
     return product_over_rows(grad_y.flatten(0, 1), x.flatten(0, 1)).to(weight.dtype)

@@ -19,7 +19,7 @@ from tacotron2.decoder import Decoder, steps_of
 from tacotron2.lstm import lstm_over_time
 
 P_CONV_DROPOUT = 0.5
-"Of the convolutions in encoder and postnet."
+"Dropout of the convolutions in encoder and postnet."
 NOT_OF_THE_MODEL = {
     "epochs", "iters_per_checkpoint", "seed", "dynamic_loss_scaling", "fp16_run", "distributed_run", "dist_backend",
     "dist_url", "cudnn_enabled", "cudnn_benchmark", "ignore_layers", "load_mel_from_disk", "training_files",

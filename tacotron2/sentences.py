@@ -39,7 +39,7 @@ HIDDEN = "\0"
 
 @dataclass(frozen=True)
 class Piece:
-    """What is spoken in one go."""
+    """A part of a text that is spoken in one go."""
 
     text: str
     pause: float

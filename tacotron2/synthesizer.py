@@ -48,7 +48,7 @@ class Spoken:
     "On the CPU."
     tries: int
     flaw: str
-    "What is wrong with it; empty of a good one."
+    "What is wrong with it; empty if nothing is."
 
 
 class Synthesizer:
@@ -147,7 +147,7 @@ def derive_seed(*numbers: int) -> int:
 
 
 def find_flaw(utterance: Utterance) -> str:
-    """What shows that the speech is not that of the text; empty if nothing does."""
+    """A sign that the speech does not follow the text; empty if there is none."""
     if not utterance.stopped:
         return f"has no end after {utterance.length} frames"
     if not utterance.coverage >= LEAST_COVERAGE:

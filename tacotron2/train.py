@@ -114,7 +114,7 @@ def report_census(clips: list[Clip], config: Config) -> list[int]:
 
 
 def sum_of_diagonality(alignments: Tensor, batch: dict, n_frames_per_step: int) -> float:
-    """Of the alignments [B, S, N] of a batch, each in its own part."""
+    """Sum of the diagonalities of a batch's alignments [B, S, N], each without its padding."""
     lengths = zip(alignments, steps_of(batch["mel_lengths"], n_frames_per_step), batch["text_lengths"])
     return sum(alignment_quality(each[:steps, :symbols]).diagonality for each, steps, symbols in lengths)
 

@@ -60,7 +60,7 @@ ROUNDS = 2
 
 
 UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), PEAK: ("GFLOP", 1e9)}
-"What is counted in a second, and in which multiple it is shown."
+"Units counted per second, and the multiple in which they are shown."
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Measurement:
     seconds: list[float] = field(default_factory=list)
     peak_memory: int = 0
     operations: int = 0
-    "Of ``units``; 0 where they were not counted."
+    "Floating-point operations of ``units``; 0 where they were not counted."
 
     @property
     def rate(self) -> float:
@@ -124,12 +124,12 @@ def read_arguments() -> argparse.Namespace:
 
 
 def peaks(precisions: list[str]) -> list[Measurement]:
-    """What the jobs' operations are compared with; int8 has no operations in floating point."""
+    """Peak that the jobs' operations are compared with; int8 has no floating-point operations."""
     return [Measurement(PEAK, PYTORCH, each, 0) for each in ("float32", "half") if each in precisions]
 
 
 def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Measurement]:
-    """What is to be measured of a job; NVIDIA's float32 comes first, as what the others are compared with."""
+    """Measurements of a job. NVIDIA's float32 comes first, since the others are compared with it."""
     infers = job.endswith("infer")
     for batch in batches_on(device)[job]:
         measurement = partial(Measurement, job, batch=batch)

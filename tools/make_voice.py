@@ -102,7 +102,7 @@ def in_half(path: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def without_run(config: dict, model: str) -> dict:
-    """What synthesis and finetuning need to know: the model and the audio, without names of files."""
+    """The configuration that synthesis and finetuning need: the model and the audio, without names of files."""
     data = {name: value for name, value in config["data_config"].items() if name not in FILES}
     return {f"{model}_config": config[f"{model}_config"], "data_config": data}
 

@@ -138,7 +138,7 @@ def find_pairs(folder: Path, recordings: str | None, metadata: str | None) -> li
 
 
 def shown_columns(means: Figures) -> list[str]:
-    """Those that were measured."""
+    """Names of the figures that were measured."""
     return [name for name in COLUMNS if not math.isnan(getattr(means, name))]
 
 

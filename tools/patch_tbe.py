@@ -32,7 +32,7 @@ EXAMPLES = """\
   python tools/patch_tbe.py --apply --config=my.json    (another batch size, segment length, ...)"""
 
 SHIPPED_SHAPES = Path(__file__).resolve().parents[1] / "configs/tbe_whitelist.json"
-"What configs/waveglow.json computes to."
+"Shapes of configs/waveglow.json."
 
 BACKUP_MARK = ".before_patch_tbe."
 "In an original's name, between that of its file and the digest of what --apply made of the file."
@@ -132,7 +132,7 @@ def computed_shapes(path: str) -> dict[str, list[Shape]]:
 
 @dataclass
 class Edit:
-    """What becomes of one file."""
+    """The planned change of one file."""
 
     name: str
     outcome: str
@@ -166,7 +166,7 @@ def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
 
 
 def absence(impl: Path, name: str) -> str:
-    """What to say of a file that has no list, or is not there."""
+    """Message about a file that has no list or does not exist."""
     # The lists of both operators are older than the removal of TransData's files in February 2022.
     signs_of_age = TRANS_DATA if name == TRANSPOSE else [name]
     is_loss = any((impl / sign).exists() for sign in signs_of_age)
@@ -243,7 +243,7 @@ def read(path: Path) -> bytes | None:
 
 
 def backup_of(path: Path, made: bytes) -> Path:
-    """Where the original of a file is kept of which --apply made ``made``."""
+    """Path of the backup of the original file that ``--apply`` turned into ``made``."""
     return path.with_name(f"{path.name}{BACKUP_MARK}{hashlib.sha256(made).hexdigest()[:16]}")
 
 

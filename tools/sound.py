@@ -48,7 +48,7 @@ def check_sound_options(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def make_vocoder(args: argparse.Namespace, synthesizer: Synthesizer) -> Callable[[Tensor], Tensor]:
-    """What makes audio [T * hop_length] in -1..1 of mel [n_mel, T], both on the CPU.
+    """A function from mel [n_mel, T] to audio [T * hop_length] in -1..1, both on the CPU.
 
     It raises UserError for audio that is not finite; this, where the two checkpoints do not fit together.
     """

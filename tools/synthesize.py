@@ -63,7 +63,7 @@ class Wav:
 
 @dataclass
 class Total:
-    """What was made, all clips together."""
+    """Totals over all wavs."""
 
     seconds: float = 0.0
     peak: float = 0.0

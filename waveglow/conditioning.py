@@ -76,7 +76,7 @@ def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, 
 
 
 def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tensor]:
-    """What the upsampling does to the r frames of ``FrameRate``.
+    """The upsampling as a matrix over the r frames of ``FrameRate``.
 
     Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32. Of a
     diagonal upsampling the matrix is [n_mel, G, P * r], a small one for each mel band.

@@ -10,7 +10,7 @@ from waveglow.model import WaveGlow
 
 @dataclass
 class WaveGlowTrainConfig(TrainConfig):
-    """What the training of WaveGlow alone has."""
+    """Fields of WaveGlow's training alone."""
 
     interpolating_start: bool = False
     "Begin with an upsampling that interpolates the standardized mel spectrogram, and not at random."

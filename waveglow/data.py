@@ -28,7 +28,7 @@ SEGMENTS_PER_HELD_BACK_CLIP = 4
 
 @dataclass
 class Census:
-    """What a look at every clip found."""
+    """Counts over all clips."""
 
     clips: int = 0
     seconds: float = 0.0
@@ -149,6 +149,6 @@ class HeldBackSegments(Dataset):
 
 
 def segment(name: str, audio: np.ndarray, mel: MelSpectrogram) -> dict:
-    """What a batch is made of: name, audio [N], mel [n_mel, T]."""
+    """An item of a batch: name, audio [N], mel [n_mel, T]."""
     audio = torch.from_numpy(audio)
     return {"names": name, "audio": audio, "mel": mel(audio[None])[0]}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from waveglow.model import WaveGlow
 
 FILTER_LENGTH, HOP_LENGTH = 1024, 256
-"Of the denoiser's own STFT, in samples, whatever the model's are."
+"Sizes of the denoiser's own STFT in samples, independent of the model's."
 BIAS_FRAMES = 88
 "Length of the silence whose synthesis shows the hum, as in NVIDIA/waveglow."
 

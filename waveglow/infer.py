@@ -52,7 +52,7 @@ NOTE = (
 
 @dataclass
 class ClipFigures:
-    """What was measured on a clip; nan where only a spectrogram was given."""
+    """Figures of a clip; nan where only a spectrogram was given."""
 
     name: str
     seconds: float
@@ -219,7 +219,7 @@ def describe(clip: ClipFigures) -> str:
 
 
 def earlier_folders(args: argparse.Namespace) -> list[Path]:
-    """Of ``--earlier``."""
+    """Wavs of the folders of ``--earlier``."""
     return [Path(name) for name in args.earlier.split(",") if name]
 
 

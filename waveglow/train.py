@@ -30,7 +30,7 @@ EXAMPLES = """\
 START_SEGMENTS = 64
 "From which the mean and the standard deviation of the mel spectrograms are taken."
 LOWEST_STD = 0.1
-"Of a mel band; one with nothing in it is not blown up."
+"Smallest standard deviation of a mel band: a band with nothing in it is not amplified."
 SHOWN_FRAMES = 160
 "Length of the clip that TensorBoard plays: short, since training waits for it."
 

@@ -117,7 +117,7 @@ class WN(nn.Module):
         return self(audio, GroupRate(mel))
 
     def _merged(self) -> tuple[Convolution, Sequence[Convolution], Tensor]:
-        """What is computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.
+        """The fused layers, computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.
 
         The first takes the audio and a channel of ones. The others give the residual, which the last has not, and
         their share of what ``end`` gives; the share that comes from biases alone is the third, [2C, 1].

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from common.checkpoints import restricted_pickle
 from common.checkpoints.native import REQUIRED
+from common.checkpoints.restricted_pickle import RefusedError, Shell
 from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
 from common.program import UserError
-from common.checkpoints.restricted_pickle import RefusedError, Shell
 
 TITLES = {"waveglow": "WaveGlow", "tacotron2": "Tacotron2"}
 ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postnet"}
-"What NVIDIA's names of weights begin with; whatever is in front of it is a wrapper's."
+"How NVIDIA's names of weights begin. Whatever precedes that was added by a wrapper."
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = (
     "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps",
@@ -34,7 +34,7 @@ NOT_IN_SHAPES = (
 )  # fmt: skip
 "Hyperparameters of Tacotron2 that no tensor tells."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-"What the names of a state dict's entries end with that are no parameters."
+"How the names of a state dict's buffers end."
 ROWS = 8
 
 Weights = dict[str, Tensor]
@@ -42,7 +42,7 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Checkpoint:
-    """What there is to know of a checkpoint, in one form."""
+    """The contents of a checkpoint, whatever its form was."""
 
     kind: str
     "waveglow or tacotron2."
@@ -65,7 +65,7 @@ def load_weights(path: str | Path, expect: str | None = None) -> tuple[dict[str,
 def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     """Read a checkpoint of any form; ``expect`` is waveglow, tacotron2 or None for either.
 
-    UserError if there is none, it is damaged, wants more than to be data, or is of the other model.
+    UserError if the file is missing or damaged, would run code, or holds the other model.
     """
     contents = _contents(path)
     found = _find_weights(path, contents)
@@ -150,7 +150,7 @@ def _differences(expected: Weights, given: Weights) -> list[str]:
 
 
 def _contents(path: str | Path) -> Any:
-    """What was saved, the classes in it replaced by shells."""
+    """The saved object; instances of unknown classes become shells."""
     try:
         with open(path, "rb") as file:
             if file.read(9)[8:] == b"{":

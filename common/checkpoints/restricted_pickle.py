@@ -61,11 +61,11 @@ NAMES = {
     *(f"builtins.{name}" for name in ("dict", "list", "int", "float", "str", "bool")),
     *(f"__builtin__.{name}" for name in ("dict", "list", "int", "long", "float", "unicode", "bool")),
 }
-"What may be mentioned besides: classes of shells, and arguments of builders."
+"Other names that may appear: classes of shells, and arguments of builders."
 
 
 class RefusedError(Exception):
-    """The file wants more than to be data."""
+    """The file is more than data: it would run code."""
 
 
 @dataclass(frozen=True, eq=False)

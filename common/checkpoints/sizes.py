@@ -9,7 +9,7 @@ NVIDIA_UPSAMPLE_KERNEL = 1024
 
 
 def waveglow_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
-    """Of a WaveGlow's weights: waveglow_config and WN_config in one."""
+    """Read the fields of waveglow_config and WN_config off a WaveGlow's weights."""
     channels = [weights[f"convinv.{k}.conv.weight"].shape[0] for k in range(_count(weights, "convinv."))]
     exits = [k for k in range(1, len(channels)) if channels[k] < channels[k - 1]]
     in_layer = "WN.0.in_layers.0.weight"
@@ -30,7 +30,7 @@ def waveglow_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
 
 
 def tacotron2_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
-    """Of a Tacotron2's weights: tacotron2_config, but for what no shape tells."""
+    """Read tacotron2_config off a Tacotron2's weights, except for fields that no shape shows."""
     encoder, postnet = "encoder.convolutions.0.0.conv.weight", "postnet.convolutions.0.0.conv.weight"
     attention = "decoder.attention_layer."
     location = f"{attention}location_layer.location_conv.conv.weight"

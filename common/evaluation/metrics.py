@@ -8,7 +8,7 @@ import scipy.fft
 from torch import Tensor
 
 CEPSTRAL_COEFFICIENTS = 13
-"As in Kubichek 1993, where the measure comes from; the first one, loudness, is left out."
+"Number of coefficients, as in Kubichek 1993, the source of the measure. The coefficient of loudness is left out."
 LOWEST_PITCH, HIGHEST_PITCH = 65.0, 600.0
 "Hz; between them speak men, women and children."
 NEAR_SILENCE = -60.0

@@ -1,4 +1,4 @@
-"""What the evaluations of both models have in common: inputs shared out, figures gathered and written."""
+"""The common part of both models' evaluations: share out the inputs, gather the figures and write them."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def check_outputs_differ(inputs: Iterable[Path]) -> None:
 
 
 def mean(values: Iterable[float]) -> float:
-    """Of those that are numbers; nan if none is."""
+    """Mean of the values that are not nan; nan if there are none."""
     numbers = [value for value in values if not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else math.nan
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """``torch.nn.functional.dropout``; on CPUs a tenth of its time, with p rounded to a multiple of 2^-16.
 
-    PyTorch takes a whole random number there, and a branch, for each element; this takes 16 bits. After
-    a seed other elements are dropped than PyTorch drops, and other ones than on other devices.
+    PyTorch draws a whole random number for each element, and branches; this takes 16 bits. With the same seed it drops
+    other elements than PyTorch does.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)

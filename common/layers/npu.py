@@ -1,4 +1,4 @@
-"""What an Ascend NPU needs of a model: other operators for the same layers, some of them on the host.
+"""Changes to a model for an Ascend NPU: other operators for the same layers, some of them on the host.
 
 CANN 5.0.3 had no usable 1-D convolutions and no transposed ones, and no CANN has a derivative of
 the log-determinant. The patch swaps the classes of the layers concerned; parameters, their names

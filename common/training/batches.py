@@ -82,7 +82,7 @@ class StepSampler(Sampler):
             first = 0
 
     def _own_batches(self, epoch: int, clips: np.ndarray) -> Iterator[list[tuple[int, int]]]:
-        """Of the clips of a step: this process's share, batch by batch."""
+        """This process's share of each step's clips, batch by batch."""
         own = clips[self.rank * self.share : (self.rank + 1) * self.share]
         for i in range(0, self.share, self.batch_size):
             yield [(epoch, int(clip)) for clip in own[i : i + self.batch_size]]

@@ -34,7 +34,7 @@ WARM_UP_STEPS = 5
 
 @dataclass
 class Task:
-    """What a model brings to the loop."""
+    """The parts of a training that depend on the model."""
 
     batches: Callable[[int, int], Iterator[Batch]]
     "(epoch, clips already seen of it) -> this process's batches from there on, without end."
@@ -57,7 +57,7 @@ class Summary:
     iteration: int
     validation_loss: float
     clips_per_second: float
-    "Of all processes, without the first steps; nan if none was made."
+    "Sum over all processes, without the first steps; nan if there was no step."
     samples_per_second: float
     step_seconds: float
     stopped: bool

@@ -1,4 +1,4 @@
-"""What a program that trains one of the models does around the loop."""
+"""The frame of a training program: read the options, set up, run the loop, report."""
 
 import logging
 import signal

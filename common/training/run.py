@@ -26,7 +26,7 @@ from common.training.averaging import WeightAverage
 log = logging.getLogger(__name__)
 
 RESUMABLE = {"optimizer", "precision", "rng_states"}
-"What a checkpoint of a run holds beyond the weights."
+"Entries that a checkpoint needs for resuming, beyond the weights."
 MAY_CHANGE = {
     "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "warmup_steps", "decay_steps",
     "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation", "workers", "profile",
@@ -78,7 +78,7 @@ class Run:
     precision: Precision
     optimizer: Optimizer
     average: WeightAverage | None = None
-    "What synthesis takes in place of the weights, if so configured."
+    "Moving average of the weights, if configured; synthesis uses it in place of the weights."
     crossings: Crossings = field(default_factory=Crossings)
     "Copies between device and host that the NPU patch makes."
     progress: Progress = field(default_factory=Progress)
@@ -89,7 +89,7 @@ class Run:
         return native.checkpoint_path(directory, self.name, self.progress.iteration)
 
     def state(self, rng_states: list[dict]) -> dict[str, Any]:
-        """What a checkpoint holds; the tensors are the run's own."""
+        """Contents of a checkpoint. The tensors are not copied."""
         average = {"average": self.average.weights} if self.average else {}
         return average | {
             "model": self.precision.model_state(self.model),

@@ -12,7 +12,7 @@ from common.program import left_for_launcher
 log = logging.getLogger(__name__)
 
 OWN_SHARE = 0.8
-"Of the limit, for what a process does alone: so the one that hangs speaks before those that wait for it."
+"Share of the limit for work that a process does alone. So a process that hangs reports before those that wait for it."
 CHECKS = 50
 "How often in a limit the watchdog looks."
 

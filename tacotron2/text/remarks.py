@@ -1,4 +1,4 @@
-"""What a reader of a text should know about how it will be spoken."""
+"""Remarks on how a text will be spoken, for the person who wrote it."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence

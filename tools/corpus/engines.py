@@ -99,7 +99,7 @@ def _version_of_program(name: str) -> str:
 
 
 def _spoken(command: list[str], text: str = "") -> tuple[np.ndarray, int]:
-    """What a program writes to its standard output, a wav: samples and rate."""
+    """Samples and rate of the wav that a program writes to its standard output."""
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=LIMIT)
         if done.returncode:

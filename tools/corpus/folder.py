@@ -15,7 +15,7 @@ from tools.corpus.clips import RATE, ClipOrReason
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides over the clips. A corpus goes on with the same ones only."""
+    """Settings that decide what the clips are. A corpus can only go on with the same settings."""
 
     engine: str
     engine_version: str
@@ -23,7 +23,7 @@ class Settings:
     seed: int
     noise_floor: float
     texts_sha256: str
-    "Of the normalized texts."
+    "SHA-256 of the normalized texts."
 
 
 class Folder:

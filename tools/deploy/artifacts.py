@@ -20,10 +20,10 @@ ONNX = "onnx"
 
 @dataclass
 class Contents:
-    """What is in a folder; kept beside it as JSON."""
+    """Contents of a folder of graphs or engines, kept in it as JSON."""
 
     engine: str
-    "What can run it; 'onnx' for graphs that are still to be built."
+    "The engine that can run it; 'onnx' for graphs that are still to be built."
     sources: dict
     "Model -> the checkpoint it came from."
     sizes: dict
@@ -33,16 +33,16 @@ class Contents:
     files: dict = field(default_factory=dict)
     "Graph -> the file's name and size in bytes."
     quant_mode: str = ""
-    "Of engines."
+    "Quant mode of engines."
     ranges: dict = field(default_factory=dict)
-    "Of engines: the smallest, usual and largest size of each named axis."
+    "Engines only: smallest, usual and largest size of each named axis."
     options: dict = field(default_factory=dict)
-    "Of engines: how they were built and are to be run."
+    "Engines only: how they were built and how to run them."
     cost: dict = field(default_factory=dict)
-    "Of engines: model -> distance of its mel spectrograms from those of the exported graphs."
+    "Engines only: model -> distance of its mel spectrograms from those of the exported graphs."
 
     def signature(self, graph: str) -> Signature:
-        """What goes in and out of a graph."""
+        """Inputs and outputs of a graph."""
         ports = self.signatures[graph]
         inputs, outputs = (
             {name: Port(tuple(port["axes"]), port["dtype"]) for name, port in ports[side].items()}
@@ -64,7 +64,7 @@ class Contents:
         self.files[graph] = {"name": name, "bytes": (folder / name).stat().st_size}
 
     def path(self, folder: Path, graph: str) -> Path:
-        """Of a graph's file. UserError if it is not there, or not whole."""
+        """Path of a graph's file. UserError if it is missing or damaged."""
         if graph not in self.files:
             raise UserError(f"{folder} has no {graph}: it holds {', '.join(self.files)}")
         path = folder / self.files[graph]["name"]

@@ -53,14 +53,14 @@ def name_of(axis: str) -> str:
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes in and out of a graph, by name and in this order."""
+    """Inputs and outputs of a graph, by name and in this order."""
 
     inputs: dict[str, Port]
     outputs: dict[str, Port]
 
 
 def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
-    """Of the graphs of Tacotron2; ``decoder`` is the whole loop of ``decoder_iter``."""
+    """Signatures of Tacotron2's graphs; ``decoder`` is the whole loop of ``decoder_iter``."""
     decoder = model.decoder
     n_mel, channels = decoder.n_mel_channels, model.embedding.embedding_dim
     keys = decoder.attention_layer.memory_layer.linear_layer.out_features
@@ -111,7 +111,7 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
 
 
 def waveglow_signatures(model: WaveGlow) -> dict[str, Signature]:
-    """Of its one graph."""
+    """Signature of WaveGlow's one graph."""
     n_mel = model.upsample.in_channels
     inputs = {
         "mel": Port(("batch", n_mel, "mel", 1)),

@@ -22,10 +22,10 @@ from waveglow.model import WaveGlow
 log = logging.getLogger(__name__)
 
 SEED = 1234
-"Of random weights."
+"Seed of random weights."
 RANDOM = "random weights"
 FRAMES_OF_128_CHARACTERS = 600
-"As spoken by NVIDIA's checkpoints; there a random Tacotron2, whose gate says nothing, ends."
+"Frames that NVIDIA's checkpoints speak of 128 characters. A random Tacotron2, whose gate never fires, ends there."
 PACKAGES = {"tacotron2": tacotron2.config, "waveglow": waveglow.config}
 
 
@@ -42,13 +42,13 @@ class Model:
     model: Tacotron2 | WaveGlow
 
     def signatures(self) -> dict[str, Signature]:
-        """What goes in and out of its graphs."""
+        """Inputs and outputs of its graphs."""
         if self.kind == "tacotron2":
             return graphs.tacotron2_signatures(self.model)
         return graphs.waveglow_signatures(self.model)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Its graphs but for ``decoder``, which is one of ``decoder_iter``."""
+        """Modules of its graphs, except for ``decoder``, which is made of ``decoder_iter``."""
         if self.kind == "tacotron2":
             return graphs.tacotron2_modules(self.model)
         return {"waveglow": graphs.WaveGlowGraph(self.model)}

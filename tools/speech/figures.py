@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass
 class Figures:
-    """What was measured on a clip, or the means or medians of all; nan where it was not measured."""
+    """Figures of a clip, or their means or medians over all clips; nan where not measured."""
 
     name: str
     seconds: float = math.nan

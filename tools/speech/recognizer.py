@@ -1,4 +1,4 @@
-"""What a speech recognizer hears, and how far that is from what was said. Its packages are optional."""
+"""Word errors by a speech recognizer, whose packages are optional."""
 
 import logging
 import os

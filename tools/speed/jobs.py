@@ -1,4 +1,4 @@
-"""What tools/benchmark.py measures: the jobs' sizes and inputs, and how this repository does them.
+"""The jobs of tools/benchmark.py: their sizes and inputs, and how this repository does them.
 
 A job is a function to be timed and the units (audio samples, mel frames) that a call of it makes.
 What a call computed arrives on the CPU before it returns, so nothing of it is still under way.
@@ -49,9 +49,9 @@ class Job:
 
     work: Callable[[], object]
     units: int
-    "What a call of ``work`` makes, in the job's unit."
+    "Units that a call of ``work`` makes."
     keep: object = None
-    "What ``work`` needs to stay."
+    "Objects that must live as long as ``work``."
 
 
 def batches_on(device: Device) -> dict[str, tuple[int, ...]]:

@@ -36,7 +36,7 @@ def make_job(job: str, implementation: str, precision: str, batch: int, device: 
 
 
 def matrix_product(device: Device, precision: str) -> Job:
-    """What the device computes at most: the product of two large matrices. Units: floating-point operations."""
+    """Peak of the device: the product of two large matrices. Units: floating-point operations."""
     size = 2048 if device.type == "cpu" else 8192
     x = torch.randn(size, size, device=device.torch_device)
     x = x if precision == "float32" else x.to(device.half)

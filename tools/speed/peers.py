@@ -141,7 +141,7 @@ def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple:
 
 
 def _autocast(device: Device, precision: str) -> Callable[[], AbstractContextManager]:
-    """What stands in for apex, which NVIDIA's half precision needs and which CPUs have not."""
+    """Stand-in for apex, which NVIDIA's half precision needs and which does not exist for CPUs."""
     if precision == "float32":
         return nullcontext
     return lambda: torch.autocast(device.type, dtype=device.half)

@@ -45,7 +45,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Addition:
-    """What a file becomes."""
+    """A file's new contents."""
 
     data: bytes
     "The whole file."

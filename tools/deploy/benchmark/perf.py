@@ -78,7 +78,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """As Markdown."""
+    """The table as Markdown."""
     rows = [COLUMNS, ["---"] * len(COLUMNS), *map(row, runs)]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in rows) + f"\n\n{NOTE}"
 

@@ -33,7 +33,7 @@ Ranges = dict[str, list[int]]
 
 @dataclass
 class Build:
-    """What an engine is to make of one graph."""
+    """A request to build an engine of one graph."""
 
     graph: str
     signature: Signature
@@ -73,7 +73,7 @@ class Engine(ABC):
     """
 
     suffix: str
-    "Of its files."
+    "Suffix of its files."
     takes_graphs = True
     "Whether it builds from the ONNX graphs, and not from the checkpoint behind them."
 
@@ -114,7 +114,7 @@ def counted(threads: int) -> str:
 
 
 def find_engine(name: str) -> type[Engine]:
-    """Its class. UserError for one that does not exist or is not installed."""
+    """The class of an engine. UserError if there is no such engine or if it is not installed."""
     if name not in ENGINES:
         raise UserError(f"--engine is {name!r}, must be one of {', '.join(ENGINES)}")
     module, attribute = ENGINES[name]

@@ -118,7 +118,7 @@ class MagicMindGraph(Graph):
 
 
 def configuration(request: Build) -> list[dict[str, Any]]:
-    """What the builder is told, in parts of which the later are merged into the earlier."""
+    """Configuration of the builder, in parts; each is merged into those before it."""
     ports = request.signature.inputs.values()
     return [
         request.options.get("builder_config", {}),
@@ -135,7 +135,7 @@ def configuration(request: Build) -> list[dict[str, Any]]:
 
 
 def sizes(port: Port, ranges: Ranges, which: int) -> list[int]:
-    """Its smallest (0) or largest (-1) shape."""
+    """The smallest (0) or largest (-1) shape of a port."""
     named = {name_of(axis) for axis in port.axes if isinstance(axis, str)}
     return list(port.shape({name: ranges[name][which] for name in named}))
 

@@ -108,7 +108,7 @@ class TorchGraph(Graph):
 
 
 def packed(weights: dict[str, Tensor], quant_mode: str) -> dict[str, Tensor]:
-    """As they are kept in a file: large ones in half precision, or in 8 bits with a scale for each row."""
+    """Weights as a file holds them: large ones in half precision, or in 8 bits with a scale for each row."""
     large = [name for name, tensor in weights.items() if tensor.ndim > 1 and tensor.numel() >= SMALLEST]
     if quant_mode == "force_float16":
         return weights | {name: weights[name].to(pick_device().half) for name in large}

@@ -41,9 +41,9 @@ EXAMPLES = """\
   python -m tools.deploy.export_model.export --tacotron2 tacotron2_5000 --waveglow waveglow_21000"""
 
 DOWNLOADED = {"tacotron2": "nvidia_tacotron2pyt_fp16_20190427", "waveglow": "nvidia_waveglow256pyt_fp16"}
-"What get_datasets_and_models.sh puts into DIR/checkpoints."
+"Names of the files that get_datasets_and_models.sh puts into DIR/checkpoints."
 BATCH, LENGTH = 3, 7
-"Of what the graphs are made with. Sizes of 1 would be taken for fixed ones."
+"Sizes of the inputs that the graphs are traced with. The exporter takes a size of 1 for a fixed one."
 
 
 class Export(NamedTuple):
@@ -76,7 +76,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def find_checkpoint(kind: str, args: argparse.Namespace) -> str:
-    """What was asked for, else what was downloaded, else RANDOM."""
+    """The checkpoint that was asked for, else the downloaded one, else RANDOM."""
     downloaded = args.models_dir / "checkpoints" / DOWNLOADED[kind]
     path = getattr(args, kind) or (downloaded if downloaded.is_file() else None)
     return str(Path(path).resolve()) if path else RANDOM

@@ -110,7 +110,7 @@ def build(args: argparse.Namespace, settings: Settings, exported: Contents, fold
 
 
 def own_graphs(args: argparse.Namespace, exported: Contents, usable: list[str]) -> dict[str, Path]:
-    """Those that the user gives. UserError for one that would not be used, or that is not what its name says."""
+    """Graphs that the user names. UserError for one that would not be used, or that is not the one of its option."""
     own = {name: getattr(args, name) for name in GRAPHS if getattr(args, name)}
     for name, path in own.items():
         if name not in usable:

@@ -1,4 +1,4 @@
-"""What an engine's precision costs: how far its spectrograms are from those of the exported graphs."""
+"""The cost of an engine's precision: the distance of its spectrograms from those of the exported graphs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tools.deploy.infer_python.requests import sentence
 from tools.deploy.models import PACKAGES
 
 CHARACTERS, FRAMES = 64, 100
-"Of the comparison: long enough to be spoken, short enough to be had in seconds."
+"Length of the compared text: long enough to be spoken, short enough to take seconds."
 SEED = 1
 
 

@@ -44,7 +44,7 @@ class EngineSettings:
             raise UserError(f"decoder is {self.decoder!r}, must be decoder or decoder_iter")
 
     def graphs(self) -> list[str]:
-        """Those that are needed to speak."""
+        """Graphs that are needed to speak."""
         return ["encoder", self.decoder, "postnet", "waveglow"]
 
     def options(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Settings:
         return getattr(self, name)
 
     def sizes(self) -> Ranges:
-        """Of all named axes of the graphs."""
+        """Sizes of all named axes of the graphs."""
         return asdict(self.ranges) | {"steps": [1, *self.ranges.mel[1:]]}
 
 

@@ -69,7 +69,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def add_measuring_options(parser: Parser) -> None:
-    """What perf.py has, too."""
+    """Options that perf.py has, too."""
     add = parser.add_argument
     add("--engine", default="onnxruntime", choices=ENGINES, help="default: %(default)s")
     add_models_dir(parser)
@@ -143,7 +143,7 @@ def measure(
 
 
 def warn_of_endless(results: dict[int, DeviceResult], contents: Contents) -> None:
-    """Of clips that did not end by themselves; random weights never do."""
+    """Warn of clips that did not end by themselves. With random weights none does."""
     iterations = [iteration for measured in results.values() for iteration in measured.iterations]
     endless = sum(iteration.endless for iteration in iterations)
     if endless and contents.sources["tacotron2"] != RANDOM:
@@ -152,12 +152,12 @@ def warn_of_endless(results: dict[int, DeviceResult], contents: Contents) -> Non
 
 
 def report_path(args: argparse.Namespace) -> Path:
-    """Of the JSON."""
+    """Path of the JSON."""
     return args.log_file.with_name(f"{args.log_file.name}.json") if args.log_file else args.output / "latency.json"
 
 
 def write_report(args: argparse.Namespace, runs: list[dict[str, Any]]) -> None:
-    """As text to --log_file or the terminal, and as JSON beside it or with the wavs."""
+    """Write the report: as text to --log_file or the terminal, and as JSON beside it or with the wavs."""
     text, path = "\n".join(map(latency.as_text, runs)), report_path(args)
     if args.log_file:
         write(args.log_file, text)

@@ -8,12 +8,12 @@ import numpy as np
 
 PERCENTS = (50, 90, 95, 99, 100)
 RATES = ("tacotron2_items_per_sec average", "Throughput average (samples/sec)")
-"Fields that several devices have more of."
+"Fields that add up over several devices."
 
 
 @dataclass
 class Iteration:
-    """What was measured on one batch; seconds, unless said otherwise."""
+    """Measurements of one batch, in seconds unless said otherwise."""
 
     preprocessing: float
     "From texts to ids."
@@ -33,14 +33,14 @@ class Iteration:
     mels: int
     "Frames of the longest clip."
     samples: int
-    "Of audio, of all clips, each as long as the longest; 0 without WaveGlow."
+    "Audio samples of all clips, each counted as long as the longest; 0 without WaveGlow."
     endless: int
     "Clips that did not end by themselves, but at the limit of frames."
 
 
 @dataclass
 class DeviceResult:
-    """What a device did."""
+    """The iterations of one device."""
 
     device_name: str
     iterations: list[Iteration]
@@ -76,7 +76,7 @@ def percentile(ascending: Sequence[float], percent: int) -> float:
 
 
 def report(results: dict[int, DeviceResult]) -> dict[str, Any]:
-    """Of devices by their numbers, as JSON: the fields of each, every iteration, and the sum."""
+    """The report as JSON: for each device the fields and every iteration, and the sum of all devices."""
     devices = [
         {
             "device": number,

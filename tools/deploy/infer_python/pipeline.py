@@ -15,7 +15,7 @@ from tools.deploy.engines.engine import Engine, Value
 from tools.deploy.graphs import draw_masks
 
 SILENCE = np.log(np.float32(1e-5))
-"Of a mel spectrogram, see ``common.audio.MelSpectrogram``."
+"The value of silence in a mel spectrogram, see ``common.audio.MelSpectrogram``."
 
 
 class Pipeline:
@@ -40,7 +40,7 @@ class Pipeline:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is done inside counts as this stage's."""
+        """Count the time inside as this stage's."""
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""What is spoken: one sentence again and again, to measure speed, or a text."""
+"""Requests: one sentence repeated to measure speed, or the pieces of a text."""
 
 import logging
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ SENTENCE = (
     "The forms of printed letters should be beautiful, and that their arrangement on the page should be"
     " reasonable and a help to the shapeliness of the letters themselves. "
 )
-"As in NVIDIA's and Cambricon's measurements, said again and again."
+"The sentence of NVIDIA's and Cambricon's measurements; it is repeated up to the wanted length."
 
 
 @dataclass
 class Request:
-    """What is spoken in one go."""
+    """A piece of text to speak, and where its audio goes."""
 
     text: str
     seed: int
@@ -81,7 +81,7 @@ def of_text(
 
 
 def take_line_apart(line: str, cleaners: list[str], limit: int) -> list[Piece]:
-    """Its pieces, without those that are no more than punctuation."""
+    """Pieces of a line, without those that are only punctuation."""
     ids = lambda text: text_to_sequence(text, cleaners)  # noqa: E731
     pieces = take_apart(line, lambda part: len(ids(part)), limit)
     return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(ids(piece.text))))]

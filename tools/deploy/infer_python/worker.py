@@ -1,4 +1,4 @@
-"""What one device does: batch after batch of texts to wavs, timed."""
+"""The work of one device: batch after batch of texts to wavs, timed."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -81,7 +81,7 @@ def speak(clips: list[Request], pipeline: Pipeline, wavs: "Wavs", work: Work) ->
 
 
 def check_finite(arrays: Iterable[np.ndarray], work: Work) -> None:
-    """UserError for numbers that are none."""
+    """UserError if a number is not finite."""
     if not all(np.isfinite(each).all() for each in arrays):
         raise UserError(f"what {work.folder} computes is not finite: {work.contents.quant_mode} is too little for it")
 
