@@ -4,9 +4,9 @@
     python test/mutate.py                                       # 20 mistakes in each file of the core: an hour or more
     python test/mutate.py common/training/loop.py --limit=0     # every mistake in a file
 
-Stopped, it goes on where it was. cosmic-ray makes the mistakes in a copy of the repository, in test/output/mutation. The
-tests of a file are those files of test/unit that name its module, those that start programs last. What survives is shown
-as a table and as diffs: a hole in the tests, or a mistake that changes nothing.
+Stopped, it goes on where it was. cosmic-ray makes the mistakes in a copy of the repository, in test/output/mutation.
+The tests of a file are those files of test/unit that name its module, those that start programs last. What survives
+is shown as a table and as diffs: a hole in the tests, or a mistake that changes nothing.
 """
 
 import argparse

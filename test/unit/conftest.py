@@ -1,6 +1,7 @@
 """What the tests share: the reference numbers, a tiny corpus and model, the user's scripts in a copy."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,6 +19,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+# Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
+multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"

@@ -1,6 +1,7 @@
 """One step of the optimizer: which gradients it takes, when it is left out, what several processes tell each other."""
 
 import os
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -127,9 +128,10 @@ def test_the_average_takes_in_the_weights_behind_the_step():
 
 def on_a_rank(rank: int, folder: str) -> None:
     """Steps of two processes: a plain one, one with a fault on rank 1, and one in which rank 1 is asked to stop."""
-    torch.set_num_threads(1)  # those of the process before the fork are gone
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=1)
+    )
     run = make_toy()
     run.model.weight.data[:] = 1
     model = distributed.wrap(run.model, CPU)
@@ -147,7 +149,7 @@ def on_a_rank(rank: int, folder: str) -> None:
 
 def test_processes_do_the_same_step_and_share_what_one_of_them_knows(tmp_path):
     """The mean loss and gradient, and that one had no finite loss or was asked to stop."""
-    multiprocessing.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
     ours, theirs = (torch.load(tmp_path / str(rank)) for rank in range(2))
     plain, fault, asked = ours
     # Rank 0 has the losses 4 and 0, rank 1 those 4 and 8.

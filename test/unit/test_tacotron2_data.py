@@ -219,22 +219,21 @@ def test_a_full_disk_costs_time_alone(corpus, cache, monkeypatch, caplog):
 
 
 def fill(cache, wavs, start, results):
-    torch.set_num_threads(1)  # those of the process before the fork are gone
-    start.wait()
+    start.wait(timeout=60)
     results.put([cache(wav).sum().item() for wav in wavs])
 
 
 def test_several_processes_fill_the_cache_at_once(corpus, cache):
     """Each finds whole files or none, whoever wrote them."""
     wavs = sorted(corpus.glob("wavs/*"))
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     start, results = context.Barrier(4), context.Queue()
-    processes = [context.Process(target=fill, args=(cache, wavs, start, results)) for _ in range(4)]
+    processes = [context.Process(target=fill, args=(cache, wavs, start, results), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     sums = [results.get(timeout=60) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(timeout=60)
         assert process.exitcode == 0
     assert sums == [[cache(wav).sum().item() for wav in wavs]] * 4
     assert len(list(cache.folder.iterdir())) == len(wavs)

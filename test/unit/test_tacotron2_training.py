@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import timedelta
 
 import pytest
 import torch
@@ -191,8 +192,9 @@ def backward(network: torch.nn.Module, batch: list[torch.Tensor]) -> None:
 
 
 def gradients_of_a_share(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)  # those of the process before the fork are gone
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=1)
+    )
     model = toy_model(**NO_DROPOUT)
     backward(DistributedDataParallel(model), share_of_the_batch(rank))
     torch.save({name: p.grad for name, p in model.named_parameters()}, f"{folder}/{rank}")
@@ -201,7 +203,7 @@ def gradients_of_a_share(rank: int, folder: str) -> None:
 
 def test_two_processes_have_the_gradients_of_one_with_all_clips(tmp_path):
     """In evaluation mode: batch norm's statistics are of a process's own clips."""
-    multiprocessing.start_processes(gradients_of_a_share, (str(tmp_path),), nprocs=2, start_method="fork")
+    multiprocessing.start_processes(gradients_of_a_share, (str(tmp_path),), nprocs=2, start_method="forkserver")
     model = toy_model(**NO_DROPOUT)
     backward(model, share_of_the_batch(slice(4)))
     shares = [torch.load(tmp_path / str(rank)) for rank in range(2)]
