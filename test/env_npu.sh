@@ -5,17 +5,26 @@
 # twice, and never ends the caller's shell.
 
 _env_npu_setup() {
-    local info=/etc/Ascend/ascend_cann_install.info install=/usr/local/Ascend set_env='' had_nounset=''
-    if [ -f "$info" ]; then
-        install=$(sed -n 's/^Install_Path=//p' "$info" 2>/dev/null | head -n 1) || install=
-        install=${install:-/usr/local/Ascend}
-    fi
-    if [ -d "$install/ascend-toolkit/latest" ] && [ -f "$install/ascend-toolkit/set_env.sh" ]; then
-        set_env=$install/ascend-toolkit/set_env.sh
-    elif [ -f "$install/nnae/set_env.sh" ]; then
-        set_env=$install/nnae/set_env.sh
-    else
-        echo "env_npu.sh: no CANN in $install, nothing set (not needed on CUDA or a CPU)" || true
+    local set_env='' had_nounset='' folders folder note
+    # The folder that CANN itself has named, those that its installers noted, and the usual one.
+    folders=${ASCEND_HOME_PATH:-}
+    for note in /etc/Ascend/ascend_*_install.info; do
+        [ -f "$note" ] && folders+=$'\n'$(sed -n 's/^Install_Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')
+    done
+    folders+=$'\n'/usr/local/Ascend
+    while IFS= read -r folder; do
+        [ -n "$folder" ] || continue
+        # CANN from 8.5 on, older ones, and the part of them that only runs networks.
+        for set_env in "$folder"/{cann/,ascend-toolkit/,nnae/,}set_env.sh; do
+            # What an uninstalled toolkit leaves behind has no version.
+            [[ $set_env == */ascend-toolkit/set_env.sh && ! -d $folder/ascend-toolkit/latest ]] && continue
+            [ -f "$set_env" ] && break 2
+        done
+        set_env=
+    done <<<"$folders"
+    if [ -z "$set_env" ]; then
+        folders=${folders#$'\n'}
+        echo "env_npu.sh: no CANN in ${folders//$'\n'/ }, nothing set (not needed on CUDA or a CPU)" || true
         return 0
     fi
     # CANN's script reads variables that may not be set.
@@ -24,15 +33,15 @@ _env_npu_setup() {
     . "$set_env" || echo "env_npu.sh: $set_env reported an error" || true
     if [ -n "$had_nounset" ]; then set -u; fi
 
-    export ASCEND_SLOG_PRINT_TO_STDOUT=0 # host log to the terminal: 0 off
-    export ASCEND_GLOBAL_LOG_LEVEL=3     # 0 debug, 1 info, 2 warning, 3 error
-    export ASCEND_GLOBAL_EVENT_ENABLE=0  # event log: 0 off
-    export TASK_QUEUE_ENABLE=1           # operators are handed out asynchronously
-    export COMBINED_ENABLE=1             # joins operators on non-contiguous tensors
-    export INF_NAN_MODE_ENABLE=1         # overflow becomes inf or nan, which the loop checks for
-    export HCCL_WHITELIST_DISABLE=1      # no list of permitted peers
-    export HCCL_CONNECT_TIMEOUT=1800     # seconds; a rank may first have to read the corpus. Both as
-    export HCCL_EXEC_TIMEOUT=1800        # TIMEOUT in common/distributed.py, which sets them without this file
+    # What is set already stays: the user knows better.
+    export ASCEND_SLOG_PRINT_TO_STDOUT="${ASCEND_SLOG_PRINT_TO_STDOUT:-0}" # host log to the terminal: 0 off
+    export ASCEND_GLOBAL_LOG_LEVEL="${ASCEND_GLOBAL_LOG_LEVEL:-3}"         # 0 debug, 1 info, 2 warning, 3 error
+    export ASCEND_GLOBAL_EVENT_ENABLE="${ASCEND_GLOBAL_EVENT_ENABLE:-0}"   # event log: 0 off
+    export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"                     # operators are handed out asynchronously
+    export COMBINED_ENABLE="${COMBINED_ENABLE:-1}"                         # joins operators on non-contiguous tensors
+    export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-1}"                 # overflow becomes inf or nan, as the loop checks
+    export HCCL_WHITELIST_DISABLE="${HCCL_WHITELIST_DISABLE:-1}"           # no list of permitted peers
+    # HCCL's time limits: common/distributed.py sets them, from --hang_limit.
 
     if command -v msnpureport >/dev/null 2>&1; then
         local card

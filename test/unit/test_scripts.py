@@ -287,17 +287,3 @@ def test_bad_input_is_one_line(place, changes, code, message):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith(message)
     assert "Traceback" not in done.stderr + done.stdout
-
-
-def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
-    script = (
-        "set -euo pipefail; env | sort >before; shopt -po >options;"
-        ' source "$1/test/env_npu.sh"; source "$1/test/env_npu.sh";'
-        " env | sort >after; shopt -po | diff options -; diff before after; echo alive"
-    )
-    done = subprocess.run(
-        ["bash", "-c", script, "-", str(checkout)], cwd=checkout, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert done.stdout.splitlines()[-1] == "alive"
-    assert done.stdout.count("no CANN in") == 2

@@ -1,0 +1,69 @@
+"""test/env_npu.sh: CANN is found wherever it is, and a user's own settings stay."""
+
+import os
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+SHOW = 'source "$1/test/env_npu.sh"; echo "found=${FOUND:-}"; env'
+
+
+def source(script: str, home: str = "", **environment: str) -> dict[str, str]:
+    """The environment behind a script that sources env_npu.sh."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ASCEND", "HCCL"))
+    } | environment
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail; {script}", "-", ROOT],
+        env=own | environment | {"ASCEND_HOME_PATH": home}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def add_set_env(folder) -> None:
+    """As CANN's: it reads variables that are not set."""
+    folder.mkdir(parents=True)
+    (folder / "set_env.sh").write_text(f"export FOUND={folder}; NEVER=$NEVER_SET\n")
+
+
+@pytest.mark.parametrize("layout", ["cann", "ascend-toolkit", "nnae", "."])
+def test_every_layout_of_cann_is_found(tmp_path, layout):
+    home = tmp_path / "Ascend"
+    add_set_env(home / layout)
+    (home / "ascend-toolkit/latest").mkdir(parents=True)
+    assert source(SHOW, str(home))["found"] == str(home / layout)
+
+
+def test_the_newest_layout_comes_first_and_an_uninstalled_toolkit_does_not_count(tmp_path):
+    for layout in ("ascend-toolkit", "nnae"):
+        add_set_env(tmp_path / layout)
+    assert source(SHOW, str(tmp_path))["found"] == str(tmp_path / "nnae")
+    (tmp_path / "ascend-toolkit/latest").mkdir()
+    assert source(SHOW, str(tmp_path))["found"] == str(tmp_path / "ascend-toolkit")
+    add_set_env(tmp_path / "cann")
+    assert source(SHOW, str(tmp_path))["found"] == str(tmp_path / "cann")
+
+
+def test_what_the_user_has_set_stays(tmp_path):
+    add_set_env(tmp_path / "cann")
+    found = source(SHOW, str(tmp_path), TASK_QUEUE_ENABLE="0", HCCL_EXEC_TIMEOUT="300")
+    assert (found["TASK_QUEUE_ENABLE"], found["HCCL_EXEC_TIMEOUT"]) == ("0", "300")
+    assert found["COMBINED_ENABLE"] == "1"
+    assert "HCCL_CONNECT_TIMEOUT" not in found  # common/distributed.py sets it
+
+
+def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
+    script = (
+        "set -euo pipefail; env | sort >before; shopt -po >options;"
+        ' source "$1/test/env_npu.sh"; source "$1/test/env_npu.sh";'
+        " env | sort >after; shopt -po | diff options -; diff before after; echo alive"
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "-", str(checkout)], cwd=checkout, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout.splitlines()[-1] == "alive"
+    assert done.stdout.count("no CANN in") == 2
