@@ -12,9 +12,7 @@ SHOW = 'source "$1/test/env_npu.sh"; echo "found=${FOUND:-}"; env'
 
 def source(script: str, home: str = "", **environment: str) -> dict[str, str]:
     """The environment behind a script that sources env_npu.sh."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("ASCEND", "HCCL"))
-    } | environment
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("ASCEND", "HCCL"))}
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail; {script}", "-", ROOT],
         env=own | environment | {"ASCEND_HOME_PATH": home}, capture_output=True, text=True, timeout=30,
