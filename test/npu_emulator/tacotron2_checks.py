@@ -171,7 +171,7 @@ def test_inference_is_the_cpus_bit_for_bit(device, tmp_path, plain_cpu):
     spoken = []
     for where in (device, CPU):
         model = make_run(toy_tacotron2_config() | ALONE, tmp_path, where).model.eval()
-        spoken.append(model.infer(text.to(where.device), text_lengths.to(where.device), seeds=[1, 2, 3]))
+        spoken.append(model.infer(text.to(where.torch_device), text_lengths.to(where.torch_device), seeds=[1, 2, 3]))
     for there, here in zip(*spoken):
         assert there.length == here.length > 30
         assert torch.equal(there.mel.cpu(), here.mel) and torch.equal(there.alignment.cpu(), here.alignment)

@@ -1,6 +1,7 @@
 """What the tests share: the reference numbers, a tiny corpus and model, the user's scripts in a copy."""
 
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -38,6 +39,17 @@ def signals_end_the_tests():
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert left == handlers, "a handler of signals was left behind"
+
+
+@pytest.fixture(autouse=True)
+def log_handlers_end_with_the_test():
+    """A program that a test runs in this process opens the log; the next one would write every line twice."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in set(root.handlers) - set(before):
+        if type(handler).__module__ in ("logging", "common.log"):  # pytest has handlers of its own
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
