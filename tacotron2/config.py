@@ -48,7 +48,7 @@ class DataConfig(AudioConfig):
     text_cleaners: list = field(default_factory=lambda: ["english_cleaners"])
     "Names from tacotron2/text/cleaners.py, applied in this order."
     dictionary: str = ""
-    "A pronunciation dictionary as CMUdict is written: its words are read as ARPAbet; none if empty."
+    "A pronunciation dictionary: 'cmudict', or a file of its form. Its words are read as ARPAbet. Empty: none."
 
     def __post_init__(self):
         super().__post_init__()

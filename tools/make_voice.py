@@ -19,6 +19,7 @@ from common.files import make_output_folder, written_whole
 from common.log import open_log
 from common.program import UserError
 from common.voices import MODELS, Settings
+from tacotron2.text.dictionary import BUNDLED
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ EXAMPLES = """\
   python tools/make_voice.py anna --tacotron2=checkpoints/tacotron2_20000 --waveglow=checkpoints/waveglow_60000
   python tools/make_voice.py anna --tacotron2=tacotron2.pt --waveglow=waveglow.pt --denoiser_strength=0.05"""
 
-FILES = ("training_files", "validation_files", "dictionary")
+FILES = ("training_files", "validation_files")
 "Names of files in data_config."
 LARGEST_FLOAT16 = torch.finfo(torch.float16).max
 
@@ -104,6 +105,9 @@ def in_half(path: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
 def without_run(config: dict, model: str) -> dict:
     """The configuration that synthesis and finetuning need: the model and the audio, without names of files."""
     data = {name: value for name, value in config["data_config"].items() if name not in FILES}
+    dictionary = data.get("dictionary", "")
+    if dictionary and dictionary not in BUNDLED:
+        raise UserError(f"a voice cannot bring its dictionary {dictionary} along: train with 'cmudict', or without one")
     return {f"{model}_config": config[f"{model}_config"], "data_config": data}
 
 

@@ -294,6 +294,17 @@ def _options(top: dict) -> dict[str, Any]:
     return flat | _dict(flat.get("WN_config"))
 
 
+def _reading(known: dict[str, Any]) -> dict[str, Any]:
+    """How text is read. Of a dictionary only a name counts: the path of a file is another machine's."""
+    cleaners, dictionary = known.get("text_cleaners"), known.get("dictionary")
+    found: dict[str, Any] = {}
+    if isinstance(cleaners, list) and all(isinstance(name, str) for name in cleaners):
+        found["text_cleaners"] = cleaners
+    if isinstance(dictionary, str) and Path(dictionary).name == dictionary:
+        found["dictionary"] = dictionary
+    return found
+
+
 def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]) -> dict[str, Any]:
     """The configuration as the file tells it itself (``known``), and as the shapes do."""
     try:
@@ -307,7 +318,7 @@ def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]
     audio = {name: numbers[name] for name in AUDIO if name in numbers}
     if kind == "tacotron2":
         model |= {name: numbers[name] for name in NOT_IN_SHAPES if name in numbers}
-        return {"tacotron2_config": model, "data_config": audio}
+        return {"tacotron2_config": model, "data_config": audio | _reading(known)}
     model["WN_config"] = {name: model.pop(name) for name in ("n_layers", "n_channels", "kernel_size")}
     # NVIDIA's upsampling reaches over four frames: 1024 samples for one of 256.
     hop_length = weights["upsample.weight"].shape[2] // 4

@@ -9,10 +9,12 @@ from tacotron2.text.symbols import SYMBOL_TO_ID
 
 Dictionary: TypeAlias = dict[str, list[str]]
 "Lower-case word -> its symbols, such as @HH."
+BUNDLED = {"cmudict": Path(__file__).with_name("cmudict.dict")}
+"The Carnegie Mellon Pronouncing Dictionary, version 0.7b and later changes; its licence is beside it."
 
 
 def load_dictionary(path: str | Path) -> Dictionary:
-    """Read lines like ``HELLO  HH AH0 L OW1``, in UTF-8 or Latin-1.
+    """Read lines like ``HELLO  HH AH0 L OW1``, in UTF-8 or Latin-1. ``cmudict`` is the bundled dictionary.
 
     Of several pronunciations, ``WORD(1)``, the first one in the file counts; ``;;;`` begins a line of
     comment and `` #`` a comment at a line's end. UserError that names the line which is not so.
@@ -49,7 +51,7 @@ def pronounce(text: str, dictionary: Dictionary) -> list[str]:
 
 def _read(path: str | Path) -> str:
     try:
-        content = Path(path).read_bytes()
+        content = BUNDLED.get(str(path), Path(path)).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the dictionary {path}: {error.strerror}") from error
     try:

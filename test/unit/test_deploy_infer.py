@@ -1,18 +1,21 @@
 """Inference: what is asked for is done and reported, and what cannot be done is said in a line."""
 
+import copy
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
-from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, report_of, run_infer
+from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, raw, report_of, run_infer
 
 from common.program import UserError
+from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.infer_python.pipeline import Pipeline
-from tools.deploy.infer_python.requests import Request, sentence
+from tools.deploy.infer_python.requests import Request, reader, sentence
 from tools.deploy.infer_python.worker import Wavs, Work, do
 
 
@@ -161,3 +164,12 @@ def test_sentence_is_the_seeds():
     assert len(text) == 333
     assert text.endswith("shapeliness of the letters themselves.")
     assert text.count("The forms of printed letters") == 2
+
+
+def test_a_text_is_read_with_the_dictionary_of_the_training(tmp_path):
+    contents = replace(raw(), sizes=copy.deepcopy(raw().sizes))
+    contents.sizes["tacotron2"]["data_config"]["dictionary"] = str(tmp_path / "my.dict")
+    with pytest.raises(UserError, match=r"cannot read the dictionary .*my.dict"):
+        reader(contents)
+    (tmp_path / "my.dict").write_text("HELLO  HH AH0 L OW1\n")
+    assert reader(contents)("Hello you.") == text_to_sequence("{HH AH0 L OW1} you.", [])

@@ -29,6 +29,8 @@ from tools.deploy import models
 from tools.deploy.artifacts import read_contents
 from tools.deploy.export_model import export
 from tools.deploy.graphs import EncoderGraph
+from tools.deploy.infer_python import worker
+from tools.deploy.infer_python.requests import Request
 
 CPU = pick_device("cpu")
 OWN = ("sources", "sizes", "signatures", "files")
@@ -126,7 +128,7 @@ def test_the_figures_of_an_evaluation_go_by_steps(path, tmp_path):
 
 
 @pytest.mark.parametrize("decoder", ["decoder", "decoder_iter"])
-def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder):
+def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatch):
     """One clip ends by itself, the others at the limit."""
     models_dir()  # skips where graphs cannot be exported
     deployed = models.load("tacotron2", str(path))
@@ -152,3 +154,7 @@ def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder):
     assert mel_lengths.tolist() == [each.length for each in utterances]
     for ours, each in zip(mel, utterances, strict=True):
         assert np.abs(ours[:, : each.length] - each.mel.numpy()).max() < 1e-3
+    monkeypatch.setattr(worker, "reader", lambda contents: lambda text: TOY_TEXTS[int(text)])
+    requests = [Request(str(i), seed, tmp_path / "unused.wav") for i, seed in enumerate(SEEDS)]
+    _, iteration = worker.do(worker.Work(tmp_path, contents, 0, 1, [], [requests], 0.6, with_waveglow=False))
+    assert (iteration.endless, iteration.mels) == (2, 30)

@@ -104,3 +104,10 @@ def test_dictionaries_that_are_refused(tmp_path, content, message):
 def test_dictionaries_that_cannot_be_read(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         load_dictionary(tmp_path / name)
+
+
+def test_the_dictionary_that_comes_with_the_repository():
+    dictionary = load_dictionary("cmudict")
+    assert len(dictionary) > 120_000
+    assert dictionary["hello"] == ["@HH", "@AH0", "@L", "@OW1"]
+    assert text_to_sequence("Hello.", ["english_cleaners"], dictionary) == text_to_sequence("{HH AH0 L OW1}.", [])

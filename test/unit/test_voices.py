@@ -123,3 +123,17 @@ def test_the_settings_are_json(folder, models, monkeypatch):
     settings = json.loads((folder / "anna" / "voice.json").read_text())
     assert settings["denoiser_strength"] == 0.1
     assert settings["sha256"].keys() == set(voices.MODELS)
+
+
+@pytest.mark.parametrize("name", ["cmudict", "/somewhere/my.dict"])
+def test_a_voice_keeps_the_dictionary_that_comes_with_the_repository_and_no_other(folder, tmp_path, monkeypatch, name):
+    models = make_models(tmp_path, tacotron2_data={"dictionary": name})
+    if name == "cmudict":
+        make(monkeypatch, "anna", *models)
+        assert read(folder / "anna/tacotron2.safetensors").config["data_config"]["dictionary"] == "cmudict"
+        run(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "out.wav")
+    else:
+        with pytest.raises(
+            UserError, match=r"cannot bring its dictionary /somewhere/my.dict along: train with 'cmudict'"
+        ):
+            make(monkeypatch, "anna", *models)

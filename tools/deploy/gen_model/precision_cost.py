@@ -8,11 +8,10 @@ import torch
 
 from common.config import from_dict
 from common.evaluation.metrics import mel_l1
-from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.infer_python.pipeline import Pipeline
-from tools.deploy.infer_python.requests import sentence
+from tools.deploy.infer_python.requests import reader, sentence
 from tools.deploy.models import PACKAGES
 
 CHARACTERS, FRAMES = 64, 100
@@ -42,8 +41,7 @@ def _speak(name: str, folder: Path, contents: Contents, given: np.ndarray | None
     engine = find_engine(name)(0, 1, contents.options)
     pipeline = Pipeline(folder, contents, engine)
     pipeline.limit = min(pipeline.limit, FRAMES)
-    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
-    text = text_to_sequence(sentence(min(CHARACTERS, contents.ranges["text"][-1])), cleaners)
+    text = reader(contents)(sentence(min(CHARACTERS, contents.ranges["text"][-1])))
     mel, lengths = pipeline.spectrograms([text], [SEED])
     spoken = mel if given is None else given[None]
     (audio,) = pipeline.audio(spoken, np.array([spoken.shape[2]]), 0.6, [SEED])

@@ -117,8 +117,7 @@ def measure(
     """
     contents.check_range("batch", batch, "--bs")
     if text is not None:
-        cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
-        shares = of_text(text, cleaners, contents.ranges["text"][-1], batch, args.devices, args.seed, args.output)
+        shares = of_text(text, contents, batch, args.devices, args.seed, args.output)
     else:
         contents.check_range("text", args.il, "--il")
         shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output)

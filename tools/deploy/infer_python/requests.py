@@ -1,6 +1,7 @@
 """Requests: one sentence repeated to measure speed, or the pieces of a text."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 from common.program import UserError
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.remarks import remarks
+from tools.deploy.artifacts import Contents
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +56,13 @@ def of_sentence(length: int, batch: int, iterations: int, devices: list[int], se
     return shares
 
 
-def of_text(
-    lines: list[str], cleaners: list[str], limit: int, batch: int, devices: list[int], seed: int, output: Path
-) -> Shares:
-    """Pieces of the lines, of at most ``limit`` symbols; what is lost of a line is said.
+def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int], seed: int, output: Path) -> Shares:
+    """Pieces of the lines, no longer than the engines take; what is lost of a line is said.
 
     UserError for a text without anything to speak.
     """
+    to_ids, limit = reader(contents), min(contents.ranges["text"][-1], LONGEST_PIECE)
+    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
     seeds = count(seed)
     spoken = []
     for number, line in enumerate(lines, start=1):
@@ -68,7 +71,7 @@ def of_text(
         for remark in remarks(line, cleaners):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
-        pieces = take_line_apart(line, cleaners, min(limit, LONGEST_PIECE))
+        pieces = take_line_apart(line, to_ids, limit)
         clips = [Request(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
         spoken += [clips] if clips else []
     if not spoken:
@@ -80,8 +83,17 @@ def of_text(
     return shares
 
 
-def take_line_apart(line: str, cleaners: list[str], limit: int) -> list[Piece]:
+def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int) -> list[Piece]:
     """Pieces of a line, without those that are only punctuation."""
-    ids = lambda text: text_to_sequence(text, cleaners)  # noqa: E731
-    pieces = take_apart(line, lambda part: len(ids(part)), limit)
-    return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(ids(piece.text))))]
+    pieces = take_apart(line, lambda part: len(to_ids(part)), limit)
+    return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(to_ids(piece.text))))]
+
+
+def reader(contents: Contents) -> Callable[[str], list[int]]:
+    """A function from a text to the ids of its symbols, as in the training of this Tacotron2.
+
+    UserError if its pronunciation dictionary is missing.
+    """
+    data = contents.sizes["tacotron2"]["data_config"]
+    dictionary = load_dictionary(data["dictionary"]) if data["dictionary"] else None
+    return lambda text: text_to_sequence(text, data["text_cleaners"], dictionary)

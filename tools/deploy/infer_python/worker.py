@@ -1,7 +1,7 @@
 """The work of one device: batch after batch of texts to wavs, timed."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from common.audio import write_wav
 from common.program import UserError
-from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import Contents, writing
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.infer_python.latency import Iteration
 from tools.deploy.infer_python.pipeline import Pipeline
-from tools.deploy.infer_python.requests import Request
+from tools.deploy.infer_python.requests import Request, reader
 
 
 @dataclass
@@ -37,21 +36,23 @@ def do(work: Work) -> Iterator[str | Iteration]:
     """Load the engines, warm up, and yield the name of the device; then what is measured, batch after batch."""
     engine = find_engine(work.contents.engine)(work.device, work.shares, work.contents.options)
     pipeline = Pipeline(work.folder, work.contents, engine, work.with_waveglow)
+    to_ids = reader(work.contents)
     for clips in work.warmup:
-        speak(clips, pipeline, Wavs(work.contents), work)
+        speak(clips, to_ids, pipeline, Wavs(work.contents), work)
     yield engine.device_name
     wavs = Wavs(work.contents)
     for clips in work.batches:
-        yield speak(clips, pipeline, wavs, work)
+        yield speak(clips, to_ids, pipeline, wavs, work)
     pipeline.graphs.clear()
     engine.close()
 
 
-def speak(clips: list[Request], pipeline: Pipeline, wavs: "Wavs", work: Work) -> Iteration:
+def speak(
+    clips: list[Request], to_ids: Callable[[str], list[int]], pipeline: Pipeline, wavs: "Wavs", work: Work
+) -> Iteration:
     """One batch."""
     began = time.perf_counter()
-    config = work.contents.sizes["tacotron2"]["data_config"]
-    texts = [text_to_sequence(clip.text, config["text_cleaners"]) for clip in clips]
+    texts = [to_ids(clip.text) for clip in clips]
     seeds = [clip.seed for clip in clips]
     pipeline.seconds.clear()
     ids_there = time.perf_counter()
@@ -76,7 +77,7 @@ def speak(clips: list[Request], pipeline: Pipeline, wavs: "Wavs", work: Work) ->
         batch=len(clips),
         mels=mel.shape[2],
         samples=len(audio) * mel.shape[2] * pipeline.hop_length,
-        endless=int((lengths == pipeline.limit).sum()),
+        endless=int((lengths == pipeline.limit * pipeline.frames_per_step).sum()),
     )
 
 
