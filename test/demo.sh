@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Hear both models learn, from text alone and without a download of speech: about a quarter of an hour on 2 CPU cores.
+# Hear both models learn, from text alone and without a download of speech, in minutes on 2 CPU cores.
 #
 #   bash test/demo.sh
 #
 #   --output_directory=DIR  default test/demo; run again, it goes on where it was
 #   --device=auto|cpu|cuda|npu   default auto
-#   --max_steps=N           steps of WaveGlow's training from nothing, default 900; Tacotron2 makes 8 for every 9
+#   --max_steps=N           steps of WaveGlow's training from nothing, default 900; Tacotron2 makes two thirds as many
 
 set -euo pipefail
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -66,7 +66,7 @@ need "$finetuned"
 evaluate_all "$sentences" "$finetuned"
 
 echo "== 5 of 6: Tacotron2 learns to read this speaker's 24 sentences =="
-steps=$((OPTIONS[max_steps] * 8 / 9))
+steps=$((OPTIONS[max_steps] * 2 / 3))
 bash "$test_path_dir/train_full_8p.sh" --network=Tacotron2 "--data_path=$sentences" "$device" \
     "--output_directory=$output/tacotron2" "--config=$root/configs/tacotron2_demo.json" --nproc=1 "--max_steps=$steps"
 need "$output/tacotron2/tacotron2_$steps"
