@@ -20,6 +20,11 @@ class MelSpectrogram(nn.Module):
     filters, natural logarithm clamped at 1e-5.
     """
 
+    filters: Tensor
+    "[n_mel, filter_length // 2 + 1]"
+    window: Tensor
+    "[win_length]"
+
     def __init__(
         self,
         sampling_rate: int = 22050,

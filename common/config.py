@@ -7,11 +7,14 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from common.program import UserError
 
-Section = TypeVar("Section")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Section = TypeVar("Section", bound="DataclassInstance")
 
 
 @dataclass
@@ -31,7 +34,7 @@ class AudioConfig:
     mel_fmax: float = 8000.0
     "Upper edge of the mel filters in Hz."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("sampling_rate", "filter_length", "hop_length", "win_length"):
             require_positive("data_config", self, name)
         if self.win_length > self.filter_length:
@@ -104,7 +107,7 @@ class TrainConfig:
     with_tensorboard: bool = True
     "Write TensorBoard logs to <output_directory>/logs."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation"):
             require_positive("train_config", self, name)
         for name in ("learning_rate", "sigma", "hang_limit"):
@@ -138,7 +141,7 @@ class NpuConfig:
     logdet_on_cpu: str = "auto"
     "Run log-determinants on the host."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value not in ("auto", "on", "off"):
                 raise UserError(f"npu_config: {name} is {value!r}, must be auto, on or off")
@@ -153,6 +156,19 @@ class DistConfig:
     "Not used."
     dist_url: str = ""
     "Not used."
+
+
+@dataclass
+class BaseConfig:
+    """The sections that both models' files have."""
+
+    train_config: TrainConfig = field(default_factory=TrainConfig)
+    data_config: AudioConfig = field(default_factory=AudioConfig)
+    dist_config: DistConfig = field(default_factory=DistConfig)
+    npu_config: NpuConfig = field(default_factory=NpuConfig)
+
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseConfig)
 
 
 def parse_loss_scale(value: str | float) -> str | float:

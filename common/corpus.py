@@ -3,10 +3,13 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from common.program import UserError
 
 log = logging.getLogger(__name__)
+
+Clip = TypeVar("Clip")
 
 
 def find_clips(data_path: str, training_files: str = "") -> list[Path]:
@@ -74,7 +77,7 @@ def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3)) -> dict[str,
     return texts
 
 
-def split_clips(clips: list[Path]) -> tuple[list[Path], list[Path]]:
+def split_clips(clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
     """Training clips and held-back clips.
 
     Of the clips in the order of their names the first tenth is held back, at least 1 and at most

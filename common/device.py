@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.profiler
@@ -64,7 +65,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
             " start fewer processes (--nproc) or choose another --device_id"
         )
     if kind != "cpu":
-        getattr(torch, kind).set_device(index)
+        _torch_module(kind).set_device(index)
     passed_over = [reason for reason in missing.values() if reason]
     return Device(
         type=kind,
@@ -76,9 +77,14 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
     )
 
 
+def _torch_module(kind: str) -> Any:
+    """torch.cuda, or torch.npu, which is there once torch_npu is imported."""
+    return getattr(torch, kind)
+
+
 def device_count(kind: str) -> float:
     """How many cards of this kind there are; processes on the CPU are not limited."""
-    return float("inf") if kind == "cpu" else getattr(torch, kind).device_count()
+    return float("inf") if kind == "cpu" else _torch_module(kind).device_count()
 
 
 def make_adam(
@@ -136,29 +142,29 @@ def use_exact_float32(device: Device) -> None:
         torch.backends.cudnn.allow_tf32 = False
     elif device.type == "npu":
         for kind in ("conv", "matmul"):
-            if hasattr(torch.npu, kind):  # not on the releases of 5.0.3's time
-                getattr(torch.npu, kind).allow_hf32 = False
+            if hasattr(_torch_module("npu"), kind):  # not on the releases of 5.0.3's time
+                getattr(_torch_module("npu"), kind).allow_hf32 = False
 
 
 def clear_overflow_flag(device: Device) -> None:
     """Begin to watch for overflow on a card that hides it, see ``overflow_flag``."""
     if _saturates(device):
-        torch.npu.utils.clear_npu_overflow_flag()
+        _torch_module("npu").utils.clear_npu_overflow_flag()
 
 
 def overflow_flag(device: Device) -> bool:
     """Whether float16 overflowed since ``clear_overflow_flag``, where results do not show it:
     an Ascend 910 before the 910B1 gives the largest number in the place of inf."""
-    return _saturates(device) and torch.npu.utils.get_npu_overflow_flag()
+    return _saturates(device) and _torch_module("npu").utils.get_npu_overflow_flag()
 
 
 def _saturates(device: Device) -> bool:
-    return device.type == "npu" and not torch.npu.utils.is_support_inf_nan()
+    return device.type == "npu" and not _torch_module("npu").utils.is_support_inf_nan()
 
 
 def card_name(device: Device) -> str:
     """Such as Ascend910A; empty for what is no card."""
-    return "" if device.type == "cpu" else getattr(torch, device.type).get_device_name(device.torch_device)
+    return "" if device.type == "cpu" else _torch_module(device.type).get_device_name(device.torch_device)
 
 
 def peak_memory(device: Device) -> int:
@@ -166,7 +172,7 @@ def peak_memory(device: Device) -> int:
     if device.type == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
-    return getattr(torch, device.type).max_memory_allocated(device.torch_device)
+    return _torch_module(device.type).max_memory_allocated(device.torch_device)
 
 
 def cann_version() -> tuple[int, ...] | None:
@@ -187,7 +193,7 @@ def rng_state(device: Device) -> dict[str, torch.Tensor]:
     """The states of the random generators this process draws from."""
     state = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        state[device.type] = getattr(torch, device.type).get_rng_state()
+        state[device.type] = _torch_module(device.type).get_rng_state()
     return state
 
 
@@ -195,7 +201,7 @@ def set_rng_state(state: dict[str, torch.Tensor], device: Device) -> None:
     """Undo ``rng_state``; the state of another kind of device is passed over."""
     torch.set_rng_state(state["cpu"])
     if device.type != "cpu" and device.type in state:
-        getattr(torch, device.type).set_rng_state(state[device.type])
+        _torch_module(device.type).set_rng_state(state[device.type])
 
 
 @contextmanager
@@ -223,4 +229,4 @@ def _why_missing(kind: str) -> str:
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
             return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
-    return "" if torch.npu.is_available() else "no NPU is visible to torch_npu"
+    return "" if _torch_module("npu").is_available() else "no NPU is visible to torch_npu"

@@ -31,7 +31,10 @@ class Ranks:
 
 def ranks() -> Ranks:
     """Read from torchrun's environment variables; without them there is one process."""
-    get = lambda name, default: int(os.environ.get(name, default))  # noqa: E731
+
+    def get(name: str, default: int) -> int:
+        return int(os.environ.get(name, default))
+
     return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0))
 
 
@@ -70,7 +73,7 @@ def wrap(model: nn.Module, device: Device) -> nn.Module:
 def gradients_reduced(model: nn.Module, last: bool) -> AbstractContextManager:
     """Around a forward pass: its gradients are exchanged in the backward pass only if it is the
     last of those that are added up."""
-    return nullcontext() if last or not dist.is_initialized() else model.no_sync()
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
 def share_buffers(model: nn.Module) -> None:

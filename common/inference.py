@@ -3,33 +3,35 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 from torch import nn
 
 from common.checkpoints.interchange import fitted, read
-from common.config import NpuConfig, from_dict
+from common.config import AnyConfig, NpuConfig, from_dict
 from common.device import Device
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8
 from common.layers.npu import patch_for_npu
 from common.precision import Precision
-from common.training.run import Progress
+from common.training.run import AnyModel, Progress
 
 
 @dataclass
-class Loaded:
+class Loaded(Generic[AnyConfig, AnyModel]):
     """The parts of a checkpoint that synthesis needs."""
 
-    config: Any
+    config: AnyConfig
     "The configuration, as far as the checkpoint has it."
-    model: nn.Module
+    model: AnyModel
     "On the CPU, in float32."
     training: Progress
     "Progress of the training that made the weights."
 
 
-def load(path: str | Path, kind: str, config_type: type, build_model: Callable[[Any], nn.Module]) -> Loaded:
+def load(
+    path: str | Path, kind: str, config_type: type[AnyConfig], build_model: Callable[[AnyConfig], AnyModel]
+) -> Loaded[AnyConfig, AnyModel]:
     """A model of ``kind`` (waveglow or tacotron2) with the weights of a checkpoint of any form.
 
     UserError as ``interchange.read`` and ``interchange.fitted``.

@@ -16,7 +16,7 @@ class Console:
     """The terminal, or whatever stands in its place. Kept apart because file descriptors 1 and 2
     may lead to the log file."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.out: TextIO = sys.stdout
         self.err: TextIO = sys.stderr
         self.shows_progress = sys.stderr.isatty()

@@ -3,14 +3,11 @@
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 from common import distributed
-from common.config import TrainConfig, load_config
+from common.config import AnyConfig, TrainConfig, load_config
 from common.log import open_log
 from common.program import Parser
-
-Config = TypeVar("Config")
 
 
 def add_run_options(parser: Parser) -> None:
@@ -54,7 +51,7 @@ def start_log(args: argparse.Namespace) -> None:
     open_log(path, quiet=ranks.rank > 0)
 
 
-def configure(args: argparse.Namespace, kind: type[Config]) -> Config:
+def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
     """Load ``--config`` and apply the options to it."""
     config = load_config(args.config, kind)
     known = {field.name for field in fields(TrainConfig)}

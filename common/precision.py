@@ -105,17 +105,18 @@ class Precision:
 
     def _unscale(self) -> None:
         for model_param, master in zip(self.model_params, self.master_params):
-            if model_param.grad is None:
+            gradient = model_param.grad
+            if gradient is None:
                 continue
             if master is not model_param:
                 # In place from the second step on: NpuFusedAdam keeps hold of the gradients it saw first.
                 if master.grad is None:
-                    master.grad = model_param.grad.float()
+                    master.grad = gradient.float()
                 else:
-                    master.grad.copy_(model_param.grad)
-                model_param.grad = None
+                    master.grad.copy_(gradient)
+                gradient, model_param.grad = master.grad, None
             if self.scale != 1.0:
-                master.grad.div_(self.scale)
+                gradient.div_(self.scale)
 
     @torch.no_grad()
     def finish_step(self, finite: bool) -> None:

@@ -6,6 +6,7 @@ Shapes: B clips, N text symbols, E encoder channels, A attention channels.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from common.layers.conv import Conv1d
 from tacotron2.attention_recurrence import MASKED, attend_over_time
 
+Gain: TypeAlias = Literal["linear", "relu", "sigmoid", "tanh"]
+"Nonlinearity behind a layer, after which the initialization is scaled."
+
 
 class Linear(nn.Module):
     """A linear layer in Glorot's initialization, its parameters under NVIDIA's ``linear_layer``."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, gain: str = "linear"):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, gain: Gain = "linear"):
         super().__init__()
         self.linear_layer = nn.Linear(in_features, out_features, bias=bias)
         nn.init.xavier_uniform_(self.linear_layer.weight, gain=nn.init.calculate_gain(gain))
@@ -30,7 +34,7 @@ class Linear(nn.Module):
 class ConvNorm(nn.Module):
     """A convolution that keeps the length, its parameters under NVIDIA's ``conv``."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, gain: str = "linear"):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, gain: Gain = "linear"):
         super().__init__()
         self.conv = Conv1d(in_channels, out_channels, kernel_size, bias=bias)
         nn.init.xavier_uniform_(self.conv.weight, gain=nn.init.calculate_gain(gain))

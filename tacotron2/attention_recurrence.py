@@ -15,6 +15,7 @@ Shapes: T frames, B clips, N text symbols, H channels of the LSTM, E of the enco
 """
 
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,19 @@ def attend_over_time(
 
 class _AttendOverTime(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, known, feedback, query, keys, kernel, v, values, padding, masks, keep):
+    def forward(
+        ctx: Any,
+        known: Tensor,
+        feedback: Tensor,
+        query: Tensor,
+        keys: Tensor,
+        kernel: Tensor,
+        v: Tensor,
+        values: Tensor,
+        padding: Tensor,
+        masks: Tensor | None,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor]:
         gates, cells = room_for_gates_and_cells(known)
         (steps, batch, _), symbols, hidden_size = known.shape, keys.shape[1], cells.shape[2]
         states = known.new_zeros(steps + 1, batch, feedback.shape[1])
@@ -86,7 +99,7 @@ class _AttendOverTime(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_states, grad_weights):
+    def backward(ctx: Any, grad_states: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
         feedback, query, kernel, v, values, masks, gates, cells, states, earlier, kept = ctx.saved_tensors
         (steps, batch, symbols, channels), hidden_size, taps = kept.shape, cells.shape[2], kernel.shape[2]
         dtype, exact = states.dtype, gates.dtype
@@ -101,7 +114,8 @@ class _AttendOverTime(torch.autograd.Function):
         grad_keys = gates.new_zeros(batch, symbols, channels)
         grad_kernel, grad_v = torch.zeros_like(kernel.flatten(1)), torch.zeros_like(v)
         grad_seen, around = room_for_grad_seen(grad_keys, taps)
-        grad_before, grad_cell, grad_earlier = 0, torch.zeros_like(cells[0]), gates.new_zeros(batch, 2, symbols)
+        grad_before: int | Tensor = 0
+        grad_cell, grad_earlier = torch.zeros_like(cells[0]), gates.new_zeros(batch, 2, symbols)
         seen = windows(earlier[:-1].to(kept.dtype), symbols)
         over_time = grad_states, grad_weights, grad_known, grad_queries, weights, seen, kept
         last_first = (reversed(each.unbind()) for each in over_time)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
-from common.config import AudioConfig, DistConfig, NpuConfig, TrainConfig, require_positive
+from common.config import AudioConfig, BaseConfig, TrainConfig, require_positive
 from common.program import UserError
 from tacotron2.model import Tacotron2
 from tacotron2.text.cleaners import clean
@@ -30,7 +30,7 @@ class Tacotron2TrainConfig(TrainConfig):
     guided_attention: float = 0.0
     "Weight in the loss of attention off the diagonal, which brings alignment about sooner; 0 = none."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("weight_decay", "guided_attention"):
             if not 0 <= getattr(self, name) < float("inf"):
@@ -50,7 +50,7 @@ class DataConfig(AudioConfig):
     dictionary: str = ""
     "A pronunciation dictionary: 'cmudict', or a file of its form. Its words are read as ARPAbet. Empty: none."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not all(isinstance(name, str) for name in self.text_cleaners):
             raise UserError(f"data_config: text_cleaners is {self.text_cleaners}, must be a list of names")
@@ -106,7 +106,7 @@ class Tacotron2Config:
     mask_padding: bool = True
     "Whether training leaves what is predicted behind the end of a clip out of account."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.startswith("p_"):
                 if not 0 <= value < 1:
@@ -118,13 +118,11 @@ class Tacotron2Config:
 
 
 @dataclass
-class Config:
+class Config(BaseConfig):
     """The whole file."""
 
     train_config: Tacotron2TrainConfig = field(default_factory=Tacotron2TrainConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
-    dist_config: DistConfig = field(default_factory=DistConfig)
-    npu_config: NpuConfig = field(default_factory=NpuConfig)
     tacotron2_config: Tacotron2Config = field(default_factory=Tacotron2Config)
 
 

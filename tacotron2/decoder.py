@@ -11,7 +11,7 @@ Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder c
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from common.layers.dropout import dropout
 from common.layers.matmul import constant_linear, linear
+from common.layers.module_list import ModuleList
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.lstm import lstm, lstm_over_time
 
@@ -29,7 +30,10 @@ MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
 
 
-def steps_of(frames: int | Tensor, n_frames_per_step: int) -> int | Tensor:
+Frames = TypeVar("Frames", int, Tensor)
+
+
+def steps_of(frames: Frames, n_frames_per_step: int) -> Frames:
     """How many steps so many frames take; the last step may be filled in part."""
     return (frames + n_frames_per_step - 1) // n_frames_per_step
 
@@ -41,7 +45,7 @@ class Prenet(nn.Module):
         super().__init__()
         self.p_dropout = p_dropout
         sizes = [n_channels, prenet_dim, prenet_dim]
-        self.layers = nn.ModuleList(Linear(n_in, n_out, bias=False) for n_in, n_out in pairwise(sizes))
+        self.layers = ModuleList(Linear(n_in, n_out, bias=False) for n_in, n_out in pairwise(sizes))
 
     def forward(self, frames: Tensor, masks: Tensor | None = None) -> Tensor:
         """frames [..., r * n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
@@ -234,11 +238,11 @@ class Decoder(nn.Module):
 
     def frame_by_frame(self, dtype: torch.dtype) -> FrameByFrame:
         """The linear layers for ``step``, those of the LSTMs in this precision."""
-        gates = (
+        attention, decoder = (
             Affine(torch.cat([rnn.weight_ih, rnn.weight_hh], dim=1).to(dtype), (rnn.bias_ih + rnn.bias_hh).to(dtype))
             for rnn in (self.attention_rnn, self.decoder_rnn)
         )
-        return FrameByFrame(*gates, self.output_layer())
+        return FrameByFrame(attention, decoder, self.output_layer())
 
     def output_layer(self) -> Affine:
         """The layer from the decoder's hidden state and the context to a step's frames and its gate, in float32."""

@@ -75,7 +75,7 @@ class ClipFigures:
         """For the page's table."""
         before = (self.seconds, self.loss, self.mel_l1, self.mel_cepstral_distortion, self.spoken_seconds)
         after = (self.diagonality, self.coverage, self.real_time_factor)
-        stopped = {0: "no", 1: "yes"}.get(self.stopped, f"{self.stopped:.0%}")
+        stopped = {0.0: "no", 1.0: "yes"}.get(self.stopped, f"{self.stopped:.0%}")
         return [*(f"{value:.3f}" for value in before), stopped, *(f"{value:.3f}" for value in after)]
 
 

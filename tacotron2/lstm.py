@@ -8,6 +8,7 @@ Shapes: T frames, R rows (clips), H channels. The gates [..., 4H] are in torch's
 
 from collections.abc import Iterator
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def lstm_over_time(known: Tensor, weight: Tensor, masks: Tensor | None = None) -
 
 class _LSTMOverTime(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, known: Tensor, weight: Tensor, masks: Tensor | None) -> Tensor:
+    def forward(ctx: Any, known: Tensor, weight: Tensor, masks: Tensor | None) -> Tensor:
         product = constant_linear(weight.to(known.dtype))
         gates, cells = room_for_gates_and_cells(known)
         hidden = known.new_zeros(len(known) + 1, *cells.shape[1:])
@@ -52,7 +53,7 @@ class _LSTMOverTime(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_hidden: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_hidden: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, masks, gates, cells, hidden = ctx.saved_tensors
         product = constant_linear(weight.to(hidden.dtype).t())
         grad_known = torch.empty_like(gates, dtype=hidden.dtype)

@@ -6,6 +6,7 @@ Shapes: B clips, N text symbols, T mel frames, S steps of the decoder, E encoder
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 
 from common.layers.dropout import dropout
 from common.layers.matmul import linear
+from common.layers.module_list import ModuleList
 from tacotron2.alignment import alignment_quality
-from tacotron2.attention import ConvNorm
+from tacotron2.attention import ConvNorm, Gain
 from tacotron2.decoder import Decoder, steps_of
 from tacotron2.lstm import lstm_over_time
 
@@ -68,7 +70,7 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(x.to(self.weight.dtype).unsqueeze(2)).squeeze(2).to(x.dtype)
 
 
-def convolution(n_in: int, n_out: int, kernel_size: int, gain: str) -> nn.Sequential:
+def convolution(n_in: int, n_out: int, kernel_size: int, gain: Gain) -> nn.Sequential:
     """A layer of encoder and postnet."""
     return nn.Sequential(ConvNorm(n_in, n_out, kernel_size, gain=gain), BatchNorm(n_out))
 
@@ -80,10 +82,19 @@ class BiLSTM(nn.LSTM):
     the host, and not every device has an LSTM.
     """
 
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+    weight_ih_l0_reverse: nn.Parameter
+    weight_hh_l0_reverse: nn.Parameter
+    bias_ih_l0_reverse: nn.Parameter
+    bias_hh_l0_reverse: nn.Parameter
+
     def __init__(self, n_in: int, n_hidden: int):
         super().__init__(n_in, n_hidden, batch_first=True, bidirectional=True)
 
-    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]  # padding, no states
         """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
         biases = (self.bias_ih_l0 + self.bias_hh_l0, self.bias_ih_l0_reverse + self.bias_hh_l0_reverse)
         forwards, backwards = (
@@ -100,7 +111,7 @@ class Encoder(nn.Module):
 
     def __init__(self, embedding_dim: int, n_convolutions: int, kernel_size: int):
         super().__init__()
-        self.convolutions = nn.ModuleList(
+        self.convolutions = ModuleList(
             convolution(embedding_dim, embedding_dim, kernel_size, "relu") for _ in range(n_convolutions)
         )
         self.lstm = BiLSTM(embedding_dim, embedding_dim // 2)
@@ -123,8 +134,8 @@ class Postnet(nn.Module):
     def __init__(self, n_mel_channels: int, embedding_dim: int, n_convolutions: int, kernel_size: int):
         super().__init__()
         sizes = [n_mel_channels, *[embedding_dim] * (n_convolutions - 1), n_mel_channels]
-        gains = ["tanh"] * (n_convolutions - 1) + ["linear"]
-        self.convolutions = nn.ModuleList(
+        gains: list[Gain] = ["tanh" if i < n_convolutions - 1 else "linear" for i in range(n_convolutions)]
+        self.convolutions = ModuleList(
             convolution(n_in, n_out, kernel_size, gain) for n_in, n_out, gain in zip(sizes, sizes[1:], gains)
         )
 
@@ -161,7 +172,7 @@ class Tacotron2(nn.Module):
         postnet_n_convolutions: int,
         mask_padding: bool,
         p_prenet_dropout: float = 0.5,
-        **decoder: int | float,
+        **decoder: Any,
     ):
         super().__init__()
         if symbols_embedding_dim != encoder_embedding_dim or encoder_embedding_dim % 2:

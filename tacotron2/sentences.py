@@ -85,12 +85,12 @@ def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 def _is_end(hidden: str, match: re.Match, has_case: bool) -> bool:
     """Whether a sentence ends with these full stops, question or exclamation marks and quotes."""
-    following = re.compile(r"[\s\"'“‘«(\[]*(\S?)").match(hidden, match.end())[1]
+    following = next(re.compile(r"[\s\"'“‘«(\[]*(\S?)").finditer(hidden, match.end()))[1]
     if has_case and following.islower():
         return False
     if match[0] != ".":
         return True
-    word = re.search(r"[^\s\"'“‘«(\[]*$", hidden[max(0, match.start() - 20) : match.start()])[0]
+    word = re.findall(r"[^\s\"'“‘«(\[]*$", hidden[max(0, match.start() - 20) : match.start()])[0]
     is_initial = re.fullmatch("[A-HJ-Z]", word)
     in_dots = re.fullmatch(r"([A-Za-z]{1,2}\.)+[A-Za-z]{1,2}", word) and word.lower() not in ENDS_OFTEN
     before_a_number = word.lower() in BEFORE_A_NUMBER and following.isdigit()

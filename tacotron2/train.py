@@ -21,6 +21,7 @@ from tacotron2.config import Config, build_mel, build_model
 from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, count_samples_and_symbols, find_utterances
 from tacotron2.decoder import steps_of
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.model import Tacotron2
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def main() -> None:
     train_program("tacotron2", Config, build_model, make_task, EXAMPLES)
 
 
-def make_task(run: Run, data_path: str) -> Task:
+def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, settings = run.config, run.config.train_config
     clips, held_back = find_utterances(config.data_config, data_path)

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -78,7 +78,7 @@ def write(path: str, contents: dict[str, Any] | bytes) -> None:
         raise UserError(f"cannot write {path}: {error}") from error
 
 
-def to_native(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
+def to_native(checkpoint: Checkpoint, source: str | Path) -> dict[str, Any]:
     """UserError, if the weights are not those of the configuration."""
     package = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}[checkpoint.kind]
     config = from_dict(package.Config, checkpoint.config)
@@ -88,7 +88,7 @@ def to_native(checkpoint: Checkpoint, source: str) -> dict[str, Any]:
 
 
 def to_nvidia(checkpoint: Checkpoint) -> dict[str, Any]:
-    model = {"state_dict": checkpoint.weights}
+    model: dict[str, Any] = {"state_dict": checkpoint.weights}
     if checkpoint.kind == "waveglow":
         model = {"model": glow_module(checkpoint.weights, checkpoint.config)}
     return model | {"iteration": checkpoint.iteration, **fresh_optimizer(checkpoint.kind, checkpoint.weights)}
@@ -127,7 +127,7 @@ def to_safetensors(checkpoint: Checkpoint) -> bytes:
     return safetensors.torch.save(checkpoint.weights, metadata)
 
 
-FORMS = {
+FORMS: dict[str, Callable[[Checkpoint], dict[str, Any] | bytes]] = {
     "nvidia": to_nvidia,
     "dle": to_dle,
     "ascend": to_ascend,

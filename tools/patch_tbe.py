@@ -146,6 +146,12 @@ class Edit:
     original: Path | None = None
     "Where an earlier --apply has kept the original."
 
+    @property
+    def contents(self) -> tuple[bytes, bytes]:
+        """Before and after, of a file that is there."""
+        assert self.before is not None and self.after is not None
+        return self.before, self.after
+
 
 def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
     """The edit that adds to a list what it lacks."""
@@ -155,7 +161,7 @@ def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
         result = None if before is None else add_shapes(before, name, shapes)
     except UserError as error:
         raise UserError(f"{path} {error}") from error
-    if result is None:
+    if before is None or result is None:
         return Edit(name, absence(impl, name), path, before, before)
     if not result.added:
         return Edit(name, "already there", path, before, before)
@@ -198,15 +204,16 @@ def commit(edits: list[Edit]) -> None:
         for edit in changes:
             require_unchanged(edit)
             begun.append(edit)
+            before, after = edit.contents
             if edit.added and not edit.original:
-                write_like(edit.path, backup_of(edit.path, edit.after), edit.before)
-            write_like(edit.path, edit.path, edit.after)
+                write_like(edit.path, backup_of(edit.path, after), before)
+            write_like(edit.path, edit.path, after)
     except BaseException:
         put_back(begun)
         raise
     for edit in changes:
         if edit.original and edit.added:
-            os.replace(edit.original, backup_of(edit.path, edit.after))
+            os.replace(edit.original, backup_of(edit.path, edit.contents[1]))
         elif edit.original:
             edit.original.unlink()
 
@@ -215,11 +222,12 @@ def put_back(begun: list[Edit]) -> None:
     """Undo what ``commit`` has begun."""
     stuck = []
     for edit in begun:
+        before, after = edit.contents
         try:
-            if read(edit.path) == edit.after:
-                write_like(edit.path, edit.path, edit.before)
-            if edit.added and not edit.original and read(edit.path) == edit.before:
-                backup_of(edit.path, edit.after).unlink(missing_ok=True)
+            if read(edit.path) == after:
+                write_like(edit.path, edit.path, before)
+            if edit.added and not edit.original and read(edit.path) == before:
+                backup_of(edit.path, after).unlink(missing_ok=True)
         except OSError:
             stuck.append(str(edit.path))
     if stuck:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import tacotron2.config
+import waveglow.config
 from common.checkpoints.interchange import AUDIO
 from common.program import Parser, UserError
 from common.voices import DEFAULT, Settings, find_voice
@@ -57,23 +59,23 @@ def make_vocoder(args: argparse.Namespace, synthesizer: Synthesizer) -> Callable
         griffin_lim = GriffinLim(synthesizer.mel)
         return lambda mel: _checked(griffin_lim.synthesize(mel, args.seed), synthesizer.path)
     vocoder = Vocoder(args.waveglow, synthesizer.device, args.amp or "", int8=args.int8)
-    check_same_audio(synthesizer, args.waveglow, vocoder)
+    check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, args.waveglow)
     settings = (args.sigma, args.denoiser_strength, args.seed)
     return lambda mel: _checked(vocoder.synthesize(mel, *settings), args.waveglow)
 
 
-def check_same_audio(synthesizer: Synthesizer, path: str, vocoder: Vocoder) -> None:
-    """UserError that names the setting and both values, if the spectrograms are not of one kind."""
-    ours, theirs = (
-        {name: getattr(config.data_config, name) for name in AUDIO} for config in (synthesizer.config, vocoder.config)
-    )
-    ours["n_mel_channels"] = synthesizer.config.tacotron2_config.n_mel_channels
-    theirs["n_mel_channels"] = vocoder.config.waveglow_config.n_mel_channels
+def check_same_audio(
+    spoken: tacotron2.config.Config, spoken_by: str | Path, heard: waveglow.config.Config, heard_by: str | Path
+) -> None:
+    """UserError that names the setting, both values and both checkpoints, if the spectrograms are not of one kind."""
+    ours, theirs = ({name: getattr(config.data_config, name) for name in AUDIO} for config in (spoken, heard))
+    ours["n_mel_channels"] = spoken.tacotron2_config.n_mel_channels
+    theirs["n_mel_channels"] = heard.waveglow_config.n_mel_channels
     for name in ours:
         if ours[name] != theirs[name]:
             raise UserError(
-                f"the checkpoints do not fit together: {name} is {ours[name]:g} in {synthesizer.path}"
-                f" and {theirs[name]:g} in {path} (NVIDIA's value where a file tells none)"
+                f"the checkpoints do not fit together: {name} is {ours[name]:g} in {spoken_by}"
+                f" and {theirs[name]:g} in {heard_by} (NVIDIA's value where a file tells none)"
             )
 
 

@@ -101,7 +101,7 @@ def read_arguments() -> argparse.Namespace:
     add("text", nargs="*", metavar="TEXT", help="what to speak, see above")
     add_sound_options(parser)
     add("-o", "--output", required=True, metavar="OUT", help="a name that ends in .wav, or a folder")
-    add("--dictionary", metavar="FILE", help="of pronunciations: cmudict, or a file of its form (default: that of the training)")
+    add("--dictionary", metavar="FILE", help="of pronunciations, or cmudict (default: that of the training)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     args = parser.parse_args()
     check_sound_options(parser, args)

@@ -111,9 +111,10 @@ def kernel_at_frame_rate(
     Returns weight [parts * P * 2C, r * n_mel, 1] and bias [parts * P * 2C]: part by part, in each the groups of a
     frame one after the other.
     """
-    weight = layer.effective_weight()[..., 0]
+    weight, own_bias = layer.kernel()
+    weight = weight[..., 0]
     with torch.autocast(weight.device.type, enabled=False):
-        bias = layer.bias + (weight.float() @ bias).to(layer.bias.dtype)
+        bias = own_bias + (weight.float() @ bias).to(own_bias.dtype)
         weight = weight.to(matrix.dtype)
         if matrix.ndim == 2:
             weight = weight @ matrix

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
-from common.config import AudioConfig, DistConfig, NpuConfig, TrainConfig, require_positive
+from common.config import AudioConfig, BaseConfig, TrainConfig, require_positive
 from common.program import UserError
 from waveglow.model import WaveGlow
 
@@ -29,7 +29,7 @@ class DataConfig(AudioConfig):
     segment_length: int = 16000
     "Samples of a training segment."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require_positive("data_config", self, "segment_length")
         if self.segment_length < self.filter_length:
@@ -49,7 +49,7 @@ class WNConfig:
     kernel_size: int = 3
     "Taps of a convolution, an odd number."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n_layers", "n_channels", "kernel_size"):
             require_positive("waveglow_config.WN_config", self, name)
         if self.kernel_size % 2 == 0:
@@ -75,19 +75,17 @@ class WaveGlowConfig:
     WN_config: WNConfig = field(default_factory=WNConfig)
     "The network of each coupling."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "upsample_kernel"):
             require_positive("waveglow_config", self, name)
 
 
 @dataclass
-class Config:
+class Config(BaseConfig):
     """The whole file."""
 
     train_config: WaveGlowTrainConfig = field(default_factory=WaveGlowTrainConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
-    dist_config: DistConfig = field(default_factory=DistConfig)
-    npu_config: NpuConfig = field(default_factory=NpuConfig)
     waveglow_config: WaveGlowConfig = field(default_factory=WaveGlowConfig)
 
 

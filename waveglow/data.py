@@ -150,5 +150,5 @@ class HeldBackSegments(Dataset):
 
 def segment(name: str, audio: np.ndarray, mel: MelSpectrogram) -> dict:
     """An item of a batch: name, audio [N], mel [n_mel, T]."""
-    audio = torch.from_numpy(audio)
-    return {"names": name, "audio": audio, "mel": mel(audio[None])[0]}
+    samples = torch.from_numpy(audio)
+    return {"names": name, "audio": samples, "mel": mel(samples[None])[0]}

@@ -17,6 +17,11 @@ class Denoiser(nn.Module):
     Equal to NVIDIA/waveglow's denoiser in its 'zeros' mode. Runs on the CPU in float32.
     """
 
+    window: Tensor
+    "[FILTER_LENGTH]"
+    bias: Tensor
+    "[1, FILTER_LENGTH // 2 + 1, 1]"
+
     def __init__(self, waveglow: WaveGlow):
         super().__init__()
         weight = waveglow.upsample.weight

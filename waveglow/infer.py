@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -191,13 +192,13 @@ def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
     config = vocoder.config
     length = config.data_config.segment_length
     criterion = WaveGlowLoss(config.train_config.sigma)
-    place = {"device": vocoder.device.torch_device, "dtype": vocoder.precision.input_dtype}
+    place = (vocoder.device.torch_device, vocoder.precision.input_dtype)
     losses = []
     for start in range(0, max(1, len(recording) - length + 1), length):
-        segment = recording[start : start + length].numpy()
-        segment = torch.from_numpy(pad_and_dither(segment, length, np.random.default_rng(start)))[None]
+        samples = pad_and_dither(recording[start : start + length].numpy(), length, np.random.default_rng(start))
+        segment = torch.from_numpy(samples)[None]
         with vocoder.precision.autocast():
-            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(**place), segment.to(**place))).item())
+            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(*place), segment.to(*place))).item())
     return sum(losses) / len(losses)
 
 
@@ -234,7 +235,7 @@ def write_page(
     """index.html with the training curve, the table, and the first clips to see and hear."""
     rate = vocoder.config.data_config.sampling_rate
     paths = {path.stem: path for path in inputs}
-    entries = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
+    entries: list[dict[str, Any]] = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
     for entry in entries[:CLIPS_ON_PAGE]:
         mel, recording = read_input(paths[entry["name"]], vocoder)
         wav = output_name(paths[entry["name"]])

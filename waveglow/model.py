@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from common.layers.conv import Conv1d, LogAbsDet, Upsampling
+from common.layers.module_list import ModuleList
 from waveglow import conditioning
 from waveglow.conditioning import FrameRate, GroupRate
 from waveglow.wn import WN
@@ -90,8 +91,8 @@ class WaveGlow(nn.Module):
         self.n_early_size = n_early_size
         self.hop_length = hop_length
         self.upsample = Upsampling(n_mel_channels, upsample_kernel, hop_length)
-        self.convinv = nn.ModuleList()
-        self.WN = nn.ModuleList()
+        self.convinv: ModuleList[Invertible1x1Conv] = ModuleList()
+        self.WN: ModuleList[WN] = ModuleList()
         channels = n_group
         for k in range(n_flows):
             channels -= n_early_size if self._exits_before(k) else 0
@@ -114,7 +115,7 @@ class WaveGlow(nn.Module):
         """
         groups = audio.shape[1] // self.n_group
         recompute = self.recompute and torch.is_grad_enabled()
-        mel = self._conditioning(mel, groups, plainly=recompute)
+        condition = self._conditioning(mel, groups, plainly=recompute)
         x = audio[:, : groups * self.n_group].reshape(-1, groups, self.n_group).transpose(1, 2)
 
         early, log_s_list, log_det_list = [], [], []
@@ -124,28 +125,29 @@ class WaveGlow(nn.Module):
                 x = x[:, self.n_early_size :]
             x, log_det = convinv(x)
             x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = _recomputed(wn.at_group_rate, x_a, *mel) if recompute else wn(x_a, mel)
+            log_s, b = _recomputed(wn.at_group_rate, x_a, *condition) if recompute else wn(x_a, condition)
             x = torch.cat([x_a, torch.exp(log_s) * x_b + b], dim=1)
             log_s_list.append(log_s)
             log_det_list.append(log_det)
         return torch.cat([*early, x], dim=1), log_s_list, log_det_list
 
     @torch.no_grad()
-    def infer(self, mel: Tensor, sigma: float = 1.0, noise: list[Tensor] | None = None) -> Tensor:
+    def infer(self, mel: Tensor, sigma: float | Tensor = 1.0, noise: list[Tensor] | None = None) -> Tensor:
         """Turn noise into audio.
 
         mel [B, n_mel, T] -> audio [B, T * hop_length]. ``noise`` holds unit-variance tensors, one
-        of each of ``noise_shapes``; by default they are drawn here. ``sigma`` scales them.
+        of each of ``noise_shapes``; by default they are drawn here. ``sigma`` scales them, as a tensor
+        [B, 1, 1] those of each clip.
         """
         batch, _, frames = mel.shape
         if noise is None:
             noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
         remaining, *early = noise
-        mel = self._conditioning(mel, frames * self.hop_length // self.n_group)
+        condition = self._conditioning(mel, frames * self.hop_length // self.n_group)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
             x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = self.WN[k](x_a, mel)
+            log_s, b = self.WN[k](x_a, condition)
             x = torch.cat([x_a, (x_b - b) / torch.exp(log_s)], dim=1)
             x = self.convinv[k].inverse(x)
             if self._exits_before(k):

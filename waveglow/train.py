@@ -8,6 +8,7 @@ from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
 from common import distributed, program
+from common.audio import MelSpectrogram
 from common.corpus import find_clips, split_clips
 from common.evaluation import pictures
 from common.training.batches import load, shuffled, training_batches
@@ -18,6 +19,7 @@ from waveglow.conditioning import interpolation
 from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, TrainingSegments, take_census
 from waveglow.loss import WaveGlowLoss
+from waveglow.model import WaveGlow
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def main() -> None:
     train_program("waveglow", Config, build_model, make_task, EXAMPLES)
 
 
-def make_task(run: Run, data_path: str) -> Task:
+def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, device = run.config, run.device
     clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files))
@@ -80,7 +82,7 @@ def make_task(run: Run, data_path: str) -> Task:
     )
 
 
-def start_as_interpolation(run: Run, training_set: TrainingSegments) -> None:
+def start_as_interpolation(run: Run[Config, WaveGlow], training_set: TrainingSegments) -> None:
     """Give the upsampling its first weights, by what the mel spectrograms of the training are like."""
     segments = range(min(len(training_set.clips), START_SEGMENTS))
     mel = torch.cat([training_set[0, i]["mel"] for i in segments], dim=1)
@@ -105,7 +107,9 @@ def report_census(clips: list[Path], config: Config) -> None:
     )
 
 
-def show_sample(writer: SummaryWriter, iteration: int, run: Run, item: dict, mel: torch.nn.Module) -> None:
+def show_sample(
+    writer: SummaryWriter, iteration: int, run: Run[Config, WaveGlow], item: dict, mel: MelSpectrogram
+) -> None:
     """Let TensorBoard play a held-back clip as synthesized now, beside the recording."""
     device, rate = run.device, run.config.data_config.sampling_rate
     target = item["mel"][:, :SHOWN_FRAMES]

@@ -71,9 +71,9 @@ class Vocoder:
         return self.mel(torch.nn.functional.pad(audio, (0, missing))[None])[0]
 
     def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
-        place = {"device": self.device.torch_device, "dtype": self.precision.input_dtype}
+        place = (self.device.torch_device, self.precision.input_dtype)
         with self.precision.autocast():
-            return self.model.infer(mel[None].to(**place), sigma, [n.to(**place) for n in noise]).float().cpu()
+            return self.model.infer(mel[None].to(*place), sigma, [n.to(*place) for n in noise]).float().cpu()
 
     def _cut(self, noise: list[Tensor], left: int, right: int) -> list[Tensor]:
         """The noise of the frames from left to right."""

@@ -3,8 +3,10 @@
 Shapes: B clips, L groups of samples, C channels.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import operator
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from common.layers.conv import Conv1d, composed
+from common.layers.module_list import ModuleList
 from waveglow.conditioning import FrameRate, GroupRate
 
 Convolution = Callable[[Tensor], Tensor]
@@ -27,7 +30,7 @@ class _Gate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, condition: Tensor) -> Tensor:
         """x, condition [B, 2C, L] -> [B, C, L].
 
         x is overwritten: nobody needs the output of a convolution again. Autograd refuses an x that somebody does.
@@ -40,7 +43,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         falling, gate = ctx.saved_tensors
         grad_x = gradient.new_empty_strided(*ctx.layout)
         grad_filter, grad_gate = grad_x.chunk(2, dim=1)
@@ -55,14 +58,14 @@ class _Split(torch.autograd.Function):
     """The first n channels and the others; their gradients are joined in the memory layout of the whole."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """x [B, C, L] -> [B, n, L], [B, C - n, L]."""
         ctx.layout, ctx.n = (x.shape, x.stride()), n
         return x[:, :n], x[:, n:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_first: Tensor, grad_others: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_first: Tensor, grad_others: Tensor) -> tuple[Tensor, None]:
         grad_x = grad_first.new_empty_strided(*ctx.layout)
         grad_x[:, : ctx.n] = grad_first
         grad_x[:, ctx.n :] = grad_others
@@ -83,18 +86,18 @@ class WN(nn.Module):
         self.n_channels = n_channels
         self.start = Conv1d(n_in_channels, n_channels, weight_norm=True)
         self.cond_layer = Conv1d(n_mel_channels, 2 * n_channels * n_layers, weight_norm=True)
-        self.in_layers = nn.ModuleList(
+        self.in_layers = ModuleList(
             Conv1d(n_channels, 2 * n_channels, kernel_size, dilation=2**i, weight_norm=True) for i in range(n_layers)
         )
         # The last layer has nobody to hand a residual to.
-        self.res_skip_layers = nn.ModuleList(
+        self.res_skip_layers = ModuleList(
             Conv1d(n_channels, 2 * n_channels if i < n_layers - 1 else n_channels, weight_norm=True)
             for i in range(n_layers)
         )
         # With zeros here each coupling starts as the identity, which keeps early training stable.
         self.end = Conv1d(n_channels, 2 * n_in_channels)
-        nn.init.zeros_(self.end.weight)
-        nn.init.zeros_(self.end.bias)
+        for parameter in self.end.parameters():
+            nn.init.zeros_(parameter)
         self.is_fused = False
 
     def forward(self, audio: Tensor, mel: GroupRate | FrameRate) -> tuple[Tensor, Tensor]:
@@ -116,14 +119,14 @@ class WN(nn.Module):
         """``forward`` with the tensor of a ``GroupRate``, for those who can only hand on tensors."""
         return self(audio, GroupRate(mel))
 
-    def _merged(self) -> tuple[Convolution, Sequence[Convolution], Tensor]:
+    def _merged(self) -> tuple[Convolution, Iterable[Convolution], Tensor]:
         """The fused layers, computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.
 
         The first takes the audio and a channel of ones. The others give the residual, which the last has not, and
         their share of what ``end`` gives; the share that comes from biases alone is the third, [2C, 1].
         """
         if self.is_fused:
-            return self.in_layers[0], self.res_skip_layers, self.end.bias[:, None]
+            return self.in_layers[0], self.res_skip_layers, self.end.kernel()[1][:, None]
         first, res_skips, bias = self._merged_kernels()
         with_kernel = lambda layer, kernel: partial(layer.convolve, weight=kernel[0], bias=kernel[1])  # noqa: E731
         others = list(map(with_kernel, self.res_skip_layers, res_skips))
@@ -131,14 +134,16 @@ class WN(nn.Module):
 
     def _merged_kernels(self) -> tuple[Kernel, list[Kernel], Tensor]:
         """The kernels of the convolutions of ``_merged``, and what is to be the bias of ``end``, [2C]."""
-        layer, n = self.in_layers[0], self.n_channels
-        first = composed(layer.effective_weight(), self.start.effective_weight(), self.start.bias), layer.bias
+        n = self.n_channels
+        weight, bias = self.in_layers[0].kernel()
+        first = composed(weight, *self.start.kernel()), bias
+        kernels = [layer.kernel() for layer in self.res_skip_layers]
         # For the residual, n channels or none, and to be skipped.
-        weights = [layer.effective_weight().split((len(layer.bias) - n, n)) for layer in self.res_skip_layers]
-        biases = [layer.bias.split((len(layer.bias) - n, n)) for layer in self.res_skip_layers]
+        weights = [weight.split((len(bias) - n, n)) for weight, bias in kernels]
+        biases = [bias.split((len(bias) - n, n)) for _, bias in kernels]
         # What the layers skip is added up in front of end: all of them side by side are one layer.
         skipped = torch.cat([weight for _, weight in weights], dim=1)
-        bias = sum(bias.float() for _, bias in biases)
+        bias = reduce(operator.add, (bias.float() for _, bias in biases))
         # As a view, by which its gradient gets the strides of the weight: DDP warns of others.
         end = self.end.weight.flatten(1)[..., None]
         *ends, constant = composed(end, skipped, bias).split(n, dim=1)

@@ -68,11 +68,10 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     UserError if the file is missing or damaged, would run code, or holds the other model.
     """
     contents = _contents(path)
-    found = _find_weights(path, contents)
-    if found is None:
-        raise UserError(f"{path} holds no weights of {TITLES[expect] if expect else ' or '.join(TITLES.values())}")
-    tensors, attributes = found
+    tensors, attributes = _find_weights(path, contents) or ({}, {})
     kind = _kind(tensors)
+    if kind is None:
+        raise UserError(f"{path} holds no weights of {TITLES[expect] if expect else ' or '.join(TITLES.values())}")
     if expect and kind != expect:
         raise UserError(f"{path} is a checkpoint of {TITLES[kind]}, and one of {TITLES[expect]} is needed here")
     weights = _nvidia_weights(path, tensors)
@@ -193,7 +192,8 @@ def _find_weights(path: str | Path, value: Any, depth: int = 3) -> tuple[Weights
 
 def _of_module(path: str | Path, root: Shell) -> tuple[Weights, dict[str, Any]]:
     """The state dict of a pickled module, and the attributes of it and all modules in it."""
-    tensors, attributes = {}, {}
+    tensors: Weights = {}
+    attributes: dict[str, Any] = {}
     for prefix, module in _modules(root):
         if module.name == "glow_old.WaveGlow":
             raise UserError(
@@ -287,7 +287,7 @@ def _with_merged_layers(weights: Weights) -> Weights:
 
 def _options(top: dict) -> dict[str, Any]:
     """The options saved beside the weights, without the sections they may be in."""
-    saved = next((top[name] for name in ("config", "hparams", "args") if isinstance(top.get(name), dict)), {})
+    saved: dict = next((top[name] for name in ("config", "hparams", "args") if isinstance(top.get(name), dict)), {})
     saved = {**saved, **(saved.state if isinstance(saved, Shell) else {})}
     sections = [_dict(section) for name, section in saved.items() if str(name).endswith("_config")]
     flat = {name: value for part in (*sections, saved) for name, value in part.items()}

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -137,7 +137,10 @@ for _name in (
 class Unpickler(pickle._Unpickler):
     """pickle's own unpickler with the rules above. In Python: the one in C trusts sizes in the file."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    append: Callable[[Any], None]
+    "That of ``stack``."
 
     def __init__(self, file: BinaryIO, budget: int = 0, read_storage: Callable[..., Tensor] | None = None):
         """``read_storage(key, dtype, numel)`` gives a flat tensor; all together may have ``budget`` bytes."""
@@ -171,7 +174,7 @@ class Unpickler(pickle._Unpickler):
     def _storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
         if key not in self.storages:
             self.budget -= numel * dtype.itemsize
-            if numel < 0 or self.budget < 0:
+            if numel < 0 or self.budget < 0 or self.read_storage is None:
                 raise ValueError("tensors larger than the file, so it is truncated, or claims what it has not")
             self.storages[key] = self.read_storage(key, dtype, numel)
         return self.storages[key]

@@ -5,6 +5,8 @@ Measured with oneDNN on a core with AVX-512, WaveGlow's layers: forward 1.1 time
 What is computed, the parameters and their names stay as they are.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -37,7 +39,7 @@ class _ParameterGradients(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         """y [B, out, 1, T] of x [B, in, 1, T], weight [out, in, k], bias [out] or None."""
         ctx.save_for_backward(x)
         ctx.taps, ctx.dilation, ctx.has_bias = weight.shape[2], dilation, bias is not None
@@ -47,7 +49,7 @@ class _ParameterGradients(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         seen = windows(x.squeeze(2).transpose(1, 2), ctx.taps, ctx.dilation)
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
@@ -60,7 +62,7 @@ class _ParameterGradients(torch.autograd.Function):
 class ProductUpsampling(Upsampling):
     """An ``Upsampling`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         """x [B, in, T] -> [B, out, (T + r - 1) * stride]."""
         (stride,), last = self.stride, self.reach - 1
         frames = x.shape[2] + last

@@ -51,6 +51,11 @@ class Conv1d(nn.Module):
         weight = torch._weight_norm(self.weight_v.float(), self.weight_g.float(), 0)
         return weight.to(self.weight_v.dtype)
 
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """``effective_weight`` and bias [out] of a convolution that has one."""
+        assert self.bias is not None
+        return self.effective_weight(), self.bias
+
     @torch.no_grad()
     def replace_kernel(self, weight: Tensor, bias: Tensor | None) -> None:
         """Compute with this weight [out, in, k] and bias [out] from now on, without weight norm; for inference."""
@@ -69,7 +74,7 @@ class Conv1d(nn.Module):
 
         A wide output that is used a part at a time then stays in the cache and off the memory.
         """
-        for weight, bias in zip(self.effective_weight().chunk(parts), self.bias.chunk(parts)):
+        for weight, bias in zip(*(each.chunk(parts) for each in self.kernel())):
             yield self.convolve(x, weight, bias)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -104,6 +109,10 @@ def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
 class Upsampling(nn.ConvTranspose1d):
     """A transposed convolution that brings mel frames to the rate of the samples."""
 
+    weight: nn.Parameter
+    "[in, out, k]"
+    bias: nn.Parameter
+    "[out]"
     composable = True
     "Whether a linear layer behind it may take it in, so that it is never run by itself."
 
@@ -121,7 +130,7 @@ class Upsampling(nn.ConvTranspose1d):
         if self.weight.requires_grad:
             return False
         weight = self.weight.detach()
-        return torch.count_nonzero(weight) == torch.count_nonzero(weight.diagonal())
+        return bool(torch.count_nonzero(weight) == torch.count_nonzero(weight.diagonal()))
 
 
 class LogAbsDet(nn.Module):

@@ -22,7 +22,10 @@ ZERO = 128
 
 
 class Int8Conv1d(Conv1d):
-    """A ``Conv1d`` without weight norm."""
+    """A ``Conv1d`` without weight norm and with a bias."""
+
+    products: list["Product"]
+    "One for each part, from the first call on."
 
     def forward(self, x: Tensor) -> Tensor:
         (y,) = self.forward_in_parts(x, 1)
@@ -30,9 +33,10 @@ class Int8Conv1d(Conv1d):
 
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
         """x [B, in, T]. The first call settles the number of parts and gives the float32 weights away."""
-        if self.weight is not None:
-            self.products = [Product(*part) for part in zip(self.weight.chunk(parts), self.bias.chunk(parts))]
-            self.weight = self.bias = None
+        if self.bias is not None:
+            self.products = [Product(*part) for part in zip(*(each.chunk(parts) for each in self.kernel()))]
+            del self.weight
+            self.bias = None
         rows, scales = quantize_input(x.transpose(1, 2))
         rows = windows(rows, self.kernel_size, self.dilation, padding=ZERO)
         for product in self.products:
@@ -53,7 +57,7 @@ class Product:
 
     def __call__(self, rows: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         """rows [B, T, k * in] bytes, scales [B] -> [B, T, out]."""
-        constants = self.weight, self.scales, self.zeros, self.bias, 1.0, 0, dtype, "none", [], ""
+        constants: tuple = self.weight, self.scales, self.zeros, self.bias, 1.0, 0, dtype, "none", [], ""
         clips = [
             torch.ops.onednn.qlinear_pointwise(clip, scale, ZERO, *constants)
             for clip, scale in zip(rows, scales.tolist())

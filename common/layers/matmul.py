@@ -6,8 +6,9 @@ In float32 it takes MKL, which on AMD's processors needs up to twice the time.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 
 def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
@@ -46,7 +47,7 @@ def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
     """x.T @ y of x [R, M], y [R, N], without a gradient of its own."""
     if not _is_for_onednn(x):
         return x.t() @ y
-    return nn.grad.conv2d_weight(_as_image(y), (x.shape[1], y.shape[1], 1, 1), _as_image(x)).flatten(1)
+    return conv2d_weight(_as_image(y), (x.shape[1], y.shape[1], 1, 1), _as_image(x)).flatten(1)
 
 
 def dtype_of_products(x: Tensor) -> torch.dtype:

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +51,13 @@ class _Cross(torch.autograd.Function):
     """A move whose gradient moves back."""
 
     @staticmethod
-    def forward(ctx, tensor: Tensor, device: torch.device, crossings: Crossings) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, device: torch.device, crossings: Crossings) -> Tensor:
         ctx.origin, ctx.crossings = tensor.device, crossings
         moved = crossings.move(tensor, device)
         return moved if moved is not tensor else tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return ctx.crossings.move(gradient, ctx.origin), None, None
 
 
@@ -74,7 +75,7 @@ class HostUpsampling(Upsampling):
     composable = False
     crossings: Crossings
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         to_host = lambda tensor: _Cross.apply(tensor, torch.device("cpu"), self.crossings).float()  # noqa: E731
         y = F.conv_transpose1d(to_host(x), to_host(self.weight), to_host(self.bias), self.stride)
         return _Cross.apply(y.to(x.dtype), x.device, self.crossings)
@@ -85,7 +86,7 @@ class Float32Upsampling(Upsampling):
 
     composable = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         with torch.autocast(x.device.type, enabled=False):
             y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
         return y.to(x.dtype)
@@ -117,7 +118,8 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
     for module in model.modules():
         if type(module) in swaps:
             module.__class__ = swaps[type(module)]
-            module.crossings = crossings
+            if isinstance(module, HostUpsampling | HostLogAbsDet):
+                module.crossings = crossings
     if device.type == "npu" or swaps:
         log.info("npu patch: %s (%s)", ", ".join(name for name, on in wanted.items() if on) or "nothing", why)
     return crossings

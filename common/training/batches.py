@@ -1,7 +1,8 @@
 """Which clips make up the batches of a training, and the loader that fetches them."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ def shuffled(clips: int, seed: int) -> Callable[[int], np.ndarray]:
     return lambda epoch: np.random.default_rng([seed, epoch]).permutation(clips)
 
 
-def load(dataset: Dataset, **options: object) -> DataLoader:
+def load(dataset: Dataset, **options: Any) -> DataLoader:
     """A DataLoader that leaves the random numbers of the training alone, from which it would seed its workers."""
     return DataLoader(dataset, generator=torch.Generator(), **options)
 
 
 def training_batches(
     dataset: Dataset, order: Callable[[int], np.ndarray], config: TrainConfig, collate: Callable | None = None
-) -> Callable[[int, int], Iterator[dict]]:
+) -> Callable[[int, int], Generator[dict, None, None]]:
     """(epoch, clips already seen of it) -> this process's batches from there on, without end.
 
     ``dataset`` is asked for (epoch, number of the clip). UserError if the clips do not make one step.
@@ -41,7 +42,7 @@ def training_batches(
             f" ({config.batch_size} x {config.grad_accumulation} x {ranks.world_size} processes): lower --batch_size"
         )
 
-    def batches(epoch: int, first: int) -> Iterator[dict]:
+    def batches(epoch: int, first: int) -> Generator[dict, None, None]:
         sampler.start_at(epoch, first)
         timeout = LOADER_TIMEOUT if config.workers else 0
         options = {"batch_sampler": sampler, "num_workers": config.workers, "timeout": timeout}

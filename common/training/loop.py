@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +26,8 @@ from common.training.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 Batch = dict  # tensors, and the "names" of the clips
+Loss = Callable[[nn.Module, Batch], Tensor]
+"Forward pass and loss of a batch on the device."
 
 MAX_SKIPPED_IN_A_ROW = 10
 WARM_UP_STEPS = 5
@@ -36,10 +38,9 @@ WARM_UP_STEPS = 5
 class Task:
     """The parts of a training that depend on the model."""
 
-    batches: Callable[[int, int], Iterator[Batch]]
+    batches: Callable[[int, int], Generator[Batch, None, None]]
     "(epoch, clips already seen of it) -> this process's batches from there on, without end."
-    loss: Callable[[nn.Module, Batch], Tensor]
-    "Forward pass and loss of a batch on the device."
+    loss: Loss
     validate: Callable[[], float]
     "The loss on held-back clips, the same on every process."
     show: Callable[[SummaryWriter, int], None]
@@ -88,7 +89,7 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
             set_learning_rate(run, steps_left(run, task, clips_per_step))
             watchdog.beat("loading data")
             step_batches = list(islice(batches, config.grad_accumulation))
-            loss, finite, stopping = step(run, task, model, step_batches, stop, watchdog)
+            loss, finite, stopping = step(run, task.loss, model, step_batches, stop, watchdog.beat)
             seconds.append(time.perf_counter() - began)
             note_step(run, loss, seconds[-1], clips_per_step, board, bar)
             if next_epoch_if_done(run, task, clips_per_step):
@@ -121,9 +122,9 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
 
 
 def step(
-    run: Run, task: Task, model: nn.Module, batches: list[Batch], stop: StopSignal, watchdog: Watchdog
+    run: Run, loss_of: Loss, model: nn.Module, batches: list[Batch], stop: StopSignal, beat: Callable[..., None]
 ) -> tuple[float, bool, bool]:
-    """One step of the optimizer.
+    """One step of the optimizer; ``beat``: that of a ``Watchdog``.
 
     Returns the loss averaged over all processes, whether it and the gradients were finite (if not,
     the model stays as it was), and whether any process was asked to stop.
@@ -133,11 +134,11 @@ def step(
     precision.start_step(run.optimizer)
     total = torch.zeros((), device=run.device.torch_device)
     for i, batch in enumerate(batches):
-        watchdog.beat("computing the loss")
+        beat("computing the loss")
         last = i == len(batches) - 1
         with distributed.gradients_reduced(model, last), precision.autocast():
-            loss = task.loss(model, batch) / len(batches)
-        watchdog.beat("exchanging gradients", waits_for_others=True)
+            loss = loss_of(model, batch) / len(batches)
+        beat("exchanging gradients", waits_for_others=True)
         precision.backward(loss, last)
         total += loss.detach()
     overflowed = precision.unscale_gradients()
@@ -302,3 +303,4 @@ class TensorBoard:
         except OSError as error:
             log.warning("no more TensorBoard logs: %s", error.strerror)
             self.writer = None
+            return None

@@ -3,13 +3,12 @@
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import nn
 
 from common import distributed, program
 from common.checkpoints.interchange import TITLES
+from common.config import AnyConfig
 from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
 from common.layers.channels_last import use_channels_last
@@ -19,16 +18,16 @@ from common.precision import amp_level, make_precision
 from common.result_files import Results
 from common.training.averaging import WeightAverage
 from common.training.loop import Summary, Task, train
-from common.training.run import Progress, Run
+from common.training.run import AnyModel, Progress, Run
 
 log = logging.getLogger(__name__)
 
 
 def train_program(
     name: str,
-    config_type: type,
-    build_model: Callable[[Any], nn.Module],
-    make_task: Callable[[Run, str], Task],
+    config_type: type[AnyConfig],
+    build_model: Callable[[AnyConfig], AnyModel],
+    make_task: Callable[[Run[AnyConfig, AnyModel], str], Task],
     examples: str,
 ) -> None:
     """Train as the command line says.
@@ -63,7 +62,9 @@ def train_program(
         results_of(run, summary, f"{title}_for_PyTorch", args.case).write(args)
 
 
-def make_run(name: str, config: Any, build_model: Callable[[Any], nn.Module], device: Device, case: str = "acc") -> Run:
+def make_run(
+    name: str, config: AnyConfig, build_model: Callable[[AnyConfig], AnyModel], device: Device, case: str = "acc"
+) -> Run[AnyConfig, AnyModel]:
     """A run with fresh weights, the same on every process and device."""
     settings = config.train_config
     keep_freed_memory(device)

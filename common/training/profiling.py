@@ -2,8 +2,9 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from common.config import TrainConfig
 from common.device import Device, profiler_module
@@ -15,7 +16,9 @@ log = logging.getLogger(__name__)
 ROWS = 20
 
 
-def profiled(batches: Iterator, config: TrainConfig, device: Device, crossings: Crossings) -> Iterator:
+def profiled(
+    batches: Iterator[dict], config: TrainConfig, device: Device, crossings: Crossings
+) -> Generator[dict, None, None]:
     """``batches``, with a profile of what is done with them: ``config.profile`` steps after a first one.
 
     Writes ``trace_<rank>.json`` and ``operators_<rank>.txt`` to ``<output_directory>/profile``.
@@ -44,7 +47,8 @@ def _log_crossings(before: Crossings, now: Crossings) -> None:
     )  # fmt: skip
 
 
-def _report(profile: object, folder: Path, device: Device) -> None:
+def _report(profile: Any, folder: Path, device: Device) -> None:
+    """``profile``: of ``profiler_module``."""
     trace = folder / f"trace_{ranks().rank}.json"
     profile.export_chrome_trace(str(trace))
     log.info("profile: %s (open it in a Chromium browser at chrome://tracing, or in Perfetto)", trace)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from common import device
 from common.checkpoints import native
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read
 from common.checkpoints.saving import Saved
+from common.config import AnyConfig
 from common.device import Device
 from common.distributed import gather_objects, ranks
 from common.layers.npu import Crossings
@@ -24,6 +25,8 @@ from common.program import UserError
 from common.training.averaging import WeightAverage
 
 log = logging.getLogger(__name__)
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 RESUMABLE = {"optimizer", "precision", "rng_states"}
 "Entries that a checkpoint needs for resuming, beyond the weights."
@@ -66,15 +69,15 @@ class Progress:
 
 
 @dataclass
-class Run:
+class Run(Generic[AnyConfig, AnyModel]):
     """Everything a step changes."""
 
     name: str
     "waveglow or tacotron2; begins the names of its checkpoints."
-    config: Any
-    "The whole configuration, a dataclass."
+    config: AnyConfig
+    "The whole configuration."
     device: Device
-    model: nn.Module
+    model: AnyModel
     precision: Precision
     optimizer: Optimizer
     average: WeightAverage | None = None
@@ -227,7 +230,7 @@ def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, ma
 
 def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
     """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in section.items():
         flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

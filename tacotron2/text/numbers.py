@@ -2,7 +2,7 @@
 
 import re
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import inflect
@@ -45,10 +45,12 @@ def _number(match: re.Match) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _in_words(number: str, **options: str | int) -> str:
+def _in_words(number: str, **options: Any) -> str:
     """A number, or an ordinal such as ``21st``."""
     if len(number.rstrip("stndrh").lstrip("0")) <= LONGEST_IN_WORDS:
-        return _inflect().number_to_words(number, **options)
+        words = _inflect().number_to_words(number, **options)
+        assert isinstance(words, str)  # not a list, which is wantlist's
+        return words
     # Digit by digit, the last one with the ordinal's ending, if there is one.
     return " ".join(_in_words(digit) for digit in re.findall("[0-9][a-z]*", number))
 

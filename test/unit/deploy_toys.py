@@ -108,10 +108,10 @@ def exported() -> dict[str, export.Export]:
     for kind in PACKAGES:
         model, modules, signatures = toy(kind), toy(kind).modules(), toy(kind).signatures()
         if kind == "tacotron2":
-            modules["decoder"] = LoopReference(model.model)
+            modules["decoder"] = LoopReference(model.model.decoder)
         for name, module in modules.items():
             graph = onnx.load(models_dir() / "onnx" / f"{name}.onnx")
-            inputs = partial(loop_inputs, model.model) if name == "decoder" else example_inputs
+            inputs = partial(loop_inputs, model.model.decoder) if name == "decoder" else example_inputs
             found[name] = export.Export(name, graph, module, partial(inputs, signatures[name]))
     return found
 

@@ -16,7 +16,7 @@ from tools.deploy.export_model.example_inputs import LoopReference, loop_inputs
 def stopping_loop() -> tuple[onnx.ModelProto, dict, list[int]]:
     """A decoder whose clips end at their own times, one of them never; its inputs; the lengths."""
     model = toy("tacotron2")
-    inputs = loop_inputs(model.model, model.signatures()["decoder"], batch=6, length=30)
+    inputs = loop_inputs(model.model.decoder, model.signatures()["decoder"], batch=6, length=30)
     highest = run(rebuilt_loop(2.0), **inputs)["gate_outputs"].sigmoid().cummax(1).values
 
     def lengths(threshold: float) -> list[int]:
@@ -43,7 +43,7 @@ def test_each_clip_stops_at_its_own_gate_or_at_the_limit():
     assert results["mel_outputs"].shape == (6, 6, 30)
     assert results["gate_outputs"].shape == (6, 30)
     assert results["alignments"].shape == (6, 30, 30)
-    reference = LoopReference(toy("tacotron2").model)
+    reference = LoopReference(toy("tacotron2").model.decoder)
     reference.decoder.gate_threshold, before = 2.0, reference.decoder.gate_threshold
     mel, gate, alignments, _ = reference(**inputs)
     reference.decoder.gate_threshold = before

@@ -19,7 +19,6 @@ from common.training.averaging import WeightAverage
 from common.training.run import Progress, Run
 
 CPU = pick_device("cpu")
-WATCHDOG = SimpleNamespace(beat=lambda *_, **__: None)
 
 
 class Toy(nn.Module):
@@ -49,9 +48,8 @@ def step(run: Run, *gradients, loss=Toy.__call__, asked=0, model=None) -> tuple[
     """A step over batches with these gradients."""
     stop = StopSignal()
     stop.requested = asked
-    task = SimpleNamespace(loss=loss)
     batches = [torch.tensor(gradient) for gradient in gradients]
-    return loop.step(run, task, model or run.model, batches, stop, WATCHDOG)
+    return loop.step(run, loss, model or run.model, batches, stop, lambda *_, **__: None)
 
 
 def moved(run: Run) -> list[float]:

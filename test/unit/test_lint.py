@@ -1,8 +1,10 @@
 """The repository's own files keep their form."""
 
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -25,6 +27,14 @@ def test_python_is_clean(command):
         timeout=60,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_types_are_right():
+    (pinned,) = re.findall(r"^torch==(.+)$", (ROOT / "requirement.txt").read_text(), re.MULTILINE)
+    if version("torch").partition("+")[0] != pinned:
+        pytest.skip(f"the types are those of torch {pinned}")
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_bash_is_clean():

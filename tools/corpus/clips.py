@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -61,7 +61,7 @@ def make_clip(speak: Speak, text: str, number: int, seed: int, noise_floor: floa
 
 def make_clips(
     engine: Engine, lines: list[tuple[int, str]], seed: int, noise_floor: float, jobs: int, stop: StopSignal
-) -> Iterator[ClipOrReason]:
+) -> Generator[ClipOrReason, None, None]:
     """The clips of numbered lines in their order, by ``jobs`` processes; ends early when ``stop`` is requested.
 
     UserError if the engine fails, or a process is killed.
@@ -114,7 +114,9 @@ def _start(engine: Engine, seed: int, noise_floor: float) -> None:
 
 
 def _end_with_program() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

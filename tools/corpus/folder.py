@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.audio import check_wav, write_wav
 from common.corpus import read_lines
 from common.files import make_output_folder, remove_leftovers, written_whole
 from common.program import UserError
-from tools.corpus.clips import RATE, ClipOrReason
+from tools.corpus.clips import RATE
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Folder:
     def seconds(self) -> float:
         return sum(self.lengths.values()) / RATE
 
-    def add(self, number: int, audio: ClipOrReason) -> None:
+    def add(self, number: int, audio: np.ndarray) -> None:
         write_wav(self.wav(number), audio, RATE)
         self.lengths[number] = len(audio)
 

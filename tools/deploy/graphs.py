@@ -189,7 +189,7 @@ class PostnetGraph(nn.Module):
 
     def forward(self, mel_outputs: Tensor, mel_lengths: Tensor) -> Tensor:
         """mel_outputs [B, n_mel, T] float32, mel_lengths [B] -> [B, n_mel, T]."""
-        dtype = self.postnet.convolutions[0][0].conv.weight.dtype
+        dtype = next(self.postnet.parameters()).dtype  # a convolution's; batch norm's may be another
         padding = padding_mask(mel_lengths, mel_outputs.shape[2])
         return mel_outputs + self.postnet(mel_outputs.to(dtype), padding).float()
 
@@ -216,6 +216,9 @@ class WaveGlowGraph(nn.Module):
 class KnownInverse(nn.Module):
     """The inverse of an ``Invertible1x1Conv``, its matrix inverted once and for all."""
 
+    matrix: Tensor
+    "[C, C, 1]"
+
     def __init__(self, layer: Invertible1x1Conv):
         super().__init__()
         self.conv = layer.conv
@@ -232,6 +235,13 @@ class LSTMOperator(nn.Module):
 
     The model's own goes symbol by symbol in Python, which a graph for texts of any length cannot.
     """
+
+    input_weight: Tensor
+    "[2, 4H, in]"
+    hidden_weight: Tensor
+    "[2, 4H, H]"
+    bias: Tensor
+    "[2, 8H]"
 
     def __init__(self, lstm: BiLSTM):
         super().__init__()
@@ -278,5 +288,5 @@ def tacotron2_modules(model: Tacotron2) -> dict[str, nn.Module]:
 def exportable(encoder: EncoderGraph) -> EncoderGraph:
     """A copy with ONNX's LSTM in place of the model's."""
     encoder = copy.deepcopy(encoder)
-    encoder.encoder.lstm = LSTMOperator(encoder.encoder.lstm)
+    encoder.encoder.add_module("lstm", LSTMOperator(encoder.encoder.lstm))
     return encoder

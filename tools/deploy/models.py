@@ -43,13 +43,13 @@ class Model:
 
     def signatures(self) -> dict[str, Signature]:
         """Inputs and outputs of its graphs."""
-        if self.kind == "tacotron2":
+        if isinstance(self.model, Tacotron2):
             return graphs.tacotron2_signatures(self.model)
         return graphs.waveglow_signatures(self.model)
 
     def modules(self) -> dict[str, nn.Module]:
         """Modules of its graphs, except for ``decoder``, which is made of ``decoder_iter``."""
-        if self.kind == "tacotron2":
+        if isinstance(self.model, Tacotron2):
             return graphs.tacotron2_modules(self.model)
         return {"waveglow": graphs.WaveGlowGraph(self.model)}
 
@@ -79,12 +79,12 @@ def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Mod
 
 def check_fit(tacotron2: Model, waveglow: Model) -> None:
     """UserError, if the one's spectrograms are not what the other takes."""
-    check_same_audio(tacotron2, waveglow.path, waveglow)
+    check_same_audio(tacotron2.config, tacotron2.path, waveglow.config, waveglow.path)
 
 
 def _ready(model: Model) -> Model:
     model.model.eval().requires_grad_(False)
-    if model.kind == "waveglow":
+    if isinstance(model.model, WaveGlow):
         model.model.fuse()
     return model
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,17 +22,18 @@ import tacotron2.data
 import tacotron2.train
 import waveglow.config
 from common.audio import to_16_bit
-from common.config import load_config
+from common.config import AnyConfig, load_config
 from common.corpus import find_clips
 from common.device import Device
 from common.inference import prepare
 from common.program import StopSignal
-from common.training.loop import Task, step
+from common.training.loop import step
 from common.training.main import make_run
-from common.training.run import Run
+from common.training.run import AnyModel, Run
 from tacotron2.loss import Tacotron2Loss
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
+from waveglow.model import WaveGlow
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
@@ -61,7 +62,7 @@ def batches_on(device: Device) -> dict[str, tuple[int, ...]]:
     return {"waveglow-train": (24,), "waveglow-infer": (1,), "tacotron2-infer": (1, 4, 8), "tacotron2-train": (64,)}
 
 
-def waveglow_batch(device: Device, batch: int) -> dict[str, Tensor]:
+def waveglow_batch(device: Device, batch: int) -> dict[str, Any]:
     """Noise; as for all inputs here, what is computed does not depend on the numbers."""
     generator = torch.Generator().manual_seed(0)
     segment = 8000 if device.type == "cpu" else 16000
@@ -70,7 +71,7 @@ def waveglow_batch(device: Device, batch: int) -> dict[str, Tensor]:
     return {"mel": mel, "audio": audio, "names": []}
 
 
-def tacotron2_batch(batch: int) -> dict[str, Tensor]:
+def tacotron2_batch(batch: int) -> dict[str, Any]:
     """Clips of evenly spread lengths, the longest one first."""
     generator = torch.Generator().manual_seed(0)
     spread = lambda shortest, longest: torch.linspace(longest, shortest, batch).long()  # noqa: E731
@@ -88,7 +89,7 @@ def waveglow_train(device: Device, precision: str, batch: int) -> Job:
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     criterion = WaveGlowLoss(config.train_config.sigma)
 
-    def loss(run: Run, model: nn.Module, batch: dict) -> Tensor:
+    def loss(run: Run[waveglow.config.Config, WaveGlow], model: nn.Module, batch: dict) -> Tensor:
         run.model.recompute = precision == "half, recomputed"
         mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
@@ -112,20 +113,19 @@ def tacotron2_train(device: Device, precision: str, batch: int) -> Job:
 
 def _training(
     name: str,
-    config: waveglow.config.Config | tacotron2.config.Config,
-    build_model: Callable,
+    config: AnyConfig,
+    build_model: Callable[[AnyConfig], AnyModel],
     device: Device,
     precision: str,
-    loss: Callable[[Run, nn.Module, dict], Tensor],
+    loss: Callable[[Run[AnyConfig, AnyModel], nn.Module, dict], Tensor],
     batch: dict,
 ) -> Callable[[], object]:
     """A step of the training loop on this batch."""
     config.train_config.amp = LEVELS[precision]
     run = make_run(name, config, build_model, device)
     run.model.train()
-    task = Task(iter(()), partial(loss, run), lambda: 0.0, lambda *_: None, 1, 1)
-    no_watchdog = SimpleNamespace(beat=lambda *_, **__: None)  # tools/benchmark.py has a limit of its own
-    return lambda: step(run, task, run.model, [batch], StopSignal(), no_watchdog)
+    no_beat = lambda *_, **__: None  # noqa: E731 - tools/benchmark.py has a limit of its own
+    return lambda: step(run, partial(loss, run), run.model, [batch], StopSignal(), no_beat)
 
 
 def waveglow_infer(device: Device, precision: str, batch: int) -> Job:

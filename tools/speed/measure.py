@@ -31,8 +31,8 @@ def make_job(job: str, implementation: str, precision: str, batch: int, device: 
     if implementation == NVIDIA:
         make = {"waveglow": peers.nvidia_waveglow, "tacotron2": peers.nvidia_tacotron2}[network]
         return make(folder, device, what == "train", precision, batch)
-    make = {"waveglow": peers.onnxruntime_waveglow, "tacotron2": peers.onnxruntime_tacotron2}[network]
-    return make(folder, {"float32": "force_float32", "int8": "int8"}[precision])
+    make_from_graphs = {"waveglow": peers.onnxruntime_waveglow, "tacotron2": peers.onnxruntime_tacotron2}[network]
+    return make_from_graphs(folder, {"float32": "force_float32", "int8": "int8"}[precision])
 
 
 def matrix_product(device: Device, precision: str) -> Job:

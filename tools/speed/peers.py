@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,8 +36,8 @@ def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, ba
         clips = waveglow_batch(device, batch)
         mel, audio = (clips[name].to(device.torch_device) for name in ("mel", "audio"))
         criterion = glow.WaveGlowLoss(1.0)
-        work = _training(model.to(device.torch_device), lambda: criterion(model((mel, audio))), autocast)
-        return Job(work, audio.numel())
+        step = _training(model.to(device.torch_device), lambda: criterion(model((mel, audio))), autocast)
+        return Job(step, audio.numel())
     model = model.remove_weightnorm(model).to(device.torch_device).eval()
     mel = torch.randn(batch, 80, FRAMES, device=device.torch_device)
 
@@ -63,8 +64,8 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
         gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
         criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
         inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
-        work = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
-        return Job(work, int(mel_lengths.sum()))
+        step = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
+        return Job(step, int(mel_lengths.sum()))
     model.eval()
     text = torch.randint(1, 148, (1, SYMBOLS), device=device.torch_device)
 
@@ -161,7 +162,8 @@ def check_checkout(peers: Path, network: str) -> None:
         raise UserError(f"{where} is no checkout of NVIDIA's: git clone https://github.com/NVIDIA/{network} {where}")
 
 
-def _import(module: str, checkout: Path) -> SimpleNamespace:
+def _import(module: str, checkout: Path) -> Any:
+    """The module of this name in a checkout."""
     sys.path.insert(0, str(checkout))
     try:
         return __import__(module)

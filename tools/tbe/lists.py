@@ -114,7 +114,7 @@ def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
             nodes.extend(ast.iter_child_nodes(node))
 
 
-def _lists_in(node: ast.AST, form: ast.stmt) -> list[ast.List]:
+def _lists_in(node: ast.AST, form: ast.AST) -> list[ast.List]:
     """The list in the place of the ... if the node is an assignment, or an if, of this form."""
     if isinstance(form, ast.Expr):
         if not isinstance(node, ast.If):
@@ -140,7 +140,7 @@ def _append(source: bytes, found: ast.List, shapes: list[Shape]) -> bytes:
     lines = source.splitlines(keepends=True)
     begin, end = _span(source, found)
     last = found.elts[-1] if found.elts else None
-    line = lines[(last.end_lineno if last else found.lineno) - 1]
+    line = lines[((last and last.end_lineno) or found.lineno) - 1]
     newline = line[len(line.rstrip(b"\r\n")) :] or b"\n"
     if not last:
         rows = _rows(shapes, lines[found.lineno - 1][: found.col_offset + 1], newline).lstrip()
@@ -177,6 +177,7 @@ def _span(source: bytes, node: ast.expr) -> tuple[int, int]:
     def offset(line: int, column: int) -> int:
         return sum(map(len, lines[: line - 1])) + column
 
+    assert node.end_lineno is not None and node.end_col_offset is not None  # of a node that was parsed
     return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
 
 
@@ -184,8 +185,8 @@ def _verify(source: bytes, old: ast.List, edited: bytes, new: ast.List | None, s
     """Make sure that the list has the shapes more and that nothing else differs."""
     expected = [ast.dump(element) for element in old.elts]
     expected += [ast.dump(ast.parse(str(shape), mode="eval").body) for shape in shapes]
-    same = new is not None and [ast.dump(element) for element in new.elts] == expected
-    if same:
+    same = False
+    if new is not None and [ast.dump(element) for element in new.elts] == expected:
         (old_begin, old_end), (new_begin, new_end) = _span(source, old), _span(edited, new)
         same = source[:old_begin] == edited[:new_begin] and source[old_end:] == edited[new_end:]
     if not same:

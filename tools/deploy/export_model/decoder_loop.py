@@ -64,8 +64,9 @@ def decoder_loop(step: ModelProto, gate_threshold: float, signature: Signature) 
         [*(f"{name}_last" for name in carried), "frames", "gates", "all_weights"],
         body=_body(step, changing, [ports[name] for name in carried[:-2]]),
     )
-    n_mel = signature.outputs["mel_outputs"].axes[1]
-    frames_per_step = _axes(ports["decoder_input"])[1] // n_mel
+    n_mel, per_step = signature.outputs["mel_outputs"].axes[1], _axes(ports["decoder_input"])[1]
+    assert isinstance(n_mel, int) and isinstance(per_step, int)
+    frames_per_step = per_step // n_mel
     zeros = [node for name in carried[:-2] for node in _zeros(ports[name])]
     graph = helper.make_graph(
         [*_nodes(BEFORE), *zeros, *constant, loop, *_nodes(AFTER)],

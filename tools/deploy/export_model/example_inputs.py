@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from tacotron2.model import Tacotron2, padding_mask
+from tacotron2.decoder import Decoder
+from tacotron2.model import padding_mask
 from tools.deploy.graphs import Signature, draw_masks
 
 
@@ -31,20 +32,20 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
     return inputs
 
 
-def loop_inputs(model: Tacotron2, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
+def loop_inputs(decoder: Decoder, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
     """Inputs of the graph ``decoder`` with which ``LoopReference`` gives the same."""
     inputs = example_inputs(signature, batch, length)
-    inputs["processed_memory"] = model.decoder.attention_layer.memory_layer(inputs["memory"])
-    inputs["prenet_masks"] = draw_masks(model.decoder.prenet, list(range(batch)), length)
+    inputs["processed_memory"] = decoder.attention_layer.memory_layer(inputs["memory"])
+    inputs["prenet_masks"] = draw_masks(decoder.prenet, list(range(batch)), length)
     return inputs
 
 
 class LoopReference(nn.Module):
-    """The model's own loop over frames, with the masks of the seeds 0, 1, 2, ..."""
+    """The decoder's own loop over frames, with the masks of the seeds 0, 1, 2, ..."""
 
-    def __init__(self, model: Tacotron2):
+    def __init__(self, decoder: Decoder):
         super().__init__()
-        self.decoder = model.decoder
+        self.decoder = decoder
 
     def forward(self, memory: Tensor, mask: Tensor, max_decoder_steps: Tensor, **others: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the graph ``decoder``."""

@@ -25,7 +25,7 @@ from tools.deploy.engines.engine import ENGINES
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import LoopReference, example_inputs, loop_inputs
 from tools.deploy.export_model.onnx_export import check_exporter, export
-from tools.deploy.graphs import exportable
+from tools.deploy.graphs import DecoderIterGraph, EncoderGraph, exportable
 from tools.deploy.models import RANDOM, Model
 
 log = logging.getLogger(__name__)
@@ -122,13 +122,13 @@ def exports(model: Model) -> Iterator[Export]:
     signatures = model.signatures()
     for name, module in model.modules().items():
         inputs = partial(example_inputs, signatures[name])
-        traced = exportable(module) if name == "encoder" else module
+        traced = exportable(module) if isinstance(module, EncoderGraph) else module
         graph = export(traced, inputs(BATCH, LENGTH), signatures[name])
         yield Export(name, graph, module, inputs)
-        if name == "decoder_iter":
-            loop = decoder_loop(graph, model.model.decoder.gate_threshold, signatures["decoder"])
-            inputs = partial(loop_inputs, model.model, signatures["decoder"])
-            yield Export("decoder", loop, LoopReference(model.model), inputs)
+        if isinstance(module, DecoderIterGraph):
+            loop = decoder_loop(graph, module.decoder.gate_threshold, signatures["decoder"])
+            inputs = partial(loop_inputs, module.decoder, signatures["decoder"])
+            yield Export("decoder", loop, LoopReference(module.decoder), inputs)
 
 
 if __name__ == "__main__":

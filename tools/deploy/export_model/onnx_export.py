@@ -46,6 +46,7 @@ def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # by TorchScript there is none
     model = program.model_proto
     strip(model)
     return model

@@ -22,7 +22,7 @@ class Sizes:
     mel: list = field(default_factory=lambda: [32, 768, 1664])
     "Frames of a spectrogram; the noise of WaveGlow goes with them."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, sizes in vars(self).items():
             if len(sizes) != 3 or not all(type(size) is int and size > 0 for size in sizes) or sizes != sorted(sizes):
                 raise UserError(f"{name} is {sizes}: must be the smallest, usual and largest size, in this order")
@@ -39,7 +39,7 @@ class EngineSettings:
     builder_config: dict = field(default_factory=dict)
     "magicmind: for its builder, beyond precision and sizes."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.decoder not in ("decoder", "decoder_iter"):
             raise UserError(f"decoder is {self.decoder!r}, must be decoder or decoder_iter")
 

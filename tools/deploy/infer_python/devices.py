@@ -6,6 +6,7 @@ import signal
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from common.log import progress_bar
 from common.program import UserError
@@ -39,7 +40,8 @@ def _alone(work: Work) -> Iterator[tuple[int, str | Iteration]]:
 
 
 def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
-    working, ready = {}, []
+    working: dict[Connection, tuple[int, BaseProcess]] = {}
+    ready: list[Connection] = []
     try:
         for work in works:
             connection, process = _start(work)
@@ -49,7 +51,7 @@ def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
             if not heard:
                 silent = ", ".join(str(device) for device, _ in working.values())
                 raise UserError(f"device {silent}: not a word for {LONGEST_SILENCE} s, given up")
-            for connection in heard:
+            for connection in [each for each in working if each in heard]:
                 device, process = working[connection]
                 message = _receive(connection, device, process)
                 if message is None:
@@ -69,7 +71,7 @@ def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
             process.kill()
 
 
-def _start(work: Work) -> tuple[Connection, multiprocessing.Process]:
+def _start(work: Work) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")  # threads and cards do not survive a fork
     connection, theirs = context.Pipe()
     process = context.Process(target=_process, args=(work, theirs), daemon=True)
@@ -83,7 +85,7 @@ def _start(work: Work) -> tuple[Connection, multiprocessing.Process]:
     return connection, process
 
 
-def _receive(connection: Connection, device: int, process: multiprocessing.Process) -> str | Iteration | None:
+def _receive(connection: Connection, device: int, process: BaseProcess) -> str | Iteration | None:
     try:
         message = connection.recv()
     except EOFError:

@@ -77,7 +77,7 @@ def percentile(ascending: Sequence[float], percent: int) -> float:
 
 def report(results: dict[int, DeviceResult]) -> dict[str, Any]:
     """The report as JSON: for each device the fields and every iteration, and the sum of all devices."""
-    devices = [
+    devices: list[dict[str, Any]] = [
         {
             "device": number,
             "name": measured.device_name,

@@ -70,8 +70,8 @@ class Pipeline:
             mel, mel_lengths = (self._loop if "decoder" in self.graphs else self._step_by_step)(inputs, masks)
         with self.stage("postnet"):
             graph = self.graphs["postnet"]
-            refined = graph.run({"mel_outputs": self._long_enough(mel, mel_lengths.max()), "mel_lengths": mel_lengths})
-            refined = graph.fetch(refined["mel_outputs_postnet"])
+            results = graph.run({"mel_outputs": self._long_enough(mel, mel_lengths.max()), "mel_lengths": mel_lengths})
+            refined = graph.fetch(results["mel_outputs_postnet"])
         frames = mel_lengths[:wanted].max()
         return refined[:wanted, :, :frames], mel_lengths[:wanted]
 
@@ -111,10 +111,10 @@ class Pipeline:
         self.contents.check_range("mel", frames, "the number of mel frames")
         mel = self._long_enough(mel, mel.shape[2])
         mel = np.where(np.arange(frames) < lengths[:, None, None], mel, SILENCE)
-        sigma = np.broadcast_to(np.float32(sigma), wanted)
+        sigmas = np.broadcast_to(np.asarray(sigma, np.float32), wanted)
         rows = [*range(wanted), *[wanted - 1] * (self.contents.ranges["batch"][0] - wanted)]
         with self.stage("waveglow"):
-            inputs = {"mel": mel[rows][..., None], "z": self._noise(seeds, frames)[rows], "sigma": sigma[rows]}
+            inputs = {"mel": mel[rows][..., None], "z": self._noise(seeds, frames)[rows], "sigma": sigmas[rows]}
             graph = self.graphs["waveglow"]
             audio = graph.fetch(graph.run(inputs)["audio"])
         return [row[: length * self.hop_length] for row, length in zip(audio, lengths)]
