@@ -89,6 +89,9 @@ class Tacotron2Config:
     "Share of the attention LSTM's outputs that are zeroed in training."
     p_decoder_dropout: float = 0.1
     "Share of the decoder LSTM's outputs that are zeroed in training."
+    p_frame_dropout: float = 0.0
+    """Share of the decoder's steps that do not see the frames before them in training, and must go by the text (Liu et
+    al. 2019, arXiv:1909.01145)."""
     attention_rnn_dim: int = 1024
     "Channels of the attention LSTM."
     attention_dim: int = 128

@@ -141,6 +141,7 @@ class Decoder(nn.Module):
         p_decoder_dropout: float,
         max_decoder_steps: int,
         gate_threshold: float,
+        p_frame_dropout: float = 0.0,
     ):
         super().__init__()
         self.n_mel_channels = n_mel_channels
@@ -148,6 +149,7 @@ class Decoder(nn.Module):
         self.prenet_dim = prenet_dim
         self.p_attention_dropout = p_attention_dropout
         self.p_decoder_dropout = p_decoder_dropout
+        self.p_frame_dropout = p_frame_dropout
         self.max_decoder_steps = max_decoder_steps
         self.gate_threshold = gate_threshold
         self.prenet = Prenet(n_mel_channels * n_frames_per_step, prenet_dim, p_prenet_dropout)
@@ -172,6 +174,9 @@ class Decoder(nn.Module):
         # The last step may be short of frames, but no other one follows that would be given them.
         before = torch.cat([mel.new_zeros(batch, n_mel, r), mel[:, :, : (steps - 1) * r]], dim=2)
         frames = before.transpose(1, 2).reshape(batch, steps, -1).transpose(0, 1).to(values.dtype)
+        if self.training and self.p_frame_dropout:
+            seen = dropout(torch.ones_like(frames[..., :1]), self.p_frame_dropout) > 0
+            frames = torch.where(seen, frames, torch.full_like(frames[..., :1], MEAN_LOG_MEL))
 
         rnn, prenet_dim = self.attention_rnn, self.prenet_dim
         known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)

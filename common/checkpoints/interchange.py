@@ -29,8 +29,8 @@ ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postne
 "How NVIDIA's names of weights begin. Whatever precedes that was added by a wrapper."
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = (
-    "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "max_decoder_steps",
-    "gate_threshold",
+    "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "p_frame_dropout",
+    "max_decoder_steps", "gate_threshold",
 )  # fmt: skip
 "Hyperparameters of Tacotron2 that no tensor tells."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

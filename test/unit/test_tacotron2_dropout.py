@@ -52,3 +52,22 @@ def test_dropout_of_one_lstm_is_none_of_the_others():
     assert torch.equal(outcomes["p_decoder_dropout"].alignments, plain.alignments)
     assert not torch.equal(outcomes["p_decoder_dropout"].mel, plain.mel)
     assert not torch.equal(outcomes["p_attention_dropout"].alignments[:, 0], plain.alignments[:, 0])
+
+
+@torch.no_grad()
+def test_frame_dropout_hides_whole_steps_from_the_prenet(monkeypatch):
+    """In training a share of the steps, each with all of its frames; in evaluation none."""
+    seen = []
+    network = toy(**SHARES, p_frame_dropout=0.5)
+    monkeypatch.setattr(network.decoder.prenet, "forward", lambda frames: seen.append(frames) or torch.zeros(25, 4, 12))
+    values = encoded(network)
+    mel = toy_batch()[2]
+    network.decoder(*values, mel)
+    network.decoder.train()
+    torch.manual_seed(0)
+    network.decoder(*values, mel)
+    whole, partly = seen
+    hidden = (partly == decoder.MEAN_LOG_MEL).all(-1)
+    assert 0.3 < hidden.float().mean() < 0.7
+    assert torch.equal(partly[~hidden], whole[~hidden])
+    assert not (whole == decoder.MEAN_LOG_MEL).any()
