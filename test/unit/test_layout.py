@@ -1,0 +1,57 @@
+"""Imports go downwards only, as docs/architecture.md draws it, and never in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+
+from conftest import ROOT
+
+FLOORS = ("common", "common.layers", "common.checkpoints", "common.training", "common.evaluation", "models", "tools")
+MODELS = ("waveglow", "tacotron2")
+PACKAGES = ("common", *MODELS, "tools")
+
+
+def imports() -> dict[str, set[str]]:
+    """Module -> the modules of the repository that it imports, for types alone included."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    found = {}
+    for module, path in paths.items():
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom | ast.Import)
+        ]
+        names = {
+            name
+            for node in nodes
+            for alias in node.names
+            for name in ([alias.name] if isinstance(node, ast.Import) else [node.module, f"{node.module}.{alias.name}"])
+        }
+        found[module] = names & paths.keys()
+    return found
+
+
+def floor(module: str) -> int:
+    package = module.rpartition(".")[0]
+    if module == "common.inference":  # brings checkpoints, layers and devices together
+        return FLOORS.index("common.evaluation")
+    name = package.split(".")[0]
+    return FLOORS.index("models" if name in MODELS else "tools" if name == "tools" else package)
+
+
+def test_no_module_imports_from_a_floor_above():
+    graph = imports()
+    assert len(graph) > 100
+    upwards = [(module, other) for module, others in graph.items() for other in others if floor(other) > floor(module)]
+    assert upwards == []
+
+
+def test_there_is_no_circle():
+    list(TopologicalSorter(imports()).static_order())  # raises CycleError
+
+
+def test_the_models_do_not_know_each_other():
+    for ours, theirs in (MODELS, MODELS[::-1]):
+        assert not [m for m, others in imports().items() if m.startswith(ours) for o in others if o.startswith(theirs)]
