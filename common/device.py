@@ -113,6 +113,17 @@ def make_adam(
     return optimizer
 
 
+def count_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Make Adam's steps in a state that was loaded plain numbers, if torch_npu's counts them.
+
+    It adds 1 in place to those of every parameter and once more to the first one, which it took for all: a tensor would
+    grow by 2.
+    """
+    if type(optimizer).__name__ == "NpuFusedAdam":
+        for state in optimizer.state.values():
+            state["step"] = int(state["step"])
+
+
 def profiler_module(device: Device) -> ModuleType:
     """torch.profiler, or torch_npu's module of the same interface."""
     if device.type == "npu" and importlib.util.find_spec("torch_npu.profiler"):

@@ -62,6 +62,7 @@ class Precision:
         self.good_steps = 0
         self.model_params = [p for p in model.parameters() if p.requires_grad]
         self.master_params = self.model_params
+        self._gradients_are_own = device.type != "npu"
         if level == "O0":
             use_exact_float32(device)
         elif level == "O2":
@@ -103,7 +104,17 @@ class Precision:
         self._unscale()
         return self.dynamic and overflow_flag(self.device)
 
+    def _own_gradients(self) -> None:
+        """Give each gradient memory of its own, once: NpuFusedAdam joins the storages of those that it sees first, and
+        a gradient may be a view of a larger one."""
+        for param in self.model_params:
+            if param.grad is not None and param.grad.untyped_storage().nbytes() > param.grad.nbytes:
+                param.grad = param.grad.clone()
+        self._gradients_are_own = True
+
     def _unscale(self) -> None:
+        if not self._gradients_are_own:
+            self._own_gradients()
         for model_param, master in zip(self.model_params, self.master_params):
             gradient = model_param.grad
             if gradient is None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Set up and run every test.
+# Set up and run the tests.
 #
-#   bash test/run_tests.sh              everything
+#   bash test/run_tests.sh              all but the slow ones
+#   bash test/run_tests.sh --slow       every test: the slow ones start whole programs, and take as long again
 #   bash test/run_tests.sh -k model     what pytest's options select
 
 set -euo pipefail

@@ -167,6 +167,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         if self.average:
             self.average.load(fitted(path, state["average"], self.model))
         self.optimizer.load_state_dict(state["optimizer"])
+        device.count_steps(self.optimizer)
         self.precision.load_state_dict(state["precision"])
         self.progress = Progress(**state["progress"])
         if branch:
@@ -212,6 +213,7 @@ class Run(Generic[AnyConfig, AnyModel]):
             for i, name in enumerate(names)
         }
         self.optimizer.load_state_dict(state)
+        device.count_steps(self.optimizer)
 
 
 def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, may_change: Collection[str] = ()) -> None:

@@ -30,6 +30,18 @@ NPU = {"PYTHONPATH": str(EMULATOR)}
 "The environment in which `import torch_npu` finds the emulated device."
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="the slow tests, too: whole programs, several processes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(autouse=True)
 def signals_end_the_tests():
     """A handler of the product's would keep `timeout` and Ctrl-C from ending pytest."""

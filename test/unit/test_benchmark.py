@@ -37,6 +37,7 @@ def run(*args):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_whole_benchmark(tmp_path):
     """The quickest of the jobs at its real size."""
     done = run("tacotron2-infer", "--precision", "half", "--repeats", 1, "-o", tmp_path, "--device", "cpu")

@@ -15,6 +15,7 @@ from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents, sole_writer
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_leaves_no_folder_that_looks_complete(tmp_path, monkeypatch):
     make(tmp_path)
     monkeypatch.setattr("tools.deploy.engines.quantization.to_int8", broken)

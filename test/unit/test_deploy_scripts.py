@@ -31,6 +31,7 @@ def test_env_can_be_sourced_anywhere(tmp_path):
     assert done.stdout == f"{here}|{here}/models|{home}|{home}/lib64\n"
 
 
+@pytest.mark.slow
 def test_all_of_it_without_a_network(tmp_path):
     """Options with their values behind a blank reach every program that they are for."""
     given = [part for kind in ("tacotron2", "waveglow") for part in (f"--{kind}", f"{models_dir()}/{kind}.safetensors")]

@@ -16,6 +16,7 @@ from conftest import ROOT
 FAULT = "the fault: "
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments():
     script = [sys.executable, ROOT / "test/kill_and_resume.py", "--kills=5", "--seed=1"]
     done = subprocess.run(script, capture_output=True, text=True, timeout=300)
@@ -57,6 +58,7 @@ def assert_same_weights(a, b):
     assert a["progress"]["losses"] == b["progress"]["losses"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_two_equals_an_undisturbed_one(train, tmp_path):
     """A rank is killed in the middle of a step; the run goes on from the last checkpoint, across an epoch's end."""
     often = ["--max_steps=7", "--workers=1", "--keep_checkpoints=0"]
@@ -75,6 +77,7 @@ def test_a_resumed_run_of_two_equals_an_undisturbed_one(train, tmp_path):
     assert_same_weights(result(tmp_path / "parts", 7), result(tmp_path / "whole", 7))
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_were(train, tmp_path):
     train("out", "", "--max_steps=2")
     done = train("out", "", "--max_steps=4", nproc=1)
@@ -96,6 +99,7 @@ def test_a_rank_that_hangs_shows_where_and_ends_the_run(train, kind):
     assert re.search(rf"faulty_train\.py\", line \d+ in {kind}", done.logs[1])
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_stopped_ends_the_run_too(train):
     """It cannot say so itself: the rank that waits for it does."""
     done = train("out", "stopped:1:2", "--hang_limit=6")
@@ -115,6 +119,7 @@ def test_nan_on_one_rank_makes_all_skip_the_step(train, tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in saved["model"].values())
 
 
+@pytest.mark.slow
 def test_a_restarted_worker_ends_with_the_weights_of_an_undisturbed_run(train, tmp_path):
     whole = train("whole", "", "--max_steps=5")
     assert whole.returncode == 0, whole.stderr
@@ -124,6 +129,7 @@ def test_a_restarted_worker_ends_with_the_weights_of_an_undisturbed_run(train, t
     assert_same_weights(result(tmp_path / "out", 5), result(tmp_path / "whole", 5))
 
 
+@pytest.mark.slow
 def test_clips_that_turn_unreadable_are_named_and_skipped(train):
     done = train("out", "lost:1:1", "--max_steps=12", "--on_bad_clip=skip", "--workers=1")
     assert FAULT in done.logs[1]
@@ -131,6 +137,7 @@ def test_clips_that_turn_unreadable_are_named_and_skipped(train):
     assert re.search(r"skipped: .*clip\d\d\.wav", done.stderr)
 
 
+@pytest.mark.slow
 def test_or_end_the_run_by_name(train):
     done = train("out", "lost:1:1", "--max_steps=12", "--workers=1")
     assert FAULT in done.logs[1]

@@ -62,6 +62,7 @@ def test_hccl(npu_extension):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_eight_processes_build_once(npu_extension, tmp_path):
     """All at once, with a slow compiler that notes its calls."""
     compiler = tmp_path / "compiler"

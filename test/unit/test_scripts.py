@@ -134,6 +134,7 @@ def ranks_of(checkout):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.slow
 def test_ctrl_c_and_a_closed_terminal_leave_nothing_running(place, number, code):
     checkout, options = place
     process = started(checkout, "train_full_8p.sh", *options, "--nproc=1", "--epochs=9999", "--workers=1")
@@ -224,6 +225,7 @@ def test_a_port_that_is_taken(place):
     assert f"error: port {port} is taken: choose another --master_port" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_nodes_on_one_machine(place):
     """--nnodes, --node_rank, --master_addr and --master_port reach torchrun."""
     checkout, options = place

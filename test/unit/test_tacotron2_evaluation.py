@@ -107,6 +107,7 @@ def test_only_the_first_clips_are_drawn(models, corpus, tmp_path, monkeypatch):
     assert "The first 1 clips are below." in page
 
 
+@pytest.mark.slow
 def test_waveglow_s_program_takes_the_mels(models, corpus, tmp_path, monkeypatch):
     evaluate(monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}")
     mels = sorted((tmp_path / "out").glob("*_mel.npy"))
@@ -117,6 +118,7 @@ def test_waveglow_s_program_takes_the_mels(models, corpus, tmp_path, monkeypatch
         assert soundfile.info(tmp_path / f"again/{name}_mel_synthesis.wav").frames == FRAMES * 256
 
 
+@pytest.mark.slow
 def test_by_the_script_with_two_processes(checkout, models, corpus, tmp_path, monkeypatch):
     alone = evaluate(monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}")
     options = [f"--data_path={corpus}", f"--pth_path={models[0]}", f"--output_directory={tmp_path}", "--device=cpu"]

@@ -103,6 +103,7 @@ def test_the_log_says_what_was_chosen(on_npu):
     assert "optimizer: NpuFusedAdam of torch_npu.optim" in log
 
 
+@pytest.mark.slow
 def test_two_processes_through_hccl_are_two_on_the_cpu(place):
     runs = {}
     for device, config in (("cpu", "patched"), ("npu", "a config")):

@@ -96,6 +96,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(place, on_npu):
     assert per_step == {str(4 + 3 + 2 * 4)}
 
 
+@pytest.mark.slow
 def test_two_processes_through_hccl_finetune_and_evaluation(place, on_npu):
     common = ["--device=npu", "--epochs=9", "--max_steps=6"]
     two = place.run("train_full_8p.sh", "two", *common, "--nproc=2", "--batch_size=2", config="a config", **NPU)
@@ -117,6 +118,7 @@ def test_two_processes_through_hccl_finetune_and_evaluation(place, on_npu):
         assert operators["conv2d"] and not [name for name in operators if re.search("conv1d|unfold|im2col|det", name)]
 
 
+@pytest.mark.slow
 def test_eight_processes_each_on_its_own_card(place):
     options = ["--device=npu", "--batch_size=1", "--max_steps=1"]
     eight = place.run("train_performance_8p.sh", "eight", *options, config="a config", NPU_EMULATOR_DEVICES="8", **NPU)

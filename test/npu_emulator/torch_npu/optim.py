@@ -21,6 +21,7 @@ class _Combined:
     grads: Tensor
     grad_views: list[Tensor]
     states: dict[str, list[Tensor]] | None = None
+    step: int | Tensor = 0
 
 
 class NpuFusedAdam(torch.optim.Optimizer):
@@ -33,7 +34,9 @@ class NpuFusedAdam(torch.optim.Optimizer):
       finds gradients. A parameter that has none then is never updated. A gradient that is replaced afterwards is not
       seen: the memory of the first one is used, stale.
     - ``zero_grad`` zeroes in place and cannot set to None.
-    - The state is combined at the first step: a state loaded after it has no effect.
+    - The state is combined at the first step: a state loaded after it has no effect. Steps are counted in place, the
+      first parameter's once for itself and once for all: as a tensor it grows by 2.
+    - Whole storages of gradients are combined: none may be a view of a larger one.
     """
 
     def __init__(
@@ -63,11 +66,11 @@ class NpuFusedAdam(torch.optim.Optimizer):
         for group, combined in zip(self.param_groups, self._combined or []):
             for one in combined:
                 self._combine_states(one, group["amsgrad"])
-                steps = self.state[one.params[0]]["step"] + 1
+                one.step += 1
                 for param in one.params:
-                    self.state[param]["step"] = steps
+                    self.state[param]["step"] += 1
                 # Filled there: a number made on the host would be a copy to the device.
-                step_tensor = torch.full((), float(steps), device=one.grads.device)
+                step_tensor = torch.full((), float(one.step), device=one.grads.device)
                 beta1, beta2 = group["betas"]
                 torch._fused_adam_(
                     one.param_views,
@@ -125,6 +128,7 @@ class NpuFusedAdam(torch.optim.Optimizer):
         one.states = {}
         for param in one.params:
             self.state[param].setdefault("step", 0)
+        one.step = self.state[one.params[0]]["step"]  # a tensor is the same object from here on
         for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if amsgrad else [])):
             tensors = [self.state[param].get(name, torch.zeros_like(param)) for param in one.params]
             one.states[name] = _flatten(tensors)[1]
@@ -147,6 +151,9 @@ def _combine_params(params: list[Tensor]) -> _Combined:
             raise RuntimeError("NpuFusedAdam does not support sparse gradients")
         if not param.grad.is_contiguous():
             raise RuntimeError("NpuFusedAdam: gradients must be contiguous")
+        storage = param.grad.untyped_storage().nbytes()
+        if storage != param.grad.nbytes:
+            raise RuntimeError(f"The size of tensor a ({storage} bytes) must match that of b ({param.grad.nbytes})")
     param_views = _flatten(params)[1]
     grads, grad_views = _flatten([param.grad for param in params])
     for param, param_view, grad_view in zip(params, param_views, grad_views):
