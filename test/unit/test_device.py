@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import re
 import subprocess
 import sys
 import types
@@ -132,8 +131,6 @@ def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
     seconds = str(int(distributed.TIMEOUT.total_seconds()))
     assert started == [("hccl", distributed.TIMEOUT)]
     assert (os.environ[connect], os.environ[execute]) == (seconds, "60")
-    in_script = re.findall(r"export (HCCL_\w+_TIMEOUT)=(\d+)", (ROOT / "test/env_npu.sh").read_text())
-    assert in_script == [(connect, seconds), (execute, seconds)]
 
 
 @pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200)])
