@@ -52,6 +52,7 @@ def test_a_whole_benchmark(tmp_path):
     assert "| tacotron2-infer | 1 | this repository | half |" in done.stdout
 
 
+@pytest.mark.slow
 def test_bad_input(tmp_path):
     for args, code, said in [
         (["--repeats", "0"], 2, "--repeats is 0"),

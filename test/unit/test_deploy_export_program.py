@@ -29,6 +29,7 @@ def test_what_differs_from_its_model_is_not_written():
         export.compare(export.Export(name, spoiled, module, inputs))
 
 
+@pytest.mark.slow
 def test_the_script_takes_any_form_of_checkpoint(tmp_path):
     here = tmp_path / "my folder"
     here.mkdir()

@@ -113,35 +113,40 @@ def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch, capsys):
     assert len(json.loads((tmp_path / "perf.json").read_text())["runs"]) == 2
 
 
+MORE_THAT_IS_WRONG = [
+    (["force_float32", "1", "3"], 1, "--il is 3, and these engines are built for 4 to 256"),
+    (["int4", "1", "128"], 2, "invalid choice: 'int4'"),
+    (["int8", "1", "128"], 1, "is force_float32, --quant_mode says int8"),
+    (["force_float32", "1", "128", "--engine=torch"], 1, "is for onnxruntime, not for torch: run gen_model/run.sh"),
+    (["force_float32", "1", "128", "--devices=99"], 1, "device 99 does not exist"),
+    (["force_float32", "1", "128", "--devices=0,99"], 1, "on device 99: device 99 does not exist"),
+    (
+        ["force_float32", "1", "128", "--devices=0,0"],
+        2,
+        "each of them once, as 0,1, and not '0,0'",
+    ),
+    (
+        ["force_float32", "1", "128", "--devices=zero"],
+        2,
+        "each of them once, as 0,1, and not 'zero'",
+    ),
+    (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
+    (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
+    (["force_float32", "1", "128", "--devices=-1"], 2, "--devices: must be numbers"),
+    (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
+    (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
+    (["force_float32", "1", "128", "--log_file=."], 2, "--log_file is ., which is a folder"),
+    (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
+    (["force_float32", "1"], 2, "wanted are QUANT_MODE BS INPUT_LENGTH"),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
         (["force_float32", "5", "128"], 1, "--bs is 5, and these engines are built for 1 to 4"),
         (["force_float32", "1", "257"], 1, "--il is 257, and these engines are built for 4 to 256"),
-        (["force_float32", "1", "3"], 1, "--il is 3, and these engines are built for 4 to 256"),
-        (["int4", "1", "128"], 2, "invalid choice: 'int4'"),
-        (["int8", "1", "128"], 1, "is force_float32, --quant_mode says int8"),
-        (["force_float32", "1", "128", "--engine=torch"], 1, "is for onnxruntime, not for torch: run gen_model/run.sh"),
-        (["force_float32", "1", "128", "--devices=99"], 1, "device 99 does not exist"),
-        (["force_float32", "1", "128", "--devices=0,99"], 1, "on device 99: device 99 does not exist"),
-        (
-            ["force_float32", "1", "128", "--devices=0,0"],
-            2,
-            "each of them once, as 0,1, and not '0,0'",
-        ),
-        (
-            ["force_float32", "1", "128", "--devices=zero"],
-            2,
-            "each of them once, as 0,1, and not 'zero'",
-        ),
-        (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
-        (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
-        (["force_float32", "1", "128", "--devices=-1"], 2, "--devices: must be numbers"),
-        (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
-        (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
-        (["force_float32", "1", "128", "--log_file=."], 2, "--log_file is ., which is a folder"),
-        (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
-        (["force_float32", "1"], 2, "wanted are QUANT_MODE BS INPUT_LENGTH"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_THAT_IS_WRONG),
     ],
 )
 def test_what_is_asked_for_wrongly_is_said_in_a_line(tmp_path, options, code, says):

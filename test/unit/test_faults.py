@@ -88,7 +88,7 @@ def test_one_process_goes_on_where_two_were(train, tmp_path):
     assert result(tmp_path / "out", 4)["iteration"] == 4
 
 
-@pytest.mark.parametrize("kind", ["hanging", "busy"])
+@pytest.mark.parametrize("kind", ["hanging", pytest.param("busy", marks=pytest.mark.slow)])
 def test_a_rank_that_hangs_shows_where_and_ends_the_run(train, kind):
     began = time.monotonic()
     done = train("out", f"{kind}:1:2", "--hang_limit=10")
@@ -108,6 +108,7 @@ def test_a_rank_that_is_stopped_ends_the_run_too(train):
     assert "rank 0 failed: no progress while exchanging gradients, given up after hang_limit = 6 s" in done.stderr
 
 
+@pytest.mark.slow
 def test_nan_on_one_rank_makes_all_skip_the_step(train, tmp_path):
     done = train("out", "nan:1:1", "--max_steps=3")
     assert FAULT in done.logs[1]

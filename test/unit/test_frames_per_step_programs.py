@@ -127,7 +127,7 @@ def test_the_figures_of_an_evaluation_go_by_steps(path, tmp_path):
     assert predicted.loss == pytest.approx(of_steps, rel=1e-5) and abs(of_steps - of_frames) > 1
 
 
-@pytest.mark.parametrize("decoder", ["decoder", "decoder_iter"])
+@pytest.mark.parametrize("decoder", ["decoder", pytest.param("decoder_iter", marks=pytest.mark.slow)])
 def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatch):
     """One clip ends by itself, the others at the limit."""
     models_dir()  # skips where graphs cannot be exported

@@ -318,6 +318,7 @@ program.run(make_corpus.main)
 
 
 @pytest.mark.parametrize(("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)])
+@pytest.mark.slow
 def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, number, whole_group, code):
     """Ctrl-C goes to all processes of a terminal; a kill to the first one, whose children have to notice."""
     (tmp_path / "texts.txt").write_text("slow line\n" * 500)

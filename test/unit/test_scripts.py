@@ -77,6 +77,7 @@ def test_train_finetune_evaluate(place):
     assert done.stdout.splitlines()[-4:][0] == final[0]
 
 
+@pytest.mark.slow
 def test_two_processes_follow_one(place):
     """20 steps of 2 processes with half the batch each: the same losses to 1e-4, each rank with its log."""
     checkout, options = place
@@ -161,6 +162,7 @@ def test_sigterm_ends_with_a_checkpoint_and_code_0(place, nproc):
     assert "Final result" in output
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_is_named_and_ends_the_run(place):
     checkout, options = place
     two = ["--nproc=2", "--batch_size=2", "--epochs=9999", "--workers=1"]
@@ -176,6 +178,7 @@ def test_a_rank_that_dies_is_named_and_ends_the_run(place):
     assert not ranks_of(checkout)
 
 
+@pytest.mark.slow
 def test_an_error_on_one_rank_is_told_once_with_its_reason(place):
     """Rank 1 alone meets the broken clip: of 13 clips it looks at every second one."""
     checkout, options = place

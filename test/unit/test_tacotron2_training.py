@@ -212,6 +212,7 @@ def test_two_processes_have_the_gradients_of_one_with_all_clips(tmp_path):
         assert (shares[0][name] - parameter.grad).abs().max() < 1e-5 * parameter.grad.abs().max() + 1e-7, name
 
 
+@pytest.mark.slow
 def test_two_processes_train_through_the_script(toy, checkout):
     """The log's validation loss is that of the weights in the checkpoint, and dropout is not the same on both."""
     corpus = make_corpus(checkout / "a corpus", clips=20, seconds=0.2)

@@ -130,7 +130,7 @@ def test_eight_processes_each_on_its_own_card(place):
     assert "Final result" in eight.stdout and "WaveGlow_for_PyTorch_bs1_8p_perf.log" in eight.files
 
 
-@pytest.mark.parametrize(("processes", "apex"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("processes", "apex"), [(1, False), pytest.param(2, True, marks=pytest.mark.slow)])
 def test_an_overflow_is_skipped_and_the_scale_lowered(place, processes, apex):
     """On all processes alike: going on from a checkpoint of the CPU in which the scale is too large."""
     output = f"overflow {processes}"
