@@ -12,4 +12,6 @@ class NpuFusedAdam(torch.optim.Adam):
     def step(self, closure=None):
         if not hasattr(self, "amp"):
             raise RuntimeError("apex.optimizers.NpuFusedAdam should be used with AMP.")
+        for state in self.state.values():  # the real one counts in plain numbers
+            state["step"] = torch.tensor(float(state["step"]))
         return super().step(closure)
