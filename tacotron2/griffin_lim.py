@@ -20,7 +20,7 @@ class GriffinLim:
         self.inverse = torch.linalg.pinv(mel.filters)
 
     def synthesize(self, mel: Tensor, seed: int = 1234) -> Tensor:
-        """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1; the phases begin at the seed's."""
+        """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1; the phases begin at random, by ``seed``."""
         # One frame more than there are hops, and no fewer samples than a Fourier transform takes.
         hops = max(mel.shape[1], math.ceil(self.mel.filter_length / self.mel.hop_length))
         padded = torch.nn.functional.pad(mel, (0, hops + 1 - mel.shape[1]), value=math.log(1e-5))

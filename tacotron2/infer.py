@@ -187,7 +187,7 @@ def evaluate(
 
 @torch.no_grad()
 def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Predicted:
-    """Each frame of the recording's mel [n_mel, T] from those before it; the prenet's dropout is the seed's."""
+    """Each frame of the recording's mel [n_mel, T] from those before it; the prenet's dropout is drawn by ``seed``."""
     batch = collate([{"names": clip.path.name, "text": torch.tensor(synthesizer.symbols(clip.text)), "mel": mel}])
     text, text_lengths, mel, mel_lengths = (
         batch[name].to(synthesizer.device.torch_device) for name in ("text", "text_lengths", "mel", "mel_lengths")

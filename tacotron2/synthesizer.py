@@ -89,7 +89,7 @@ class Synthesizer:
     def speak(self, texts: Iterable[str], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:
         """Speak pieces of text, in their order, some at a time: memory does not grow with their number.
 
-        What fails is tried again with other random numbers. Those of a piece follow from the seed,
+        What fails is tried again with other random numbers. Those of a piece follow from ``seed``,
         its place among the texts and the try. UserError for a spectrogram that is not finite.
         """
         numbered = enumerate(texts)

@@ -31,7 +31,6 @@ need() { # need FILE
     exit 0
 }
 
-
 evaluate_all() { # evaluate_all DATA CHECKPOINT...: the page of the last plays those before it too
     local data=$1 checkpoint folder earlier=
     shift

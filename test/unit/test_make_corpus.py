@@ -1,16 +1,10 @@
 """tools/make_corpus.py: the same corpus in whatever way it was made, what is left out and what is refused."""
 
-import importlib.metadata
 import json
 import logging
-import os
 import resource
-import shutil
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,14 +15,11 @@ from common import program
 from common.audio import read_wav
 from common.corpus import find_clips
 from common.program import UserError
-from conftest import RATE, ROOT
+from conftest import RATE
 from tacotron2.config import DataConfig
 from tacotron2.data import find_utterances
-from tacotron2.text.cleaners import clean
-from tacotron2.text.remarks import remarks
 from tools import make_corpus
 from tools.corpus import clips, engines
-from tools.corpus.texts import find_texts, normalize
 
 TEXTS = [f"Line {word}." for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]]
 "Clips of 1.8 to 2.2 s."
@@ -94,36 +85,6 @@ def test_both_models_read_it(tmp_path, monkeypatch, in_process):
         assert len(read_wav(clip.path, RATE)) == round(0.2 * len(text) * RATE)
     facts = json.loads((tmp_path / "c/corpus.json").read_text())
     assert (facts["settings"]["engine"], facts["clips"], facts["licence_of_engine"]) == ("fake", 2, "none")
-
-
-@pytest.mark.parametrize(
-    ("text", "spoken"),
-    [
-        ("The 22ND of May, 1905", "The twenty-second of May, nineteen oh five"),
-        ("Dr. Hill and dr. Low", "Doctor Hill and doctor Low"),
-        ("Mrs. Hill", "Mrs. Hill"),
-        ("£1,200, €3 & $4.50", "twelve hundred pounds, three euros and four dollars, fifty cents"),
-        ("5%, 10 °C, #7", "five percent, ten degrees C, number seven"),
-        ("[x] {HH AH} a|b_c*d", "(x) HH AH a b c d"),
-        (" “Café”…\tnow ", '"Cafe"... now'),
-        ("*** 'tis", "'tis"),
-        ("♪ |", ""),
-    ],
-)
-def test_texts_are_written_as_they_are_spoken(text, spoken):
-    assert normalize(text) == spoken
-    if spoken:
-        # What the model will learn from is what the engine has read: nothing is left to expand, or left out.
-        assert clean(spoken.replace("Mrs.", ""), ["english_cleaners"]) == spoken.replace("Mrs.", "").lower()
-        assert not remarks(spoken, ["english_cleaners"])
-
-
-def test_the_held_back_sentences_are_in_no_other_corpus():
-    training, held_back = find_texts(None, held_back=False), find_texts(None, held_back=True)
-    assert list(held_back) == list(range(13_001, 13_101))
-    assert not set(held_back.values()) & set(training.values())
-    assert len(training) > 12_900
-    assert list(training)[:100] == list(range(1, 101))
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -306,88 +267,3 @@ def test_wrong_options_end_with_code_2(tmp_path, monkeypatch, capsys, options):
     assert end.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "c").exists()
-
-
-PROGRAM = """
-import fake_engine
-from common import program
-from tools import make_corpus
-make_corpus.ENGINES["hibari"] = fake_engine.find
-program.run(make_corpus.main)
-"""
-
-
-@pytest.mark.parametrize(("number", "whole_group", "code"), [(signal.SIGINT, True, 130), (signal.SIGKILL, False, -9)])
-@pytest.mark.slow
-def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, number, whole_group, code):
-    """Ctrl-C goes to all processes of a terminal; a kill to the first one, whose children have to notice."""
-    (tmp_path / "texts.txt").write_text("slow line\n" * 500)
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "c"), f"--texts={tmp_path / 'texts.txt'}", "--jobs=2"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'test/unit'}"}
-    program = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_until(lambda: len(list(tmp_path.glob("c/wavs/*.wav"))) > 3)
-    processes = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    assert len(processes) >= 2
-    assert all(is_deaf_to_interrupts(process) for process in processes)
-    (os.killpg if whole_group else os.kill)(program.pid, number)
-    _, errors = program.communicate(timeout=60)  # ends when all processes have closed it
-    assert program.returncode == code
-    assert "Traceback" not in errors
-    wait_until(lambda: not group_lives(program.pid))
-
-
-def is_deaf_to_interrupts(process):
-    """SIGINT is blocked or ignored: else Ctrl-C at a bad moment would show a traceback of each process."""
-    status = Path(f"/proc/{process}/status").read_text()
-    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:"))]
-    return any(mask & 1 << signal.SIGINT - 1 for mask in masks)
-
-
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def group_lives(number):
-    try:
-        os.killpg(number, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_engines_that_are_not_installed(monkeypatch):
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    for find, command in [
-        (engines.find_hibari, "pip install -r requirement-corpus.txt"),
-        (engines.find_espeak_ng, "apt-get install espeak-ng"),
-        (engines.find_flite, "apt-get install flite"),
-    ]:
-        with pytest.raises(UserError, match=f"^--engine=[a-z-]+ is not installed: {command}$"):
-            find("")
-
-
-@pytest.mark.parametrize("name", ["hibari", "espeak-ng", "flite"])
-def test_the_engines(name):
-    """Two sentences are longer than one; the same again, and with another voice's name refused."""
-    try:
-        engine = engines.ENGINES[name]("")
-    except UserError as error:
-        pytest.skip(str(error))
-    speak = engine.load()
-    texts = ["-- The river was low that summer.", "-- The river was low that summer. Nobody asked why."]
-    short, long = (clips.make_clip(speak, text, 1, 0, -60) for text in texts)
-    assert 1.5 < len(short) / RATE < 3 < len(long) / RATE < 6
-    assert np.std(short) > 0.02
-    assert np.array_equal(short, clips.make_clip(engine.load(), texts[0], 1, 0, -60))
-    with pytest.raises(UserError, match=r"there is no --voice=nobody; choose from|voice does not exist"):
-        engines.ENGINES[name]("nobody").load()("Hello.", 0)
-    assert engine.version[0].isdigit()
