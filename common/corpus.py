@@ -9,7 +9,7 @@ from common.program import UserError
 
 log = logging.getLogger(__name__)
 
-Clip = TypeVar("Clip")
+Item = TypeVar("Item")
 
 
 def find_clips(data_path: str, training_files: str = "") -> list[Path]:
@@ -77,7 +77,7 @@ def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3)) -> dict[str,
     return texts
 
 
-def split_clips(clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
+def split_clips(clips: list[Item]) -> tuple[list[Item], list[Item]]:
     """Training clips and held-back clips.
 
     Of the clips in the order of their names the first tenth is held back, at least 1 and at most

@@ -166,8 +166,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         self.precision.load_model_state(self.model, fitted(path, state["model"], self.model))
         if self.average:
             self.average.load(fitted(path, state["average"], self.model))
-        self.optimizer.load_state_dict(state["optimizer"])
-        device.count_steps(self.optimizer)
+        self._load_optimizer(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.progress = Progress(**state["progress"])
         if branch:
@@ -203,15 +202,18 @@ class Run(Generic[AnyConfig, AnyModel]):
 
     def _load_adam(self, path: str) -> None:
         steps, *moments = load_adam(path)
-        parameters = dict(self.model.named_parameters())
-        fixed = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        # Adam has nothing for what is not trained: a fixed upsampling, the statistics of batch norm.
+        fixed = {name: tensor for name, tensor in self.model.state_dict().items() if name not in names}
         exp_avg, exp_avg_sq = (fitted(path, fixed | each, self.model) for each in moments)
-        names = [name for name in parameters if name not in fixed]
         state = self.optimizer.state_dict()
         state["state"] = {
             i: {"step": torch.tensor(steps), "exp_avg": exp_avg[name], "exp_avg_sq": exp_avg_sq[name]}
             for i, name in enumerate(names)
         }
+        self._load_optimizer(state)
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
         device.count_steps(self.optimizer)
 

@@ -183,3 +183,15 @@ def test_validation_is_repeatable(device, corpus, tmp_path):
     run.model.eval()
     with torch.no_grad():
         assert task.validate() == task.validate()
+
+
+@pytest.mark.parametrize("how", ["resume", "keep_optimizer"])
+def test_a_run_of_the_cpu_goes_on_and_adam_counts_each_step_once(device, corpus, tmp_path, how):
+    values = toy_tacotron2_config()
+    start(values, corpus, tmp_path / "cpu", max_steps=2)
+    if how == "resume":
+        run, _ = start(values, corpus, tmp_path / "cpu", device=device, max_steps=5)
+    else:
+        origin = {"checkpoint_path": str(tmp_path / "cpu/tacotron2_2"), "keep_optimizer": True}
+        run, _ = start(values, corpus, tmp_path / "npu", device=device, max_steps=3, **origin)
+    assert {state["step"] for state in run.optimizer.state.values()} == {5}

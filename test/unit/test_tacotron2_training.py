@@ -240,3 +240,15 @@ def test_two_processes_train_through_the_script(toy, checkout):
     with torch.no_grad():
         expected = task.validate()
     assert state["progress"]["validation_losses"][-1][1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_finetuning_may_keep_adam(toy, tmp_path):
+    """Its moments are the checkpoint's when finetuning begins."""
+    corpus = make_corpus(tmp_path / "corpus", seconds=0.2)
+    before, _ = start(toy, corpus, tmp_path / "a", max_steps=2)
+    run = make_run(toy, tmp_path / "b", checkpoint_path=str(before.path()), keep_optimizer=True)
+    run.start("auto")
+    ours, theirs = (each.optimizer.state_dict()["state"] for each in (run, before))
+    assert ours.keys() == theirs.keys() and len(ours) > 50
+    for number, state in ours.items():
+        assert all(torch.equal(state[name], theirs[number][name]) for name in ("step", "exp_avg", "exp_avg_sq"))
