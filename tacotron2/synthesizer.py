@@ -20,6 +20,7 @@ from tacotron2.model import Utterance
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
+from tacotron2.text.ends import with_end
 from tacotron2.text.symbols import SYMBOLS
 
 log = logging.getLogger(__name__)
@@ -76,14 +77,16 @@ class Synthesizer:
         log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
 
     def symbols(self, text: str) -> list[int]:
-        """The ids of a text; none if nothing of it can be spoken."""
-        symbols = text_to_sequence(text, self.cleaners, self.dictionary)
+        """The ids of a text, spoken as a sentence; none if nothing of it can be spoken."""
+        symbols = self._read(text)
         return symbols if any(character.isalpha() for character in sequence_to_text(symbols)) else []
+
+    def _read(self, text: str) -> list[int]:
+        return text_to_sequence(with_end(text), self.cleaners, self.dictionary)
 
     def take_apart(self, text: str) -> list[Piece]:
         """The pieces in which to speak a text of any length; what is no more than punctuation is left out."""
-        count = lambda part: len(text_to_sequence(part, self.cleaners, self.dictionary))  # noqa: E731
-        pieces = take_apart(text, count, LONGEST_PIECE)
+        pieces = take_apart(text, lambda part: len(self._read(part)), LONGEST_PIECE)
         return [piece for piece in pieces if self.symbols(piece.text)]
 
     def speak(self, texts: Iterable[str], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:

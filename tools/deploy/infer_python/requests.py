@@ -10,6 +10,7 @@ from common.program import UserError
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import sequence_to_text, text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
+from tacotron2.text.ends import with_end
 from tacotron2.text.remarks import remarks
 from tools.deploy.artifacts import Contents
 
@@ -90,10 +91,10 @@ def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int) -
 
 
 def reader(contents: Contents) -> Callable[[str], list[int]]:
-    """A function from a text to the ids of its symbols, as in the training of this Tacotron2.
+    """A function from a text, spoken as a sentence, to the ids of its symbols, as in the training of this Tacotron2.
 
     UserError if its pronunciation dictionary is missing.
     """
     data = contents.sizes["tacotron2"]["data_config"]
     dictionary = load_dictionary(data["dictionary"]) if data["dictionary"] else None
-    return lambda text: text_to_sequence(text, data["text_cleaners"], dictionary)
+    return lambda text: text_to_sequence(with_end(text), data["text_cleaners"], dictionary)

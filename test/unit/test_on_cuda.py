@@ -1,0 +1,95 @@
+"""On a CUDA card the models compute what they compute on the CPU. Skipped without a card."""
+
+import pytest
+import torch
+from test_tacotron2_model import OUTPUTS, inputs, reference_model
+from test_tacotron2_model import reference as tacotron2_reference
+
+from common.device import pick_device
+from conftest import toy_config, toy_tacotron2_config
+from reference_curve import REFERENCE, TOLERANCE, Training, distance
+from runs import CPU, CURVE, model_of, start
+from runs import distance as distance_of_runs
+from waveglow.model import WaveGlow
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card is here")
+
+
+@pytest.fixture
+def card():
+    return pick_device("cuda")
+
+
+def relative_error(actual, expected):
+    return ((actual.cpu() - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture(autouse=True)
+def exact_float32():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def test_waveglow_equals_the_reference():
+    model = WaveGlow(**REFERENCE["config"])
+    model.load_state_dict(REFERENCE["state_dict"])
+    model.cuda()
+    z, log_s, _ = model(REFERENCE["mel"].cuda(), REFERENCE["audio"].cuda())
+    assert relative_error(z, REFERENCE["z"]) < 1e-5
+    assert all(relative_error(ours, theirs) < 1e-5 for ours, theirs in zip(log_s, REFERENCE["log_s"], strict=True))
+    infer = REFERENCE["infer"]
+    audio = model.infer(REFERENCE["mel"].cuda(), infer["sigma"], [noise.cuda() for noise in infer["noise"]])
+    assert relative_error(audio, infer["audio"]) < 1e-5
+
+
+def test_waveglows_curve_equals_the_reference(card):
+    assert distance(Training("O0", 1.0, card).steps(20).losses) < 1e-5
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("loss_scale", [128.0, "dynamic"])
+def test_waveglows_curve_in_half_precision(card, level, loss_scale):
+    assert distance(Training(level, loss_scale, card).steps(20).losses) < TOLERANCE[card.half]
+
+
+def test_tacotron2_equals_the_reference():
+    model = reference_model().cuda()
+    output = model(*(tensor.cuda() for tensor in inputs().values()))
+    for name, ours in zip(OUTPUTS, output, strict=True):
+        assert (ours.cpu() - tacotron2_reference()["teacher_forced"][name]).abs().max() < 2e-5, name
+
+
+def test_tacotron2_speaks_the_same_as_on_the_cpu():
+    model = reference_model()
+    text, lengths = inputs()["text"], inputs()["text_lengths"]
+    expected = model.infer(text, lengths, seeds=[1] * len(text))
+    spoken = model.cuda().infer(text.cuda(), lengths.cuda(), seeds=[1] * len(text))
+    for ours, theirs in zip(spoken, expected, strict=True):
+        assert ours.length == theirs.length
+        assert relative_error(ours.mel, theirs.mel) < 1e-4
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+def test_waveglow_trains_as_on_the_cpu(corpus, tmp_path, card, level):
+    exact, _ = start(toy_config(), corpus, tmp_path / "cpu", max_steps=20)
+    ours, _ = start(toy_config(), corpus, tmp_path / "card", device=card, max_steps=20, amp=level)
+    assert distance_of_runs(ours.progress.losses, exact.progress.losses) < (1e-4 if level == "O0" else 3e-3)
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+def test_tacotron2_learns(corpus, tmp_path, card, level):
+    """Dropout draws other numbers there, so that the curve is another one. A dynamic loss scale would leave out the
+    first steps."""
+    run, summary = start(toy_tacotron2_config(), corpus, tmp_path, device=card, amp=level, loss_scale=128.0, **CURVE)
+    before = run.progress.validation_losses[0][1]
+    assert summary.validation_loss < before / 2
+
+
+def test_a_run_goes_on_exactly_and_on_the_cpu(corpus, tmp_path, card):
+    values = toy_tacotron2_config()
+    whole, _ = start(values, corpus, tmp_path / "whole", device=card, max_steps=6)
+    start(values, corpus, tmp_path / "parts", device=card, max_steps=3)
+    resumed, _ = start(values, corpus, tmp_path / "parts", device=card, max_steps=6)
+    assert resumed.progress.losses == pytest.approx(whole.progress.losses, rel=1e-4)
+    there, _ = start(values, corpus, tmp_path / "parts", device=CPU, max_steps=7)
+    assert there.progress.losses[:6] == resumed.progress.losses
+    assert model_of(there).keys() == model_of(resumed).keys()

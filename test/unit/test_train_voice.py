@@ -1,0 +1,133 @@
+"""Training a voice on a card, tried out on the CPU: its batches, its learning rate, the whole program."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_synthesize import run as synthesize
+
+import tacotron2.config
+import waveglow.config
+from common.checkpoints.interchange import read
+from common.config import from_dict
+from common.training.run import Progress
+from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
+from runs import CPU
+from tools.voice import timed_training
+from tools.voice.corpus_on_card import Segments, Utterances, load_corpus
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("tones") / "corpus", clips=25, seconds=0.3)
+
+
+def configured(values: dict, package, **train):
+    values = values | {
+        "train_config": {"ema_decay": 0.9, "batch_size": 4, "warmup_steps": 2, "grad_clip": 1.0, **train}
+    }
+    return from_dict(package.Config, values)
+
+
+@pytest.fixture(scope="module")
+def t2_config():
+    return configured(toy_tacotron2_config(), tacotron2.config)
+
+
+@pytest.fixture(scope="module")
+def corpus(data, t2_config):
+    return load_corpus(str(data), t2_config, CPU)
+
+
+def test_segments_lie_within_a_clip(corpus):
+    """With samples that tell where they are from."""
+    config = configured(toy_config(), waveglow.config)
+    numbered = np.repeat(np.arange(len(corpus.lengths)), corpus.lengths).astype(np.int16)
+    corpus = SimpleNamespace(audio=torch.from_numpy(numbered), lengths=corpus.lengths, starts=corpus.starts)
+    segments = Segments(corpus, config, CPU)
+    seen = set()
+    for _ in range(40):
+        audio = segments.batch()["audio"]
+        assert audio.shape == (4, config.data_config.segment_length)
+        assert (audio == audio[:, :1]).all()
+        seen |= set((audio[:, 0] * 32768).int().tolist())
+    assert seen == set(range(len(corpus.lengths)))
+
+
+def test_segments_have_their_spectrograms(corpus):
+    config = configured(toy_config(), waveglow.config)
+    batch = Segments(corpus, config, CPU).batch()
+    expected = waveglow.config.build_mel(config)(batch["audio"])
+    assert torch.equal(batch["mel"], expected)
+
+
+def test_an_epoch_has_each_clip_once(corpus, t2_config):
+    utterances = Utterances(corpus, t2_config, CPU, buckets=3)
+    for number, first in enumerate(utterances.first_batches()):
+        assert len(first["text"]) == 4
+        assert first["mel"].shape[2] % 16 == 0
+        assert first["text"].shape[1:] == utterances.buckets[number]["text"].shape[1:]
+    steps = sum(len(bucket["text"]) // 4 for bucket in utterances.buckets)
+    sums = []
+    for _, (number, batch) in zip(range(steps), utterances.batches()):
+        assert all(tensor.shape[1:] == utterances.buckets[number][name].shape[1:] for name, tensor in batch.items())
+        sums += batch["mel"].sum((1, 2)).tolist()
+    assert len(sums) == len(set(sums)) == 4 * steps
+
+
+def test_what_is_behind_a_clip_is_zero(corpus, t2_config):
+    (batch, *_) = Utterances(corpus, t2_config, CPU, buckets=1).first_batches()
+    mel = tacotron2.config.build_mel(t2_config)
+    shortest = int(np.argmin(corpus.lengths))
+    expected = mel(list(corpus.clips())[shortest][None])[0]
+    length = int(batch["mel_lengths"][0])
+    assert length == expected.shape[1]
+    assert (batch["mel"][0, :, :length] - expected).abs().max() < 0.005
+    assert not batch["mel"][0, :, length:].any()
+    assert not batch["text"][0, int(batch["text_lengths"][0]) :].any()
+
+
+def test_the_learning_rate_rises_stays_and_falls(t2_config):
+    def at(done, steps):
+        run = SimpleNamespace(config=t2_config, progress=Progress(iteration=steps))
+        return timed_training.learning_rate(run, done) / t2_config.train_config.learning_rate
+
+    assert at(0, 0) == 0.5
+    assert at(0.1, 5) == at(0.5, 900) == 1
+    assert at(0.75, 999) == pytest.approx(0.5)
+    assert at(1, 999) == pytest.approx(0)
+
+
+def test_the_program(data, tmp_path, monkeypatch):
+    """It trains both models, which then speak; the losses fall."""
+    options = []
+    for name, values in (("tacotron2", toy_tacotron2_config()), ("waveglow", toy_config())):
+        train = {"ema_decay": 0.9, "batch_size": 4, "learning_rate": 3e-3, "grad_clip": 1.0}
+        path = write_config(tmp_path / f"{name}.json", values | {"train_config": train})
+        options.append(f"--{name}_config={path}")
+    out = tmp_path / "out"
+    program = [sys.executable, ROOT / "tools/train_voice.py", data, out, "--minutes=0.08", "--device=cpu", *options]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = {path.name.split("_")[0]: path for path in out.iterdir()}
+    assert found.keys() == {"tacotron2", "waveglow"}
+    for name, path in found.items():
+        losses = read(path, name).progress["losses"]
+        assert len(losses) == int(path.name.split("_")[1]) > 5
+        assert np.mean(losses[-3:]) < losses[0]
+    # A toy that cannot find an end is flawed, and yet it speaks.
+    models = [f"--{name}={path}" for name, path in found.items()]
+    synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
+    assert (tmp_path / "speech.wav").stat().st_size > 1000
+
+
+def test_it_says_what_does_not_fit(data, tmp_path):
+    """And the exit code tells that it failed."""
+    path = write_config(tmp_path / "waveglow.json", toy_config())
+    program = [sys.executable, ROOT / "tools/train_voice.py", data, tmp_path / "out", "--device=cpu"]
+    done = subprocess.run([*program, f"--waveglow_config={path}"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "--waveglow_config: train_config needs an ema_decay above 0" in done.stderr

@@ -1,0 +1,1 @@
+"""Training of a voice on a card: ``tools/train_voice.py``."""
