@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Hear both models learn, from text alone and without a download of speech, in minutes on 2 CPU cores.
+# Hear the voice that comes with the repository, then hear a WaveGlow learn to speak from nothing, in minutes on 2 CPU
+# cores and without a download of speech.
 #
-#   bash test/demo.sh
+#   bash test/demo.sh --text="Your own sentence."
 #
+#   --text=TEXT             to be spoken, too
 #   --output_directory=DIR  default test/demo; run again, it goes on where it was
 #   --device=auto|cpu|cuda|npu   default auto
-#   --max_steps=N           steps of WaveGlow's training from nothing, default 900; Tacotron2 makes two thirds as many
+#   --max_steps=N           steps of the training from nothing, default 1000
 
 set -euo pipefail
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,7 +16,7 @@ source "$test_path_dir/common.sh"
 # shellcheck source=test/setup.sh
 source "$test_path_dir/setup.sh"
 
-OPTIONS=([device]=auto [max_steps]=900 [output_directory]=$test_path_dir/demo)
+OPTIONS=([device]=auto [max_steps]=1000 [output_directory]=$test_path_dir/demo [text]="")
 parse_options "" "$@"
 make_absolute output_directory
 setup_environment "$root"
@@ -43,45 +45,50 @@ evaluate_all() { # evaluate_all DATA CHECKPOINT...: the page of the last plays t
     done
 }
 
-echo "== 1 of 6: a corpus: another program speaks texts =="
+sentence="This voice was trained by the programs of this repository."
+steps=${OPTIONS[max_steps]}
+
+echo "== 1 of 6: the voice that comes with the repository =="
+python tools/synthesize.py "$sentence" "$device" -o "$output/speech.wav"
+if [[ -n ${OPTIONS[text]} ]]; then
+    python tools/synthesize.py "${OPTIONS[text]}" "$device" -o "$output/your_text.wav"
+fi
+
+echo "== 2 of 6: a corpus: another program speaks texts =="
 python tools/make_corpus.py "$corpus" --hours=1
 
-echo "== 2 of 6: WaveGlow learns from nothing =="
-for steps in 1 "${OPTIONS[max_steps]}"; do # the first checkpoint lets you hear where it begins
+echo "== 3 of 6: a WaveGlow learns from nothing =="
+for end in 1 "$steps"; do # the first checkpoint lets you hear where it begins
     bash "$test_path_dir/train_full_8p.sh" "--data_path=$corpus" "$device" "--output_directory=$output/waveglow" \
-        "--config=$root/configs/waveglow_demo.json" --nproc=1 "--max_steps=$steps"
-    need "$output/waveglow/waveglow_$steps"
+        "--config=$root/configs/waveglow_demo.json" --nproc=1 "--max_steps=$end"
+    need "$output/waveglow/waveglow_$end"
 done
-echo "== 3 of 6: what it makes of speech that it has not heard =="
+
+echo "== 4 of 6: what it makes of speech that it has not heard =="
 mapfile -t checkpoints < <(ls -v "$output"/waveglow/waveglow_*)
 evaluate_all "$corpus" "${checkpoints[@]}"
+python tools/synthesize.py "$sentence" --tacotron2 voices/heart/tacotron2.safetensors \
+    --waveglow "$output/waveglow/waveglow_$steps" "$device" -o "$output/speech_after_minutes.wav"
 
-echo "== 4 of 6: WaveGlow learns another speaker =="
+echo "== 5 of 6: the voice's WaveGlow learns another speaker =="
 bash "$test_path_dir/train_finetune_1p.sh" "--data_path=$sentences" "$device" \
     "--output_directory=$output/finetuned" "--config=$root/configs/waveglow_demo.json" \
-    "--checkpoint_path=$output/waveglow/waveglow_${OPTIONS[max_steps]}" --max_steps=100 --learning_rate=3e-4
-finetuned=$output/finetuned/waveglow_$((OPTIONS[max_steps] + 100))
-need "$finetuned"
+    "--checkpoint_path=$root/voices/heart/waveglow.safetensors" --max_steps=100 --learning_rate=3e-4
+finetuned=$(find "$output/finetuned" -name 'waveglow_*' | sort -V | tail -n 1)
+need "${finetuned:-$output/finetuned/waveglow}"
+
+echo "== 6 of 6: what it makes of this speaker's sentences =="
 evaluate_all "$sentences" "$finetuned"
 
-echo "== 5 of 6: Tacotron2 learns to read this speaker's 24 sentences =="
-steps=$((OPTIONS[max_steps] * 2 / 3))
-bash "$test_path_dir/train_full_8p.sh" --network=Tacotron2 "--data_path=$sentences" "$device" \
-    "--output_directory=$output/tacotron2" "--config=$root/configs/tacotron2_demo.json" --nproc=1 "--max_steps=$steps"
-need "$output/tacotron2/tacotron2_$steps"
-
-echo "== 6 of 6: text to speech =="
-# A sentence it has learned from: with so little speech it knows few others.
-sentence=$(tail -n 1 "$sentences/metadata.csv" | tr -d '\r')
-python tools/synthesize.py "${sentence##*|}" --tacotron2 "$output/tacotron2/tacotron2_$steps" \
-    --waveglow "$finetuned" "$device" -o "$output/speech.wav"
-
-learning=$output/waveglow/eval_waveglow_${OPTIONS[max_steps]}/index.html
+learning=$output/waveglow/eval_waveglow_$steps/index.html
 echo
-echo "Listen to what minutes of training give; a good voice takes hours to days (docs/voice.md)."
-echo "WaveGlow from nothing, step by step:  $learning"
-echo "WaveGlow with another speaker:        $output/finetuned/eval_$(basename "$finetuned")/index.html"
-echo "text to speech:                       $output/speech.wav"
+echo "Listen to the product of a finished training, the voice that ships (voices/heart/README.md):"
+echo "  $output/speech.wav"
+[[ -z ${OPTIONS[text]} ]] || echo "  $output/your_text.wav"
+echo "Listen to the product of minutes:"
+echo "  WaveGlow from nothing, step by step, beside the recordings:  $learning"
+echo "  the first sentence with this WaveGlow:                       $output/speech_after_minutes.wav"
+echo "  the voice's WaveGlow with another speaker:                   $output/finetuned/eval_$(basename "$finetuned")/index.html"
 if [[ -n ${DISPLAY:-}${WAYLAND_DISPLAY:-} && -z ${CI:-} ]] && command -v xdg-open >/dev/null; then
     xdg-open "$learning" >/dev/null 2>&1 || true
 fi

@@ -37,6 +37,9 @@ class Vocoder:
         self.model.fuse()
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = inference.prepare(self.model, device, level, self.config.npu_config, int8)
+        if level == "O1" and not int8:
+            for wn in self.model.WN:
+                wn.round_kernels(device.half)
         self.mel = build_mel(self.config)
         self._denoiser: Denoiser | None = None
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
@@ -83,5 +86,6 @@ class Vocoder:
     @property
     def denoiser(self) -> Denoiser:
         if self._denoiser is None:
-            self._denoiser = Denoiser(self.model)
+            with self.precision.autocast():
+                self._denoiser = Denoiser(self.model)
         return self._denoiser

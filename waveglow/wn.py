@@ -168,3 +168,10 @@ class WN(nn.Module):
             layer.replace_kernel(layer.effective_weight(), layer.bias)
         self.end.replace_kernel(self.end.weight, bias)
         self.is_fused = True
+
+    @torch.no_grad()
+    def round_kernels(self, dtype: torch.dtype) -> None:
+        """Keep the large kernels, once fused, in the precision of autocast, which would convert them at every call."""
+        for layer in (self.cond_layer, *self.in_layers, *self.res_skip_layers):
+            weight, bias = layer.kernel()
+            layer.replace_kernel(weight.to(dtype), bias.to(dtype))

@@ -10,6 +10,7 @@ from runs import CPU
 from waveglow.config import Config, build_model
 from waveglow.denoiser import Denoiser
 from waveglow.vocoder import DENOISER_CONTEXT, Vocoder
+from waveglow.wn import WN
 
 MODELS = {
     "far": ({}, {"n_flows": 2, "WN_config": {"n_layers": 1, "n_channels": 8, "kernel_size": 511}}),
@@ -82,3 +83,16 @@ def test_chunks_see_all_that_model_and_denoiser_see(paths, name, strength):
     parts = Vocoder(paths[name], CPU, chunk_frames=7)
     given = mel(70)
     assert (whole.synthesize(given, 0.3, strength) - parts.synthesize(given, 0.3, strength)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kernels_rounded_once_are_those_of_autocast(paths, name, monkeypatch):
+    """Bit for bit; the denoiser runs with them, too."""
+    once = Vocoder(paths[name], CPU, "O1")
+    assert once.model.WN[0].cond_layer.weight.dtype == torch.bfloat16
+    monkeypatch.setattr(WN, "round_kernels", lambda self, dtype: None)
+    each_time = Vocoder(paths[name], CPU, "O1")
+    for strength in (0.0, 0.2):
+        spoken = [vocoder.synthesize(mel(20), 0.6, strength) for vocoder in (once, each_time)]
+        assert spoken[0].abs().max() > 0.01
+        assert torch.equal(*spoken)
