@@ -64,6 +64,14 @@ def log_handlers_end_with_the_test():
             root.removeHandler(handler)
 
 
+@pytest.fixture(autouse=True)
+def threads_end_with_the_test():
+    """An engine of the deployment takes its share of the cores, and more threads add numbers up in another order."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """Inputs, weights and outputs of NVIDIA/waveglow at toy size."""
