@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,13 +20,15 @@ from torch import Tensor
 import tacotron2.config
 import waveglow.config
 from common import program
+from common.checkpoints.interchange import NOT_IN_SHAPES, fitted, read
 from common.config import load_config
 from common.device import Device, pick_device
 from common.files import make_output_folder
 from common.log import open_log
 from common.program import StopSignal, UserError
 from common.training.main import make_run
-from common.training.run import Run
+from common.training.run import Run, check_same_model
+from common.voices import checkpoint_of
 from tacotron2.loss import Tacotron2Loss
 from tools.voice.corpus_on_card import Batch, Corpus, Segments, Utterances, load_corpus
 from tools.voice.graphed_step import Stream
@@ -49,7 +51,8 @@ tools/make_voice.py and tools/synthesize.py, and to train on from with --checkpo
 EXAMPLES = """\
   python tools/make_corpus.py corpus --hours=22
   python tools/train_voice.py corpus checkpoints --minutes=8
-  python tools/make_voice.py anna --tacotron2=checkpoints/tacotron2_3620 --waveglow=checkpoints/waveglow_18168"""
+  python tools/make_voice.py anna --tacotron2=checkpoints/tacotron2_3620 --waveglow=checkpoints/waveglow_18168
+  python tools/train_voice.py recordings out --minutes=2 --tacotron2=heart/tacotron2 --waveglow=heart/waveglow"""
 
 LENGTHS = 8
 "Lengths of Tacotron2's batches: a graph for each."
@@ -89,6 +92,7 @@ def read_arguments() -> argparse.Namespace:
             f"--{name}_config", default=str(ROOT / f"configs/{name}_card.json"), metavar="FILE",
             help=f"default: configs/{name}_card.json",
         )  # fmt: skip
+        add(f"--{name}", metavar="FILE", help=f"begin with these weights, of any form, or of a voice: heart/{name}")
     add("--device", default="cuda", help="cuda, or cpu to try it out (default: %(default)s)")
     args = parser.parse_args()
     if not 0 < args.minutes < float("inf"):
@@ -97,12 +101,21 @@ def read_arguments() -> argparse.Namespace:
 
 
 def start(args: argparse.Namespace, name: str, package: ModuleType, device: Device) -> Run:
-    """A run from fresh weights."""
+    """A run from fresh weights, or from those of a checkpoint."""
     config = load_config(getattr(args, f"{name}_config"), package.Config)
     config.train_config.output_directory = args.output_directory
     if not config.train_config.ema_decay or config.train_config.amp == "O2":
         raise UserError(f"--{name}_config: train_config needs an ema_decay above 0, and O0 or O1 as amp, here")
-    return make_run(name, config, package.build_model, device)
+    run = make_run(name, config, package.build_model, device)
+    if origin := getattr(args, name):
+        origin = checkpoint_of(origin)
+        checkpoint = read(origin, name)
+        check_same_model(origin, checkpoint.config, asdict(config), name, may_change=NOT_IN_SHAPES)
+        run.model.load_state_dict(fitted(origin, checkpoint.weights, run.model))
+        run.progress.finetuned_from = str(origin)
+        if run.average:
+            run.average.restart()
+    return run
 
 
 def use_tf32(device: Device) -> None:
@@ -134,7 +147,8 @@ def tacotron2_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
 
 def waveglow_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
     segments, criterion, model = Segments(corpus, run.config, run.device), WaveGlowLoss(), run.model
-    start_as_interpolation(run, segments)
+    if not run.progress.finetuned_from:
+        start_as_interpolation(run, segments)
     # The question reads weights back from the card, which a graph cannot do; they are fixed.
     is_diagonal = model.upsample.is_diagonal()
     model.upsample.is_diagonal = lambda: is_diagonal

@@ -11,11 +11,14 @@ from test_synthesize import run as synthesize
 
 import tacotron2.config
 import waveglow.config
+from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.config import from_dict
+from common.program import UserError
 from common.training.run import Progress
 from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
 from runs import CPU
+from tools import train_voice
 from tools.voice import timed_training
 from tools.voice.corpus_on_card import Segments, Utterances, load_corpus
 
@@ -122,6 +125,31 @@ def test_the_program(data, tmp_path, monkeypatch):
     models = [f"--{name}={path}" for name, path in found.items()]
     synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
     assert (tmp_path / "speech.wav").stat().st_size > 1000
+
+
+def test_it_begins_with_given_weights(data, tmp_path):
+    """With no time to train it writes what it was given; of another size it refuses it."""
+    package, values = waveglow.config, toy_config()
+    values["train_config"] |= {"ema_decay": 0.9}
+    path = write_config(tmp_path / "waveglow.json", values)
+    torch.manual_seed(7)
+    model = package.build_model(from_dict(package.Config, values))
+    for wn in model.WN:
+        torch.nn.init.normal_(wn.end.weight)
+    native.save(
+        tmp_path / "origin",
+        {"model": model.state_dict(), "config": values, "iteration": 3, "progress": vars(Progress(3))},
+    )
+    args = SimpleNamespace(waveglow_config=str(path), output_directory=str(tmp_path), waveglow=str(tmp_path / "origin"))
+    run = train_voice.start(args, "waveglow", package, CPU)
+    timed_training.save_weights(run)
+    (written,) = tmp_path.glob("waveglow_*")
+    found = read(written, "waveglow").weights
+    assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
+    values["waveglow_config"] |= {"n_flows": 4}
+    write_config(path, values)
+    with pytest.raises(UserError, match="n_flows"):
+        train_voice.start(args, "waveglow", package, CPU)
 
 
 def test_it_says_what_does_not_fit(data, tmp_path):
