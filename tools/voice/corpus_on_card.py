@@ -17,6 +17,7 @@ import waveglow.config
 from common.audio import read_wav, to_16_bit
 from common.device import Device
 from common.log import with_progress
+from common.program import UserError
 from tacotron2.data import dictionary_of, find_utterances
 from tacotron2.text import text_to_sequence
 
@@ -71,6 +72,8 @@ class Segments:
     def __init__(self, corpus: Corpus, config: waveglow.config.Config, device: Device):
         length = config.data_config.segment_length
         long_enough = np.flatnonzero(corpus.lengths > length)
+        if not len(long_enough):
+            raise UserError(f"no clip is longer than WaveGlow's segment_length of {length} samples")
         on_device = lambda array: torch.from_numpy(array[long_enough]).to(device.torch_device)  # noqa: E731
         self.starts, self.lasts = on_device(corpus.starts()), on_device(corpus.lengths - length)
         self.batch_size = config.train_config.batch_size
@@ -91,6 +94,10 @@ class Utterances:
 
     def __init__(self, corpus: Corpus, config: tacotron2.config.Config, device: Device, buckets: int):
         self.batch_size = config.train_config.batch_size
+        if len(corpus.texts) < self.batch_size:
+            raise UserError(
+                f"{len(corpus.texts)} clips do not make Tacotron2's batch_size of {self.batch_size}: lower it"
+            )
         self.rng = np.random.default_rng(config.train_config.seed)
         mel = tacotron2.config.build_mel(config).to(device.torch_device)
         dictionary, cleaners = dictionary_of(config.data_config), config.data_config.text_cleaners
