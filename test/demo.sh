@@ -7,7 +7,7 @@
 #   --text=TEXT             to be spoken, too
 #   --output_directory=DIR  default test/demo; run again, it goes on where it was
 #   --device=auto|cpu|cuda|npu   default auto
-#   --max_steps=N           steps of the training from nothing, default 1000
+#   --max_steps=N           steps of the training from nothing, default 1050
 
 set -euo pipefail
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +16,7 @@ source "$test_path_dir/common.sh"
 # shellcheck source=test/setup.sh
 source "$test_path_dir/setup.sh"
 
-OPTIONS=([device]=auto [max_steps]=1000 [output_directory]=$test_path_dir/demo [text]="")
+OPTIONS=([device]=auto [max_steps]=1050 [output_directory]=$test_path_dir/demo [text]="")
 parse_options "" "$@"
 make_absolute output_directory
 setup_environment "$root"
