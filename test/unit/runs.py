@@ -1,7 +1,11 @@
 """Training runs inside the test's process."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
 
 import tacotron2.config
 import tacotron2.train
@@ -59,6 +63,18 @@ def start(
     if spoil:
         spoil(task, run)
     return run, loop.train(run, task, stop or StopSignal())
+
+
+def in_a_group(folder, work: Callable[[], Any]) -> Any:
+    """What ``work`` returns, as the only process of a group.
+
+    A DistributedDataParallel must not outlive the group, or its end may hang: that of ``work`` ends before.
+    """
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+    try:
+        return work()
+    finally:
+        dist.destroy_process_group()
 
 
 def with_noise(task: Task, run: Run) -> None:

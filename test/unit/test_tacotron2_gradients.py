@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
 from test_tacotron2_lstm import step_by_step
 from test_tacotron2_model import toy, toy_batch
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from runs import in_a_group
 from tacotron2 import attention_recurrence, model
 from tacotron2.attention_recurrence import MASKED, attend_over_time
 from tacotron2.decoder import Decoded, Decoder
@@ -149,14 +149,14 @@ def test_gradients_through_ddp(tmp_path):
     loss_of(network).backward()
     alone = gradients(network)
     network.zero_grad()
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
+
+    def twice():
         wrapped = DistributedDataParallel(network)
         with wrapped.no_sync():
             loss_of(wrapped).backward()
         loss_of(wrapped).backward()
-    finally:
-        dist.destroy_process_group()
+
+    in_a_group(tmp_path, twice)
     assert difference({name: 2 * gradient for name, gradient in alone.items()}, gradients(network)) < 1e-6
 
 

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoints import native
@@ -15,7 +14,7 @@ from common.config import load_config
 from common.program import StopSignal, UserError
 from common.training import loop
 from conftest import write_config
-from runs import make_run, start, weights
+from runs import in_a_group, make_run, start, weights
 from waveglow.config import Config
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
@@ -184,22 +183,20 @@ def test_recomputed_activations_train_the_same(config, corpus, tmp_path, monkeyp
 
 def test_recomputed_gradients_are_exchanged(tmp_path):
     """DistributedDataParallel takes each of them, once, with and without an exchange."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        gradients = []
-        for recompute in (False, True):
-            torch.manual_seed(0)
-            model = WaveGlow(6, 2, 8, 4, 2, dict(n_layers=2, n_channels=8, kernel_size=3))
-            for wn in model.WN:
-                torch.nn.init.normal_(wn.end.weight, std=0.1)  # zeros let nothing through
-            model.recompute = recompute
-            parallel = DistributedDataParallel(model)
-            for exchange in (parallel.no_sync, nullcontext):
-                with exchange():
-                    WaveGlowLoss(1.0)(parallel(torch.randn(2, 6, 5), torch.randn(2, 512))).backward()
-            gradients.append([parameter.grad for parameter in model.parameters()])
-    finally:
-        dist.destroy_process_group()
+
+    def gradients_with(recompute: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = WaveGlow(6, 2, 8, 4, 2, dict(n_layers=2, n_channels=8, kernel_size=3))
+        for wn in model.WN:
+            torch.nn.init.normal_(wn.end.weight, std=0.1)  # zeros let nothing through
+        model.recompute = recompute
+        parallel = DistributedDataParallel(model)
+        for exchange in (parallel.no_sync, nullcontext):
+            with exchange():
+                WaveGlowLoss(1.0)(parallel(torch.randn(2, 6, 5), torch.randn(2, 512))).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    gradients = in_a_group(tmp_path, lambda: [gradients_with(recompute) for recompute in (False, True)])
     torch.testing.assert_close(*gradients)
     assert all(gradient.any() for gradient in gradients[0])
 
