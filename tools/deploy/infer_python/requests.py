@@ -58,7 +58,7 @@ def of_sentence(length: int, batch: int, iterations: int, devices: list[int], se
 
 
 def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int], seed: int, output: Path) -> Shares:
-    """Pieces of the lines, no longer than the engines take; what is lost of a line is said.
+    """Pieces of the lines as sentences, no longer than the engines take; what is lost of a line is said.
 
     UserError for a text without anything to speak.
     """
@@ -72,8 +72,10 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
         for remark in remarks(line, cleaners):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
-        pieces = take_line_apart(line, to_ids, limit)
-        clips = [Request(piece.text, next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces]
+        pieces = take_line_apart(line, lambda part: to_ids(with_end(part)), limit)
+        clips = [
+            Request(with_end(piece.text), next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces
+        ]
         spoken += [clips] if clips else []
     if not spoken:
         raise UserError("nothing of the text can be spoken, it needs letters or digits")
@@ -91,10 +93,10 @@ def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int) -
 
 
 def reader(contents: Contents) -> Callable[[str], list[int]]:
-    """A function from a text, spoken as a sentence, to the ids of its symbols, as in the training of this Tacotron2.
+    """A function from a text to the ids of its symbols, as in the training of this Tacotron2.
 
     UserError if its pronunciation dictionary is missing.
     """
     data = contents.sizes["tacotron2"]["data_config"]
     dictionary = load_dictionary(data["dictionary"]) if data["dictionary"] else None
-    return lambda text: text_to_sequence(with_end(text), data["text_cleaners"], dictionary)
+    return lambda text: text_to_sequence(text, data["text_cleaners"], dictionary)
