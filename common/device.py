@@ -8,12 +8,12 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.profiler
@@ -22,7 +22,11 @@ from common.program import UserError, first_line
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 KINDS = ("npu", "cuda", "cpu")
+RUNS_BEFORE_A_RECORDING = 2
+"In which libraries set themselves up, as they may not while a CUDA graph is recorded."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 "Constants of glibc's malloc.h."
 
@@ -155,6 +159,46 @@ def use_exact_float32(device: Device) -> None:
         for kind in ("conv", "matmul"):
             if hasattr(_torch_module("npu"), kind):  # not on the releases of 5.0.3's time
                 getattr(_torch_module("npu"), kind).allow_hf32 = False
+
+
+def use_tf32(device: Device) -> None:
+    """Let float32 products round their factors to 10 bits, which a CUDA card computes many times as fast."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+
+
+class Stream:
+    """Work on a CUDA card beside that of other streams; on other devices it is no different from other work."""
+
+    def __init__(self, device: Device, first: bool):
+        """``first``: before the work of other streams."""
+        on_card = device.type == "cuda"
+        self._stream = torch.cuda.Stream(priority=-1 if first else 0) if on_card else None
+        self._pool = torch.cuda.graph_pool_handle() if on_card else None
+
+    def active(self) -> AbstractContextManager:
+        """Inside, this thread's work goes to this stream."""
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def recorded(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """``work`` as a CUDA graph: all its kernels are launched at once, on the memory they were recorded with."""
+        if self._stream is None:
+            return work
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with self.active():
+            for _ in range(RUNS_BEFORE_A_RECORDING):
+                work()
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                result = work()
+        torch.cuda.synchronize()
+
+        def replay() -> Result:
+            graph.replay()
+            return result
+
+        return replay
 
 
 def clear_overflow_flag(device: Device) -> None:

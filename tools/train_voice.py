@@ -22,7 +22,7 @@ import waveglow.config
 from common import program
 from common.checkpoints.interchange import NOT_IN_SHAPES, fitted, read
 from common.config import load_config
-from common.device import Device, pick_device
+from common.device import Device, Stream, pick_device, use_tf32
 from common.files import make_output_folder
 from common.log import open_log
 from common.program import StopSignal, UserError
@@ -31,7 +31,7 @@ from common.training.run import Run, check_same_model
 from common.voices import checkpoint_of
 from tacotron2.loss import Tacotron2Loss
 from tools.voice.corpus_on_card import Batch, Corpus, Segments, Utterances, load_corpus
-from tools.voice.graphed_step import Stream
+from tools.voice.graphed_step import graphed_step
 from tools.voice.timed_training import Step, train
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
@@ -71,7 +71,7 @@ def main() -> None:
     use_tf32(device)
     corpus = load_corpus(args.data_path, runs[0].config, device)
     log.info("data: %d clips, %.2f h", len(corpus.texts), corpus.lengths.sum() / 22050 / 3600)
-    streams = [Stream(run, first=run is runs[0]) for run in runs]
+    streams = [Stream(device, first=run is runs[0]) for run in runs]
     steps = [tacotron2_step(runs[0], corpus, streams[0]), waveglow_step(runs[1], corpus, streams[1])]
     stop = StopSignal(signal.SIGINT, signal.SIGTERM)
     until = time.time() + 60 * args.minutes
@@ -118,12 +118,6 @@ def start(args: argparse.Namespace, name: str, package: ModuleType, device: Devi
     return run
 
 
-def use_tf32(device: Device) -> None:
-    """Let float32 products round their factors to 10 bits, which a card computes many times as fast."""
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-
-
 def tacotron2_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
     config, model = run.config, run.model
     criterion = Tacotron2Loss(config.train_config.guided_attention, config.tacotron2_config.n_frames_per_step)
@@ -134,7 +128,7 @@ def tacotron2_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
 
     steps: list[Callable] = []
     for batch in utterances.first_batches():
-        steps.append(stream.step(loss, batch))
+        steps.append(graphed_step(run, stream, loss, batch))
         log.info("tacotron2: %d symbols, %d frames", batch["text"].shape[1], batch["mel"].shape[2])
     batches = utterances.batches()
 
@@ -152,7 +146,7 @@ def waveglow_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
     # The question reads weights back from the card, which a graph cannot do; they are fixed.
     is_diagonal = model.upsample.is_diagonal()
     model.upsample.is_diagonal = lambda: is_diagonal
-    graphed = stream.step(lambda batch: criterion(model(**batch)), segments.batch())
+    graphed = graphed_step(run, stream, lambda batch: criterion(model(**batch)), segments.batch())
     return lambda: graphed(segments.batch())
 
 

@@ -29,11 +29,12 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights behind the step of this number, counted from 1."""
         share = 1 - min(self.decay, step / (step + 10))
-        for name, tensor in self.precision.model_state(self.model).items():
-            if tensor.is_floating_point():
-                self.weights[name].lerp_(tensor, share)
-            else:
-                self.weights[name].copy_(tensor)
+        state = self.precision.model_state(self.model)
+        averaged = [name for name, tensor in state.items() if tensor.is_floating_point()]
+        # On a card all at once.
+        torch._foreach_lerp_([self.weights[name] for name in averaged], [state[name] for name in averaged], share)
+        for name in state.keys() - set(averaged):
+            self.weights[name].copy_(state[name])
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Go on from what a checkpoint holds."""

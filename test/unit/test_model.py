@@ -231,9 +231,6 @@ def test_models_do_not_know_their_device():
         "common/layers/npu.py",
         "common/checkpoints/restricted_pickle.py",
         "tools/speed/peers.py",
-        # A training in CUDA graphs.
-        "tools/voice/graphed_step.py",
-        "tools/voice/timed_training.py",
     }
     files = [p for folder in ("common", "waveglow", "tacotron2", "tools") for p in (ROOT / folder).rglob("*.py")]
     assert len(files) > 10

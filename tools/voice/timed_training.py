@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import native
+from common.device import Stream
 from common.program import StopSignal
 from common.training.run import Run
-from tools.voice.graphed_step import Stream
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ Step = Callable[[], tuple[Tensor, Tensor]]
 
 def train(run: Run, step: Step, stream: Stream, until: float, stop: StopSignal) -> None:
     """Train until this time (of ``time.time``) or a signal; losses and steps go into ``run.progress``."""
-    with torch.cuda.stream(stream.stream) if stream.on_card else nullcontext():
+    with stream.active():
         _train(run, step, until, stop)
     log.info(
         "%s: %d steps, loss %.4f, %s",
@@ -40,8 +39,8 @@ def train(run: Run, step: Step, stream: Stream, until: float, stop: StopSignal) 
 
 
 def _train(run: Run, step: Step, until: float, stop: StopSignal) -> None:
-    settings, progress = run.config.train_config, run.progress
-    average, weights = averaged(run)
+    assert run.average is not None
+    progress = run.progress
     optimizer: Any = run.optimizer
     # As a GradScaler would: the fused Adam leaves out a step whose gradients are not finite, without the host.
     optimizer.grad_scale = None
@@ -54,9 +53,7 @@ def _train(run: Run, step: Step, until: float, stop: StopSignal) -> None:
         optimizer.found_inf = (~(torch.isfinite(loss) & torch.isfinite(norm))).float()
         optimizer.step()
         progress.iteration += 1
-        decay = min(settings.ema_decay, progress.iteration / (progress.iteration + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(average, weights, 1 - decay)
+        run.average.update(progress.iteration)
         losses.append(loss.clone())
         if len(losses) == STEPS_BETWEEN_LOOKS:
             progress.losses += torch.stack(losses).tolist()
@@ -76,13 +73,6 @@ def learning_rate(run: Run, done: float) -> float:
     return rate * (1 + math.cos(math.pi * (done - DECAY_FROM) / (1 - DECAY_FROM))) / 2
 
 
-def averaged(run: Run) -> tuple[list[Tensor], list[Tensor]]:
-    """The moving averages, and the weights and statistics that they follow; float32, in float32's precision."""
-    assert run.average is not None
-    state = {name: tensor for name, tensor in run.model.state_dict().items() if tensor.is_floating_point()}
-    return [run.average.weights[name] for name in state], list(state.values())
-
-
 def recent_loss(run: Run) -> float:
     recent = run.progress.losses[-10 * STEPS_BETWEEN_LOOKS :]
     return sum(recent) / len(recent) if recent else math.nan
@@ -91,8 +81,7 @@ def recent_loss(run: Run) -> float:
 def save_weights(run: Run) -> Path:
     """Write the moving average as a checkpoint without the optimizer's state."""
     assert run.average is not None
-    counts = {name: tensor for name, tensor in run.model.state_dict().items() if not tensor.is_floating_point()}
-    weights = {name: tensor.cpu() for name, tensor in (run.average.weights | counts).items()}
+    weights = {name: tensor.cpu() for name, tensor in run.average.weights.items()}
     path = run.path()
     native.save(
         path,
