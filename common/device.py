@@ -42,7 +42,7 @@ class Device:
     backend: str
     "Backend of torch.distributed: hccl, nccl or gloo."
     half: torch.dtype
-    "The half precision of O1 and O2."
+    "The half precision of O1 and O2: bfloat16, which has float32's range, where the device computes it fast."
     amp: str
     "The amp level of fp16_run: the Ascend port's on an NPU, NVIDIA's on CUDA, none where it would not pay."
     why: str
@@ -75,7 +75,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
         type=kind,
         torch_device=torch.device("cpu") if kind == "cpu" else torch.device(kind, index),
         backend={"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}[kind],
-        half=torch.bfloat16 if kind == "cpu" else torch.float16,
+        half=torch.bfloat16 if _has_bfloat16(kind, index) else torch.float16,
         amp={"npu": "O2", "cuda": "O1", "cpu": "O0"}[kind],
         why="as asked" if wanted != "auto" else "; ".join(passed_over) or "the first choice",
     )
@@ -84,6 +84,14 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
 def _torch_module(kind: str) -> Any:
     """torch.cuda, or torch.npu, which is there once torch_npu is imported."""
     return getattr(torch, kind)
+
+
+def _has_bfloat16(kind: str, index: int) -> bool:
+    """Whether this repository computes in bfloat16 there: on CUDA cards from compute capability 8 on (A100).
+
+    On an NPU it is float16, as in the Ascend port.
+    """
+    return kind == "cpu" or (kind == "cuda" and torch.cuda.get_device_capability(index) >= (8, 0))
 
 
 def device_count(kind: str) -> float:
@@ -161,10 +169,12 @@ def use_exact_float32(device: Device) -> None:
                 getattr(_torch_module("npu"), kind).allow_hf32 = False
 
 
-def use_tf32(device: Device) -> None:
-    """Let float32 products round their factors to 10 bits, which a CUDA card computes many times as fast."""
+def use_tf32(device: Device, products: bool = True) -> None:
+    """Let float32 convolutions round their factors to 10 bits, which a CUDA card computes many times as fast, and
+    matrix products, which PyTorch does not by default."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = products
 
 
 class Stream:
@@ -228,6 +238,13 @@ def peak_memory(device: Device) -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
     return _torch_module(device.type).max_memory_allocated(device.torch_device)
+
+
+def reset_peak_memory(device: Device) -> None:
+    """Begin to measure ``peak_memory`` anew, on a card."""
+    if device.type != "cpu":
+        _torch_module(device.type).empty_cache()
+        _torch_module(device.type).reset_peak_memory_stats(device.torch_device)
 
 
 def cann_version() -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 O0 is float32. O1 runs each operator in the precision autocast chooses. O2 keeps the model in half
 precision, batch norm in float32, and lets the optimizer work on float32 master copies of its
-weights. Half precision is the device's: float16 on NPU and CUDA, bfloat16 on the CPU.
+weights. Half precision is the device's: bfloat16 on the CPU and on CUDA cards that have it, else float16.
 """
 
 import copy

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from common.layers.int8 import why_no_int8
 from common.log import open_log, with_progress
 from common.program import UserError
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
-from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH
+from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
 from tools.speed.peers import check_checkout
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ Measure the speed of training and inference with the full configurations.
   tacotron2-infer  128 symbols, 200 frames whatever the gate says, batch 1, on a card 4 and 8, too; text to
                    refined spectrogram
   tacotron2-train  whole steps; clips of 350-870 frames and 60-150 symbols, batch 16 on a CPU, 64 on a card
+  voice-infer      a sentence of 128 characters to audio, by the voice that comes with the repository
 
-Weights and inputs are random, which makes no difference to the speed. Everything runs in turns, in a
-process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
+But for the voice, weights and inputs are random, which makes no difference to the speed. Everything runs in
+turns, in a process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
 are those of convolutions and matrix products, as this repository needs them; the peak is what a product
 of two large matrices reaches in that precision in the same run. NVIDIA's Tacotron2 speaks one text at a
 time, and larger batches are compared with that."""
@@ -59,7 +61,7 @@ ROUNDS = 2
 "How often each implementation gets its turn, so that a machine that slows down slows all of them."
 
 
-UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), PEAK: ("GFLOP", 1e9)}
+UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), "voice": ("samples", 1), PEAK: ("GFLOP", 1e9)}
 "Units counted per second, and the multiple in which they are shown."
 
 
@@ -89,18 +91,26 @@ def main() -> None:
     device = pick_device(args.device)
     make_output_folder(args.output)
     measurements = [*peaks(args.precision), *(each for job in args.jobs for each in planned(job, args, device))]
+    began = time.monotonic()
     with onnx_models(measurements) as models:
         for each in with_progress(measurements * ROUNDS, "measuring"):
+            if args.limit and time.monotonic() - began > args.limit:
+                log.warning("out of time: some of this is measured once or not at all")
+                break
             folder = models if each.implementation == ONNX_RUNTIME else args.peer_path or ""
-            measure(each, device, str(folder), args.repeats)
-    text = f"{machine(device)}\n\n{table(measurements)}"
-    with written_whole(args.output / "benchmark.md") as file:
-        file.write(text.encode())
-    found = {"machine": machine(device), "measurements": [asdict(each) for each in measurements]}
-    with written_whole(args.output / "benchmark.json") as file:
-        file.write(json.dumps(found, indent=2).encode())
-    print(text)
+            measure(each, device, Path(folder), args)
+            write(args.output, device, [each for each in measurements if each.seconds])
+    print((args.output / "benchmark.md").read_text(), end="")
     log.info("wrote benchmark.md and benchmark.json to %s", args.output)
+
+
+def write(output: Path, device: Device, measurements: list[Measurement]) -> None:
+    """What has been measured so far."""
+    with written_whole(output / "benchmark.md") as file:
+        file.write(f"{machine(device)}\n\n{table(measurements)}".encode())
+    found = {"machine": machine(device), "measurements": [asdict(each) for each in measurements]}
+    with written_whole(output / "benchmark.json") as file:
+        file.write(json.dumps(found, indent=2).encode())
 
 
 def read_arguments() -> argparse.Namespace:
@@ -108,9 +118,19 @@ def read_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("job", nargs="?", default="all", choices=[*JOBS, "all"], help="default: all")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
-    add("--precision", nargs="+", default=["float32", "half"], choices=["float32", "half", "int8"],
-        help="half: bfloat16 on CPUs, else float16; int8: inference on CPUs (default: float32 half)")  # fmt: skip
+    add("--precision", nargs="+", default=["float32", "half"], choices=["float32", "tf32", "half", "bf16", "int8"],
+        help="half: the device's, bfloat16 on CPUs and newer cards, else float16; tf32: float32 with products rounded"
+             " to TF32, on cards; int8: inference on CPUs (default: float32 half)")  # fmt: skip
     add("--peer_path", type=Path, metavar="DIR", help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too")
+    add("--one_process", action="store_true",
+        help="all in this process: no start-up each time, and on a CPU no peak memory of a job's own")  # fmt: skip
+    add(
+        "--limit",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="measure nothing more after so long (default: no limit)",
+    )
     add("--repeats", type=int, default=3, metavar="N", help="in each of two turns (default: %(default)s)")
     add("-o", "--output", type=Path, default=Path("benchmark"), metavar="OUT",
         help="folder for benchmark.md, a table, and benchmark.json (default: %(default)s)")  # fmt: skip
@@ -118,14 +138,14 @@ def read_arguments() -> argparse.Namespace:
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}, must be 1 or above")
     args.jobs = list(JOBS) if args.job == "all" else [args.job]
-    for network in {job.partition("-")[0] for job in args.jobs} if args.peer_path else ():
+    for network in {job.partition("-")[0] for job in args.jobs} - {"voice"} if args.peer_path else ():
         check_checkout(args.peer_path, network)
     return args
 
 
 def peaks(precisions: list[str]) -> list[Measurement]:
     """Peak that the jobs' operations are compared with; int8 has no floating-point operations."""
-    return [Measurement(PEAK, PYTORCH, each, 0) for each in ("float32", "half") if each in precisions]
+    return [Measurement(PEAK, PYTORCH, each, 0) for each in precisions if each != "int8"]
 
 
 def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Measurement]:
@@ -133,6 +153,9 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
     infers = job.endswith("infer")
     for batch in batches_on(device)[job]:
         measurement = partial(Measurement, job, batch=batch)
+        if job == "voice-infer":
+            yield from (measurement(OURS, each) for each in args.precision if each != "int8")
+            continue
         # NVIDIA's Tacotron2 speaks one text at a time.
         if args.peer_path and not (job == "tacotron2-infer" and batch > 1):
             yield measurement(NVIDIA, "float32")
@@ -162,11 +185,15 @@ def onnx_models(measurements: list[Measurement]) -> Iterator[str]:
         yield folder
 
 
-def measure(measurement: Measurement, device: Device, folder: str, repeats: int) -> None:
+def measure(measurement: Measurement, device: Device, folder: Path, args: argparse.Namespace) -> None:
     """A turn: add its seconds to the measurement."""
     asked = {name: getattr(measurement, name) for name in ("job", "implementation", "precision", "batch")}
-    asked |= {"device": device.type, "folder": folder, "repeats": repeats}
-    found = json.loads(start("tools.speed.measure", json.dumps(asked)).splitlines()[-1])
+    asked["repeats"] = args.repeats
+    if args.one_process:
+        found = measured(**asked, device=device, folder=folder)
+    else:
+        asked |= {"device": device.type, "folder": str(folder)}
+        found = json.loads(start("tools.speed.measure", json.dumps(asked)).splitlines()[-1])
     measurement.units = found["units"]
     measurement.seconds += found["seconds"]
     measurement.peak_memory = max(measurement.peak_memory, found["peak_memory"])

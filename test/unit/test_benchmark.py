@@ -15,7 +15,7 @@ from conftest import ROOT
 from runs import CPU
 from tools import benchmark
 from tools.benchmark import Measurement, peaks, planned, table
-from tools.speed import jobs
+from tools.speed import jobs, measure
 from tools.speed.jobs import DATA, JOBS, Job, tacotron2_batch, waveglow_batch
 from tools.speed.measure import (
     LOADING,
@@ -73,6 +73,34 @@ def test_what_fails_in_its_process_is_said(monkeypatch):
         benchmark.start("tools.speed.measure", "{}")
 
 
+@pytest.fixture
+def tiny(monkeypatch):
+    """Jobs of no size, and no product of large matrices."""
+    for name in JOBS:
+        monkeypatch.setitem(JOBS, name, lambda device, precision, batch: Job(lambda: torch.ones(2) + 1, 7))
+    monkeypatch.setattr(measure, "matrix_product", lambda device, precision: Job(lambda: None, 9))
+
+
+def benchmark_in_one_process(monkeypatch, folder, *options):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--device=cpu", "--one_process", *options, "-o", str(folder)])
+    benchmark.main()
+    return json.loads((folder / "benchmark.json").read_text())["measurements"]
+
+
+def test_one_process_measures_the_same_things(tiny, monkeypatch, tmp_path):
+    found = benchmark_in_one_process(monkeypatch, tmp_path, "voice-infer", "--repeats=2", "--precision", "tf32", "half")
+    assert [(each["job"], each["precision"], each["units"], len(each["seconds"])) for each in found] == [
+        (PEAK, "tf32", 9, 4), (PEAK, "half", 9, 4), ("voice-infer", "tf32", 7, 4), ("voice-infer", "half", 7, 4),
+    ]  # fmt: skip
+
+
+def test_what_was_measured_in_time_is_written(tiny, monkeypatch, tmp_path):
+    clock = iter(range(0, 1000, 10))  # measuring takes 10 s each
+    monkeypatch.setattr(benchmark, "time", argparse.Namespace(monotonic=lambda: next(clock)))
+    found = benchmark_in_one_process(monkeypatch, tmp_path, "voice-infer", "--limit=15")
+    assert [each["job"] for each in found] == [PEAK]
+
+
 def test_each_call_is_timed_behind_a_warm_up():
     calls = []
     found = time_job(Job(lambda: calls.append(1), 7), CPU, repeats=3)
@@ -97,7 +125,8 @@ def test_operations_are_counted():
 
 def test_what_is_planned():
     everything = argparse.Namespace(peer_path="peers", precision=["float32", "half", "int8"])
-    for job in JOBS:
+    assert [each.precision for each in planned("voice-infer", everything, CPU)] == ["float32", "half"]
+    for job in JOBS.keys() - {"voice-infer"}:
         found = [(each.implementation, each.precision) for each in planned(job, everything, CPU)]
         assert found[0] == (NVIDIA, "float32")
         assert {(OURS, "float32"), (OURS, "half")} < set(found)

@@ -33,6 +33,7 @@ def add_cuda(bare, cards):
     bare.setattr(torch.cuda, "is_available", lambda: True)
     bare.setattr(torch.cuda, "device_count", lambda: cards)
     bare.setattr(torch.cuda, "set_device", lambda index: None)
+    bare.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
 
 
 def test_auto_ends_at_the_cpu_and_says_why(bare):
@@ -41,13 +42,20 @@ def test_auto_ends_at_the_cpu_and_says_why(bare):
     assert device.why == "torch_npu is not installed; no CUDA card is visible to PyTorch"
 
 
+def test_bfloat16_is_taken_where_a_card_has_it(bare):
+    add_cuda(bare, 1)
+    assert pick_device("cuda").half == torch.bfloat16
+    bare.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
+    assert pick_device("cuda").half == torch.float16
+
+
 def test_auto_prefers_cuda_to_the_cpu_and_npu_to_cuda(bare):
     add_cuda(bare, 2)
     device = pick_device("auto", 1)
     assert (str(device.torch_device), device.backend, device.half, device.amp) == (
         "cuda:1",
         "nccl",
-        torch.float16,
+        torch.bfloat16,
         "O1",
     )
     npu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 8, set_device=lambda index: None)

@@ -30,16 +30,23 @@ from common.program import StopSignal
 from common.training.loop import step
 from common.training.main import make_run
 from common.training.run import AnyModel, Run
+from common.voices import find_voice
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.synthesizer import Synthesizer
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
+from waveglow.vocoder import Vocoder
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = {"float32": "O0", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
+LEVELS = {"float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
 "Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
+SENTENCE = (
+    "A birch canoe slid on the smooth planks, and the boy was there when the sun rose"
+    " over the small harbor behind the old town wall."
+)
 TRAINING_FRAMES, TRAINING_SYMBOLS = (350, 870), (60, 150)
 "Shortest and longest clip of a training batch."
 
@@ -57,9 +64,17 @@ class Job:
 
 def batches_on(device: Device) -> dict[str, tuple[int, ...]]:
     """Each job's sizes of a batch: small ones on the CPU, about NVIDIA's own on cards."""
+    sizes: dict[str, tuple[int, ...]]
     if device.type == "cpu":
-        return {"waveglow-train": (2,), "waveglow-infer": (1,), "tacotron2-infer": (1,), "tacotron2-train": (16,)}
-    return {"waveglow-train": (24,), "waveglow-infer": (1,), "tacotron2-infer": (1, 4, 8), "tacotron2-train": (64,)}
+        sizes = {"waveglow-train": (2,), "waveglow-infer": (1,), "tacotron2-infer": (1,), "tacotron2-train": (16,)}
+    else:
+        sizes = {
+            "waveglow-train": (24,),
+            "waveglow-infer": (1,),
+            "tacotron2-infer": (1, 4, 8),
+            "tacotron2-train": (64,),
+        }
+    return sizes | {"voice-infer": (1,)}
 
 
 def waveglow_batch(device: Device, batch: int) -> dict[str, Any]:
@@ -161,6 +176,19 @@ def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
     return Job(work, batch * DECODED)
 
 
+def voice_infer(device: Device, precision: str, batch: int) -> Job:
+    """A sentence of 128 characters spoken by the shipped voice, text to audio. Units: samples of audio."""
+    voice = find_voice()
+    synthesizer = Synthesizer(voice.tacotron2, device, LEVELS[precision])
+    vocoder = Vocoder(voice.waveglow, device, LEVELS[precision])
+
+    def work() -> Tensor:
+        (spoken,) = synthesizer.speak([SENTENCE], seed=0)
+        return vocoder.synthesize(spoken.utterance.mel, voice.settings.sigma)
+
+    return Job(work, len(work()))
+
+
 def waveglow_data() -> Job:
     """Loading of WaveGlow's training segments in one process. Units: samples of audio."""
     config = waveglow.config.Config()
@@ -208,6 +236,7 @@ JOBS: dict[str, Callable[[Device, str, int], Job]] = {
     "waveglow-infer": waveglow_infer,
     "tacotron2-infer": tacotron2_infer,
     "tacotron2-train": tacotron2_train,
+    "voice-infer": voice_infer,
 }
 DATA: dict[str, Callable[[], Job]] = {"waveglow-train": waveglow_data, "tacotron2-train": tacotron2_data}
 "Loading of what a training job computes with."

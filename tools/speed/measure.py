@@ -1,8 +1,9 @@
-"""Time one job of one implementation, in a process of its own: its memory is then its own as well."""
+"""Time one job of one implementation; as a program, in a process of its own: its memory is then its own as well."""
 
 import json
 import sys
 import time
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import program
-from common.device import Device, peak_memory, pick_device, use_exact_float32
+from common.device import Device, peak_memory, pick_device, reset_peak_memory, use_exact_float32, use_tf32
 from common.layers.matmul import constant_linear
 from tools.speed import peers
 from tools.speed.jobs import DATA, JOBS, Job
@@ -39,7 +40,7 @@ def matrix_product(device: Device, precision: str) -> Job:
     """Peak of the device: the product of two large matrices. Units: floating-point operations."""
     size = 2048 if device.type == "cpu" else 8192
     x = torch.randn(size, size, device=device.torch_device)
-    x = x if precision == "float32" else x.to(device.half)
+    x = x if precision in ("float32", "tf32") else x.to(device.half)
     product = constant_linear(x)
     return Job(lambda: product(x)[0, 0].item(), 2 * size**3)
 
@@ -67,21 +68,33 @@ def count_operations(job: Job) -> int:
 
 def is_counted(implementation: str, precision: str) -> bool:
     """Whether its operations are what the job needs: those on integers go uncounted, and some are done twice."""
-    return implementation == OURS and precision in ("float32", "half")
+    return implementation == OURS and precision in ("float32", "tf32", "bf16", "half")
+
+
+def measured(
+    job: str, implementation: str, precision: str, batch: int, device: Device, folder: Path, repeats: int
+) -> dict:
+    """What ``time_job`` finds, and the operations of a call, 0 where they are not counted."""
+    torch.manual_seed(0)
+    reset_peak_memory(device)
+    if precision == "bf16":
+        device = replace(device, half=torch.bfloat16)
+    made = make_job(job, implementation, precision, batch, device, folder)
+    # Behind the making of a model, which may ask for exact products.
+    if precision == "float32":
+        use_exact_float32(device)
+    else:
+        use_tf32(device, products=precision == "tf32")
+    found = time_job(made, device, repeats)
+    found["operations"] = count_operations(made) if is_counted(implementation, precision) else 0
+    return found
 
 
 def main() -> None:
     """Arguments and result are JSON, for tools/benchmark.py alone."""
     asked = json.loads(sys.argv[1])
-    device = pick_device(asked.pop("device"))
-    repeats, folder = asked.pop("repeats"), Path(asked.pop("folder"))
-    torch.manual_seed(0)
-    if asked["precision"] == "float32":
-        use_exact_float32(device)
-    job = make_job(**asked, device=device, folder=folder)
-    found = time_job(job, device, repeats)
-    found["operations"] = count_operations(job) if is_counted(asked["implementation"], asked["precision"]) else 0
-    print(json.dumps(found))
+    asked["device"], asked["folder"] = pick_device(asked["device"]), Path(asked["folder"])
+    print(json.dumps(measured(**asked)))
 
 
 if __name__ == "__main__":
