@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 import torch.profiler
 
 from common.program import UserError, first_line
@@ -27,6 +28,9 @@ Result = TypeVar("Result")
 KINDS = ("npu", "cuda", "cpu")
 RUNS_BEFORE_A_RECORDING = 2
 "In which libraries set themselves up, as they may not while a CUDA graph is recorded."
+CANN_ROOT = Path("/usr/local/Ascend")
+CANN_LAYOUTS = ("cann", "ascend-toolkit/latest", "nnae/latest")
+"Where a CANN is that no variable names: from 8.5 on, an older one, the part that only runs networks."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 "Constants of glibc's malloc.h."
 
@@ -111,8 +115,9 @@ def make_adam(
             optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, fused=True)
     # Not there, or not with this torch: before 2.4 it has no fused Adam for the CPU.
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        name = f"torch's foreach Adam, not {name} ({first_line(error)})"
-        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=True)
+        foreach = has_foreach(device)
+        name = f"torch's {'foreach' if foreach else 'plain'} Adam, not {name} ({first_line(error)})"
+        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=foreach)
     log.info("optimizer: %s", name)
     return optimizer
 
@@ -126,6 +131,25 @@ def count_steps(optimizer: torch.optim.Optimizer) -> None:
     if type(optimizer).__name__ == "NpuFusedAdam":
         for state in optimizer.state.values():
             state["step"] = int(state["step"])
+
+
+def has_foreach(device: Device) -> bool:
+    """Whether the device has operators on lists of tensors.
+
+    torch_npu tells torch.optim in this place, for the card and the CANN it finds: first-generation cards have none,
+    and no card before CANN 8.0.RC3.
+    """
+    tell = getattr(torch_optimizer, "_get_foreach_kernels_supported_devices", list)
+    return device.type != "npu" or "npu" in tell()
+
+
+def set_jit_compile(device: Device, wanted: bool) -> None:
+    """Have an NPU compile operators for each new shape, or take those that come compiled.
+
+    A card of the first generation compiles by itself, over and over where shapes change, as in Tacotron2.
+    """
+    if device.type == "npu":
+        _torch_module("npu").set_compile_mode(jit_compile=wanted)
 
 
 def profiler_module(device: Device) -> ModuleType:
@@ -232,12 +256,10 @@ def peak_memory(device: Device) -> int:
 
 def cann_version() -> tuple[int, ...] | None:
     """(major, minor) of the CANN that is installed, if it says so."""
-    home = (
-        os.environ.get("ASCEND_TOOLKIT_HOME")
-        or os.environ.get("ASCEND_HOME_PATH")
-        or "/usr/local/Ascend/ascend-toolkit/latest"
-    )
-    for path in [*sorted(Path(home).glob("*/ascend_toolkit_install.info")), Path(home, "version.cfg")]:
+    named = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
+    homes = [Path(named)] if named else [CANN_ROOT / layout for layout in CANN_LAYOUTS]
+    files = ("*/ascend_*_install.info", "ascend_*_install.info", "version.cfg")
+    for path in (path for home in homes for pattern in files for path in sorted(home.glob(pattern))):
         found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", path.read_text()) if path.is_file() else None
         if found:
             return int(found[1]), int(found[2])

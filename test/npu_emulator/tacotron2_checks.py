@@ -24,7 +24,8 @@ from tacotron2.train import make_task
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("device")
 
-OFF = {"npu_config": dict.fromkeys(("conv1d_as_conv2d", "conv_transpose_on_cpu", "logdet_on_cpu"), "off")}
+PARTS = ("conv1d_as_conv2d", "conv_transpose_on_cpu", "conv_transpose_as_product", "logdet_on_cpu")
+OFF = {"npu_config": dict.fromkeys(PARTS, "off")}
 ALONE = {"npu_config": OFF["npu_config"] | {"conv1d_as_conv2d": "on"}}
 "The one part of the patch that Tacotron2 needs."
 

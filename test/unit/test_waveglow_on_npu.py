@@ -13,6 +13,8 @@ from scripted import Place, form
 
 ON_THE_HOST = {"conv1d_as_conv2d": "on", "conv_transpose_on_cpu": "on", "logdet_on_cpu": "on"}
 
+OFF = [*ON_THE_HOST, "conv_transpose_as_product"]
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, npu_extension):
@@ -22,7 +24,7 @@ def place(tmp_path_factory, npu_extension):
     values["train_config"]["iters_per_checkpoint"] = 3
     write_config(checkout / "a config.json", values)
     write_config(checkout / "patched.json", values | {"npu_config": ON_THE_HOST})
-    write_config(checkout / "unpatched.json", values | {"npu_config": dict.fromkeys(ON_THE_HOST, "off")})
+    write_config(checkout / "unpatched.json", values | {"npu_config": dict.fromkeys(OFF, "off")})
     return Place(checkout)
 
 

@@ -16,6 +16,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+import torch.optim.optimizer as torch_optimizer
 from build_extension import extension
 
 __version__ = torch.__version__.split("+")[0] + "+emulated"
@@ -50,6 +51,7 @@ if dist.is_available():
 from torch_npu import composites, emulator, optim  # noqa: E402
 
 composites.register()
+torch_optimizer._get_foreach_kernels_supported_devices = optim.foreach_kernels_supported_devices
 emulator.refuse(emulator.REFUSED)
 emulator.write_counts_at_exit(os.environ.get("NPU_EMULATOR_COUNTS"))
 

@@ -19,6 +19,8 @@ REFUSED = frozenset(
         "unfold", "unfold_backward", "im2col", "col2im",
         # what logdet, slogdet, det and lu are made of
         "_linalg_slogdet", "_linalg_det", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve", "lu_unpack",
+        # torch.linalg.inv
+        "linalg_inv_ex",
     }
 )  # fmt: skip
 "What CANN 5.0.3 could not run, or not at speed; names as in ``operator_counts``."

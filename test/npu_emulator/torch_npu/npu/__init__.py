@@ -14,6 +14,9 @@ DeviceLike = torch.device | str | int | None
 conv, matmul = SimpleNamespace(allow_hf32=True), SimpleNamespace(allow_hf32=False)
 "The real ones' defaults; nothing is ever rounded to HF32 here."
 
+jit_compiles = True
+"Whether operators would be compiled on line, as a card of the first generation does by itself."
+
 device_count = _C.device_count
 current_device = _C.current_device
 
@@ -72,7 +75,9 @@ def get_device_name(device: DeviceLike = None) -> str:
 
 
 def set_compile_mode(jit_compile: bool = False) -> None:
-    """Nothing is compiled."""
+    """Nothing is compiled; what was wanted is remembered."""
+    global jit_compiles
+    jit_compiles = jit_compile
 
 
 def manual_seed(seed: int) -> None:
