@@ -1,5 +1,6 @@
 """``torch.npu``: the part of its interface that is emulated."""
 
+import os
 from contextlib import ContextDecorator
 from types import SimpleNamespace
 
@@ -44,6 +45,16 @@ def _is_in_bad_fork() -> bool:
 
 def set_device(device: DeviceLike) -> None:
     _C.set_device(_index(device))
+    _take_share_of_cores()
+
+
+def _take_share_of_cores() -> None:
+    """As the real one does by CPU_AFFINITY_CONF=1: to each card as many cores, in their order."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // max(1, device_count())
+    first = current_device() * share
+    if os.environ.get("CPU_AFFINITY_CONF", "0").startswith("1") and share:
+        os.sched_setaffinity(0, cores[first : first + share])
 
 
 class device(ContextDecorator):  # noqa: N801
