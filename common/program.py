@@ -1,5 +1,7 @@
 """How every program of this repository starts, fails and ends."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging
