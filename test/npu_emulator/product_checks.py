@@ -90,7 +90,7 @@ def test_as_a_product_the_upsampling_stays_on_the_card(device, level):
         before = emulator.copies().device_to_host
         y = training.model.upsample(torch.ones(1, 6, 3, device="npu", dtype=training.precision.input_dtype))
         assert (emulator.copies().device_to_host > before) == crosses and y.is_npu
-        training.steps(20)
+        training.steps(5)
     assert product.losses == pytest.approx(on_host.losses, abs=1e-6 if level == "O0" else TOLERANCE[torch.float16])
 
 
