@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -31,6 +32,10 @@ RUNS_BEFORE_A_RECORDING = 2
 CANN_ROOT = Path("/usr/local/Ascend")
 CANN_LAYOUTS = ("cann", "ascend-toolkit/latest", "nnae/latest")
 "Where a CANN is that no variable names: from 8.5 on, an older one, the part that only runs networks."
+OLDEST_CANN = (7, 0)
+"Of PyTorch 2.1, the oldest that this runs on."
+TAKEN = re.compile("EL0005|EJ0001|Resource_Busy|resources are busy")
+"In CANN's error about a card that another process has."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 "Constants of glibc's malloc.h."
 
@@ -73,7 +78,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
             " start fewer processes (--nproc) or choose another --device_id"
         )
     if kind != "cpu":
-        _torch_module(kind).set_device(index)
+        _take_card(kind, index)
     passed_over = [reason for reason in missing.values() if reason]
     return Device(
         type=kind,
@@ -83,6 +88,19 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
         amp={"npu": "O2", "cuda": "O1", "cpu": "O0"}[kind],
         why="as asked" if wanted != "auto" else "; ".join(passed_over) or "the first choice",
     )
+
+
+def _take_card(kind: str, index: int) -> None:
+    """Make a card the current one; UserError if another process has it to itself."""
+    try:
+        _torch_module(kind).set_device(index)
+    except RuntimeError as error:
+        if not TAKEN.search(str(error)):
+            raise
+        raise UserError(
+            f"{kind} card {index} is taken by another process (npu-smi info lists them): end that one, wait,"
+            " or choose another --device_id"
+        ) from error
 
 
 def _torch_module(kind: str) -> Any:
@@ -299,11 +317,27 @@ def _why_missing(kind: str) -> str:
     if kind == "cuda":
         return "" if torch.cuda.is_available() else "no CUDA card is visible to PyTorch"
     if not hasattr(torch, "npu"):
+        version = cann_version()
+        if version and version < OLDEST_CANN and importlib.util.find_spec("torch_npu"):
+            have, need = (".".join(map(str, each)) for each in (version, OLDEST_CANN))
+            return f"CANN {have} is too old: PyTorch 2.1, the oldest that runs here, needs CANN {need} or later"
         try:
             importlib.import_module("torch_npu")
         except ModuleNotFoundError:
             return "torch_npu is not installed"
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
-            return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
+            return f"torch_npu does not load ({first_line(error)}); {_likely_cause()}"
     return "" if _torch_module("npu").is_available() else "no NPU is visible to torch_npu"
+
+
+def _likely_cause() -> str:
+    """Of torch_npu's not loading."""
+    try:
+        version = importlib.metadata.version("torch-npu")
+    except importlib.metadata.PackageNotFoundError:
+        version = torch.__version__
+    # Both begin with the same two numbers where they fit.
+    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
+        return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"
+    return "was test/env_npu.sh sourced?"
