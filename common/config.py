@@ -132,14 +132,19 @@ class TrainConfig:
 
 @dataclass
 class NpuConfig:
-    """Parts of the NPU patch (layers/npu.py): 'on', 'off', or 'auto' as the CANN and the card found need them."""
+    """What is done in another way on an NPU (layers/npu.py): 'on', 'off', or 'auto' as the CANN and the card found
+    need it."""
 
     conv1d_as_conv2d: str = "auto"
     "Run 1-D convolutions as 2-D ones."
     conv_transpose_on_cpu: str = "auto"
-    "Run transposed 1-D convolutions on the host; off: on the card in float32."
+    "Run transposed 1-D convolutions on the host; off: on the card, in the way of the next key."
+    conv_transpose_as_product: str = "auto"
+    "Run them on the card as one matrix product; off: by its own operator, in float32."
     logdet_on_cpu: str = "auto"
     "Run log-determinants on the host."
+    jit_compile: str = "off"
+    "Compile operators for each new shape while the program runs; auto: as the card does by itself."
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 import torch.profiler
 
 from common.program import UserError, first_line
@@ -27,6 +29,13 @@ Result = TypeVar("Result")
 KINDS = ("npu", "cuda", "cpu")
 RUNS_BEFORE_A_RECORDING = 2
 "In which libraries set themselves up, as they may not while a CUDA graph is recorded."
+CANN_ROOT = Path("/usr/local/Ascend")
+CANN_LAYOUTS = ("cann", "ascend-toolkit/latest", "nnae/latest")
+"Where a CANN is that no variable names: from 8.5 on, an older one, the part that only runs networks."
+OLDEST_CANN = (7, 0)
+"Of PyTorch 2.1, the oldest that this runs on."
+TAKEN = re.compile("EL0005|EJ0001|Resource_Busy|resources are busy")
+"In CANN's error about a card that another process has."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 "Constants of glibc's malloc.h."
 
@@ -69,7 +78,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
             " start fewer processes (--nproc) or choose another --device_id"
         )
     if kind != "cpu":
-        _torch_module(kind).set_device(index)
+        _take_card(kind, index)
     passed_over = [reason for reason in missing.values() if reason]
     return Device(
         type=kind,
@@ -79,6 +88,19 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
         amp={"npu": "O2", "cuda": "O1", "cpu": "O0"}[kind],
         why="as asked" if wanted != "auto" else "; ".join(passed_over) or "the first choice",
     )
+
+
+def _take_card(kind: str, index: int) -> None:
+    """Make a card the current one; UserError if another process has it to itself."""
+    try:
+        _torch_module(kind).set_device(index)
+    except RuntimeError as error:
+        if not TAKEN.search(str(error)):
+            raise
+        raise UserError(
+            f"{kind} card {index} is taken by another process (npu-smi info lists them): end that one, wait,"
+            " or choose another --device_id"
+        ) from error
 
 
 def _torch_module(kind: str) -> Any:
@@ -119,8 +141,9 @@ def make_adam(
             optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, fused=True)
     # Not there, or not with this torch: before 2.4 it has no fused Adam for the CPU.
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        name = f"torch's foreach Adam, not {name} ({first_line(error)})"
-        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=True)
+        foreach = has_foreach(device)
+        name = f"torch's {'foreach' if foreach else 'plain'} Adam, not {name} ({first_line(error)})"
+        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=foreach)
     log.info("optimizer: %s", name)
     return optimizer
 
@@ -134,6 +157,25 @@ def count_steps(optimizer: torch.optim.Optimizer) -> None:
     if type(optimizer).__name__ == "NpuFusedAdam":
         for state in optimizer.state.values():
             state["step"] = int(state["step"])
+
+
+def has_foreach(device: Device) -> bool:
+    """Whether the device has operators on lists of tensors.
+
+    torch_npu tells torch.optim in this place, for the card and the CANN it finds: first-generation cards have none,
+    and no card before CANN 8.0.RC3.
+    """
+    tell = getattr(torch_optimizer, "_get_foreach_kernels_supported_devices", list)
+    return device.type != "npu" or "npu" in tell()
+
+
+def set_jit_compile(device: Device, wanted: bool) -> None:
+    """Have an NPU compile operators for each new shape, or take those that come compiled.
+
+    A card of the first generation compiles by itself, over and over where shapes change, as in Tacotron2.
+    """
+    if device.type == "npu":
+        _torch_module("npu").set_compile_mode(jit_compile=wanted)
 
 
 def profiler_module(device: Device) -> ModuleType:
@@ -249,12 +291,10 @@ def reset_peak_memory(device: Device) -> None:
 
 def cann_version() -> tuple[int, ...] | None:
     """(major, minor) of the CANN that is installed, if it says so."""
-    home = (
-        os.environ.get("ASCEND_TOOLKIT_HOME")
-        or os.environ.get("ASCEND_HOME_PATH")
-        or "/usr/local/Ascend/ascend-toolkit/latest"
-    )
-    for path in [*sorted(Path(home).glob("*/ascend_toolkit_install.info")), Path(home, "version.cfg")]:
+    named = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
+    homes = [Path(named)] if named else [CANN_ROOT / layout for layout in CANN_LAYOUTS]
+    files = ("*/ascend_*_install.info", "ascend_*_install.info", "version.cfg")
+    for path in (path for home in homes for pattern in files for path in sorted(home.glob(pattern))):
         found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", path.read_text()) if path.is_file() else None
         if found:
             return int(found[1]), int(found[2])
@@ -294,11 +334,27 @@ def _why_missing(kind: str) -> str:
     if kind == "cuda":
         return "" if torch.cuda.is_available() else "no CUDA card is visible to PyTorch"
     if not hasattr(torch, "npu"):
+        version = cann_version()
+        if version and version < OLDEST_CANN and importlib.util.find_spec("torch_npu"):
+            have, need = (".".join(map(str, each)) for each in (version, OLDEST_CANN))
+            return f"CANN {have} is too old: PyTorch 2.1, the oldest that runs here, needs CANN {need} or later"
         try:
             importlib.import_module("torch_npu")
         except ModuleNotFoundError:
             return "torch_npu is not installed"
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
-            return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
+            return f"torch_npu does not load ({first_line(error)}); {_likely_cause()}"
     return "" if _torch_module("npu").is_available() else "no NPU is visible to torch_npu"
+
+
+def _likely_cause() -> str:
+    """Of torch_npu's not loading."""
+    try:
+        version = importlib.metadata.version("torch-npu")
+    except importlib.metadata.PackageNotFoundError:
+        version = torch.__version__
+    # Both begin with the same two numbers where they fit.
+    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
+        return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"
+    return "was test/env_npu.sh sourced?"

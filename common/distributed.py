@@ -14,7 +14,8 @@ from common.device import Device
 
 # A rank may load data or write a checkpoint while the others wait. As long as Ascend's recipes set HCCL's limits.
 TIMEOUT = timedelta(minutes=30)
-HCCL_LIMITS = ("HCCL_CONNECT_TIMEOUT", "HCCL_EXEC_TIMEOUT")
+HCCL_LIMITS = {"HCCL_CONNECT_TIMEOUT": 7200, "HCCL_EXEC_TIMEOUT": 17340}
+"HCCL's own limits, in seconds, and the largest that CANN's documentation allows."
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def start(device: Device, hang_limit: float = 0) -> None:
         return
     timeout = max(TIMEOUT, timedelta(seconds=hang_limit))
     if device.backend == "hccl":
-        # It has limits of its own, in seconds: 120 to connect, while a rank may still read the corpus.
-        for name in HCCL_LIMITS:
-            os.environ.setdefault(name, str(int(timeout.total_seconds())))
+        # By default it takes 120 s to connect, while a rank may still read the corpus.
+        for name, largest in HCCL_LIMITS.items():
+            os.environ.setdefault(name, str(min(largest, int(timeout.total_seconds()))))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
     # After a restart the store still holds where the processes of the attempt before could be reached.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)

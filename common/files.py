@@ -1,5 +1,7 @@
 """Files that are whole whenever they exist."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
@@ -40,7 +42,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            temporary.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

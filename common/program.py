@@ -1,9 +1,12 @@
 """How every program of this repository starts, fails and ends."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -11,6 +14,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
+
+BY_PEER = re.compile("gloo|hccl|EI0002|EI0006|killed by signal: Terminated", re.IGNORECASE)
+"In an error that only says that another process is gone."
 
 
 class UserError(Exception):
@@ -76,13 +82,14 @@ def run(main: Callable[[], None]) -> NoReturn:
 def _is_of_a_peer(error: BaseException | None) -> bool:
     """Whether the error, or one it was raised under, only says that another rank is gone.
 
-    To end the ranks that are left torchrun sends SIGTERM, also to their loader processes.
+    To end the ranks that are left torchrun sends SIGTERM, also to their loader processes. EI0002 and EI0006 are CANN's
+    codes of a wait for another rank.
     """
     if error is None:
         return False
     message = str(error)
-    told = type(error).__module__.startswith("torch.distributed") or "gloo" in message.lower()
-    return told or "killed by signal: Terminated" in message or _is_of_a_peer(error.__cause__ or error.__context__)
+    told = type(error).__module__.startswith("torch.distributed") or BY_PEER.search(message) is not None
+    return told or _is_of_a_peer(error.__cause__ or error.__context__)
 
 
 def left_for_launcher(message: str, code: int, by_peer: bool = False) -> bool:

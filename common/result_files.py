@@ -47,8 +47,6 @@ class Results:
             "E2ETrainingTime": seconds,
             "ActualSamplesPerSec": f"{self.samples_per_second:.1f}",
         }
-        if self.case != "acc":
-            del values["TrainAccuracy"]
         return [f"{key} = {value}" for key, value in values.items()]
 
     def write(self, args: argparse.Namespace) -> None:

@@ -28,6 +28,9 @@ MEAN_LOG_MEL = -5.25
 thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
 MASKS_AT_A_TIME = 64
 "Steps of inference whose dropout masks are drawn at once."
+STEPS_BETWEEN_LOOKS = 16
+"""After how many steps of inference a card is asked whether all clips have ended, for which the host waits each time.
+Steps behind the end are cut off."""
 
 
 Frames = TypeVar("Frames", int, Tensor)
@@ -208,16 +211,17 @@ class Decoder(nn.Module):
         taken = torch.zeros(len(values), dtype=torch.long, device=values.device)
         stopped = torch.zeros_like(taken, dtype=torch.bool)
         steps = []
-        for _, masks in zip(range(self.max_decoder_steps), self.prenet.draw_masks(seeds, like=values)):
+        look = 1 if values.is_cpu else STEPS_BETWEEN_LOOKS
+        for number, masks in zip(range(1, self.max_decoder_steps + 1), self.prenet.draw_masks(seeds, like=values)):
             frames, gate, attention, decoder = self.step(
                 frames.to(values.dtype), masks, attention, decoder, memory, values, linears
             )
             steps.append((frames, gate, attention.weights[:, 0]))
             taken += ~stopped
             stopped |= torch.sigmoid(gate) > self.gate_threshold
-            if stopped.all():
+            if number % look == 0 and stopped.all():
                 break
-        mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps))
+        mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps[: int(taken.max())]))
         return Decoded(self.in_frames(mel), gate, alignments), taken * self.n_frames_per_step, stopped
 
     def step(

@@ -17,6 +17,7 @@ RUNNING_HELP="\
   --data_path=DIR         corpus in LJ Speech's layout: wavs/*.wav, metadata.csv
   --device=auto|cpu|cuda|npu     auto prefers npu, then cuda, then cpu
   --device_id=N           card to use with one process, default 0; logs are then in test/output/N
+                          (the variable ASCEND_DEVICE_ID decides over it)
   --nproc=N               processes on this machine
   --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
   --amp=O0|O1|O2          float32, autocast, half     --debug            tracebacks of errors in the input"
@@ -165,6 +166,15 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
     if [[ ! $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
         fail 2 "--master_port must be 1 to 65535, not $port"
     fi
+    # As in the Ascend port: the variable decides over the option.
+    if ((nproc * nnodes == 1)) && [[ -n ${ASCEND_DEVICE_ID:-} ]]; then
+        device_id=$ASCEND_DEVICE_ID
+        [[ $device_id =~ ^(0|[1-9][0-9]{0,3})$ ]] || fail 2 "ASCEND_DEVICE_ID must be a number up to 9999, not $device_id"
+        OPTIONS[device_id]=$device_id
+        echo "device id is $device_id, as ASCEND_DEVICE_ID says"
+    fi
+    # The port's ranks each had a share of the cores; torch_npu gives it to them. What is set already stays.
+    ((nproc == 1)) || export CPU_AFFINITY_CONF="${CPU_AFFINITY_CONF:-1}"
     uses_torchrun=$((nproc * nnodes > 1 || max_restarts > 0))
     ((nproc * nnodes == 1 || device_id == 0)) || fail 2 "--device_id is for one process; $nproc processes take cards 0 to $((nproc - 1))"
 

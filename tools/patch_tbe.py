@@ -1,13 +1,17 @@
 """Add WaveGlow's shapes to the white lists of CANN's operators: python tools/patch_tbe.py --help"""
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # As a script, Python looks for modules in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,15 +20,25 @@ from common import program
 from common.files import written_whole
 from common.program import UserError
 from tools.tbe.find_cann import find_impl
-from tools.tbe.lists import PLACES, Shape, add_shapes
+from tools.tbe.lists import PLACES, add_shapes
+
+if TYPE_CHECKING:
+    from tools.tbe.lists import Shape
 
 DESCRIPTION = """\
 Add WaveGlow's shapes to the white lists of CANN's operators Transpose and TransData, which are slow
 on other shapes: all three files or none. This matters where operators are compiled on line, as on
-Ascend 910A; newer CANN needs less of it, which the report says for each file.
+Ascend 910A; newer CANN needs less of it, which the report says for each file. Python 3.7 without
+any package runs it.
 
-exit codes: 0 done, or nothing to do; 3 --check found lists that lack shapes;
+exit codes: 0 patched, or restored; of --check: nothing is missing
+            3 --check found lists that lack shapes
+            4 --apply or --restore had nothing to do
+            5 a loss: this CANN has not all of the lists, and is slower without (the others are done)
             1 an error, the files are as they were; 2 wrong options"""
+
+LACKING, NOTHING_TO_DO, LOST = 3, 4, 5
+"Exit codes."
 
 EXAMPLES = """\
   python tools/patch_tbe.py
@@ -59,13 +73,31 @@ def main() -> None:
             commit(edits)
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or 'a file'}: {error.strerror}") from error
-    print(f"CANN's operators in {impl}")
+    lacking = args.mode == "check" and any(edit.added for edit in edits)
+    say(f"CANN's operators in {impl}")
     for edit in edits:
-        to_do = edit.added and args.mode == "check"
-        print(f"{edit.name}: {f'not patched ({edit.added} lacking)' if to_do else edit.outcome}")
-    if args.mode == "check" and any(edit.added for edit in edits):
-        print("--apply adds what is missing")
-        sys.exit(3)
+        to_do = edit.added and lacking
+        say(f"{edit.name}: {f'not patched ({edit.added} lacking)' if to_do else edit.outcome}")
+    if lacking:
+        say("--apply adds what is missing")
+    sys.exit(exit_code(args.mode, lacking, edits))
+
+
+def say(line: str) -> None:
+    """Print a line; a reader that has seen enough, such as head, changes nothing."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+
+
+def exit_code(mode: str, lacking: bool, edits: list[Edit]) -> int:
+    """See DESCRIPTION."""
+    if lacking:
+        return LACKING
+    if any(edit.is_loss for edit in edits):
+        return LOST
+    return 0 if mode == "check" or any(edit.after != edit.before for edit in edits) else NOTHING_TO_DO
 
 
 def parse_args() -> argparse.Namespace:
@@ -145,6 +177,8 @@ class Edit:
     "How many shapes are added."
     original: Path | None = None
     "Where an earlier --apply has kept the original."
+    is_loss: bool = False
+    "Whether the list is not there, and was not made needless by a newer CANN."
 
     @property
     def contents(self) -> tuple[bytes, bytes]:
@@ -162,7 +196,9 @@ def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     if before is None or result is None:
-        return Edit(name, absence(impl, name), path, before, before)
+        is_loss = is_missed(impl, name)
+        why = f"a loss: {LOSS}" if is_loss else f"no loss: {NO_LOSS[name]}"
+        return Edit(name, f"not in this CANN, {why}", path, before, before, is_loss=is_loss)
     if not result.added:
         return Edit(name, "already there", path, before, before)
     count = len(result.added)
@@ -171,12 +207,11 @@ def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
     return Edit(name, f"patched ({count} added)", path, before, result.data, count, original)
 
 
-def absence(impl: Path, name: str) -> str:
-    """Message about a file that has no list or does not exist."""
+def is_missed(impl: Path, name: str) -> bool:
+    """Whether a file that has no list, or does not exist, would need it."""
     # The lists of both operators are older than the removal of TransData's files in February 2022.
     signs_of_age = TRANS_DATA if name == TRANSPOSE else [name]
-    is_loss = any((impl / sign).exists() for sign in signs_of_age)
-    return f"not in this CANN, {f'a loss: {LOSS}' if is_loss else f'no loss: {NO_LOSS[name]}'}"
+    return any((impl / sign).exists() for sign in signs_of_age)
 
 
 def restoration(impl: Path, name: str) -> Edit:
@@ -227,7 +262,8 @@ def put_back(begun: list[Edit]) -> None:
             if read(edit.path) == after:
                 write_like(edit.path, edit.path, before)
             if edit.added and not edit.original and read(edit.path) == before:
-                backup_of(edit.path, after).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    backup_of(edit.path, after).unlink()
         except OSError:
             stuck.append(str(edit.path))
     if stuck:
@@ -237,7 +273,7 @@ def put_back(begun: list[Edit]) -> None:
 def inside(impl: Path, name: str) -> Path:
     """The file without links. Raises UserError if they lead out of CANN's folder."""
     path = Path(os.path.realpath(impl / name))
-    if not path.is_relative_to(impl):
+    if impl not in path.parents:
         raise UserError(f"{impl / name} is a link out of CANN, to {path}")
     return path
 

@@ -25,6 +25,9 @@ _recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 class Invertible1x1Conv(nn.Module):
     """Mixes the channels of one flow step by an invertible matrix (Glow, arXiv:1807.03039)."""
 
+    known_inverse: Tensor | None
+    "[C, C, 1], once fused."
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = Conv1d(channels, channels, bias=False)
@@ -34,6 +37,7 @@ class Invertible1x1Conv(nn.Module):
         # NpuFusedAdam takes only contiguous parameters, and what qr returns is stored by columns.
         self.conv.weight.data = rotation.contiguous()[..., None]
         self.log_abs_det = LogAbsDet()
+        self.register_buffer("known_inverse", None, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, L] -> the mixed x and the log-determinant of the map, summed over B and L."""
@@ -42,8 +46,18 @@ class Invertible1x1Conv(nn.Module):
 
     def inverse(self, x: Tensor) -> Tensor:
         """Undo ``forward``: x [B, C, L] -> [B, C, L]."""
-        inverse = torch.linalg.inv(self.conv.weight[..., 0].float()).to(x.dtype)
-        return self.conv.convolve(x, inverse[..., None])
+        inverse = self.inverse_kernel() if self.known_inverse is None else self.known_inverse
+        return self.conv.convolve(x, inverse.to(x.dtype))
+
+    @torch.no_grad()
+    def inverse_kernel(self) -> Tensor:
+        """The kernel [C, C, 1] that undoes this one, computed on the host: an NPU has no float64 and no inverse."""
+        inverse = torch.linalg.inv(self.conv.weight[..., 0].cpu().double())
+        return inverse.to(self.conv.weight)[..., None]
+
+    def fuse(self) -> None:
+        """Keep the inverse of the kernel as it is now; for inference."""
+        self.known_inverse = self.inverse_kernel()
 
 
 class WaveGlow(nn.Module):
@@ -188,13 +202,15 @@ class WaveGlow(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Merge weight norm and other neighbours that are linear into plain weights, for inference.
+        """Merge weight norm and other neighbours that are linear into plain weights, and keep the inverses of the 1x1
+        kernels, for inference.
 
         The upsampling is merged, too, unless the merged weights would take much more memory.
         """
         if self.is_composed is not None:
             return
-        for wn in self.WN:
+        for convinv, wn in zip(self.convinv, self.WN):
+            convinv.fuse()
             wn.fuse()
         upsample, n_group = self.upsample, self.n_group
         self.is_composed = upsample.composable and 0 < self.hop_length * upsample.reach <= 2 * n_group**2

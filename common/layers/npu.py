@@ -1,22 +1,26 @@
 """Changes to a model for an Ascend NPU: other operators for the same layers, some of them on the host.
 
-CANN 5.0.3 had no usable 1-D convolutions and no transposed ones, and no CANN has a derivative of
-the log-determinant. The patch swaps the classes of the layers concerned; parameters, their names
-and shapes, and so checkpoints, stay as they are. The models need no ``unfold``: they reshape.
+CANN 5.0.3 had no usable 1-D convolutions and no transposed ones, newer ones have the latter for short kernels alone,
+and no CANN has a derivative of the log-determinant. The patch swaps the classes of the layers concerned; parameters,
+their names and shapes, and so checkpoints, stay as they are. The models need no ``unfold``: they reshape.
 """
 
 import logging
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.profiler import record_function
 
 from common.config import NpuConfig
-from common.device import Device, cann_version, card_name
+from common.device import Device, cann_version, card_name, set_jit_compile
 from common.layers.conv import Conv1d, LogAbsDet, Upsampling
 
 log = logging.getLogger(__name__)
@@ -27,13 +31,19 @@ NATIVE_CONV1D_CARDS = re.compile(r"Ascend(910B\d|910C|910_9|950)")
 "Cards they are native on, A2 and later. A 910B without a digit is of the first generation, with 910A and 910ProB."
 
 
+HOST = torch.device("cpu")
+
+
 @dataclass
 class Crossings:
-    """Copies between device and host that the patch makes, forward and backward."""
+    """Copies between device and host that the patch makes, and what is computed between them, forward and backward."""
 
     count: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    "Of the copies."
+    host_seconds: float = 0.0
+    "Of the computing."
 
     def move(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The tensor on ``device``; counted if that is another one."""
@@ -46,19 +56,45 @@ class Crossings:
         self.seconds += time.perf_counter() - began
         return moved
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around what is computed on the host."""
+        began = time.perf_counter()
+        yield
+        self.host_seconds += time.perf_counter() - began
 
-class _Cross(torch.autograd.Function):
-    """A move whose gradient moves back."""
+
+class _OnHost(torch.autograd.Function):
+    """A function of tensors of the device, computed on the host; so is its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, device: torch.device, crossings: Crossings) -> Tensor:
-        ctx.origin, ctx.crossings = tensor.device, crossings
-        moved = crossings.move(tensor, device)
-        return moved if moved is not tensor else tensor.view_as(tensor)
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], crossings: Crossings, differentiable: bool, *tensors: Tensor
+    ) -> Tensor:
+        inputs = [crossings.move(tensor.detach(), HOST) for tensor in tensors]
+        for tensor, needed in zip(inputs, ctx.needs_input_grad[3:]):
+            tensor.requires_grad_(needed and differentiable)
+        with crossings.computing(), torch.set_grad_enabled(differentiable), torch.autocast("cpu", enabled=False):
+            y = function(*inputs)
+        ctx.crossings, ctx.inputs, ctx.y = crossings, inputs, y
+        return crossings.move(y.detach(), tensors[0].device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.crossings.move(gradient, ctx.origin), None, None
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        crossings, device = ctx.crossings, gradient.device
+        needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
+        gradient = crossings.move(gradient, HOST)
+        with crossings.computing():
+            gradients = iter(torch.autograd.grad(ctx.y, needed, gradient))
+        moved = [crossings.move(next(gradients), device) if each.requires_grad else None for each in ctx.inputs]
+        del ctx.inputs, ctx.y
+        return None, None, None, *moved
+
+
+def on_host(crossings: Crossings, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``function(*tensors)``, computed on the host."""
+    return _OnHost.apply(function, crossings, torch.is_grad_enabled(), *tensors)
 
 
 class Conv1dAsConv2d(Conv1d):
@@ -76,9 +112,31 @@ class HostUpsampling(Upsampling):
     crossings: Crossings
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
-        to_host = lambda tensor: _Cross.apply(tensor, torch.device("cpu"), self.crossings).float()  # noqa: E731
-        y = F.conv_transpose1d(to_host(x), to_host(self.weight), to_host(self.bias), self.stride)
-        return _Cross.apply(y.to(x.dtype), x.device, self.crossings)
+        return on_host(self.crossings, self._in_float32, x, self.weight, self.bias)
+
+    def _in_float32(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv_transpose1d(x.float(), weight.float(), bias.float(), self.stride).to(x.dtype)
+
+
+class ProductUpsampling(Upsampling):
+    """Computed as one matrix product: a frame's samples, of all the frames that reach them.
+
+    CANN 8's operator takes kernels of 1 to 255 samples on the cards that have it, and WaveGlow's are of 1024.
+    """
+
+    composable = False
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
+        with record_function("upsampling as a product"):
+            (channels, _, taps), (stride,) = self.weight.shape, self.stride
+            reach = -(-taps // stride)
+            weight = F.pad(self.weight, (0, reach * stride - taps)).reshape(channels, -1, reach, stride)
+            matrix = weight.permute(1, 3, 2, 0).flatten(2).flatten(0, 1)  # [out * stride, reach * in]
+            frames = x.shape[2] + reach - 1
+            padded = F.pad(x, (reach - 1, reach - 1))
+            seen = torch.cat([padded[:, :, start : start + frames] for start in reversed(range(reach))], dim=1)
+            y = torch.matmul(matrix, seen).unflatten(1, (-1, stride)).transpose(2, 3).flatten(2)
+            return y[:, :, : (x.shape[2] - 1) * stride + taps] + self.bias[:, None].to(y.dtype)
 
 
 class Float32Upsampling(Upsampling):
@@ -98,8 +156,7 @@ class HostLogAbsDet(LogAbsDet):
     crossings: Crossings
 
     def forward(self, matrix: Tensor) -> Tensor:
-        log_abs_det = super().forward(_Cross.apply(matrix, torch.device("cpu"), self.crossings))
-        return _Cross.apply(log_abs_det, matrix.device, self.crossings)
+        return on_host(self.crossings, super().forward, matrix)
 
 
 def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossings:
@@ -110,6 +167,8 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
         swaps[Conv1d] = Conv1dAsConv2d
     if wanted["conv_transpose_on_cpu"]:
         swaps[Upsampling] = HostUpsampling
+    elif wanted["conv_transpose_as_product"]:
+        swaps[Upsampling] = ProductUpsampling
     elif device.type == "npu":
         swaps[Upsampling] = Float32Upsampling
     if wanted["logdet_on_cpu"]:
@@ -120,6 +179,8 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
             module.__class__ = swaps[type(module)]
             if isinstance(module, HostUpsampling | HostLogAbsDet):
                 module.crossings = crossings
+    if config.jit_compile != "auto":
+        set_jit_compile(device, config.jit_compile == "on")
     if device.type == "npu" or swaps:
         log.info("npu patch: %s (%s)", ", ".join(name for name, on in wanted.items() if on) or "nothing", why)
     return crossings
@@ -128,16 +189,20 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
 def choose(config: NpuConfig, device: Device) -> tuple[dict[str, bool], str]:
     """Each part of the patch on or off, and why."""
     automatic, why = _automatic(device)
-    configured = {name: value == "on" for name, value in vars(config).items() if value != "auto"}
+    configured = {name: getattr(config, name) == "on" for name in automatic if getattr(config, name) != "auto"}
     reasons = [f"as configured: {', '.join(configured)}"] if configured else []
     if len(configured) < len(automatic):
         reasons.append(f"auto: {why}")
-    return automatic | configured, "; ".join(reasons)
+    wanted = automatic | configured
+    wanted["conv_transpose_as_product"] &= not wanted["conv_transpose_on_cpu"]
+    return wanted, "; ".join(reasons)
 
 
 def _automatic(device: Device) -> tuple[dict[str, bool], str]:
     """The parts of the patch that the CANN and the card found need, and why."""
-    everything = dict(conv1d_as_conv2d=True, conv_transpose_on_cpu=True, logdet_on_cpu=True)
+    everything = dict(
+        conv1d_as_conv2d=True, conv_transpose_on_cpu=True, conv_transpose_as_product=True, logdet_on_cpu=True
+    )
     if device.type != "npu":
         return dict.fromkeys(everything, False), f"nothing is needed on {device.type}"
     version, card = cann_version(), card_name(device)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from common.device import has_foreach
 from common.precision import Precision
 
 
@@ -31,8 +32,12 @@ class WeightAverage:
         share = 1 - min(self.decay, step / (step + 10))
         state = self.precision.model_state(self.model)
         averaged = [name for name, tensor in state.items() if tensor.is_floating_point()]
-        # On a card all at once.
-        torch._foreach_lerp_([self.weights[name] for name in averaged], [state[name] for name in averaged], share)
+        ours, theirs = ([weights[name] for name in averaged] for weights in (self.weights, state))
+        if has_foreach(self.precision.device):  # all at once
+            torch._foreach_lerp_(ours, theirs, share)
+        else:
+            for our, their in zip(ours, theirs):
+                our.lerp_(their, share)
         for name in state.keys() - set(averaged):
             self.weights[name].copy_(state[name])
 

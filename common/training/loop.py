@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from common import distributed
 from common.checkpoints.saving import Saver
-from common.device import rng_state
+from common.device import Device, has_foreach, rng_state
 from common.files import remove_leftovers
 from common.log import progress_bar
 from common.program import StopSignal, UserError
@@ -142,7 +142,7 @@ def step(
         precision.backward(loss, last)
         total += loss.detach()
     overflowed = precision.unscale_gradients()
-    norm = clip_gradients(precision.master_params, config.grad_clip)
+    norm = clip_gradients(precision.master_params, config.grad_clip, run.device)
 
     # One exchange tells every process what any of them knows, so that all do the same.
     wrong = ~(torch.isfinite(total) & torch.isfinite(norm)) | overflowed
@@ -161,12 +161,14 @@ def step(
     return sums[0] / distributed.ranks().world_size, finite, sums[2] > 0
 
 
-def clip_gradients(parameters: list[nn.Parameter], limit: float) -> Tensor:
+def clip_gradients(parameters: list[nn.Parameter], limit: float, device: Device) -> Tensor:
     """The norm of all gradients, which are scaled down to that of ``limit`` if it is not 0."""
+    foreach = has_foreach(device)
     if limit:
-        return nn.utils.clip_grad_norm_(parameters, limit)
+        return nn.utils.clip_grad_norm_(parameters, limit, foreach=None if foreach else False)
     # The same norm, without a multiplication of everything by 1.
-    norms = torch._foreach_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients) if foreach else [torch.linalg.vector_norm(each) for each in gradients]
     return torch.linalg.vector_norm(torch.stack(norms))
 
 

@@ -118,6 +118,7 @@ def test_autograd_crosses():
         "_linalg_det": lambda: torch.det(torch.eye(2, device=NPU)),
         "linalg_lu_factor_ex": lambda: torch.linalg.lu_factor(torch.eye(2, device=NPU)),
         "linalg_lu_factor_ex ": lambda: torch.lu(torch.eye(2, device=NPU)),
+        "linalg_inv_ex": lambda: torch.linalg.inv(torch.eye(2, device=NPU)),
         "linalg_lu": lambda: torch.linalg.lu(torch.eye(2, device=NPU)),
     }.items(),
 )

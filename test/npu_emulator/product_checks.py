@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
@@ -14,9 +15,11 @@ import torch_npu
 from torch_npu import emulator
 
 from common.config import NpuConfig
-from common.device import make_adam
+from common.device import has_foreach, make_adam
 from common.layers.npu import patch_for_npu
 from common.precision import ApexPrecision, Precision
+from common.training.averaging import WeightAverage
+from common.training.loop import clip_gradients
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
@@ -24,6 +27,8 @@ from waveglow.model import WaveGlow
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("device")
 
+PARTS = ("conv1d_as_conv2d", "conv_transpose_on_cpu", "conv_transpose_as_product", "logdet_on_cpu")
+OFF = NpuConfig(**dict.fromkeys(PARTS, "off"))
 ON_THE_HOST = {
     "conv1d", "conv1d_backward", "conv_transpose1d", "conv_transpose1d_backward", "_linalg_slogdet",
     "linalg_lu_solve",
@@ -47,9 +52,9 @@ def step(switches: NpuConfig, device) -> WaveGlow:
 def test_what_runs_on_the_device(device):
     """Refusing nothing: an unpatched model would run it all there, a patched one does not."""
     with emulator.refusing(()):
-        for switch, found in (("off", ON_THE_HOST), ("auto", set())):
+        for switches, found in ((OFF, ON_THE_HOST), (NpuConfig(), set())):
             emulator.reset()
-            step(NpuConfig(switch, switch, switch), device)
+            step(switches, device)
             counts = emulator.operator_counts()
             assert counts.keys() & emulator.REFUSED == found
         assert counts["conv2d"] and counts["conv2d_backward"]
@@ -59,7 +64,7 @@ def test_what_runs_on_the_device(device):
 def test_each_part_of_the_patch_is_needed(device, part):
     refused = {"conv1d_as_conv2d": "conv1d", "conv_transpose_on_cpu": "conv_transpose1d", "logdet_on_cpu": "slogdet"}
     with pytest.raises(NotImplementedError, match=f"no operator 'aten::_?(linalg_)?{refused[part]}'"):
-        step(replace(NpuConfig(), **{part: "off"}), device)
+        step(replace(NpuConfig(conv_transpose_as_product="off"), **{part: "off"}), device)
 
 
 def test_a_native_transposed_convolution_runs_in_float32(device):
@@ -68,14 +73,85 @@ def test_a_native_transposed_convolution_runs_in_float32(device):
         for level in ("O0", "O1", "O2"):
             emulator.reset()
             on_host, native = (
-                Training(level, 128.0, device, switches=NpuConfig(conv_transpose_on_cpu=value)).loss().item()
-                for value in ("on", "off")
+                Training(level, 128.0, device, switches=switches).loss().item()
+                for switches in (NpuConfig(), NpuConfig(conv_transpose_on_cpu="off", conv_transpose_as_product="off"))
             )
             assert emulator.operator_counts()["conv_transpose1d"] == 1
             assert native == on_host
 
 
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+def test_as_a_product_the_upsampling_stays_on_the_card(device, level):
+    """And a training with it follows the one with the detour."""
+    on_host, product = (
+        Training(level, 128.0, device, switches=NpuConfig(conv_transpose_on_cpu=value)) for value in ("on", "off")
+    )
+    for training, crosses in ((on_host, True), (product, False)):
+        before = emulator.copies().device_to_host
+        y = training.model.upsample(torch.ones(1, 6, 3, device="npu", dtype=training.precision.input_dtype))
+        assert (emulator.copies().device_to_host > before) == crosses and y.is_npu
+        training.steps(5)
+    assert product.losses == pytest.approx(on_host.losses, abs=1e-6 if level == "O0" else TOLERANCE[torch.float16])
+
+
+def test_operators_are_not_compiled_on_line_unless_asked(device):
+    for value, expected in (("on", True), ("off", False), (NpuConfig().jit_compile, False)):
+        torch.npu.set_compile_mode(not expected)
+        patch_for_npu(torch.nn.Identity(), NpuConfig(jit_compile=value), device)
+        assert torch.npu.jit_compiles == expected
+        patch_for_npu(torch.nn.Identity(), NpuConfig(jit_compile="auto"), device)
+        assert torch.npu.jit_compiles == expected
+
+
+def test_the_inverses_are_made_once_and_on_the_host(device):
+    """The emulated card refuses to invert; a fused model does not even copy."""
+    model = WaveGlow(**REFERENCE["config"])
+    model.load_state_dict(REFERENCE["state_dict"])
+    patch_for_npu(model, NpuConfig(conv_transpose_on_cpu="off"), device)
+    model.to(device.torch_device)
+    mel, expected = REFERENCE["mel"].to(device.torch_device), REFERENCE["infer"]
+    noise = [each.to(device.torch_device) for each in expected["noise"]]
+    for fused in (False, True):
+        if fused:
+            model.fuse()
+        before = emulator.copies().device_to_host
+        audio = model.infer(mel, expected["sigma"], noise).cpu()
+        assert emulator.copies().device_to_host - before == 1 + (0 if fused else len(model.convinv))
+        assert (audio - expected["audio"]).abs().max() < 1e-5 * expected["audio"].abs().max()
+
+
 # ---- precision and optimizer ----
+
+
+class Foreach(TorchDispatchMode):
+    """Notes the operators on lists of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__
+        if name.startswith("_foreach"):
+            self.seen.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("card", "has"), [("Ascend910A", False), ("Ascend910B3", True), ("Ascend910_9391", True)])
+def test_operators_on_lists_run_where_torch_npu_has_them(device, monkeypatch, card, has):
+    monkeypatch.setattr(torch.npu, "get_device_name", lambda device=None: card)
+    monkeypatch.delattr(torch_npu.optim, "NpuFusedAdam")
+    assert has_foreach(device) == has
+    training = Training("O0", 1.0, device)
+    average = WeightAverage(0.5, training.model, training.precision)
+    training.step()
+    norms = []
+    with Foreach() as foreach:
+        training.optimizer.step()
+        norms += [clip_gradients(training.precision.master_params, limit, device) for limit in (0.0, 1e9)]
+        average.update(1)
+    assert bool(foreach.seen) == has
+    assert norms[0].item() == pytest.approx(norms[1].item())
 
 
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])
@@ -124,9 +200,9 @@ def test_the_adam_is_said(device, monkeypatch, caplog):
     assert weight()[1] == 1
     monkeypatch.delattr(torch_npu.optim, "NpuFusedAdam")
     plain = weight(weight_decay=1e-6)
-    assert "torch's foreach Adam, not NpuFusedAdam of torch_npu.optim (module" in caplog.text
+    assert "torch's plain Adam, not NpuFusedAdam of torch_npu.optim (module" in caplog.text
     weight(under_apex=True)
-    assert "torch's foreach Adam, not NpuFusedAdam of apex.optimizers (No module named 'apex')" in caplog.text
+    assert "torch's plain Adam, not NpuFusedAdam of apex.optimizers (No module named 'apex')" in caplog.text
     assert fused[0] is not plain[0] and fused[1] == pytest.approx(plain[1]) and fused[1] < 0.95
 
 

@@ -24,7 +24,8 @@ from tacotron2.train import make_task
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("device")
 
-OFF = {"npu_config": dict.fromkeys(("conv1d_as_conv2d", "conv_transpose_on_cpu", "logdet_on_cpu"), "off")}
+PARTS = ("conv1d_as_conv2d", "conv_transpose_on_cpu", "conv_transpose_as_product", "logdet_on_cpu")
+OFF = {"npu_config": dict.fromkeys(PARTS, "off")}
 ALONE = {"npu_config": OFF["npu_config"] | {"conv1d_as_conv2d": "on"}}
 "The one part of the patch that Tacotron2 needs."
 
@@ -175,6 +176,34 @@ def test_inference_is_the_cpus_bit_for_bit(device, tmp_path, plain_cpu):
     for there, here in zip(*spoken):
         assert there.length == here.length > 30
         assert torch.equal(there.mel.cpu(), here.mel) and torch.equal(there.alignment.cpu(), here.alignment)
+
+
+@pytest.mark.parametrize("bias", [-100.0, 0.0, 100.0])
+def test_the_gate_is_looked_at_now_and_then_and_the_speech_is_the_same(device, tmp_path, plain_cpu, bias):
+    """Whether it never fires, somewhere, or at once; the frames behind the end leave no trace."""
+    text, text_lengths = torch.randint(1, 148, (3, 9), generator=torch.Generator().manual_seed(0)), [9, 4, 7]
+    spoken = []
+    for where in (device, CPU):
+        model = make_run(toy_tacotron2_config() | ALONE, tmp_path, where).model.eval()
+        gate = model.decoder.gate_layer.linear_layer
+        gate.weight.data.mul_(30)  # to fire at different frames
+        gate.bias.data.fill_(bias)
+        lengths = torch.tensor(text_lengths, device=where.torch_device)
+        symbols = text.to(where.torch_device)
+        emulator.reset()
+        spoken.append(model.infer(symbols, lengths, seeds=[1, 2, 3]))
+        if where is device:
+            crossed = emulator.copies()
+    for there, here in zip(*spoken):
+        assert (there.length, there.stopped) == (here.length, here.stopped)
+        assert torch.equal(there.mel.cpu(), here.mel) and torch.equal(there.alignment.cpu(), here.alignment)
+        assert (there.diagonality, there.coverage) == pytest.approx((here.diagonality, here.coverage), nan_ok=True)
+    # 40 steps at most: two looks, the length of the longest and that of the shortest text; no more for each frame.
+    assert crossed.scalars_read <= 4
+    # Masks of 64 steps at a time.
+    assert crossed.host_to_device == 1
+    # For the batch lengths and ends, for each clip its alignment.
+    assert crossed.device_to_host <= 3 + 3 * 1
 
 
 def test_validation_is_repeatable(device, corpus, tmp_path):

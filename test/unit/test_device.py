@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import types
@@ -12,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from common import distributed
+from common import device, distributed
 from common.device import make_adam, pick_device, use_exact_float32
 from common.launch import exit_code, first_failure
 from common.program import UserError
@@ -92,6 +93,47 @@ def test_an_npu_without_its_libraries(bare, error, tmp_path):
         pick_device("npu")
 
 
+@pytest.fixture
+def torch_npu_that_fails(bare, tmp_path):
+    """Installed, and not to be loaded."""
+    bare.delitem(sys.modules, "torch_npu")
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libtorch_npu.so: undefined symbol')")
+    bare.syspath_prepend(tmp_path)
+    return bare
+
+
+def test_a_cann_that_is_too_old_is_said_with_the_versions(torch_npu_that_fails):
+    torch_npu_that_fails.setattr(device, "cann_version", lambda: (5, 0))
+    with pytest.raises(UserError, match=r"^--device=npu: CANN 5.0 is too old: PyTorch 2.1, .* needs CANN 7.0 or later"):
+        pick_device("npu")
+    torch_npu_that_fails.setattr(device, "cann_version", lambda: (7, 0))
+    with pytest.raises(UserError, match="torch_npu does not load"):
+        pick_device("npu")
+
+
+def test_a_torch_npu_for_another_torch_is_said_with_the_versions(torch_npu_that_fails):
+    torch_npu_that_fails.setattr(device.importlib.metadata, "version", lambda name: "1.11.0.post4")
+    expected = re.escape(f"torch_npu 1.11.0.post4 does not fit torch {torch.__version__}")
+    with pytest.raises(UserError, match=expected):
+        pick_device("npu")
+
+
+def test_a_card_that_another_process_has_is_said(bare):
+    said = []
+
+    def fail(index):
+        raise RuntimeError(said[-1])
+
+    npu = types.SimpleNamespace(is_available=lambda: True, device_count=lambda: 8, set_device=fail)
+    bare.setattr(torch, "npu", npu, raising=False)
+    said.append("SetDevice failed\nEL0005: [PID: 7] The resources are busy.")
+    with pytest.raises(UserError, match=r"^npu card 3 is taken by another process .* choose another --device_id$"):
+        pick_device("npu", 3)
+    said.append("507899: driver error")
+    with pytest.raises(RuntimeError, match="507899"):
+        pick_device("npu", 3)
+
+
 def test_adam_of_the_device_is_adam():
     """20 steps beside PyTorch's plain Adam."""
     ours, plain = (torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2))
@@ -141,7 +183,7 @@ def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
     assert (os.environ[connect], os.environ[execute]) == (seconds, "60")
 
 
-@pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200)])
+@pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200), (30000, 30000)])
 def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds):
     timeouts = []
     met = dist.HashStore(), 0, 2
@@ -153,7 +195,10 @@ def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_lim
         monkeypatch.delenv(name)
     distributed.start(replace(pick_device("cpu"), backend="hccl"), hang_limit)
     assert [timeout.total_seconds() for timeout in timeouts] == [seconds] * 2
-    assert [os.environ[name] for name in distributed.HCCL_LIMITS] == [str(seconds)] * 2
+    # CANN's documentation has no larger ones.
+    assert {name: os.environ[name] for name in distributed.HCCL_LIMITS} == {
+        "HCCL_CONNECT_TIMEOUT": str(min(seconds, 7200)), "HCCL_EXEC_TIMEOUT": str(min(seconds, 17340)),
+    }  # fmt: skip
 
 
 def failure(exitcode, **report):

@@ -76,7 +76,7 @@ def test_gradients_are_scaled_down_to_the_norm_of_grad_clip(limit, expected):
 def test_the_norm_is_that_before_clipping(limit):
     parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
     parameters[0].grad, parameters[1].grad = torch.tensor([2.0]), torch.tensor([3.0, 6.0])
-    assert loop.clip_gradients(parameters, limit).item() == pytest.approx(7)
+    assert loop.clip_gradients(parameters, limit, CPU).item() == pytest.approx(7)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0.0, [2, 1]), (1.0, [2 / 5**0.5, 1 / 5**0.5])])

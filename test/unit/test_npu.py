@@ -5,16 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common import device
 from common.config import NpuConfig
 from common.device import cann_version, pick_device
 from common.layers import npu
-from common.layers.npu import Conv1dAsConv2d, choose, patch_for_npu
+from common.layers.conv import Upsampling
+from common.layers.npu import Conv1dAsConv2d, Crossings, HostUpsampling, ProductUpsampling, choose, patch_for_npu
 from common.program import UserError
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 
 CPU = pick_device("cpu")
-ALL, ALL_AUTO = NpuConfig("on", "on", "on"), NpuConfig()
+PARTS = ("conv1d_as_conv2d", "conv_transpose_on_cpu", "conv_transpose_as_product", "logdet_on_cpu")
+ALL, ALL_AUTO = NpuConfig(**dict.fromkeys(PARTS, "on")), NpuConfig()
 NPU = replace(CPU, type="npu")
 
 
@@ -67,6 +70,36 @@ def test_nothing_crosses_on_the_cpu(models, reference):
     assert (crossings.count, crossings.bytes) == (0, 0)
 
 
+@pytest.mark.parametrize("kind", [HostUpsampling, ProductUpsampling])
+@pytest.mark.parametrize("taps", [16, 24, 30, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_upsampling_is_the_same_in_every_way(kind, taps, dtype):
+    """Forward and backward, also where the kernel is no multiple of the hop."""
+    plain, other = Upsampling(3, taps, 16).to(dtype), Upsampling(3, taps, 16).to(dtype)
+    other.load_state_dict(plain.state_dict())
+    other.__class__, other.crossings = kind, Crossings()
+    x = torch.randn(2, 3, 5, dtype=dtype)
+    outcomes = []
+    for layer in (plain, other):
+        inputs = x.clone().requires_grad_()
+        y = layer(inputs)
+        y.backward(torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y))
+        outcomes.append([y.detach(), inputs.grad, layer.weight.grad, layer.bias.grad])
+    tolerance = 1e-5 if kind is HostUpsampling or dtype == torch.float32 else 1e-12
+    for one, another in zip(*outcomes):
+        assert one.shape == another.shape and one.dtype == another.dtype
+        assert (one - another).abs().max() <= tolerance * one.abs().max()
+
+
+def test_what_is_computed_on_the_host_is_timed(models, reference):
+    """Forward and backward, for --profile."""
+    crossings = models[1].upsample.crossings
+    output = models[1](reference["mel"], reference["audio"])
+    forward = crossings.host_seconds
+    WaveGlowLoss()(output).backward()
+    assert 0 < forward < crossings.host_seconds
+
+
 def chosen(monkeypatch, version, card, config=ALL_AUTO):
     monkeypatch.setattr(npu, "cann_version", lambda: version)
     monkeypatch.setattr(npu, "card_name", lambda device: card)
@@ -78,7 +111,7 @@ def test_auto_patches_all_on_first_generation_cards(monkeypatch, card):
     """A 910B is one: only with a digit after it, 910B1 and on, is it an A2."""
     for version in ((5, 0), (8, 2), None):
         wanted, why = chosen(monkeypatch, version, card)
-        assert all(wanted.values())
+        assert wanted == dict.fromkeys(PARTS, True) | {"conv_transpose_as_product": False}
         assert card in why and "5.0.3" in why
 
 
@@ -87,6 +120,7 @@ def test_auto_leaves_convolutions_to_new_cards_with_new_cann(monkeypatch, card):
     for version, native in (((8, 0), True), ((9, 1), True), ((7, 3), False), ((5, 0), False), (None, False)):
         wanted, why = chosen(monkeypatch, version, card)
         assert wanted["conv1d_as_conv2d"] == wanted["conv_transpose_on_cpu"] == (not native)
+        assert wanted["conv_transpose_as_product"] == native
         assert wanted["logdet_on_cpu"]
         assert card in why and ("unknown" if version is None else f"CANN {version[0]}.{version[1]}") in why
 
@@ -94,9 +128,11 @@ def test_auto_leaves_convolutions_to_new_cards_with_new_cann(monkeypatch, card):
 def test_switches_decide_over_auto(monkeypatch):
     assert not any(choose(ALL_AUTO, CPU)[0].values())
     wanted, why = chosen(monkeypatch, (5, 0), "Ascend910A", NpuConfig(conv1d_as_conv2d="off"))
-    assert wanted == {"conv1d_as_conv2d": False, "conv_transpose_on_cpu": True, "logdet_on_cpu": True}
+    assert wanted == dict(zip(PARTS, [False, True, False, True]))
     assert why == "as configured: conv1d_as_conv2d; auto: CANN 5.0 on Ascend910A is treated like 5.0.3"
     assert "auto" not in chosen(monkeypatch, (5, 0), "Ascend910A", ALL)[1]
+    on_the_card = NpuConfig(conv_transpose_on_cpu="off")
+    assert chosen(monkeypatch, (5, 0), "Ascend910A", on_the_card)[0]["conv_transpose_as_product"]
     with pytest.raises(UserError, match="conv1d_as_conv2d is 'yes'"):
         NpuConfig(conv1d_as_conv2d="yes")
 
@@ -106,13 +142,21 @@ def test_switches_decide_over_auto(monkeypatch):
     [
         ("version.cfg", "# version: 1.0\nruntime_running_version=[5.0.3.1:5.0.3]\n", (5, 0)),
         ("aarch64-linux/ascend_toolkit_install.info", "package_name=Ascend-cann-toolkit\nversion=8.1.RC1\n", (8, 1)),
+        ("x86_64-linux/ascend_nnae_install.info", "package_name=Ascend-cann-nnae\nversion=8.5.0\n", (8, 5)),
         ("version.cfg", "nothing\n", None),
     ],
 )
-def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text(content)
-    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path))
+@pytest.mark.parametrize("variable", ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", None])
+def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version, variable):
+    for other in ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setattr(device, "CANN_ROOT", tmp_path)
+    home = tmp_path / "cann"
+    home.mkdir()
+    (home / name).parent.mkdir(exist_ok=True)
+    (home / name).write_text(content)
+    if variable:
+        monkeypatch.setenv(variable, str(home))
     assert cann_version() == version
 
 

@@ -33,11 +33,11 @@ def run(*arguments: str | Path, timeout: float = 120, **environment: str) -> sub
     )  # fmt: skip
 
 
-def run_checks(files: list[Path], report: Path) -> dict[str, list[str]]:
-    """What went wrong in each of the checks in these files."""
+def run_checks(files: list[Path | str], report: Path, **environment: str) -> dict[str, list[str]]:
+    """What went wrong in each of the checks in these files, or of these names in pytest's form."""
     inner = run(
         "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
-        NPU_EMULATOR_DEVICES="8",
+        NPU_EMULATOR_DEVICES="8", timeout=240, **environment,
     )  # fmt: skip
     assert report.exists(), inner.stdout + inner.stderr
     wrong = {}

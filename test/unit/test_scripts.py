@@ -47,7 +47,7 @@ def test_train_finetune_evaluate(place):
     assert len(losses(log)) == 3  # an epoch: 12 clips, 4 at a time
     assert re.search(r"^Epoch 0 FPS:[\d.]+$", log.read_text(), re.MULTILINE)
     perf = result(output / "WaveGlow_for_PyTorch_bs4_1p_perf.log")
-    assert list(perf) == [key for key in RESULT_KEYS if key != "TrainAccuracy"]
+    assert list(perf) == RESULT_KEYS and perf["TrainAccuracy"] == perf["ActualLoss"]
     assert float(perf["TrainingTime"]) == pytest.approx(4 * 1000 / float(perf["ActualFPS"]), rel=1e-2)
     assert float(perf["ActualLoss"]) == losses(log)[-1]
     assert [float(x) for x in (output / "train_WaveGlow_for_PyTorch_bs4_1p_perf_loss.txt").open()] == losses(log)
@@ -292,3 +292,16 @@ def test_bad_input_is_one_line(place, changes, code, message):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert line.startswith(message)
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_the_ports_variable_decides_over_device_id(place):
+    checkout, options = place
+    done = run_script(
+        checkout, "train_performance_1p.sh", *options, "--device_id=1", "--max_steps=1", ASCEND_DEVICE_ID="2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "device id is 2, as ASCEND_DEVICE_ID says" in done.stdout.splitlines()
+    assert (checkout / "test/output/2/train_2.log").is_file() and not (checkout / "test/output/1").exists()
+    wrong = run_script(checkout, "train_performance_1p.sh", *options, ASCEND_DEVICE_ID="npu:1")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: ASCEND_DEVICE_ID must be a number up to 9999, not npu:1\n"

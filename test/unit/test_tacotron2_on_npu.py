@@ -86,7 +86,7 @@ def test_log_files_and_result_are_those_of_the_cpu(plain, on_npu):
     assert form(plain.logs[0]) == form(on_npu.logs[0])
     assert plain.files == on_npu.files
     assert "Tacotron2_for_PyTorch_bs4_1p_perf.log" in on_npu.files
-    assert plain.result == on_npu.result and len(plain.result) == 10
+    assert plain.result == on_npu.result and len(plain.result) == 11
 
 
 def test_no_operator_that_must_not_reaches_the_device(place, on_npu):

@@ -4,6 +4,8 @@ import json
 import math
 import signal
 from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from common.checkpoints import native
 from common.config import load_config
 from common.program import StopSignal, UserError
-from common.training import loop
+from common.training import loop, profiling
 from conftest import write_config
 from runs import in_a_group, make_run, start, weights
 from waveglow.config import Config
@@ -158,6 +160,32 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
     assert any("conv2d" in event.get("name", "") for event in trace["traceEvents"])
     assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
     assert caplog.text.count("crossings between device and host: 0,") == 3
+
+
+def test_torch_npus_profile_is_written_to_the_folder_and_not_beside_the_repository(
+    config, corpus, tmp_path, caplog, monkeypatch
+):
+    """Its profiler begins the folder when it is made, in the place that its handler has named by then."""
+    places, written = [Path.cwd()], []
+
+    def handler(folder, worker_name):
+        places.append(Path(folder) / f"{worker_name}_20261127_ascend_pt")
+        return lambda profile: written.append(profile.place)
+
+    class Profile(torch.profiler.profile):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.place = places[-1]
+
+    names = ("ProfilerActivity", "schedule")
+    module = SimpleNamespace(
+        profile=Profile, tensorboard_trace_handler=handler, **{name: getattr(torch.profiler, name) for name in names}
+    )
+    monkeypatch.setattr(profiling, "profiler_module", lambda device: module)
+    caplog.set_level("INFO")
+    start(config[1], corpus, tmp_path / "out", max_steps=4, profile=1)
+    assert written == [tmp_path / "out/profile/rank_0_20261127_ascend_pt"]
+    assert f"profile: {tmp_path / 'out/profile'}" in caplog.text
 
 
 @pytest.mark.parametrize("amp", ["O0", "O1"])

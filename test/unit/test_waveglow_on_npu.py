@@ -1,6 +1,7 @@
 """The user's scripts with --device=npu on the emulated NPU; the product's code is unchanged."""
 
 import json
+import os
 import re
 import shutil
 
@@ -13,6 +14,8 @@ from scripted import Place, form
 
 ON_THE_HOST = {"conv1d_as_conv2d": "on", "conv_transpose_on_cpu": "on", "logdet_on_cpu": "on"}
 
+OFF = [*ON_THE_HOST, "conv_transpose_as_product"]
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, npu_extension):
@@ -22,7 +25,7 @@ def place(tmp_path_factory, npu_extension):
     values["train_config"]["iters_per_checkpoint"] = 3
     write_config(checkout / "a config.json", values)
     write_config(checkout / "patched.json", values | {"npu_config": ON_THE_HOST})
-    write_config(checkout / "unpatched.json", values | {"npu_config": dict.fromkeys(ON_THE_HOST, "off")})
+    write_config(checkout / "unpatched.json", values | {"npu_config": dict.fromkeys(OFF, "off")})
     return Place(checkout)
 
 
@@ -51,7 +54,7 @@ def test_log_files_and_result_are_those_of_the_cpu(plain, on_npu):
     assert form(plain.stdout) == form(on_npu.stdout)
     assert form(plain.logs[0]) == form(on_npu.logs[0])
     assert plain.files == on_npu.files and len(plain.files) == 5
-    assert plain.result == on_npu.result and len(plain.result) == 10
+    assert plain.result == on_npu.result and len(plain.result) == 11
 
 
 def test_the_log_says_what_was_chosen(on_npu):
@@ -116,6 +119,27 @@ def test_two_processes_through_hccl_finetune_and_evaluation(place, on_npu):
     for program in ("train", "evaluate"):
         operators = json.loads((place.checkout / f"counts-{program}.json").read_text())["operators"]
         assert operators["conv2d"] and not [name for name in operators if re.search("conv1d|unfold|im2col|det", name)]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cores_and_compute_the_same(place):
+    """Of two cards each has half of them, unless the user says otherwise."""
+    all_cores = sorted(os.sched_getaffinity(0))
+    if len(all_cores) < 2:
+        pytest.skip("one core cannot be shared out")
+    runs, cores = {}, {}
+    for name, more in {"shared": {}, "whole": {"CPU_AFFINITY_CONF": "0"}}.items():
+        environment = NPU | more | {
+            "NPU_EMULATOR_DEVICES": "2", "NPU_EMULATOR_COUNTS": f"{place.checkout}/cores-{name}-{{rank}}.json",
+        }  # fmt: skip
+        options = ["--device=npu", "--nproc=2", "--batch_size=2", "--max_steps=3"]
+        runs[name] = place.run("train_performance_8p.sh", f"cores {name}", *options, config="a config", **environment)
+        assert runs[name].code == 0, runs[name].stderr
+        files = [place.checkout / f"cores-{name}-{rank}.json" for rank in (0, 1)]
+        cores[name] = [json.loads(file.read_text())["cores"] for file in files]
+    half = len(all_cores) // 2
+    assert cores == {"shared": [all_cores[:half], all_cores[half : 2 * half]], "whole": [all_cores, all_cores]}
+    assert runs["shared"].losses == runs["whole"].losses and len(runs["whole"].losses) == 3
 
 
 @pytest.mark.slow

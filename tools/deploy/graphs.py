@@ -222,8 +222,7 @@ class KnownInverse(nn.Module):
     def __init__(self, layer: Invertible1x1Conv):
         super().__init__()
         self.conv = layer.conv
-        inverse = torch.linalg.inv(layer.conv.weight[..., 0].double())
-        self.register_buffer("matrix", inverse.to(layer.conv.weight)[..., None])
+        self.register_buffer("matrix", layer.inverse_kernel())
 
     def inverse(self, x: Tensor) -> Tensor:
         """x [B, C, L] -> [B, C, L]."""

@@ -1,5 +1,7 @@
 """Where this machine's CANN keeps its operators."""
 
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path
@@ -56,7 +58,7 @@ def _impl_of(opp: Path) -> Path | None:
     for layout in LAYOUTS:
         if (opp / layout).is_dir():
             impl = (opp / layout).resolve()
-            if not impl.is_relative_to(opp.resolve()):
+            if opp.resolve() not in impl.parents:
                 raise UserError(f"{opp / layout} is a link out of {opp}, to {impl}")
             return impl
     return None

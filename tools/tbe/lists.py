@@ -1,9 +1,11 @@
 """The white lists in CANN's operator files: found by syntax tree, shapes added at their ends.
 
-Bytes in, bytes out: nothing here opens a file. Line numbers differ in every release of CANN, and
-the same text stands in other places of the same files, so a list is known by the function it is in
+Bytes in, bytes out: nothing here opens a file, and nothing needs more than Python 3.7. Line numbers differ in every
+release of CANN, and the same text stands in other places of the same files, so a list is known by the function it is in
 and by the exact form of the statement around it.
 """
+
+from __future__ import annotations
 
 import ast
 import io
@@ -13,14 +15,22 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.program import UserError
 
-Shape = list[int]
+if TYPE_CHECKING:
+    Shape = list[int]
 
 LINE_WIDTH = 120
 "CANN's own."
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+MARKS = re.compile(
+    rb"""#[^\r\n]*|\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+|[^\s\\]""",
+    re.DOTALL,
+)
+"Comments, strings, words and what else is not blank."
+OPENING, CLOSING = (b"(", b"[", b"{"), (b")", b"]", b"}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
     while nodes:
         node = nodes.pop()
         yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+        if not isinstance(node, SCOPES):
             nodes.extend(ast.iter_child_nodes(node))
 
 
@@ -122,7 +132,7 @@ def _lists_in(node: ast.AST, form: ast.AST) -> list[ast.List]:
         node, form = node.test, form.value
     if type(node) is not type(form):
         return []
-    dump, hole = ast.dump(node), ast.dump(ast.Constant(...))
+    dump, hole = ast.dump(node), ast.dump(ast.parse("...", mode="eval").body)
     lists = (inner for inner in ast.walk(node) if isinstance(inner, ast.List))
     return [inner for inner in lists if dump.replace(ast.dump(inner), hole) == ast.dump(form)]
 
@@ -137,26 +147,21 @@ def _value(element: ast.expr) -> Any:
 
 def _append(source: bytes, found: ast.List, shapes: list[Shape]) -> bytes:
     """Write the shapes behind the last element, in rows that begin where its row begins."""
+    begin, extent = _extent(source, found)
     lines = source.splitlines(keepends=True)
-    begin, end = _span(source, found)
-    last = found.elts[-1] if found.elts else None
-    line = lines[((last and last.end_lineno) or found.lineno) - 1]
-    newline = line[len(line.rstrip(b"\r\n")) :] or b"\n"
-    if not last:
+    end_of_line = re.search(rb"\r\n|\r|\n", source[extent.last :])
+    newline = end_of_line[0] if end_of_line else b"\n"
+    if not found.elts:
         rows = _rows(shapes, lines[found.lineno - 1][: found.col_offset + 1], newline).lstrip()
         return source[: begin + 1] + rows + source[begin + 1 :]
-    first = next(element for element in found.elts if element.lineno == last.lineno)
+    first = next(element for element in found.elts if element.lineno == found.elts[-1].lineno)
     rows = _rows(shapes, lines[first.lineno - 1][: first.col_offset], newline)
 
-    # Behind the element there may be brackets around it, a comma, comments and line breaks.
-    behind = _span(source, last)[1]
-    marks = [mark for mark in re.finditer(rb"#[^\r\n]*|[,)]", source[behind : end - 1]) if mark[0] in (b",", b")")]
-    comma_at = behind + (marks[-1].end() if marks else 0)
-    has_comma = bool(marks) and marks[-1][0] == b","
+    comma_at = extent.comma or extent.last
     # A comment stays on the line of the element that it is about.
-    comment = re.match(rb"[ \t\f]*#[^\r\n]*", source[comma_at : end - 1])
+    comment = re.match(rb"[ \t\f]*#[^\r\n]*", source[comma_at : extent.end - 1])
     rows_at = comma_at + (comment.end() if comment else 0)
-    before, after = (b"", b",") if has_comma else (b",", b"")
+    before, after = (b"", b",") if extent.comma else (b",", b"")
     return source[:comma_at] + before + source[comma_at:rows_at] + rows + after + source[rows_at:]
 
 
@@ -169,16 +174,33 @@ def _rows(shapes: list[Shape], margin: bytes, newline: bytes) -> bytes:
     return b"".join(newline + row.replace("\xa0", " ").encode() for row in rows)
 
 
-def _span(source: bytes, node: ast.expr) -> tuple[int, int]:
-    """Where the node begins and ends in the source."""
+@dataclass(frozen=True)
+class Extent:
+    """Where the parts of a list end in the source."""
+
+    last: int
+    "Behind the last element and brackets around it; behind the opening bracket of a list without elements."
+    comma: int | None
+    "Behind the comma that follows the last element, if one does."
+    end: int
+    "Behind the closing bracket."
+
+
+def _extent(source: bytes, found: ast.List) -> tuple[int, Extent]:
+    """Where the list begins, and its extent: Python 3.7 says of a node only where it begins."""
     # Of bytes, splitlines knows the three line ends of Python's grammar; of text it knows more.
-    lines = source.splitlines(keepends=True)
-
-    def offset(line: int, column: int) -> int:
-        return sum(map(len, lines[: line - 1])) + column
-
-    assert node.end_lineno is not None and node.end_col_offset is not None  # of a node that was parsed
-    return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
+    begin = sum(map(len, source.splitlines(keepends=True)[: found.lineno - 1])) + found.col_offset
+    last, comma, depth = begin + 1, None, 0
+    for match in MARKS.finditer(source, begin):
+        mark = match[0]
+        depth += (mark in OPENING) - (mark in CLOSING)
+        if depth == 0:
+            return begin, Extent(last, comma, match.end())
+        if depth == 1 and mark == b",":
+            comma = match.end()
+        elif match.start() > begin and not mark.startswith(b"#"):
+            last, comma = match.end(), None
+    raise UserError(f"cannot be edited safely: its list in line {found.lineno} has no end")
 
 
 def _verify(source: bytes, old: ast.List, edited: bytes, new: ast.List | None, shapes: list[Shape]) -> None:
@@ -187,7 +209,7 @@ def _verify(source: bytes, old: ast.List, edited: bytes, new: ast.List | None, s
     expected += [ast.dump(ast.parse(str(shape), mode="eval").body) for shape in shapes]
     same = False
     if new is not None and [ast.dump(element) for element in new.elts] == expected:
-        (old_begin, old_end), (new_begin, new_end) = _span(source, old), _span(edited, new)
-        same = source[:old_begin] == edited[:new_begin] and source[old_end:] == edited[new_end:]
+        (old_begin, old_extent), (new_begin, new_extent) = _extent(source, old), _extent(edited, new)
+        same = source[:old_begin] == edited[:new_begin] and source[old_extent.end :] == edited[new_extent.end :]
     if not same:
         raise UserError(f"cannot be edited safely: its list in line {old.lineno} is written in an unknown way")

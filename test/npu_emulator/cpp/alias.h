@@ -44,6 +44,17 @@ inline Tensor host_view(const Tensor& tensor) {
       same_bytes(tensor.storage(), c10::kCPU, nullptr), tensor, c10::DispatchKeySet(c10::DispatchKey::CPU));
 }
 
+// The storage of ``target`` becomes a part of that of ``source``, from its element ``index`` on; its size stays, and what
+// shares it sees the same.
+inline void change_data_ptr(const Tensor& target, const Tensor& source, int64_t index) {
+  TORCH_CHECK(
+      index * source.element_size() + target.storage().nbytes() <= source.storage().nbytes(),
+      "the combined tensor has no room for a storage of ", target.storage().nbytes(), " bytes at ", index);
+  char* bytes = static_cast<char*>(source.data_ptr()) + index * source.element_size();
+  target.storage().set_data_ptr_noswap(
+      c10::DataPtr(bytes, new Loan{source.storage(), nullptr}, &Loan::release, target.device()));
+}
+
 inline Tensor adopt(const Tensor& tensor, Device device) {
   auto& use = memory_use[device.index()];
   use.add(static_cast<int64_t>(tensor.storage().nbytes()));

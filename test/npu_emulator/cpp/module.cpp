@@ -62,6 +62,7 @@ PYBIND11_MODULE(_C, module) {
   });
 
   module.def("host_view", &host_view);
+  module.def("change_data_ptr", &change_data_ptr);
   module.def("adopt", [](const Tensor& tensor, int index) {
     return adopt(tensor, Device(kNpu, static_cast<DeviceIndex>(index)));
   });

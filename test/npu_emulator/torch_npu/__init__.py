@@ -7,15 +7,18 @@ refused. It holds for the whole process and cannot be undone: tests use it in pr
 
 NPU_EMULATOR_DEVICES: how many devices there are, by default 8.
 NPU_EMULATOR_BUILD: folder of the built C++ extension, see ``build_extension.cache_folder``.
+NPU_EMULATOR_WHEEL: folder of Huawei's unpacked wheel, whose own NpuFusedAdam then takes the place of the emulated one.
 NPU_EMULATOR_COUNTS: file that is given the operator and copy counts at the process's end, see ``emulator``.
 """
 
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.optim.optimizer as torch_optimizer
 from build_extension import extension
 
 __version__ = torch.__version__.split("+")[0] + "+emulated"
@@ -50,7 +53,12 @@ if dist.is_available():
 from torch_npu import composites, emulator, optim  # noqa: E402
 
 composites.register()
+torch_optimizer._get_foreach_kernels_supported_devices = optim.foreach_kernels_supported_devices
 emulator.refuse(emulator.REFUSED)
+if os.environ.get("NPU_EMULATOR_WHEEL"):
+    from torch_npu import wheel
+
+    optim.NpuFusedAdam = wheel.optimizer(Path(os.environ["NPU_EMULATOR_WHEEL"]))
 emulator.write_counts_at_exit(os.environ.get("NPU_EMULATOR_COUNTS"))
 
 __all__ = ["emulator", "npu", "optim"]

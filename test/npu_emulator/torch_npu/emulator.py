@@ -19,6 +19,8 @@ REFUSED = frozenset(
         "unfold", "unfold_backward", "im2col", "col2im",
         # what logdet, slogdet, det and lu are made of
         "_linalg_slogdet", "_linalg_det", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve", "lu_unpack",
+        # torch.linalg.inv
+        "linalg_inv_ex",
     }
 )  # fmt: skip
 "What CANN 5.0.3 could not run, or not at speed; names as in ``operator_counts``."
@@ -71,7 +73,7 @@ def refusing(names: Iterable[str]) -> Iterator[None]:
 
 
 def write_counts_at_exit(path: str | None) -> None:
-    """Write a JSON file of the program, the operators and the copies when this process ends.
+    """Write a JSON file of the program, its cores, the operators and the copies when this process ends.
 
     ``{rank}`` and ``{pid}`` in ``path`` are replaced, so that several processes can each have a file.
     """
@@ -81,8 +83,18 @@ def write_counts_at_exit(path: str | None) -> None:
 
     def write() -> None:
         counts = {"program": sys.argv, "operators": operator_counts(), "copies": asdict(copies())}
+        counts["cores"] = sorted(os.sched_getaffinity(0))
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
         unfinished.write_text(json.dumps(counts, indent=1))
         unfinished.replace(file)
 
     atexit.register(write)
+    owner, leave = os.getpid(), os._exit
+
+    def leave_in_order(code: int) -> None:
+        """A rank ends so, and nothing that is registered is called."""
+        if os.getpid() == owner:
+            write()
+        leave(code)
+
+    os._exit = leave_in_order

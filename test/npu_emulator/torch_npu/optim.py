@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_npu import npu
+
 DTYPES = (torch.float32, torch.float16)
 ALIGNMENT = 64
 "Bytes, as PyTorch aligns its tensors."
@@ -22,6 +24,13 @@ class _Combined:
     grad_views: list[Tensor]
     states: dict[str, list[Tensor]] | None = None
     step: int | Tensor = 0
+
+
+def foreach_kernels_supported_devices() -> list[str]:
+    """What the real one puts in the place of torch.optim's function of this name: no first-generation card is there."""
+    name = npu.get_device_name()
+    is_newer = "Ascend910B" < name < "Ascend910PremiumA" or name > "Ascend910_9"
+    return ["cuda", "xpu", *["npu"] * is_newer]
 
 
 class NpuFusedAdam(torch.optim.Optimizer):

@@ -1,5 +1,6 @@
 """``torch.npu``: the part of its interface that is emulated."""
 
+import os
 from contextlib import ContextDecorator
 from types import SimpleNamespace
 
@@ -13,6 +14,9 @@ DeviceLike = torch.device | str | int | None
 
 conv, matmul = SimpleNamespace(allow_hf32=True), SimpleNamespace(allow_hf32=False)
 "The real ones' defaults; nothing is ever rounded to HF32 here."
+
+jit_compiles = True
+"Whether operators would be compiled on line, as a card of the first generation does by itself."
 
 device_count = _C.device_count
 current_device = _C.current_device
@@ -41,6 +45,16 @@ def _is_in_bad_fork() -> bool:
 
 def set_device(device: DeviceLike) -> None:
     _C.set_device(_index(device))
+    _take_share_of_cores()
+
+
+def _take_share_of_cores() -> None:
+    """As the real one does by CPU_AFFINITY_CONF=1: to each card as many cores, in their order."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // max(1, device_count())
+    first = current_device() * share
+    if os.environ.get("CPU_AFFINITY_CONF", "0").startswith("1") and share:
+        os.sched_setaffinity(0, cores[first : first + share])
 
 
 class device(ContextDecorator):  # noqa: N801
@@ -72,7 +86,9 @@ def get_device_name(device: DeviceLike = None) -> str:
 
 
 def set_compile_mode(jit_compile: bool = False) -> None:
-    """Nothing is compiled."""
+    """Nothing is compiled; what was wanted is remembered."""
+    global jit_compiles
+    jit_compiles = jit_compile
 
 
 def manual_seed(seed: int) -> None:

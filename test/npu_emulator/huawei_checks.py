@@ -1,0 +1,92 @@
+"""Trainings on the emulated NPU with Huawei's own NpuFusedAdam; test/unit/test_huawei_optimizer.py runs them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch_npu
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+from common.layers import matmul
+from conftest import make_corpus, toy_config, toy_tacotron2_config
+from runs import model_of, start
+from tacotron2 import decoder, model
+
+pytest_plugins = ["check_fixtures"]
+pytestmark = pytest.mark.usefixtures("device")
+
+CONFIGS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+AS_ON_THE_CARD = {"npu_config": {"conv1d_as_conv2d": "on"}}
+"What the patch changes in rounding."
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("tones") / "corpus", seconds=0.2)
+
+
+@pytest.fixture(autouse=True)
+def torchs_own_numbers(monkeypatch):
+    """The CPU with the products and the dropout of the kernels that the card is emulated with."""
+    monkeypatch.setattr(matmul, "can_pack", lambda weight: False)
+    monkeypatch.setattr(matmul, "_is_for_onednn", lambda x: False)
+    for module in (decoder, model):
+        monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
+
+
+def steps_counted(run) -> set[int]:
+    return {int(state["step"]) for state in run.optimizer.state.values()}
+
+
+def test_it_is_huaweis():
+    assert torch_npu.optim.NpuFusedAdam.__module__ == "torch_npu.wheels_optim.npu_fused_adam"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("grad_clip", [0.0, 0.05])
+def test_a_training_is_that_of_the_cpu(device, corpus, tmp_path, name, grad_clip):
+    """Losses and weights, with gradients accumulated, clipped, and the learning rate changing."""
+    values = CONFIGS[name]() | AS_ON_THE_CARD
+    options = dict(
+        max_steps=8, grad_clip=grad_clip, grad_accumulation=2, batch_size=2, warmup_steps=4, weight_decay=1e-6
+    )
+    there, _ = start(values, corpus, tmp_path / "npu", device=device, **options)
+    here, _ = start(values, corpus, tmp_path / "cpu", **options)
+    assert type(there.optimizer) is torch_npu.optim.NpuFusedAdam and steps_counted(there) == {8}
+    assert there.progress.losses == pytest.approx(here.progress.losses, rel=1e-5, abs=1e-6)
+    ours, theirs = model_of(there), model_of(here)
+    # In front of batch norm a bias has no gradient but rounding, of which Adam makes whole steps; means follow it.
+    names = [name for name in ours if not name.endswith(("0.conv.bias", "running_mean"))]
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in names) < 2e-4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("how", ["resume", "keep_optimizer"])
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_a_run_goes_on_as_if_nothing_had_been(device, corpus, tmp_path, name, how, level):
+    """With Adam's state, each of its steps counted once."""
+    values, options = CONFIGS[name](), dict(device=device, amp=level, loss_scale=128.0)
+    whole, _ = start(values, corpus, tmp_path / "whole", max_steps=5, **options)
+    start(values, corpus, tmp_path / "parts", max_steps=3, **options)
+    if how == "resume":
+        run, _ = start(values, corpus, tmp_path / "parts", max_steps=5, **options)
+        assert run.progress.losses == whole.progress.losses
+    else:
+        origin = dict(checkpoint_path=str(tmp_path / f"parts/{name}_3"), keep_optimizer=True)
+        run, _ = start(values, corpus, tmp_path / "tuned", max_steps=2, **options, **origin)
+        assert len(run.progress.losses) == 5
+    assert steps_counted(run) == {5}
+    for state in run.optimizer.state.values():
+        assert state["exp_avg"].is_npu and bool(state["exp_avg"].any())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_skipped_step_is_not_counted(device, corpus, tmp_path, name, caplog):
+    def too_large(task, run):
+        run.precision.load_state_dict({"scale": 2.0**22, "good_steps": 0})
+
+    run, _ = start(CONFIGS[name](), corpus, tmp_path, spoil=too_large, device=device, amp="O2", max_steps=12)
+    skipped = caplog.text.count("step skipped")
+    assert 0 < skipped < 12 and steps_counted(run) == {12 - skipped}
