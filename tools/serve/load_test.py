@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
+from matplotlib.figure import Figure
 
 from common import program
 from common.files import written_whole
@@ -55,6 +56,7 @@ def main() -> None:
     add("--rate", type=int, default=22050, help="samples a second of the voice (default: %(default)s)")
     add("--pid", type=int, help="of the service, for its memory")
     add("--json", type=Path, metavar="FILE", help="for all numbers")
+    add("--plot", type=Path, metavar="FILE.png", help="for a picture of them")
     args = parser.parse_args()
     if min(args.clients) < 1 or args.seconds <= 0:
         parser.error("--clients and --seconds must be above 0")
@@ -65,6 +67,8 @@ def main() -> None:
     if args.json:
         with written_whole(args.json) as file:
             file.write(json.dumps(rows, indent=2).encode())
+    if args.plot:
+        plot(rows, args.plot)
     if any(row["failures"] for row in rows):
         raise UserError("requests failed, see the table")
 
@@ -139,6 +143,21 @@ def table(rows: list[dict]) -> str:
         facts = [str(row[name]) for name in ("clients", "requests", "failures")]
         lines.append([*facts, *numbers, f"{row['memory_gb']:.2f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Time to the first audio and real-time factor over the number of clients."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, name, what in ((left, "first", "seconds to the first audio"), (right, "factor", "real-time factor")):
+        for percent in PERCENTILES:
+            values = [row[f"{name}_p{percent}"] for row in rows]
+            axes.plot([row["clients"] for row in rows], values, marker="o", label=f"p{percent}")
+        axes.set(xlabel="clients", ylabel=what, ylim=(0, None))
+    right.axhline(1, color="grey", linestyle="--", linewidth=1)
+    left.legend()
+    with written_whole(path) as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 if __name__ == "__main__":
