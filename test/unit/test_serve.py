@@ -171,15 +171,20 @@ def test_short_sentences_do_not_wait_for_long_ones(speaker):
     long, short, other = speech("A very long sentence, which takes its time.", 2), speech("Go!", 1), speech("Go on!", 3)
     with speaker.changed:
         speaker.active += [long, short, other]
-        assert speaker._next() is short
-        assert speaker._companions(short) == [short]
-        assert speaker._companions(long) == [long, short, other]
-        long.made, long.heard_from = RATE, 0.5  # runs out of sound at 1.5
-        assert speaker._next() is short
+        assert speaker._to_decode() == [short]
+        long.made, long.heard_from = RATE, -0.5  # runs out of sound at 0.5
+        assert speaker._to_decode() == [long, short, other]
+        for each in (long, short):
+            each.spoken.append(each)
+        assert speaker._to_vocode() == [long]
+        long.made += RATE  # at 1.5
+        assert speaker._to_vocode() == [short]
         short.made, short.heard_from = RATE, 1.0  # at 2.0
-        assert speaker._next() is long
+        assert speaker._to_vocode() == [long]
         long.made += 31 * RATE  # nobody takes it
-        assert speaker._next() is short
+        assert speaker._to_vocode() == [short]
+        short.spoken *= speaker_module.DECODED_AHEAD
+        assert speaker._to_decode() == [other]
         speaker.active.clear()
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
+import torch
 import uvicorn
 
 from common import program
@@ -49,6 +51,8 @@ def main() -> None:
         name, settings, args.tacotron2, args.waveglow = voice.name, voice.settings, voice.tacotron2, voice.waveglow
     device = pick_device(args.device)
     keep_freed_memory(device)
+    if device.type == "cpu":  # the speaker's two threads compute at the same time
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     amp = args.amp or fastest_level(device)
     synthesizer = Synthesizer(args.tacotron2, device, amp)
     vocoder = Vocoder(args.waveglow, device, amp)

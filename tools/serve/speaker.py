@@ -1,14 +1,15 @@
 """Requests of many clients on one device: who waits longest is next, and sentences are decoded together.
 
-A thread does all the computing. It always works for the listener who runs out of sound first: one who has heard
-nothing runs out at the time of the request, the others when what was made for them has been played.
+One thread decodes, which keeps one core busy, and one makes audio meanwhile. Each works for the listener who runs out
+of sound first: one who has heard nothing runs out at the time of the request, the others when what was made for them
+has been played.
 """
 
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,14 +38,14 @@ LONGEST_WAIT = 60.0
 
 @dataclass(eq=False)
 class Speech:
-    """A text that is being spoken. The speaker's thread writes all fields but ``taken`` and ``cancelled``."""
+    """A text that is being spoken. The speaker's threads write all fields but ``taken`` and ``cancelled``."""
 
     pieces: list[Piece]
     seed: int
     sigma: float
     denoiser_strength: float
     deliver: Callable[[np.ndarray | Exception | None], None]
-    "Gets 16-bit samples [N], chunk after chunk; at last None, or the error that ended it. Called in the thread."
+    "Gets 16-bit samples [N], chunk after chunk; at last None, or the error that ended it. Called in a thread."
     began: float = field(default_factory=time.monotonic)
     spoken: list[Spoken] = field(default_factory=list)
     "Pieces whose spectrograms are there and whose audio is not; the first of them is being made."
@@ -71,12 +72,9 @@ class Speech:
         """When the listener runs out of sound."""
         return self.heard_from + self.made / rate if self.made else self.began
 
-    def all_made(self) -> bool:
-        return self.decoded == len(self.pieces) and not self.spoken and self.chunks is None
-
 
 class Speaker:
-    """A voice that speaks to many at once. ``close`` ends its thread.
+    """A voice that speaks to many at once. ``close`` ends its threads.
 
     Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over.
     """
@@ -87,89 +85,95 @@ class Speaker:
         self.active: list[Speech] = []
         self.changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="speaker", daemon=True)
-        self._thread.start()
+        works = ((self._to_decode, self._decode), (self._to_vocode, self._vocode))
+        self._threads = [threading.Thread(target=self._work, args=work, daemon=True) for work in works]
+        for thread in self._threads:
+            thread.start()
 
     def add(self, speech: Speech) -> None:
         with self.changed:
             self.active.append(speech)
-            self.changed.notify()
+            self.changed.notify_all()
 
     def cancel(self, speech: Speech) -> None:
         """Nobody listens any more: no further work is done for it."""
         with self.changed:
             speech.cancelled = True
-            self.changed.notify()
+            self.changed.notify_all()
 
     def take(self, speech: Speech, samples: int) -> None:
         """The reader of a speech has so many more samples."""
         with self.changed:
             speech.take(samples)
-            self.changed.notify()
+            self.changed.notify_all()
 
     def close(self) -> None:
         with self.changed:
             self._closed = True
-            self.changed.notify()
-        self._thread.join(LONGEST_WAIT)
+            self.changed.notify_all()
+        for thread in self._threads:
+            thread.join(LONGEST_WAIT)
 
-    def _work(self) -> None:
+    def _work(self, find: Callable[[], list[Speech]], do: Callable[[list[Speech]], None]) -> None:
+        """A thread: find the speeches to work for, do it, until the end."""
         while True:
             with self.changed:
                 if self._closed:
                     return
-                wanted = self._next()
-                if wanted is None:
+                self._forget()
+                if not (speeches := find()):
                     self.changed.wait(1.0)
                     continue
-                decoding = [] if wanted.spoken else self._companions(wanted)
             try:
-                if decoding:
-                    self._decode(decoding)
-                else:
-                    self._vocode(wanted)
+                do(speeches)
             except Exception as error:  # the next request may go well
                 log.exception("speaking failed")
-                for speech in decoding or [wanted]:
+                for speech in speeches:
                     self._end(speech, error)
 
-    def _next(self) -> Speech | None:
-        """The speech to work for; forgets those that nobody listens to."""
+    def _forget(self) -> None:
+        """End the speeches that nobody listens to."""
         late = time.monotonic() - LONGEST_WAIT
         for speech in list(self.active):
             stuck = speech.taken < speech.made and speech.touched < late and speech.heard_from < late
             if speech.cancelled or stuck:
                 self._end(speech, TimeoutError(f"nothing was taken for {LONGEST_WAIT:g} s") if stuck else None)
-        ahead = SECONDS_AHEAD * self.rate
-        hungry = [speech for speech in self.active if speech.made - speech.taken < ahead]
-        return min(hungry, key=lambda speech: speech.deadline(self.rate), default=None)
 
-    def _companions(self, wanted: Speech) -> list[Speech]:
-        """The speeches whose next pieces are decoded together with that of ``wanted``, which comes first."""
+    def _in_turn(self, speeches: Iterable[Speech]) -> list[Speech]:
+        """The most urgent first; without those that are far ahead of their readers."""
+        ahead = SECONDS_AHEAD * self.rate
+        hungry = [speech for speech in speeches if speech.made - speech.taken < ahead]
+        return sorted(hungry, key=lambda speech: speech.deadline(self.rate))
+
+    def _to_decode(self) -> list[Speech]:
+        """The speeches whose next pieces are decoded together: the most urgent, and those that do not hold it up."""
 
         def length(speech: Speech) -> int:
             return len(speech.pieces[speech.decoded].text)
 
-        others = [
+        waiting = self._in_turn(
             speech
             for speech in self.active
-            if speech is not wanted
-            and speech.decoded < len(speech.pieces)
-            and len(speech.spoken) < DECODED_AHEAD
-            and length(speech) <= COMPANION * length(wanted)
-        ]
-        others.sort(key=lambda speech: speech.deadline(self.rate))
-        return [wanted, *others[: LARGEST_BATCH - 1]]
+            if speech.decoded < len(speech.pieces) and len(speech.spoken) < DECODED_AHEAD
+        )
+        return [speech for speech in waiting if length(speech) <= COMPANION * length(waiting[0])][:LARGEST_BATCH]
+
+    def _to_vocode(self) -> list[Speech]:
+        """The most urgent speech whose next piece is decoded, if there is one."""
+        return self._in_turn(speech for speech in self.active if speech.spoken)[:1]
 
     def _decode(self, speeches: list[Speech]) -> None:
         """Make the spectrogram of the next piece of each."""
         pieces = [(speech.pieces[speech.decoded].text, speech.seed, speech.decoded) for speech in speeches]
         for speech, spoken in zip(speeches, self.synthesizer.speak_together(pieces)):
-            speech.spoken.append(spoken)
-            speech.decoded += 1
+            with self.changed:
+                speech.spoken.append(spoken)
+                speech.decoded += 1
+                self.changed.notify_all()
 
-    def _vocode(self, speech: Speech) -> None:
+    def _vocode(self, speeches: list[Speech]) -> None:
         """Make the next chunk of audio, and the silence behind a piece."""
+        (speech,) = speeches
         if speech.chunks is None:
             mel = speech.spoken[0].utterance.mel
             sizes = itertools.chain(CHUNK_FRAMES if not speech.made else (), itertools.repeat(CHUNK_FRAMES[-1]))
@@ -180,10 +184,12 @@ class Speaker:
                 raise FloatingPointError("the audio is not finite: the models are not usable at this precision")
             self._deliver(speech, to_16_bit(audio))
             return
-        number = speech.decoded - len(speech.spoken)
-        speech.chunks = None
-        del speech.spoken[0]
-        if speech.all_made():
+        with self.changed:
+            number = speech.decoded - len(speech.spoken)
+            speech.chunks = None
+            del speech.spoken[0]
+            self.changed.notify_all()
+        if number == len(speech.pieces) - 1:
             self._end(speech, None)
         else:
             self._deliver(speech, np.zeros(round(speech.pieces[number].pause * self.rate), np.int16))
@@ -195,6 +201,7 @@ class Speaker:
 
     def _end(self, speech: Speech, outcome: Exception | None) -> None:
         with self.changed:
-            if speech in self.active:
-                self.active.remove(speech)
+            if speech not in self.active:
+                return
+            self.active.remove(speech)
         speech.deliver(outcome)
