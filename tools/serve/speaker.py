@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from common.audio import to_16_bit
+from common.program import UserError
 from tacotron2.sentences import Piece
 from tacotron2.synthesizer import Spoken, Synthesizer
 from waveglow.vocoder import Vocoder
@@ -127,7 +128,8 @@ class Speaker:
             try:
                 do(speeches)
             except Exception as error:  # the next request may go well
-                log.exception("speaking failed")
+                # A UserError quotes the text, which is no concern of the log.
+                log.error("speaking failed", exc_info=None if isinstance(error, UserError) else error)
                 for speech in speeches:
                     self._end(speech, error)
 
