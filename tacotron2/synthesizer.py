@@ -1,7 +1,7 @@
 """Texts of any length to mel spectrograms, with a trained Tacotron2."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -95,22 +95,25 @@ class Synthesizer:
         What fails is tried again with other random numbers. Those of a piece follow from ``seed``,
         its place among the texts and the try. UserError for a spectrogram that is not finite.
         """
-        numbered = enumerate(texts)
-        while window := dict(islice(numbered, WINDOW)):
-            yield from self._speak_window(window, seed, tries)
+        numbered = ((text, seed, place) for place, text in enumerate(texts))
+        while window := list(islice(numbered, WINDOW)):
+            yield from self.speak_together(window, tries)
 
-    def _speak_window(self, texts: dict[int, str], seed: int, tries: int) -> Iterator[Spoken]:
-        """Texts by their places."""
-        symbols = {place: self.symbols(text) for place, text in texts.items()}
-        outcomes: dict[int, list[Utterance]] = {place: [] for place in texts}
+    def speak_together(self, pieces: Sequence[tuple[str, int, int]], tries: int = TRIES) -> Iterator[Spoken]:
+        """Speak pieces that may belong to several texts: each with the seed of its text and its place in it.
+
+        A piece is spoken as ``speak`` would speak it. UserError as there.
+        """
+        symbols = [self.symbols(text) for text, _, _ in pieces]
+        outcomes: list[list[Utterance]] = [[] for _ in pieces]
         for number in range(tries):
-            waiting = [place for place, so_far in outcomes.items() if not so_far or find_flaw(so_far[-1])]
-            for batch in in_batches(waiting, lambda place: len(symbols[place])):
-                seeds = [derive_seed(seed, place, number) for place in batch]
-                for place, utterance in zip(batch, self._infer([symbols[place] for place in batch], seeds)):
-                    outcomes[place].append(utterance)
-        for place, text in texts.items():
-            yield self._choose(text, outcomes[place])
+            waiting = [i for i, so_far in enumerate(outcomes) if not so_far or find_flaw(so_far[-1])]
+            for batch in in_batches(waiting, lambda i: len(symbols[i])):
+                seeds = [derive_seed(*pieces[i][1:], number) for i in batch]
+                for i, utterance in zip(batch, self._infer([symbols[i] for i in batch], seeds)):
+                    outcomes[i].append(utterance)
+        for (text, _, _), each in zip(pieces, outcomes):
+            yield self._choose(text, each)
 
     def _infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
         text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)

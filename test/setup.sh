@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Make sure the Python packages of requirement.txt and requirement-corpus.txt are there.
-# Sourced by demo.sh and run_tests.sh.
+# Make sure the Python packages of requirement.txt, requirement-corpus.txt and requirement-serve.txt are there.
+# Sourced by demo.sh, run_tests.sh and tools/serve.sh.
 #
 # They go into the active virtual or conda environment, else into .venv, which is made on demand.
 # Done once, and again when one of them has changed. Needs Python 3.10 or newer.
@@ -21,9 +21,9 @@ setup_environment() { # setup_environment ROOT
     fi
     prefix=$(python -c 'import sys; print(sys.prefix)')
     installed=$prefix/.installed_requirement.txt
-    wanted=$(cat "$root/requirement.txt" "$root/requirement-corpus.txt")
+    wanted=$(cat "$root/requirement.txt" "$root"/requirement-{corpus,serve}.txt)
     cmp -s "$installed" - <<<"$wanted" && return 0
-    echo "installing requirement.txt and requirement-corpus.txt into $prefix (several minutes the first time)"
+    echo "installing requirement.txt and those of corpora and serving into $prefix (several minutes the first time)"
     requirements=$wanted
     # torch_npu decides over the release of torch, and that over numpy's.
     if python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch_npu") is None)'; then

@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -52,21 +54,31 @@ class Vocoder:
         of one piece (with int8 but for rounding, whose scale is a chunk's own) and the memory that of
         one chunk. The noise depends on the seed alone.
         """
+        chunks = self.stream(mel, sigma, denoiser_strength, seed, repeat(self.chunk_frames))
+        return torch.cat([torch.zeros(0), *chunks])
+
+    @torch.no_grad()
+    def stream(
+        self, mel: Tensor, sigma: float, denoiser_strength: float, seed: int, sizes: Iterable[int]
+    ) -> Iterator[Tensor]:
+        """The audio of ``synthesize`` chunk by chunk, as each is made; ``sizes`` of them in frames, without an end."""
         hop, frames = self.model.hop_length, mel.shape[1]
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.randn(shape, generator=generator) for shape in self.model.noise_shapes(1, frames)]
         context = self.model.context_frames + math.ceil(DENOISER_CONTEXT / hop)
         # The frames of the denoiser's STFT must lie in a chunk as they lie in the whole.
         grid = DENOISER_HOP // math.gcd(DENOISER_HOP, hop)
-        audio = torch.empty(frames * hop)
-        for begin in range(0, frames, self.chunk_frames):
-            end = min(frames, begin + self.chunk_frames)
+        begin = 0
+        for size in sizes:
+            if begin >= frames:
+                return
+            end = min(frames, begin + size)
             left, right = max(0, begin - context) // grid * grid, min(frames, end + context)
             chunk = self._synthesize_chunk(mel[:, left:right], self._cut(noise, left, right), sigma)
             if denoiser_strength > 0:
                 chunk = self.denoiser(chunk, denoiser_strength)
-            audio[begin * hop : end * hop] = chunk[0, (begin - left) * hop : (end - left) * hop]
-        return audio.clamp(-1.0, 1.0)
+            yield chunk[0, (begin - left) * hop : (end - left) * hop].clamp(-1.0, 1.0)
+            begin = end
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """audio [N] -> mel [n_mel, T]; less than the STFT needs is filled up with silence."""

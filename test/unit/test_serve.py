@@ -1,0 +1,313 @@
+"""tools/serve: OpenAI's interface with OpenAI's client, streams that equal the whole, limits, clients that go away."""
+
+import base64
+import io
+import json
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_synthesize import make_models
+
+from common.audio import to_16_bit
+from common.voices import Settings
+from conftest import RATE
+from runs import CPU
+from tacotron2 import synthesizer as module
+from tacotron2.synthesizer import Synthesizer
+from waveglow.vocoder import Vocoder
+
+openai = pytest.importorskip("openai", reason="requirement-serve.txt is not installed")
+uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi")
+speaker_module = pytest.importorskip("tools.serve.speaker")
+application = pytest.importorskip("tools.serve.application")
+limits_module = pytest.importorskip("tools.serve.limits")
+
+MODEL = application.MODEL
+Speaker, Speech = speaker_module.Speaker, speaker_module.Speech
+TEXT = "Hello there. Go now!\nThe end."
+SETTINGS = Settings(sigma=0.3, denoiser_strength=0.2)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two checkpoints; the sound of a new WaveGlow would not depend on the spectrogram."""
+    paths = [option.partition("=")[2] for option in make_models(tmp_path_factory.mktemp("models"))]
+    state = torch.load(paths[1], weights_only=True)
+    for name, weight in state["model"].items():
+        if ".end." in name:
+            weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    torch.save(state, paths[1])
+    return paths
+
+
+@pytest.fixture
+def speaker(models, monkeypatch):
+    monkeypatch.setattr(module, "find_flaw", lambda utterance: "")
+    speaker = Speaker(Synthesizer(models[0], CPU), Vocoder(models[1], CPU))
+    yield speaker
+    speaker.close()
+
+
+@pytest.fixture
+def serve(speaker):
+    """A function that starts the service; returns its address."""
+    servers = []
+
+    def start(key=b"", **limits):
+        app = application.make_application(speaker, "toy", SETTINGS, limits_module.Limits(**limits), key)
+        place = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, args=([place],), daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{place.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def client_of(address, key="any"):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def speak(client, text=TEXT, form="pcm", **more):
+    return client.audio.speech.create(model=MODEL, voice="toy", input=text, response_format=form, **more).content
+
+
+def whole(speaker, text=TEXT, seed=1234):
+    """What tools/synthesize.py would write: every piece in one go."""
+    pieces = speaker.synthesizer.take_apart(text)
+    parts = []
+    for piece, spoken in zip(pieces, speaker.synthesizer.speak([piece.text for piece in pieces], seed)):
+        audio = speaker.vocoder.synthesize(spoken.utterance.mel, SETTINGS.sigma, SETTINGS.denoiser_strength, seed)
+        parts += [to_16_bit(audio), np.zeros(round(piece.pause * RATE), np.int16)]
+    return np.concatenate(parts[:-1])
+
+
+def assert_same(ours, theirs):
+    """Sample for sample, but for the rounding of float32, which may turn the last bit of 16."""
+    assert ours.shape == theirs.shape
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def wait_for(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("chunks", [(2, 3, 4), (1000,)])
+def test_a_stream_equals_the_whole(speaker, serve, monkeypatch, chunks):
+    monkeypatch.setattr(speaker_module, "CHUNK_FRAMES", chunks)
+    expected = whole(speaker)
+    assert np.abs(expected).max() > 300
+    assert_same(np.frombuffer(speak(client_of(serve())), np.int16), expected)
+
+
+def test_the_first_sentence_is_heard_while_others_are_made(speaker, serve, monkeypatch):
+    """The second sentence is not decoded before the first one's audio is read."""
+    heard = threading.Event()
+    together = speaker.synthesizer.speak_together
+
+    def wait_at_second(pieces, *tries):
+        assert pieces[0][2] == 0 or heard.wait(20)
+        return together(pieces, *tries)
+
+    monkeypatch.setattr(speaker.synthesizer, "speak_together", wait_at_second)
+    create = client_of(serve()).audio.speech.with_streaming_response.create
+    with create(model=MODEL, voice="toy", input=TEXT, response_format="pcm") as answer:
+        parts = answer.iter_bytes()
+        first = next(parts)
+        heard.set()
+        rest = b"".join(parts)
+    assert_same(np.frombuffer(first + rest, np.int16), whole(speaker))
+
+
+@pytest.mark.parametrize(("form", "rate"), [("wav", RATE), ("flac", RATE), ("mp3", RATE), ("opus", 24000)])
+def test_formats(speaker, serve, form, rate):
+    expected = whole(speaker)
+    with soundfile.SoundFile(io.BytesIO(speak(client_of(serve()), form=form))) as file:
+        audio, found = file.read(10 * RATE, dtype="int16"), file.samplerate
+    # libsndfile tells Opus' rate as the decoder's, which may be any of its own.
+    assert found in (rate, 48000)
+    assert len(audio) / found == pytest.approx(len(expected) / RATE, abs=0.1)
+    if form in ("wav", "flac"):
+        assert_same(audio, expected)
+    else:
+        loudness = lambda samples: np.sqrt(np.mean(samples.astype(float) ** 2))  # noqa: E731
+        assert loudness(audio) == pytest.approx(loudness(expected), rel=0.5)
+
+
+def test_speech_does_not_depend_on_what_else_is_spoken(speaker, serve):
+    client = client_of(serve())
+    texts = ["Hello there.", "A longer sentence, this one. And one more.", "Go!", "Hello here.", "Go on!", "Yes."]
+    batches = []
+    together = speaker.synthesizer.speak_together
+    speaker.synthesizer.speak_together = lambda pieces, *tries: batches.append(len(pieces)) or together(pieces, *tries)
+    found = {}
+
+    def ask(number):
+        found[number] = np.frombuffer(speak(client, texts[number], extra_body={"seed": number}), np.int16)
+
+    threads = [threading.Thread(target=ask, args=[number]) for number in range(len(texts))]
+    with speaker.changed:  # all of them are there before the first is begun
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    for thread in threads:
+        thread.join(60)
+    for number, text in enumerate(texts):
+        assert_same(found[number], whole(speaker, text, seed=number))
+    assert max(batches) > 1
+
+
+def test_short_sentences_do_not_wait_for_long_ones(speaker):
+    def speech(text, began):
+        return Speech(speaker.synthesizer.take_apart(text), 1, 1.0, 0.0, lambda item: None, began=began)
+
+    long, short, other = speech("A very long sentence, which takes its time.", 2), speech("Go!", 1), speech("Go on!", 3)
+    with speaker.changed:
+        speaker.active += [long, short, other]
+        assert speaker._to_decode() == [short]
+        long.made, long.heard_from = RATE, -0.5  # runs out of sound at 0.5
+        assert speaker._to_decode() == [long, short, other]
+        for each in (long, short):
+            each.spoken.append(each)
+        assert speaker._to_vocode() == [long]
+        long.made += RATE  # at 1.5
+        assert speaker._to_vocode() == [short]
+        short.made, short.heard_from = RATE, 1.0  # at 2.0
+        assert speaker._to_vocode() == [long]
+        long.made += 31 * RATE  # nobody takes it
+        assert speaker._to_vocode() == [short]
+        short.spoken *= speaker_module.DECODED_AHEAD
+        assert speaker._to_decode() == [other]
+        speaker.active.clear()
+
+
+def test_server_sent_events(speaker, serve):
+    create = client_of(serve()).audio.speech.with_streaming_response.create
+    with create(model=MODEL, voice="toy", input=TEXT, response_format="pcm", stream_format="sse") as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    assert [each["type"] for each in events[-2:]] == ["speech.audio.delta", "speech.audio.done"]
+    audio = b"".join(base64.b64decode(each["audio"]) for each in events[:-1])
+    assert_same(np.frombuffer(audio, np.int16), whole(speaker))
+
+
+def test_what_an_operator_looks_at(speaker, serve):
+    address = serve()
+    client = client_of(address)
+    assert [each.id for each in client.models.list()] == [MODEL]
+    speak(client)
+    get = lambda path: client._client.get(f"{address}{path}")  # noqa: E731
+    assert get("/v1/audio/voices").json() == {"voices": [{"id": "toy", "name": "toy"}]}
+    assert get("/health").json() == {"status": "ok", "active": 0}
+    told = get("/metrics").text
+    assert 'speech_requests_total{status="200"} 1.0' in told
+    assert f"speech_audio_seconds_total {len(whole(speaker)) / RATE}"[:32] in told
+
+
+@pytest.mark.parametrize(
+    ("wish", "message", "param"),
+    [
+        ({"voice": "alloy"}, "there is no voice 'alloy': there is toy", "voice"),
+        ({"input": ""}, "nothing of the text can be spoken", "input"),
+        ({"input": "***"}, "nothing of the text can be spoken", "input"),
+        ({"input": "a" * 101}, "the text has 101 characters, at most 100 may be", "input"),
+        ({"input": "{" + "AH0 " * 24 * 8 + "}"}, "characters", "input"),
+        ({"response_format": "aac"}, "response_format: ", "response_format"),
+        ({"extra_body": {"seed": -1}}, "seed: ", "seed"),
+        ({"extra_body": {"sigma": "loud"}}, "sigma: ", "sigma"),
+        ({"extra_body": {"input": 7}}, "input: ", "input"),
+    ],
+)
+def test_wishes_that_are_refused(serve, wish, message, param):
+    client = client_of(serve(characters=100))
+    with pytest.raises(openai.BadRequestError) as error:
+        client.audio.speech.create(**{"model": MODEL, "voice": "toy", "input": "Hi."} | wish)
+    assert message in error.value.body["message"]
+    assert error.value.body["param"] == param
+    assert error.value.body["type"] == "invalid_request_error"
+    assert len(speak(client)) > 0
+
+
+def test_malformed_and_huge_requests(serve):
+    address = serve()
+    client = client_of(address)
+    post = lambda content: client._client.post(f"{address}/v1/audio/speech", content=content)  # noqa: E731
+    assert post(b"{nonsense").status_code == 400
+    assert post(b"\xff\xfe").status_code == 400
+    assert post(b'{"input": "' + b"a" * 70_000 + b'"}').status_code == 413
+    assert post(iter([b"a" * 9000] * 9)).status_code == 413
+    assert client._client.get(f"{address}/nowhere").json()["error"]["message"] == "Not Found"
+    assert len(speak(client)) > 0
+
+
+def test_the_key(serve):
+    address = serve(key=b"secret")
+    with pytest.raises(openai.AuthenticationError, match="the key is missing or wrong"):
+        speak(client_of(address, "wrong"))
+    assert len(speak(client_of(address, "secret"))) > 0
+    assert client_of(address)._client.get(f"{address}/health").status_code == 200
+    assert limits_module.is_allowed("", b"")
+    assert not limits_module.is_allowed("Basic secret", b"secret")
+    assert not limits_module.is_allowed("Bearer ", b"secret")
+
+
+def test_a_full_queue(speaker, serve):
+    address = serve(speeches=1)
+    waiting = Speech(speaker.synthesizer.take_apart("Hi."), 1, 1.0, 0.0, lambda item: None)
+    waiting.made = 40 * RATE  # its reader is slow
+    waiting.heard_from = time.monotonic()
+    speaker.add(waiting)
+    with pytest.raises(openai.RateLimitError, match="1 texts are being spoken") as error:
+        speak(client_of(address))
+    assert error.value.response.headers["retry-after"] == "2"
+    speaker.cancel(waiting)
+    wait_for(lambda: not speaker.active)
+    assert len(speak(client_of(address))) > 0
+
+
+def test_a_reader_who_takes_nothing_is_given_up(speaker, monkeypatch):
+    got = []
+    monkeypatch.setattr(speaker_module, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(speaker_module, "SECONDS_AHEAD", 0.01)
+    speaker.add(Speech(speaker.synthesizer.take_apart(TEXT), 1, 1.0, 0.0, got.append))
+    wait_for(lambda: not speaker.active)
+    assert isinstance(got[-1], TimeoutError)
+
+
+def test_a_client_that_goes_away_stops_its_work(speaker, serve, monkeypatch):
+    monkeypatch.setattr(speaker_module, "CHUNK_FRAMES", (1,))
+    address = serve()
+    text = "Hello there. " * 100
+    with client_of(address).audio.speech.with_streaming_response.create(
+        model=MODEL, voice="toy", input=text, response_format="pcm"
+    ) as answer:
+        next(answer.iter_bytes())
+        (speech,) = speaker.active
+    wait_for(lambda: not speaker.active)
+    assert speech.decoded < len(speech.pieces)
+    assert len(speak(client_of(address))) > 0
+
+
+def test_an_error_breaks_off_only_its_own_answer(speaker, serve, monkeypatch):
+    """The client sees that it is not whole, and the next one is served."""
+    address = serve()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "isfinite", lambda audio: torch.zeros(1, dtype=torch.bool))
+        with pytest.raises(Exception, match=r"closed|incomplete|Connection"):
+            speak(client_of(address))
+    wait_for(lambda: not speaker.active)
+    assert_same(np.frombuffer(speak(client_of(address)), np.int16), whole(speaker))

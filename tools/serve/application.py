@@ -1,0 +1,174 @@
+"""The service: OpenAI's interface to speech, with its errors, and what an operator looks at."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Literal
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from common.program import UserError
+from common.voices import Settings
+from tools.serve.audio_formats import MEDIA_TYPES, Encoder, make_encoder
+from tools.serve.errors import RefusalError, answer
+from tools.serve.limits import Gate, Limits
+from tools.serve.speaker import Speaker, Speech
+
+MODEL = "tacotron2-waveglow"
+LONGEST_SILENCE = 120.0
+"Seconds that a request waits for its next audio."
+
+
+class Wish(BaseModel):
+    """The body of a request for speech: OpenAI's, and what these models can be told beyond it."""
+
+    input: str
+    model: str = MODEL
+    voice: str | dict[str, str] = ""
+    response_format: Literal["wav", "pcm", "flac", "mp3", "opus"] = "mp3"
+    stream_format: Literal["audio", "sse"] = "audio"
+    seed: int = Field(1234, ge=0, lt=2**63)
+    sigma: float | None = Field(None, ge=0, le=10)
+    denoiser_strength: float | None = Field(None, ge=0, le=10)
+
+
+class Metrics:
+    """What /metrics tells."""
+
+    def __init__(self, speaker: Speaker):
+        self.registry = CollectorRegistry()
+        self.requests = Counter("speech_requests", "Requests, by status", ["status"], registry=self.registry)
+        self.seconds = Counter("speech_audio_seconds", "Seconds of audio sent", registry=self.registry)
+        self.first = Histogram("speech_first_audio_seconds", "Time to the first audio", registry=self.registry)
+        active = Gauge("speech_active", "Texts that wait or are being spoken", registry=self.registry)
+        active.set_function(lambda: len(speaker.active))
+
+    def count(self, path: str, status: int) -> None:
+        """Take note of an answer."""
+        if path == "/v1/audio/speech":
+            self.requests.labels(status).inc()
+
+
+def make_application(speaker: Speaker, voice: str, settings: Settings, limits: Limits, key: bytes) -> FastAPI:
+    """The service of one voice; with ``key`` only for those who send it."""
+    app = FastAPI(title="Tacotron2 and WaveGlow", docs_url=None, redoc_url=None)
+    metrics = Metrics(speaker)
+    app.add_middleware(Gate, key=key, count=metrics.count)
+
+    @app.post("/v1/audio/speech")
+    async def speak(wish: Wish) -> Response:
+        speech, queue = begin(wish, speaker, voice, settings, limits)
+        sound = samples_of(speech, queue, speaker, metrics)
+        encode = make_encoder(wish.response_format, speaker.rate)
+        speaker.add(speech)
+        if wish.stream_format == "sse":
+            return StreamingResponse(events(sound, encode), media_type="text/event-stream")
+        return StreamingResponse(encoded(sound, encode), media_type=MEDIA_TYPES[wish.response_format])
+
+    @app.get("/v1/models")
+    async def models() -> dict:
+        return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "local"}]}
+
+    @app.get("/v1/audio/voices")
+    async def voices() -> dict:
+        return {"voices": [{"id": voice, "name": voice}]}
+
+    @app.get("/health")
+    async def health() -> dict:
+        return {"status": "ok", "active": len(speaker.active)}
+
+    @app.get("/metrics")
+    async def tell_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RefusalError)
+    async def refused(_: Request, error: RefusalError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return answer(RefusalError(400, f"{where or 'the body'}: {first['msg']}", where or None))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> Response:
+        return answer(RefusalError(error.status_code, str(error.detail)))
+
+    return app
+
+
+def begin(
+    wish: Wish, speaker: Speaker, voice: str, settings: Settings, limits: Limits
+) -> tuple[Speech, asyncio.Queue[np.ndarray | Exception | None]]:
+    """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
+    name = wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", "")
+    if name not in ("", voice):
+        raise RefusalError(400, f"there is no voice {name!r}: there is {voice}", "voice")
+    if len(wish.input) > limits.characters:
+        raise RefusalError(
+            400, f"the text has {len(wish.input)} characters, at most {limits.characters} may be", "input"
+        )
+    if len(speaker.active) >= limits.speeches:
+        retry = {"Retry-After": str(limits.retry_after)}
+        raise RefusalError(429, f"{limits.speeches} texts are being spoken: try again later", headers=retry)
+    try:
+        pieces = speaker.synthesizer.take_apart(wish.input)
+    except UserError as error:
+        raise RefusalError(400, str(error), "input") from error
+    if not pieces:
+        raise RefusalError(400, "nothing of the text can be spoken, it needs letters or digits", "input")
+    queue: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    sigma = settings.sigma if wish.sigma is None else wish.sigma
+    strength = settings.denoiser_strength if wish.denoiser_strength is None else wish.denoiser_strength
+
+    def deliver(item: np.ndarray | Exception | None) -> None:
+        with suppress(RuntimeError):  # the service has ended meanwhile
+            loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    return Speech(pieces, wish.seed, sigma, strength, deliver), queue
+
+
+async def samples_of(
+    speech: Speech, queue: asyncio.Queue[np.ndarray | Exception | None], speaker: Speaker, metrics: Metrics
+) -> AsyncIterator[np.ndarray]:
+    """The samples as they are made. Whoever stops listening ends the work for it; an error breaks the answer off."""
+    try:
+        while (item := await asyncio.wait_for(queue.get(), LONGEST_SILENCE)) is not None:
+            if isinstance(item, Exception):
+                raise item
+            if not speech.taken:
+                metrics.first.observe(speech.heard_from - speech.began)
+            yield item
+            speaker.take(speech, len(item))
+            metrics.seconds.inc(len(item) / speaker.rate)
+    finally:
+        speaker.cancel(speech)
+
+
+async def encoded(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[bytes]:
+    async for samples in sound:
+        if ready := encode(samples):
+            yield ready
+    yield encode(None)
+
+
+async def events(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[str]:
+    """OpenAI's server-sent events: the same bytes in base64."""
+    async for ready in encoded(sound, encode):
+        yield event({"type": "speech.audio.delta", "audio": base64.b64encode(ready).decode()})
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    yield event({"type": "speech.audio.done", "usage": usage})
+
+
+def event(values: dict) -> str:
+    return f"data: {json.dumps(values)}\n\n"
