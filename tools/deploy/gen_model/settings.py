@@ -71,7 +71,7 @@ class Settings:
 
     ranges: Sizes = field(default_factory=Sizes)
     onnxruntime: OnnxRuntimeSettings = field(default_factory=OnnxRuntimeSettings)
-    torch: EngineSettings = field(default_factory=EngineSettings)
+    torch: EngineSettings = field(default_factory=lambda: EngineSettings("decoder_iter"))
     magicmind: MagicMindSettings = field(default_factory=MagicMindSettings)
     builder_config: dict = field(default_factory=dict)
     "The one key of the file of Cambricon's sample: magicmind's."
