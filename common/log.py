@@ -3,13 +3,19 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+
+TELL_EVERY = 10.0
+"Seconds between two lines of ``still``."
 
 
 class Console:
@@ -76,6 +82,24 @@ def progress_bar(description: str, total: int, initial: int) -> tqdm:
         disable=not console.shows_progress,
         leave=False,
     )
+
+
+@contextmanager
+def still(doing: str) -> Iterator[None]:
+    """A line every ten seconds, as long as the work inside takes: what cannot be counted is not silent either."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(TELL_EVERY):
+            logging.getLogger(__name__).info("%s: %.0f s so far", doing, time.monotonic() - began)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 class _ConsoleHandler(logging.Handler):

@@ -8,7 +8,7 @@ steps. Inference goes one step at a time, the products of an LSTM merged into on
 Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -203,6 +203,12 @@ class Decoder(nn.Module):
         all frames of the step with which the gate fired included; and [B] bool, whether it did before
         max_decoder_steps.
         """
+        return self.decode(values, padding, self.prenet.draw_masks(seeds, like=values), self.max_decoder_steps)
+
+    def decode(
+        self, values: Tensor, padding: Tensor, masks_of_steps: Iterable[Tensor], limits: Tensor | int
+    ) -> tuple[Decoded, Tensor, Tensor]:
+        """The same with given masks [2, B, prenet_dim], step after step, and at most ``limits`` steps for each clip."""
         memory = self.attention_layer.prepare(values, padding)
         layers = self.frame_by_frame(values.dtype)
         linears = [constant_linear(*layer) for layer in layers]
@@ -210,16 +216,18 @@ class Decoder(nn.Module):
         frames = values.new_zeros(len(values), self.n_frames_per_step * self.n_mel_channels)
         taken = torch.zeros(len(values), dtype=torch.long, device=values.device)
         stopped = torch.zeros_like(taken, dtype=torch.bool)
+        running = ~stopped
         steps = []
         look = 1 if values.is_cpu else STEPS_BETWEEN_LOOKS
-        for number, masks in zip(range(1, self.max_decoder_steps + 1), self.prenet.draw_masks(seeds, like=values)):
+        for number, masks in enumerate(masks_of_steps, start=1):
             frames, gate, attention, decoder = self.step(
                 frames.to(values.dtype), masks, attention, decoder, memory, values, linears
             )
             steps.append((frames, gate, attention.weights[:, 0]))
-            taken += ~stopped
-            stopped |= torch.sigmoid(gate) > self.gate_threshold
-            if number % look == 0 and stopped.all():
+            taken += running
+            stopped |= running & (torch.sigmoid(gate) > self.gate_threshold)
+            running &= ~stopped & (taken < limits)
+            if number % look == 0 and not running.any():
                 break
         mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps[: int(taken.max())]))
         return Decoded(self.in_frames(mel), gate, alignments), taken * self.n_frames_per_step, stopped

@@ -8,6 +8,8 @@
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$test_path_dir")
 start_time=$(date +%s)
+# shellcheck source=test/find_python.sh
+source "$test_path_dir/find_python.sh" # fail, find_python
 
 LAUNCHER_OPTIONS=" network nproc nnodes node_rank master_addr master_port max_restarts "
 FLAGS=" debug keep_optimizer int8 "
@@ -58,11 +60,6 @@ $LOGS_HELP"
 
 declare -A OPTIONS=()
 
-fail() { # fail CODE MESSAGE
-    echo "error: $2" >&2
-    exit "$1"
-}
-
 # The comment at the head of the calling script, and the options it shares with others.
 show_help() { # show_help HELP
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
@@ -112,18 +109,6 @@ make_absolute() { # make_absolute NAME...
             OPTIONS[$name]=$PWD/${OPTIONS[$name]}
         fi
     done
-}
-
-find_python() {
-    if [[ -n ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]]; then
-        python=python
-    elif [[ -x $root/.venv/bin/python ]]; then
-        python=$root/.venv/bin/python
-    else
-        python=python3
-    fi
-    "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' ||
-        fail 1 "$python has no torch: pip install -r requirement.txt, or bash test/demo.sh, which installs into .venv"
 }
 
 keep_earlier_logs() { # keep_earlier_logs NUMBER...
@@ -182,7 +167,7 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
         # shellcheck source=test/env_npu.sh
         source "$test_path_dir/env_npu.sh"
     fi
-    find_python
+    python=$(find_python "$root") || exit
     arguments=("--case=$case" "--log_directory=$test_path_dir/output" "--started=$start_time")
     for name in "${!OPTIONS[@]}"; do
         [[ $LAUNCHER_OPTIONS != *" $name "* && -n ${OPTIONS[$name]} ]] || continue

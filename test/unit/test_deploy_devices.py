@@ -46,7 +46,7 @@ def test_devices_on_cards(tmp_path, cards):
         report = report_of(done.stdout)
         assert list(report) == ["dev[0]", "dev[1]", "sum"]
         assert [fields["Iterations"] for fields in report.values()] == batches
-        assert "MagicMind on MLU 1" in done.stdout
+        assert "MagicMind on MLU, card 1" in done.stdout
         assert sorted(path.name for path in (tmp_path / "wavs").glob("*.wav")) == wavs
         shutil.rmtree(tmp_path / "wavs")
 
@@ -124,7 +124,7 @@ def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, cards, numb
     limit = threading.Timer(240, os.killpg, (running.pid, signal.SIGKILL))
     limit.start()
     names = {running.stdout.readline() for _ in range(2)}
-    assert names == {"device 0: MagicMind on MLU 0\n", "device 1: MagicMind on MLU 1\n"}
+    assert names == {"device 0: MagicMind on MLU, card 0\n", "device 1: MagicMind on MLU, card 1\n"}
     if whole_group:
         os.killpg(running.pid, number)
     else:

@@ -1,14 +1,20 @@
 """The engines: one interface, the same numbers, and clear words for files and sizes that are not theirs."""
 
+import shutil
+
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
 from common.program import UserError
-from tools.deploy.artifacts import read_contents
+from tools.deploy.artifacts import Source, read_contents
+from tools.deploy.engines import torch_engine
+from tools.deploy.engines.engine import Build
 from tools.deploy.engines.onnxruntime_engine import put_in_order_of
+from tools.deploy.engines.torch_engine import Torch
 from tools.deploy.models import rebuild
 
 
@@ -24,10 +30,6 @@ def expected_audio(mel, sigma, seed):
 @pytest.mark.parametrize("decoder", ["decoder", "decoder_iter"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_speaks_as_the_models_do(tmp_path, engine, decoder):
-    if (engine, decoder) == ("torch", "decoder"):
-        with pytest.raises(UserError, match="configure decoder_iter in place of decoder"):
-            make(tmp_path, engine, decoder=decoder)
-        return
     pipeline, engine = start(tmp_path, make(tmp_path, engine, decoder=decoder))
     mel, lengths = pipeline.spectrograms(TEXTS, SEEDS)
     texts = torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, TEXTS)), batch_first=True)
@@ -71,7 +73,7 @@ def test_weights_of_another_version_are_refused():
     name = "WN.0.in_layers.0.weight"
     weights[name] = torch.cat([weights[name]] * 2, dim=1)
     with pytest.raises(UserError, match="of another version: build the engines again"):
-        rebuild("waveglow", model.sizes(), weights)
+        rebuild("waveglow", model.config, weights)
 
 
 def test_stages_are_timed():
@@ -147,11 +149,12 @@ def test_files_that_are_not_what_was_built(tmp_path, engine):
     contents = make(tmp_path, engine)
     path = contents.path(tmp_path, "postnet")
     whole = path.read_bytes()
-    other = bytes(reversed(whole))
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     for data, says in (
         (whole[:-10], "postnet.* is truncated: .* bytes instead of"),
         (whole + b" ", "postnet.* is not what was built here"),
-        (other, "postnet.* is no"),
+        (flipped, r"postnet.* is not what was built here \(by its size or SHA-256\), build it again"),
         (None, "postnet.* is missing, build it again"),
     ):
         path.unlink(missing_ok=True)
@@ -159,6 +162,39 @@ def test_files_that_are_not_what_was_built(tmp_path, engine):
             path.write_bytes(data)
         with pytest.raises(UserError, match=says):
             start(tmp_path, contents)
+    path.write_bytes(bytes(reversed(whole)))
+    contents.add(tmp_path, "postnet", path.name)  # of this engine's files, it is still none
+    with pytest.raises(UserError, match=r"postnet.* is no"):
+        start(tmp_path, contents)
+
+
+def test_a_graph_with_a_flipped_bit_is_not_built(tmp_path):
+    shutil.copytree(models_dir() / "onnx", tmp_path / "onnx")
+    with open(tmp_path / "onnx/waveglow.onnx", "r+b") as file:
+        file.seek(2000)
+        before = file.read(1)
+        file.seek(2000)
+        file.write(bytes([before[0] ^ 16]))
+    contents = read_contents(tmp_path / "onnx", "onnx", "")
+    with pytest.raises(UserError, match=r"waveglow.onnx is not what was built here"):
+        contents.path(tmp_path / "onnx", "waveglow")
+
+
+def test_a_checkpoint_that_changed_since_its_export_is_not_built(tmp_path):
+    checkpoint = tmp_path / "waveglow.safetensors"
+    shutil.copy(models_dir() / "waveglow.safetensors", checkpoint)
+    exported = read_contents(models_dir() / "onnx", "onnx", "")
+    source = Source(str(checkpoint), exported.sources["waveglow"].sha256)
+    request = Build("waveglow", exported.signature("waveglow"), tmp_path, source, "force_float32", {})
+    Torch.build(request, tmp_path / "built")
+    torch_engine.load_model.cache_clear()
+    weights = safetensors.torch.load_file(checkpoint)
+    with safetensors.safe_open(checkpoint, "pt") as file:
+        metadata = file.metadata()
+    weights["convinv.0.conv.weight"] *= 2
+    safetensors.torch.save_file(weights, checkpoint, metadata)
+    with pytest.raises(UserError, match="is not what it was when it was exported: export it again"):
+        Torch.build(request, tmp_path / "built")
 
 
 def test_a_card_that_onnxruntime_cannot_use_is_no_silent_cpu(tmp_path, monkeypatch):
@@ -176,5 +212,5 @@ def test_a_folder_of_another_engine(tmp_path):
         read_contents(tmp_path / "nowhere", "torch", "do this")
     for damaged in ('{"engine": "torch"', "[]", '{"engine": "torch"}'):
         (tmp_path / "contents.json").write_text(damaged)
-        with pytest.raises(UserError, match=r"contents.json is damaged .*: do this"):
+        with pytest.raises(UserError, match=r"contents.json cannot be used .*: do this"):
             read_contents(tmp_path, "torch", "do this")

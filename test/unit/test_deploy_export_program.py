@@ -8,9 +8,10 @@ from deploy_toys import exported, run_script, toy
 
 from common.config import from_dict
 from common.program import UserError
+from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
-from tools.deploy.artifacts import read_contents, sole_writer
+from tools.deploy.artifacts import Source, read_contents, sole_writer
 from tools.deploy.export_model import export
 from tools.deploy.graphs import GRAPHS
 from tools.deploy.models import PACKAGES
@@ -39,7 +40,8 @@ def test_the_script_takes_any_form_of_checkpoint(tmp_path):
     done = run_script("export_model/run.sh", *options, cwd=here)
     assert done.returncode == 0, done.stderr
     contents = read_contents(here / "my models/onnx", "onnx", "")
-    assert contents.sources == {"tacotron2": str(here / "bare.safetensors"), "waveglow": str(here / "w.pt")}
+    paths = {"tacotron2": here / "bare.safetensors", "waveglow": here / "w.pt"}
+    assert contents.sources == {kind: Source(str(path), sha256(path)) for kind, path in paths.items()}
     assert list(contents.files) == list(GRAPHS)
     for name in GRAPHS:
         onnx.checker.check_model(str(contents.path(here / "my models/onnx", name)))
@@ -47,8 +49,9 @@ def test_the_script_takes_any_form_of_checkpoint(tmp_path):
 
 def test_checkpoints_that_do_not_fit_together(tmp_path):
     done = run_script(
-        "export_model/run.sh", f"--tacotron2={REFERENCE / 'tacotron2_dle.pt'}", f"--models_dir={tmp_path}", cwd=tmp_path
-    )
+        "export_model/run.sh", f"--tacotron2={REFERENCE / 'tacotron2_dle.pt'}", "--waveglow=heart/waveglow",
+        f"--models_dir={tmp_path}", cwd=tmp_path,
+    )  # fmt: skip
     assert done.returncode == 1
     assert "the checkpoints do not fit together: n_mel_channels is" in done.stderr
 

@@ -1,9 +1,7 @@
 """Inference: what is asked for is done and reported, and what cannot be done is said in a line."""
 
-import copy
 import json
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,7 +60,7 @@ def test_a_text_is_spoken_line_by_line(tmp_path):
     done = run_infer("force_float32", "4", "1", "--text=my text.txt", "-o", str(wavs), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in wavs.glob("*.wav")) == ["out_0001.wav", "out_0004.wav", "out_0005.wav"]
-    assert done.stdout.splitlines()[1] == "onnxruntime, force_float32, batch 4, a text"
+    assert "onnxruntime, force_float32, batch 4, a text" in done.stdout.splitlines()
     short, long = (soundfile.info(wavs / f"out_{number:04}.wav").frames for number in (1, 4))
     assert long > short
     assert "line 1: transliterated: '漢' as 'han '" in done.stderr
@@ -123,19 +121,18 @@ MORE_THAT_IS_WRONG = [
     (
         ["force_float32", "1", "128", "--devices=0,0"],
         2,
-        "each of them once, as 0,1, and not '0,0'",
+        "each of them once, as 0,1, and not '0 0'",
     ),
     (
         ["force_float32", "1", "128", "--devices=zero"],
         2,
-        "each of them once, as 0,1, and not 'zero'",
+        "must be numbers, as 0,1, and not 'zero'",
     ),
     (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
     (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
-    (["force_float32", "1", "128", "--devices=-1"], 2, "--devices: must be numbers"),
+    (["force_float32", "1", "128", "--devices=-1"], 2, "--devices/--device: must be numbers"),
     (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
     (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
-    (["force_float32", "1", "128", "--log_file=."], 2, "--log_file is ., which is a folder"),
     (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
     (["force_float32", "1"], 2, "wanted are QUANT_MODE BS INPUT_LENGTH"),
 ]
@@ -172,8 +169,8 @@ def test_sentence_is_the_seeds():
 
 
 def test_a_text_is_read_with_the_dictionary_of_the_training(tmp_path):
-    contents = replace(raw(), sizes=copy.deepcopy(raw().sizes))
-    contents.sizes["tacotron2"]["data_config"]["dictionary"] = str(tmp_path / "my.dict")
+    contents = raw()
+    contents.tacotron2.data_config.dictionary = str(tmp_path / "my.dict")
     with pytest.raises(UserError, match=r"cannot read the dictionary .*my.dict"):
         reader(contents)
     (tmp_path / "my.dict").write_text("HELLO  HH AH0 L OW1\n")

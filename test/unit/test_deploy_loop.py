@@ -9,7 +9,8 @@ import torch
 from deploy_toys import exported, run, toy
 
 from tools.deploy.export_model.decoder_loop import decoder_loop
-from tools.deploy.export_model.example_inputs import LoopReference, loop_inputs
+from tools.deploy.export_model.example_inputs import loop_inputs
+from tools.deploy.graphs import DecoderGraph
 
 
 @cache
@@ -17,6 +18,7 @@ def stopping_loop() -> tuple[onnx.ModelProto, dict, list[int]]:
     """A decoder whose clips end at their own times, one of them never; its inputs; the lengths."""
     model = toy("tacotron2")
     inputs = loop_inputs(model.model.decoder, model.signatures()["decoder"], batch=6, length=30)
+    inputs["max_decoder_steps"] = torch.full((6,), 30, dtype=torch.int32)
     highest = run(rebuilt_loop(2.0), **inputs)["gate_outputs"].sigmoid().cummax(1).values
 
     def lengths(threshold: float) -> list[int]:
@@ -43,7 +45,7 @@ def test_each_clip_stops_at_its_own_gate_or_at_the_limit():
     assert results["mel_outputs"].shape == (6, 6, 30)
     assert results["gate_outputs"].shape == (6, 30)
     assert results["alignments"].shape == (6, 30, 30)
-    reference = LoopReference(toy("tacotron2").model.decoder)
+    reference = DecoderGraph(toy("tacotron2").model.decoder)
     reference.decoder.gate_threshold, before = 2.0, reference.decoder.gate_threshold
     mel, gate, alignments, _ = reference(**inputs)
     reference.decoder.gate_threshold = before
@@ -56,11 +58,7 @@ def test_each_clip_stops_at_its_own_gate_or_at_the_limit():
 def test_decoding_ends_with_the_last_clip():
     graph, inputs, lengths = stopping_loop()
     stopping = [i for i, length in enumerate(lengths) if length < 30]
-    picked = dict(inputs)
-    for name in ("memory", "processed_memory", "mask"):
-        picked[name] = inputs[name][stopping]
-    picked["prenet_masks"] = inputs["prenet_masks"][:, :, stopping]
-    results = run(graph, **picked)
+    results = run(graph, **{name: values[stopping] for name, values in inputs.items()})
     assert results["mel_lengths"].tolist() == [lengths[i] for i in stopping]
     assert results["mel_outputs"].shape[2] == max(lengths[i] for i in stopping)
 
@@ -68,7 +66,15 @@ def test_decoding_ends_with_the_last_clip():
 @pytest.mark.parametrize(("limit", "masks", "frames"), [(5, 30, 5), (30, 7, 7), (1, 1, 1)])
 def test_the_limit_is_an_input(limit, masks, frames):
     graph, inputs, _ = stopping_loop()
-    changed = {"max_decoder_steps": torch.tensor(limit), "prenet_masks": inputs["prenet_masks"][:masks]}
+    limits = torch.full((6,), limit, dtype=torch.int32)
+    changed = {"max_decoder_steps": limits, "prenet_masks": inputs["prenet_masks"][:, :masks]}
     results = run(graph, **inputs | changed)
     assert results["mel_outputs"].shape[2] == frames
     assert results["mel_lengths"].max() == frames
+
+
+def test_each_clip_has_a_limit_of_its_own():
+    graph, inputs, lengths = stopping_loop()
+    limits = torch.tensor([3, 30, 1, 9, 30, 2], dtype=torch.int32)
+    results = run(graph, **inputs | {"max_decoder_steps": limits})
+    assert results["mel_lengths"].tolist() == [min(pair) for pair in zip(lengths, limits.tolist())]

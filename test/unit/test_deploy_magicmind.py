@@ -6,6 +6,7 @@ import pytest
 from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
 
 from common.program import UserError
+from tools.deploy.engines import names
 
 
 @pytest.fixture
@@ -18,16 +19,20 @@ def magicmind():
 
 def test_magicmind_is_told_sizes_and_precision(tmp_path):
     make(tmp_path, "magicmind", "force_float16", batch=(2, 3, 5))
-    with open(tmp_path / "decoder_iter.graph", "rb") as file:
+    with open(tmp_path / "decoder.graph", "rb") as file:
         assert file.read(9) == b"MagicMind"
         config = pickle.load(file)["config"]
     assert config["precision_config"] == {"precision_mode": "force_float16"}
     assert config["archs"] == [{"mtp_372": [2, 6, 8]}]
     assert config["opt_config"] == {"type64to32_conversion": True, "conv_scale_fold": True}
     assert config["graph_shape_mutable"] is True
-    assert config["dim_range"]["0"] == {"min": [2, 6], "max": [5, 6]}
-    assert config["dim_range"]["8"] == {"min": [2, 4, 16], "max": [5, 256, 16]}
-    assert config["dim_range"]["11"] == {"min": [2, 2, 12], "max": [2, 5, 12]}
+    assert config["dim_range"] == {
+        "0": {"min": [2, 4, 16], "max": [5, 256, 16]},
+        "1": {"min": [2, 4, 10], "max": [5, 256, 10]},
+        "2": {"min": [2, 4], "max": [5, 256]},
+        "3": {"min": [2, 1, 2, 12], "max": [5, 1664, 2, 12]},
+        "4": {"min": [2], "max": [5]},
+    }
 
 
 def test_magicmind_is_taken_down_in_order(tmp_path, magicmind):
@@ -70,6 +75,17 @@ def test_magicmind_has_as_many_devices_as_cards(tmp_path):
     start(tmp_path, contents, device=1)[1].close()
     with pytest.raises(UserError, match="device 2 does not exist"):
         start(tmp_path, contents, device=2)
+
+
+def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
+    """As public scripts read it."""
+    assert names.mlu_name(1) == "MLU, card 1"
+    answer = 'echo "    Product Name  : MLU370-S4"'
+    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n[[ "$*" == "info -c 1 -t" ]] && {answer}\n')
+    (tmp_path / "cnmon").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert names.mlu_name(1) == "MLU370-S4, card 1"
+    assert names.mlu_name(0) == "MLU, card 0"
 
 
 def test_without_magicmind(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS
 
 from tools.deploy.infer_python import latency
-from tools.deploy.infer_python.latency import DeviceResult, Iteration, percentile
+from tools.deploy.infer_python.latency import DeviceResult, Iteration, Run, percentile
 
 
 def iteration(**changes):
@@ -26,20 +26,20 @@ def test_fields_mean_what_they_say():
         iteration(encoder=2, latency=2.0, tacotron2=1.0, batch=3, mels=50, samples=150 * 256),
     ]
     report = latency.summarize(iterations)
-    assert list(report) == FIELDS[1:] + WAVEGLOW_FIELDS
-    assert report["Encoder latency average (seconds)"] == 1.5
-    assert report["Number of mels per audio average"] == 75
-    assert report["Latency average (seconds)"] == 3
-    assert report["Latency std (seconds)"] == 1
-    assert report["tacotron2_items_per_sec average"] == 150
-    assert report["Throughput average (samples/sec)"] == 75 * 256
+    assert list(report.titled()) == FIELDS[1:] + WAVEGLOW_FIELDS
+    assert report.titled()["Encoder latency average (seconds)"] == report.encoder == 1.5
+    assert report.titled()["Number of mels per audio average"] == report.mels == 75
+    assert report.titled()["Latency average (seconds)"] == report.latency == 3
+    assert report.titled()["Latency std (seconds)"] == report.std == 1
+    assert report.titled()["tacotron2_items_per_sec average"] == report.frame_rate == 150
+    assert report.titled()["Throughput average (samples/sec)"] == report.sample_rate == 75 * 256
 
 
 def test_devices_add_up():
     results = {0: DeviceResult("a", [iteration()] * 2), 3: DeviceResult("b", [iteration(tacotron2=0.5, latency=0.25)])}
-    report = latency.report(results)
-    assert [device["device"] for device in report["devices"]] == [0, 3]
-    assert report["sum"] == {
+    run = Run("torch", "int8", 1, 128, {"tacotron2": "a", "waveglow": "b"}, {}, results)
+    assert [device["device"] for device in run.as_json()["devices"]] == [0, 3]
+    assert run.as_json()["sum"] == {
         "tacotron2_items_per_sec average": 100 + 200,
         "Throughput average (samples/sec)": 25600 + 4 * 25600,
     }

@@ -1,6 +1,7 @@
 """The scripts of tools/deploy: help, environment, and all of them in a row."""
 
 import os
+import stat
 import subprocess
 
 import pytest
@@ -15,8 +16,23 @@ def test_every_script_has_help(tmp_path):
     for script in scripts:
         done = subprocess.run(["bash", script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0
-        assert "bash " in done.stdout
+        assert f" {script.name}" in done.stdout or f"/{script.name}" in done.stdout
         assert "--models_dir=" in done.stdout
+
+
+def test_scripts_run_by_their_name():
+    for script in (ROOT / "tools/deploy").rglob("*.sh"):
+        runs = script.name not in ("env.sh", "common.sh")
+        assert bool(script.stat().st_mode & stat.S_IXUSR) == runs
+    done = subprocess.run(["./perf.sh", "--help"], cwd=ROOT / "tools/deploy/benchmark", capture_output=True, timeout=60)
+    assert done.returncode == 0
+
+
+def test_env_makes_the_folder_that_checkpoints_are_fetched_to(tmp_path):
+    fetch = f"source '{ROOT}/tools/deploy/env.sh' && cd $MODEL_PATH && pwd"
+    environment = {"PATH": os.environ["PATH"], "MODEL_PATH": str(tmp_path / "data/models/")}
+    done = subprocess.run(["bash", "-euc", fetch], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout == f"{tmp_path}/data/models\n"
 
 
 def test_env_can_be_sourced_anywhere(tmp_path):
@@ -52,7 +68,7 @@ def test_all_of_it_without_a_network(tmp_path):
     assert "torch, int8, batch 1, 128 characters" in done.stdout
     assert list(report_of(done.stdout)["dev[0]"]) == FIELDS + WAVEGLOW_FIELDS
     assert (tmp_path / "wavs/dev0_0.wav").exists()
-    assert sorted(path.name for path in (tmp_path / "my models").iterdir()) == ["checkpoints", "onnx", "torch_int8"]
+    assert sorted(path.name for path in (tmp_path / "my models").iterdir()) == ["onnx", "torch_int8"]
 
 
 @pytest.mark.parametrize("script", ["run.sh", "benchmark/perf.sh"])
@@ -61,7 +77,7 @@ def test_all_of_it_without_a_network(tmp_path):
     [
         (["--num_iter=1"], "unrecognized arguments: --num_iter=1"),
         (["--num_iters", "0"], "--num_iters must be at least 1"),
-        (["--engine"], "--engine needs a value"),
+        (["--engine"], "--engine: expected one argument"),
         (["--engine", "tensorrt"], "invalid choice: 'tensorrt'"),
     ],
 )

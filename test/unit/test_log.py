@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from common import log
 from conftest import ROOT
 
 PROGRAM = """
@@ -61,3 +63,19 @@ def test_a_log_goes_on_in_its_file(tmp_path):
     for _ in range(2):
         run(tmp_path / "train.log", "quiet")
     assert (tmp_path / "train.log").read_text() == 2 * IN_THE_FILE
+
+
+def test_long_work_is_not_silent_and_short_work_is(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    with log.still("thinking"):
+        pass
+    assert caplog.messages == []
+    monkeypatch.setattr(log, "TELL_EVERY", 0.01)
+    with pytest.raises(ZeroDivisionError), log.still("thinking"):
+        while not caplog.messages:
+            time.sleep(0.01)
+        raise ZeroDivisionError
+    assert caplog.messages[0].startswith("thinking: ")
+    said = len(caplog.messages)
+    time.sleep(0.05)
+    assert len(caplog.messages) == said

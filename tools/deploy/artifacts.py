@@ -8,14 +8,45 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import tacotron2.config
+import waveglow.config
 from common.config import from_dict
 from common.files import written_whole
-from common.program import Parser, UserError
-from tools.deploy.graphs import Port, Signature
+from common.program import UserError
+from common.voices import sha256
+from tools.deploy.graphs import Signature, tacotron2_signatures, waveglow_signatures
 
 CONTENTS = "contents.json"
 ONNX = "onnx"
+FORM = 2
+"Number of the form of CONTENTS; another one is of another version of this repository."
+
+SpeakerConfig: TypeAlias = tacotron2.config.Config
+VocoderConfig: TypeAlias = waveglow.config.Config
+
+Ranges = dict[str, list[int]]
+"Smallest, usual and largest size of each named axis."
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that graphs or engines were made of."""
+
+    path: str
+    "The checkpoint, or ``models.RANDOM``."
+    sha256: str = ""
+    "Its SHA-256; empty for random weights."
+
+
+@dataclass(frozen=True)
+class File:
+    """A graph's file."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 @dataclass
@@ -24,31 +55,29 @@ class Contents:
 
     engine: str
     "The engine that can run it; 'onnx' for graphs that are still to be built."
-    sources: dict
-    "Model -> the checkpoint it came from."
-    sizes: dict
-    "Model -> ``models.Model.sizes``."
-    signatures: dict
-    "Graph -> its ``Signature``."
-    files: dict = field(default_factory=dict)
-    "Graph -> the file's name and size in bytes."
+    sources: dict[str, Source]
+    "Model -> its weights."
+    tacotron2: SpeakerConfig
+    "Of the configurations, the sections that say what a model is."
+    waveglow: VocoderConfig
+    files: dict[str, File] = field(default_factory=dict)
+    "Graph -> its file."
+    sigma: float = 0.6
+    "Scale of WaveGlow's noise with which the voice sounds best."
     quant_mode: str = ""
     "Quant mode of engines."
-    ranges: dict = field(default_factory=dict)
-    "Engines only: smallest, usual and largest size of each named axis."
-    options: dict = field(default_factory=dict)
-    "Engines only: how they were built and how to run them."
-    cost: dict = field(default_factory=dict)
+    made_of: dict[str, str] = field(default_factory=dict)
+    "Engines only: graph -> SHA-256 of the exported graph that it was built from."
+    ranges: Ranges = field(default_factory=dict)
+    "Engines only: the sizes that they are built for."
+    options: dict[str, Any] = field(default_factory=dict)
+    "Engines only: the engine's own, see ``gen_model.settings``."
+    cost: dict[str, float] = field(default_factory=dict)
     "Engines only: model -> distance of its mel spectrograms from those of the exported graphs."
 
     def signature(self, graph: str) -> Signature:
         """Inputs and outputs of a graph."""
-        ports = self.signatures[graph]
-        inputs, outputs = (
-            {name: Port(tuple(port["axes"]), port["dtype"]) for name, port in ports[side].items()}
-            for side in ("inputs", "outputs")
-        )
-        return Signature(inputs, outputs)
+        return (tacotron2_signatures(self.tacotron2) | waveglow_signatures(self.waveglow))[graph]
 
     def check_range(self, axis: str, size: int, what: str) -> None:
         """UserError, if the engines were not built for this size."""
@@ -61,46 +90,62 @@ class Contents:
 
     def add(self, folder: Path, graph: str, name: str) -> None:
         """Take note of a graph's file, once it is written."""
-        self.files[graph] = {"name": name, "bytes": (folder / name).stat().st_size}
+        path = folder / name
+        self.files[graph] = File(name, path.stat().st_size, sha256(path))
 
     def path(self, folder: Path, graph: str) -> Path:
-        """Path of a graph's file. UserError if it is missing or damaged."""
+        """Path of a graph's file. UserError if it is missing or not the one that was written, to the last bit."""
         if graph not in self.files:
             raise UserError(f"{folder} has no {graph}: it holds {', '.join(self.files)}")
-        path = folder / self.files[graph]["name"]
+        file = self.files[graph]
+        path = folder / file.name
         if not path.is_file():
             raise UserError(f"{path} is missing, build it again")
-        size, expected = path.stat().st_size, self.files[graph]["bytes"]
-        if size != expected:
-            what = "truncated" if size < expected else "not what was built here"
-            raise UserError(f"{path} is {what}: {size} bytes instead of {expected}; build it again")
+        size = path.stat().st_size
+        if size < file.bytes:
+            raise UserError(f"{path} is truncated: {size} bytes instead of {file.bytes}; build it again")
+        if size > file.bytes or sha256(path) != file.sha256:
+            raise UserError(f"{path} is not what was built here (by its size or SHA-256), build it again")
         return path
+
+
+def as_json(contents: Contents) -> str:
+    """The reverse of ``from_json``."""
+    values = asdict(contents)
+    for kind in ("tacotron2", "waveglow"):
+        values[kind] = {name: values[kind][name] for name in (f"{kind}_config", "data_config")}
+    return json.dumps({"form": FORM} | values, indent=2)
+
+
+def from_json(text: str) -> Contents:
+    """UserError, ValueError, KeyError, TypeError or AttributeError for what are no contents of this version."""
+    values = json.loads(text)
+    if values.pop("form", None) != FORM:
+        raise UserError("it is of another version of this repository")
+    values["tacotron2"] = from_dict(SpeakerConfig, values["tacotron2"])
+    values["waveglow"] = from_dict(VocoderConfig, values["waveglow"])
+    values["sources"] = {kind: from_dict(Source, each) for kind, each in values["sources"].items()}
+    values["files"] = {graph: from_dict(File, each) for graph, each in values["files"].items()}
+    return Contents(**values)
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
     """Last of all: a folder with them is complete."""
     with writing(folder), written_whole(folder / CONTENTS) as file:
-        file.write(json.dumps(asdict(contents), indent=2).encode())
+        file.write(as_json(contents).encode())
 
 
 def read_contents(folder: Path, engine: str, how: str) -> Contents:
     """UserError if there are none, or they are of another engine; ``how`` says how to make them."""
     try:
-        contents = from_dict(Contents, json.loads((folder / CONTENTS).read_text(encoding="utf-8")))
+        contents = from_json((folder / CONTENTS).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"nothing for {engine} in {folder}: {how}") from error
-    except (OSError, ValueError, UserError) as error:
-        raise UserError(f"{folder / CONTENTS} is damaged ({error}): {how}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(f"{folder / CONTENTS} cannot be used ({error}): {how}") from error
     if contents.engine != engine:
         raise UserError(f"{folder} is for {contents.engine}, not for {engine}: {how}")
     return contents
-
-
-def add_models_dir(parser: Parser) -> None:
-    """``--models_dir``, by default what env.sh says."""
-    default = Path(os.environ.get("MODEL_PATH") or Path(__file__).parent / "models")
-    what = "folder of checkpoints, graphs and engines (default: $MODEL_PATH, else tools/deploy/models)"
-    parser.add_argument("--models_dir", type=Path, metavar="DIR", default=default, help=what)
 
 
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:

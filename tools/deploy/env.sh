@@ -2,7 +2,7 @@
 # Where things are, for the scripts of this folder:  source tools/deploy/env.sh
 #
 #   PROJ_ROOT_PATH   this folder
-#   MODEL_PATH       checkpoints, graphs and engines; keeps its value if it has one, else models/ in here
+#   MODEL_PATH       checkpoints, graphs and engines; keeps its value if it has one, else models/ in here; it is made
 #   NEUWARE_HOME     Cambricon's software, where it is installed
 #
 # It can be sourced anywhere, also twice. The scripts do without it, with the same values.
@@ -10,6 +10,7 @@
 PROJ_ROOT_PATH=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)
 export PROJ_ROOT_PATH
 export MODEL_PATH=${MODEL_PATH:-$PROJ_ROOT_PATH/models}
+mkdir -p "$MODEL_PATH" || true
 if [ -d "${NEUWARE_HOME:-/usr/local/neuware}" ]; then
     export NEUWARE_HOME=${NEUWARE_HOME:-/usr/local/neuware}
     case ":${LD_LIBRARY_PATH:-}:" in

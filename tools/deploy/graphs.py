@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import tacotron2.config
+import waveglow.config
 from tacotron2.attention import Memory
 from tacotron2.decoder import AttentionState, Decoder, DecoderState, Prenet
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
@@ -59,26 +61,25 @@ class Signature:
     outputs: dict[str, Port]
 
 
-def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
+def tacotron2_signatures(config: tacotron2.config.Config) -> dict[str, Signature]:
     """Signatures of Tacotron2's graphs; ``decoder`` is the whole loop of ``decoder_iter``."""
-    decoder = model.decoder
-    n_mel, channels = decoder.n_mel_channels, model.embedding.embedding_dim
-    keys = decoder.attention_layer.memory_layer.linear_layer.out_features
+    sizes = config.tacotron2_config
+    n_mel, channels = sizes.n_mel_channels, sizes.encoder_embedding_dim
     memory = {
         "memory": Port(("batch", "text", channels)),
-        "processed_memory": Port(("batch", "text", keys)),
+        "processed_memory": Port(("batch", "text", sizes.attention_dim)),
     }
     mask = {"mask": Port(("batch", "text"), "bool")}
     state = {
-        "attention_hidden": Port(("batch", decoder.attention_rnn.hidden_size)),
-        "attention_cell": Port(("batch", decoder.attention_rnn.hidden_size)),
-        "decoder_hidden": Port(("batch", decoder.decoder_rnn.hidden_size)),
-        "decoder_cell": Port(("batch", decoder.decoder_rnn.hidden_size)),
+        "attention_hidden": Port(("batch", sizes.attention_rnn_dim)),
+        "attention_cell": Port(("batch", sizes.attention_rnn_dim)),
+        "decoder_hidden": Port(("batch", sizes.decoder_rnn_dim)),
+        "decoder_cell": Port(("batch", sizes.decoder_rnn_dim)),
         "attention_weights": Port(("batch", "text")),
         "attention_weights_cum": Port(("batch", "text")),
         "attention_context": Port(("batch", channels)),
     }
-    frames = Port(("batch", decoder.n_frames_per_step * n_mel))
+    frames = Port(("batch", sizes.n_frames_per_step * n_mel))
     spectrogram = Port(("batch", n_mel, "mel"))
     lengths = {"mel_lengths": Port(("batch",), "int32")}
     return {
@@ -87,18 +88,17 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
             memory | {"lens": Port(("batch",), "int32")},
         ),
         "decoder_iter": Signature(
-            {"decoder_input": frames}
-            | state
-            | memory
-            | mask
-            | {"prenet_masks": Port((2, "batch", decoder.prenet_dim))},
+            {"decoder_input": frames} | state | memory | mask | {"prenet_masks": Port(("batch", 2, sizes.prenet_dim))},
             {"decoder_output": frames, "gate_prediction": Port(("batch", 1))}
             | {f"out_{name}": port for name, port in state.items()},
         ),
         "decoder": Signature(
             memory
             | mask
-            | {"prenet_masks": Port(("steps", 2, "batch", decoder.prenet_dim)), "max_decoder_steps": Port((), "int64")},
+            | {
+                "prenet_masks": Port(("batch", "steps", 2, sizes.prenet_dim)),
+                "max_decoder_steps": Port(("batch",), "int32"),
+            },
             {
                 "mel_outputs": spectrogram,
                 "gate_outputs": Port(("batch", "decoded")),
@@ -110,15 +110,15 @@ def tacotron2_signatures(model: Tacotron2) -> dict[str, Signature]:
     }
 
 
-def waveglow_signatures(model: WaveGlow) -> dict[str, Signature]:
+def waveglow_signatures(config: waveglow.config.Config) -> dict[str, Signature]:
     """Signature of WaveGlow's one graph."""
-    n_mel = model.upsample.in_channels
+    sizes, hop_length = config.waveglow_config, config.data_config.hop_length
     inputs = {
-        "mel": Port(("batch", n_mel, "mel", 1)),
-        "z": Port(("batch", model.n_group, f"{model.hop_length // model.n_group}*mel", 1)),
+        "mel": Port(("batch", sizes.n_mel_channels, "mel", 1)),
+        "z": Port(("batch", sizes.n_group, f"{hop_length // sizes.n_group}*mel", 1)),
         "sigma": Port(("batch",)),
     }
-    return {"waveglow": Signature(inputs, {"audio": Port(("batch", f"{model.hop_length}*mel"))})}
+    return {"waveglow": Signature(inputs, {"audio": Port(("batch", f"{hop_length}*mel"))})}
 
 
 class EncoderGraph(nn.Module):
@@ -167,7 +167,7 @@ class DecoderIterGraph(nn.Module):
         weights = torch.stack([attention_weights, attention_weights_cum], dim=1)
         frames, gate, attention, state = self.decoder.step(
             decoder_input,
-            prenet_masks,
+            prenet_masks.transpose(0, 1),
             AttentionState(attention_hidden, attention_cell, attention_context, weights),
             DecoderState(decoder_hidden, decoder_cell),
             Memory(2 * processed_memory.transpose(1, 2), mask[:, None], self.kernel),
@@ -178,6 +178,22 @@ class DecoderIterGraph(nn.Module):
             frames, gate[:, None], attention.hidden, attention.cell, state.hidden, state.cell,
             attention.weights[:, 0], attention.weights[:, 1], attention.context,
         )  # fmt: skip
+
+
+class DecoderGraph(nn.Module):
+    """The decoder's whole loop; as an ONNX graph it is made by ``export_model.decoder_loop``."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self, memory: Tensor, processed_memory: Tensor, mask: Tensor, prenet_masks: Tensor, max_decoder_steps: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See ``tacotron2_signatures``; mask is True behind the end of a text. ``processed_memory`` is not needed."""
+        masks = prenet_masks.permute(1, 2, 0, 3)
+        decoded, lengths, _ = self.decoder.decode(memory, mask, masks, max_decoder_steps)
+        return decoded.mel, decoded.gate, decoded.alignments, lengths.to(torch.int32)
 
 
 class PostnetGraph(nn.Module):
@@ -271,15 +287,17 @@ def _in_onnx_order(parameter: Tensor) -> Tensor:
 
 
 def draw_masks(prenet: Prenet, seeds: list[int], steps: int) -> Tensor:
-    """``prenet_masks`` [steps, 2, B, prenet_dim]; those of a clip follow from its seed alone."""
-    return torch.stack(list(islice(prenet.draw_masks(seeds, like=torch.zeros(())), steps)))
+    """``prenet_masks`` [B, steps, 2, prenet_dim]; those of a clip follow from its seed alone."""
+    masks = torch.stack(list(islice(prenet.draw_masks(seeds, like=torch.zeros(())), steps)))
+    return masks.permute(2, 0, 1, 3).contiguous()
 
 
 def tacotron2_modules(model: Tacotron2) -> dict[str, nn.Module]:
-    """The modules of all graphs but ``decoder``."""
+    """The modules of all graphs."""
     return {
         "encoder": EncoderGraph(model),
         "decoder_iter": DecoderIterGraph(model.decoder),
+        "decoder": DecoderGraph(model.decoder),
         "postnet": PostnetGraph(model),
     }
 

@@ -1,7 +1,9 @@
 """The two models that are deployed: from checkpoints of any form, or with random weights."""
 
+import argparse
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +13,11 @@ import tacotron2.config
 import waveglow.config
 from common import inference
 from common.checkpoints.interchange import TITLES
-from common.config import from_dict
 from common.program import UserError
+from common.voices import DEFAULT, FOLDER, Settings, checkpoint_of, find_voice, sha256
 from tacotron2.model import Tacotron2
 from tools.deploy import graphs
+from tools.deploy.artifacts import Source
 from tools.deploy.graphs import Signature
 from tools.sound import check_same_audio
 from waveglow.model import WaveGlow
@@ -27,6 +30,55 @@ RANDOM = "random weights"
 FRAMES_OF_128_CHARACTERS = 600
 "Frames that NVIDIA's checkpoints speak of 128 characters. A random Tacotron2, whose gate never fires, ends there."
 PACKAGES = {"tacotron2": tacotron2.config, "waveglow": waveglow.config}
+DOWNLOADED = {"tacotron2": "nvidia_tacotron2pyt_fp16_20190427", "waveglow": "nvidia_waveglow256pyt_fp16"}
+"Names of NVIDIA's files, as get_datasets_and_models.sh and the reader of Cambricon's sample fetch them."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The checkpoints to deploy."""
+
+    paths: dict[str, str]
+    "Model -> path, or RANDOM."
+    named: bool
+    "Whether the user has named one of them."
+    sigma: float = Settings().sigma
+    "Scale of WaveGlow's noise with which they sound best."
+
+
+def find_checkpoints(args: argparse.Namespace) -> Wanted:
+    """Those of ``options.add_checkpoint_options``, else those fetched to the models_dir, else the default voice's.
+
+    UserError for a voice that there is not, or for one checkpoint without the other.
+    """
+    if args.random:
+        return Wanted(dict.fromkeys(PACKAGES, RANDOM), named=True)
+    given = {kind: checkpoint_of(getattr(args, kind)) for kind in PACKAGES if getattr(args, kind)}
+    there = {} if args.voice else downloaded(args.models_dir)
+    settings = Settings()
+    if args.voice or (not given and not there):
+        voice = find_voice(args.voice or "")
+        settings, there = voice.settings, {kind: getattr(voice, kind) for kind in PACKAGES}
+        if not args.voice:
+            log.info("no checkpoint is named or fetched: the voice %s", voice.name)
+    paths = {kind: str(Path(path).resolve()) for kind, path in (there | given).items()}
+    for kind in PACKAGES:
+        if kind not in paths:
+            raise UserError(f"there is no checkpoint of {TITLES[kind]}: name one, --{kind}=FILE or {DEFAULT}/{kind}")
+    return Wanted({kind: paths[kind] for kind in PACKAGES}, bool(given or args.voice), settings.sigma)
+
+
+def downloaded(models_dir: Path) -> dict[str, Path]:
+    """NVIDIA's checkpoints, as far as they are in the folder or in its checkpoints/."""
+    places = (models_dir / "checkpoints", models_dir)
+    return {
+        kind: place / name for kind, name in DOWNLOADED.items() for place in places[::-1] if (place / name).is_file()
+    }
+
+
+def is_of_a_voice(path: str) -> bool:
+    """Whether a checkpoint is one of those that come with the repository."""
+    return Path(path).is_relative_to(FOLDER)
 
 
 @dataclass
@@ -35,8 +87,8 @@ class Model:
 
     kind: str
     "tacotron2 or waveglow."
-    path: str
-    "The checkpoint, or RANDOM."
+    source: Source
+    "Where its weights are from."
     config: Any
     "``tacotron2.config.Config`` or ``waveglow.config.Config``, as far as the checkpoint tells it."
     model: Tacotron2 | WaveGlow
@@ -44,18 +96,14 @@ class Model:
     def signatures(self) -> dict[str, Signature]:
         """Inputs and outputs of its graphs."""
         if isinstance(self.model, Tacotron2):
-            return graphs.tacotron2_signatures(self.model)
-        return graphs.waveglow_signatures(self.model)
+            return graphs.tacotron2_signatures(self.config)
+        return graphs.waveglow_signatures(self.config)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Modules of its graphs, except for ``decoder``, which is made of ``decoder_iter``."""
+        """Modules of its graphs."""
         if isinstance(self.model, Tacotron2):
             return graphs.tacotron2_modules(self.model)
         return {"waveglow": graphs.WaveGlowGraph(self.model)}
-
-    def sizes(self) -> dict[str, Any]:
-        """The sections of its configuration that say what it is, as JSON."""
-        return {name: asdict(getattr(self.config, name)) for name in (f"{self.kind}_config", "data_config")}
 
 
 def load(kind: str, path: str) -> Model:
@@ -63,13 +111,12 @@ def load(kind: str, path: str) -> Model:
     if path == RANDOM:
         return _random(kind)
     loaded = inference.load(path, kind, PACKAGES[kind].Config, PACKAGES[kind].build_model)
-    return _ready(Model(kind, str(path), loaded.config, loaded.model))
+    return _ready(Model(kind, Source(path, sha256(Path(path))), loaded.config, loaded.model))
 
 
-def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Model:
-    """From what ``Model.sizes`` gave and those of the weights that are wanted; UserError if they do not fit."""
-    config = from_dict(PACKAGES[kind].Config, sizes)
-    model = _ready(Model(kind, "", config, PACKAGES[kind].build_model(config)))
+def rebuild(kind: str, config: Any, weights: dict[str, Tensor]) -> Model:
+    """From its configuration and those of the weights that are wanted; UserError if they do not fit."""
+    model = _ready(Model(kind, Source(""), config, PACKAGES[kind].build_model(config)))
     try:
         model.model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -79,7 +126,7 @@ def rebuild(kind: str, sizes: dict[str, Any], weights: dict[str, Tensor]) -> Mod
 
 def check_fit(tacotron2: Model, waveglow: Model) -> None:
     """UserError, if the one's spectrograms are not what the other takes."""
-    check_same_audio(tacotron2.config, tacotron2.path, waveglow.config, waveglow.path)
+    check_same_audio(tacotron2.config, tacotron2.source.path, waveglow.config, waveglow.source.path)
 
 
 def _ready(model: Model) -> Model:
@@ -103,4 +150,4 @@ def _random(kind: str) -> Model:
         else:
             for wn in model.WN:  # zeros at first, with which nothing in front of it would matter
                 nn.init.normal_(wn.end.weight, std=0.01)
-    return _ready(Model(kind, RANDOM, config, model))
+    return _ready(Model(kind, Source(RANDOM), config, model))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.program import UserError
-from tools.deploy.artifacts import Contents
+from tools.deploy.artifacts import Contents, Ranges, Source
 from tools.deploy.graphs import Signature
 
 ENGINES = {
@@ -27,8 +27,6 @@ QUANT_MODES = ("force_float32", "force_float16", "int8")
 
 Value = Any
 "An array where an engine keeps it, maybe on a card."
-Ranges = dict[str, list[int]]
-"Smallest, usual and largest size of each named axis."
 
 
 @dataclass
@@ -39,12 +37,16 @@ class Build:
     signature: Signature
     onnx: Path
     "The exported graph."
-    source: str
-    "The checkpoint behind it, see ``models.load``."
+    source: Source
+    "The weights behind it, see ``models.load``."
     quant_mode: str
     ranges: Ranges
     options: dict[str, Any] = field(default_factory=dict)
     "The engine's own, from the build configuration."
+
+
+class DeviceError(UserError):
+    """There is no such device, or it cannot be used from here."""
 
 
 class Graph(ABC):
@@ -79,7 +81,7 @@ class Engine(ABC):
 
     @abstractmethod
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
-        """UserError, if there is no such device."""
+        """DeviceError, if there is no such device."""
 
     @staticmethod
     @abstractmethod
@@ -100,11 +102,11 @@ class Engine(ABC):
 
 
 def share_of_cores(device: int, shares: int) -> int:
-    """The threads of a process, where devices are shares of a CPU. UserError for a device beyond its cores."""
+    """The threads of a process, where devices are shares of a CPU. DeviceError for one beyond its cores."""
     cores = len(os.sched_getaffinity(0))
     if device >= cores:
         known = f"devices 0 to {cores - 1}" if cores > 1 else "device 0"
-        raise UserError(f"device {device} does not exist: this process has {known}, one for each core of the CPU")
+        raise DeviceError(f"device {device} does not exist: this process has {known}, one for each core of the CPU")
     return max(1, cores // shares)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from common.program import UserError
-from tools.deploy.artifacts import Contents
-from tools.deploy.engines.engine import Build, Engine, Graph, Ranges, Value
+from tools.deploy.artifacts import Contents, Ranges
+from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value
+from tools.deploy.engines.names import mlu_name
 from tools.deploy.graphs import Port, Signature, name_of
 
 try:
@@ -35,7 +36,7 @@ class MagicMind(Engine):
         self.device = mm.Device()
         self.device.id = device
         if not self.device.active().ok():
-            raise UserError(f"device {device} does not exist: MagicMind cannot make it active")
+            raise DeviceError(f"device {device} does not exist: MagicMind cannot make it active")
         self.queue = made(self.device.create_queue(), "create a queue")
         self.graphs: list[MagicMindGraph] = []
 
@@ -73,7 +74,7 @@ class MagicMind(Engine):
 
     @property
     def device_name(self) -> str:
-        return f"MagicMind on MLU {self.device.id}"
+        return f"MagicMind on {mlu_name(self.device.id)}"
 
 
 class MagicMindGraph(Graph):

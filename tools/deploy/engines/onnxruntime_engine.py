@@ -8,7 +8,7 @@ import numpy as np
 
 from common.program import UserError, first_line
 from tools.deploy.artifacts import Contents
-from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
+from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value, counted, share_of_cores
 
 try:
     import onnx
@@ -18,6 +18,7 @@ except ImportError as error:
     raise UserError(f"--engine=onnxruntime: {error}; pip install -r requirement.txt") from error
 
 from tools.deploy.engines import quantization
+from tools.deploy.engines.names import cuda_card_name, processor_name
 
 CUDA = "CUDAExecutionProvider"
 
@@ -77,7 +78,7 @@ class OnnxRuntime(Engine):
 
     @property
     def device_name(self) -> str:
-        where = f"CUDA card {self.device}" if self.on_card else f"CPU, {counted(self.threads)}"
+        where = cuda_card_name(self.device) if self.on_card else f"{processor_name()}, {counted(self.threads)}"
         return f"ONNX Runtime {onnxruntime.__version__} on {where}"
 
 
@@ -108,12 +109,12 @@ class OnnxGraph(Graph):
 
 
 def check_card(device: int) -> None:
-    """UserError for a card that cannot be used; ONNX Runtime itself would take the CPU without a word."""
+    """DeviceError for a card that cannot be used; ONNX Runtime itself would take the CPU without a word."""
     try:
         OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", device)
     except Exception as error:  # ONNX Runtime has a class for each, none of them public
         what = f"device {device} does not exist, or onnxruntime-gpu cannot use it"
-        raise UserError(f"{what}: {first_line(error)}; on a CPU install onnxruntime in its place") from error
+        raise DeviceError(f"{what}: {first_line(error)}; on a CPU install onnxruntime in its place") from error
 
 
 def put_in_order_of(original: onnx.ModelProto, model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from common.device import pick_device
+from common.device import card_name, pick_device
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8, why_no_int8
 from common.precision import convert
@@ -19,6 +19,7 @@ from common.program import UserError
 from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
+from tools.deploy.engines.names import processor_name
 from tools.deploy.engines.quantization import SMALLEST, quantize_weight
 from tools.deploy.graphs import kind_of
 
@@ -45,9 +46,9 @@ class Torch(Engine):
     @staticmethod
     def build(request: Build, path: Path) -> None:
         """The weights of the graph's part of the model, in the bits of the quant mode."""
-        if request.graph == "decoder":
-            raise UserError("torch runs the loop over frames itself: configure decoder_iter in place of decoder")
-        model = load_model(kind_of(request.graph), request.source)
+        model = load_model(kind_of(request.graph), request.source.path)
+        if model.source != request.source:
+            raise UserError(f"{request.source.path} is not what it was when it was exported: export it again")
         part = model.modules()[request.graph].state_dict(keep_vars=True).values()
         own = {id(tensor) for tensor in part}
         weights = {name: t.detach() for name, t in model.model.state_dict(keep_vars=True).items() if id(t) in own}
@@ -60,7 +61,7 @@ class Torch(Engine):
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is none of the torch engine's files: {error}") from error
         kind = kind_of(graph)
-        model = models.rebuild(kind, contents.sizes[kind], weights)
+        model = models.rebuild(kind, getattr(contents, kind), weights)
         dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
         model.model.to(self.device.torch_device)
@@ -73,8 +74,8 @@ class Torch(Engine):
 
     @property
     def device_name(self) -> str:
-        threads = f", {counted(self.threads)}" if self.device.type == "cpu" else ""
-        return f"PyTorch {torch.__version__} on {self.device.torch_device}{threads}"
+        where = card_name(self.device) or f"{processor_name()}, {counted(self.threads)}"
+        return f"PyTorch {torch.__version__} on {where}"
 
 
 class TorchGraph(Graph):

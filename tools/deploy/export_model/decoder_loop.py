@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from tools.deploy.graphs import Port, Signature
 
-BODY_BEFORE = "masks = Gather <axis: int = 0> (prenet_masks, step)"
+BODY_BEFORE = "masks = Gather <axis: int = 1> (prenet_masks, step)"
 "In front of a step; its own masks."
 BODY_AFTER = """\
 frame = Identity (decoder_output)
@@ -22,7 +22,9 @@ probability = Sigmoid (gate)
 one_more = Cast <to: int = 6> (running)
 out_taken = Add (taken, one_more)
 fired = Greater (probability, gate_threshold)
-goes_on = Not (fired)
+silent = Not (fired)
+below = Less (out_taken, max_decoder_steps)
+goes_on = And (silent, below)
 out_running = And (running, goes_on)
 count = Cast <to: int = 6> (out_running)
 any = ReduceMax <keepdims: int = 0> (count)
@@ -31,9 +33,8 @@ out_any_running = Cast <to: int = 9> (any)"""
 BEFORE = """\
 batch = Shape <start: int = 0, end: int = 1> (mask)
 text = Shape <start: int = 1, end: int = 2> (mask)
-capacity = Shape <start: int = 0, end: int = 1> (prenet_masks)
-drawn = Squeeze (capacity)
-limit = Min (max_decoder_steps, drawn)
+capacity = Shape <start: int = 1, end: int = 2> (prenet_masks)
+limit = Squeeze (capacity)
 taken_0 = ConstantOfShape <value: tensor = int32[1] {0}> (batch)
 running_0 = ConstantOfShape <value: tensor = bool[1] {1}> (batch)"""
 "In front of the loop."
@@ -50,7 +51,7 @@ alignments = Transpose <perm: ints = [1, 0, 2]> (all_weights)"""
 def decoder_loop(step: ModelProto, gate_threshold: float, signature: Signature) -> ModelProto:
     """The graph ``decoder`` with this signature, of the graph ``decoder_iter``.
 
-    It decodes until every clip's gate has fired, at most ``max_decoder_steps`` steps and as many
+    It decodes until every clip's gate has fired or its ``max_decoder_steps`` are taken, at most as many steps
     as there are ``prenet_masks``. ``mel_lengths`` counts a clip's frames, those of the step with which
     its gate fired included; what is behind them belongs to no clip.
     """

@@ -1,7 +1,7 @@
 """Inputs that fit a graph, to make it with and to compare it with its model."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tacotron2.decoder import Decoder
 from tacotron2.model import padding_mask
@@ -16,7 +16,7 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
         "sequence_lengths": lengths,
         "mel_lengths": lengths,
         "mask": padding_mask(lengths, length),
-        "max_decoder_steps": torch.tensor(length),
+        "max_decoder_steps": lengths,
     }
     inputs = {}
     for name, port in signature.inputs.items():
@@ -33,23 +33,8 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
 
 
 def loop_inputs(decoder: Decoder, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
-    """Inputs of the graph ``decoder`` with which ``LoopReference`` gives the same."""
+    """Inputs of the graph ``decoder`` with which ``DecoderGraph`` gives the same, which makes its keys itself."""
     inputs = example_inputs(signature, batch, length)
     inputs["processed_memory"] = decoder.attention_layer.memory_layer(inputs["memory"])
     inputs["prenet_masks"] = draw_masks(decoder.prenet, list(range(batch)), length)
     return inputs
-
-
-class LoopReference(nn.Module):
-    """The decoder's own loop over frames, with the masks of the seeds 0, 1, 2, ..."""
-
-    def __init__(self, decoder: Decoder):
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, memory: Tensor, mask: Tensor, max_decoder_steps: Tensor, **others: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of the graph ``decoder``."""
-        limit, self.decoder.max_decoder_steps = self.decoder.max_decoder_steps, int(max_decoder_steps)
-        decoded, lengths, _ = self.decoder.infer(memory, mask, list(range(len(memory))))
-        self.decoder.max_decoder_steps = limit
-        return decoded.mel, decoded.gate, decoded.alignments, lengths

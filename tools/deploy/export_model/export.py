@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,33 +14,32 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from common import program
-from common.checkpoints.interchange import TITLES
 from common.files import make_output_folder, remove_leftovers, written_whole
-from common.log import open_log
+from common.log import open_log, still
 from common.program import UserError
 from tools.deploy import models
-from tools.deploy.artifacts import CONTENTS, ONNX, Contents, add_models_dir, sole_writer, write_contents, writing
+from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, sole_writer, write_contents, writing
 from tools.deploy.engines.engine import ENGINES
 from tools.deploy.export_model.decoder_loop import decoder_loop
-from tools.deploy.export_model.example_inputs import LoopReference, example_inputs, loop_inputs
+from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.onnx_export import check_exporter, export
-from tools.deploy.graphs import DecoderIterGraph, EncoderGraph, exportable
-from tools.deploy.models import RANDOM, Model
+from tools.deploy.graphs import DecoderGraph, EncoderGraph, exportable
+from tools.deploy.models import Model, Wanted, find_checkpoints, is_of_a_voice
+from tools.deploy.options import add_checkpoint_options, add_models_dir, check_checkpoint_options
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Export Tacotron2 and WaveGlow to ONNX: encoder, decoder_iter (one frame), decoder (the whole loop), postnet, waveglow.
 
-The graphs go to DIR/onnx, each checked by onnx and compared with its model in ONNX Runtime. Without a
-checkpoint, given or in DIR/checkpoints, a model has random weights at full size."""
+The graphs go to DIR/onnx, each checked by onnx and compared with its model in ONNX Runtime. The checkpoints are those
+that are named, else those that get_datasets_and_models.sh has fetched, else those of the default voice."""
 
 EXAMPLES = """\
   python -m tools.deploy.export_model.export
+  python -m tools.deploy.export_model.export --voice heart
   python -m tools.deploy.export_model.export --tacotron2 tacotron2_5000 --waveglow waveglow_21000"""
 
-DOWNLOADED = {"tacotron2": "nvidia_tacotron2pyt_fp16_20190427", "waveglow": "nvidia_waveglow256pyt_fp16"}
-"Names of the files that get_datasets_and_models.sh puts into DIR/checkpoints."
 BATCH, LENGTH = 3, 7
 "Sizes of the inputs that the graphs are traced with. The exporter takes a size of 1 for a fixed one."
 
@@ -58,47 +56,65 @@ class Export(NamedTuple):
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    check_exporter()
-    found = {kind: models.load(kind, find_checkpoint(kind, args)) for kind in DOWNLOADED}
-    models.check_fit(found["tacotron2"], found["waveglow"])
-    make_output_folder(args.models_dir)
-    with sole_writer(args.models_dir):
-        write(found, args.models_dir / ONNX)
+    export_graphs(args.models_dir, find_checkpoints(args))
 
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
-    for kind in DOWNLOADED:
-        parser.add_argument(f"--{kind}", metavar="FILE", help=f"checkpoint of {TITLES[kind]}, of any form")
+    add_checkpoint_options(parser)
     add_models_dir(parser)
     parser.add_argument("--engine", choices=ENGINES, help="for which engine; the graphs are the same for all of them")
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_checkpoint_options(parser, args)
+    return args
 
 
-def find_checkpoint(kind: str, args: argparse.Namespace) -> str:
-    """The checkpoint that was asked for, else the downloaded one, else RANDOM."""
-    downloaded = args.models_dir / "checkpoints" / DOWNLOADED[kind]
-    path = getattr(args, kind) or (downloaded if downloaded.is_file() else None)
-    return str(Path(path).resolve()) if path else RANDOM
+def export_graphs(models_dir: Path, wanted: Wanted) -> None:
+    """The graphs of these checkpoints, in the folder onnx.
+
+    UserError for checkpoints that nobody has named where there are graphs of other ones.
+    """
+    check_exporter()
+    check_replaceable(models_dir / ONNX, wanted)
+    log.info("exporting the graphs of %s to %s", " and ".join(wanted.paths.values()), models_dir / ONNX)
+    found = {kind: models.load(kind, path) for kind, path in wanted.paths.items()}
+    models.check_fit(found["tacotron2"], found["waveglow"])
+    make_output_folder(models_dir)
+    with sole_writer(models_dir):
+        write(found, models_dir / ONNX, wanted.sigma)
 
 
-def write(found: dict[str, Model], folder: Path) -> None:
+def check_replaceable(folder: Path, wanted: Wanted) -> None:
+    """UserError, if graphs of other checkpoints would be replaced by those of checkpoints that nobody has named."""
+    if wanted.named or not (folder / CONTENTS).is_file():
+        return
+    there = [source.path for source in read_contents(folder, ONNX, f"remove {folder}").sources.values()]
+    if set(there) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there)):
+        raise UserError(
+            f"{folder} holds the graphs of {' and '.join(there)}: name checkpoints to replace them"
+            " (--tacotron2=FILE --waveglow=FILE, or --voice=NAME)"
+        )
+
+
+def write(found: dict[str, Model], folder: Path, sigma: float) -> None:
     """The graphs of the models, compared with them where ONNX Runtime is there."""
     make_output_folder(folder)
     remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
     contents = Contents(
         engine=ONNX,
-        sources={kind: model.path for kind, model in found.items()},
-        sizes={kind: model.sizes() for kind, model in found.items()},
-        signatures={name: asdict(s) for model in found.values() for name, s in model.signatures().items()},
+        sources={kind: model.source for kind, model in found.items()},
+        tacotron2=found["tacotron2"].config,
+        waveglow=found["waveglow"].config,
+        sigma=sigma,
     )
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("the graphs are not compared with their models: onnxruntime is not installed")
     began = time.perf_counter()
     for each in (each for model in found.values() for each in exports(model)):
-        onnx.checker.check_model(each.graph, full_check=True)
-        verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
+        with still(f"comparing {each.name} with its model"):
+            onnx.checker.check_model(each.graph, full_check=True)
+            verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
         with writing(folder), written_whole(folder / f"{each.name}.onnx") as file:
             file.write(each.graph.SerializeToString())
         contents.add(folder, each.name, f"{each.name}.onnx")
@@ -119,16 +135,18 @@ def compare(exported: Export) -> str:
 
 def exports(model: Model) -> Iterator[Export]:
     """The graphs of a model."""
-    signatures = model.signatures()
+    signatures, graphs = model.signatures(), dict[str, ModelProto]()
     for name, module in model.modules().items():
-        inputs = partial(example_inputs, signatures[name])
-        traced = exportable(module) if isinstance(module, EncoderGraph) else module
-        graph = export(traced, inputs(BATCH, LENGTH), signatures[name])
-        yield Export(name, graph, module, inputs)
-        if isinstance(module, DecoderIterGraph):
-            loop = decoder_loop(graph, module.decoder.gate_threshold, signatures["decoder"])
-            inputs = partial(loop_inputs, module.decoder, signatures["decoder"])
-            yield Export("decoder", loop, LoopReference(module.decoder), inputs)
+        signature = signatures[name]
+        inputs = partial(example_inputs, signature)
+        if isinstance(module, DecoderGraph):
+            inputs = partial(loop_inputs, module.decoder, signature)
+            graphs[name] = decoder_loop(graphs["decoder_iter"], module.decoder.gate_threshold, signature)
+        else:
+            traced = exportable(module) if isinstance(module, EncoderGraph) else module
+            with still(f"exporting {name}"):
+                graphs[name] = export(traced, inputs(BATCH, LENGTH), signature)
+        yield Export(name, graphs[name], module, inputs)
 
 
 if __name__ == "__main__":

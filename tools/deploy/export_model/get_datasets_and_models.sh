@@ -18,6 +18,7 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "$@"
+declare -A OPTIONS=()
 while (($#)); do
     case $1 in
         --tacotron2=* | --waveglow=* | --voice=* | --models_dir=* | --engine=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
@@ -67,7 +68,7 @@ download() { # download URL FILE: goes on where FILE ends
     fi
     ((code == 0)) || fail 1 "cannot download $1 (curl ends with $code, see above).
 Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
-without checkpoints export_model/run.sh takes random weights, good enough to measure speed."
+without checkpoints export_model/run.sh takes the voice heart, with --random random weights, to measure speed."
 }
 
 get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
@@ -78,6 +79,9 @@ get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or fr
         cp "$given" "$file.copy"
         sed -i "/  $2\$/d" "$folder/SHA256SUMS" 2>/dev/null || true
         mv "$file.copy" "$file"
+    elif [[ -f $models_dir/$2 && ! -f $file ]]; then
+        echo "$models_dir/$2" # fetched by hand, as the README of Cambricon's sample has it
+        return
     elif [[ ! -f $file ]]; then
         command -v curl >/dev/null || fail 1 "curl is needed to download"
         echo "downloading $server/$3/$2"

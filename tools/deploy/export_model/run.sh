@@ -5,7 +5,9 @@
 #   bash export_model/run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000
 #
 #   --tacotron2=FILE --waveglow=FILE   checkpoints of any form; by default what get_datasets_and_models.sh
-#                                      has fetched, else random weights at full size
+#                                      or you have fetched to $MODEL_PATH, else the voice heart
+#   --voice=NAME                       both checkpoints of a voice of this repository
+#   --random                           random weights at full size, to measure speed; in $MODEL_PATH/random
 #   --models_dir=DIR                   instead of $MODEL_PATH
 #   --engine=NAME                      changes nothing: the graphs are the same for all engines
 

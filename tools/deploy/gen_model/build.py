@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -13,23 +13,24 @@ from google.protobuf.message import DecodeError
 from common import program
 from common.checkpoints.interchange import TITLES
 from common.files import make_output_folder, remove_leftovers, written_whole
-from common.log import open_log
+from common.log import open_log, still
 from common.program import UserError
+from common.voices import sha256
 from tools.deploy.artifacts import (
     CONTENTS,
     ONNX,
     Contents,
-    add_models_dir,
     engine_folder,
     read_contents,
     sole_writer,
     write_contents,
     writing,
 )
-from tools.deploy.engines.engine import ENGINES, QUANT_MODES, Build, find_engine
+from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
 from tools.deploy.gen_model.precision_cost import measure_cost
-from tools.deploy.gen_model.settings import Settings, load_settings
+from tools.deploy.gen_model.settings import DECODERS, EngineSettings, Settings, load_settings
 from tools.deploy.graphs import GRAPHS, kind_of
+from tools.deploy.options import add_build_options, add_engine, add_models_dir, add_numbers, add_quant_mode
 
 log = logging.getLogger(__name__)
 
@@ -39,83 +40,158 @@ Build engines of the graphs that tools.deploy.export_model.export has made, for 
 They go to DIR/ENGINE_MODE. Modes: force_float32; force_float16 (on a CPU weights in half precision,
 computed with in float32 by onnxruntime and in bfloat16 by torch); int8 (weights; what is
 computed in 8 bits depends on the engine). What a mode other than force_float32 costs is measured
-in distances of mel spectrograms, and said."""
+in distances of mel spectrograms, and said. Engines that are there, of these graphs and options, are kept."""
 
 EXAMPLES = """\
   python -m tools.deploy.gen_model.build --quant_mode force_float16 --bs 1 4 8
   python -m tools.deploy.gen_model.build --engine magicmind --quant_mode force_float32 --json my.json -o engines"""
 
 
+@dataclass
+class Order:
+    """Engines that are wanted."""
+
+    engine: str
+    quant_mode: str
+    models_dir: Path
+    "With the exported graphs in its folder onnx."
+    folder: Path
+    "For the engines."
+    settings: Settings
+    graphs: dict[str, Path] = field(default_factory=dict)
+    "Graphs in the place of the exported ones."
+    compare: bool = True
+    "Whether to measure what the mode costs."
+
+    def of_engine(self) -> EngineSettings:
+        """The settings of the engine; a graph that the user names says how to decode."""
+        chosen = [name for name in DECODERS if name in self.graphs]
+        own = self.settings.engine(self.engine)
+        return replace(own, decoder=chosen[0]) if len(chosen) == 1 else own
+
+
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    settings = load_settings(args.json, args.bs)
-    exported = read_contents(args.models_dir / ONNX, ONNX, "run export_model/run.sh first")
-    folder = args.output or engine_folder(args.models_dir, args.engine, args.quant_mode)
-    make_output_folder(folder)
-    with sole_writer(args.models_dir, folder):
-        contents = build(args, settings, exported, folder)
-        if args.quant_mode != "force_float32" and not args.no_compare:
-            compare(folder, contents, args.models_dir / ONNX, exported)
+    settings = load_settings(args.json)
+    build(
+        Order(
+            engine=args.engine,
+            quant_mode=args.quant_mode,
+            models_dir=args.models_dir,
+            folder=args.output or engine_folder(args.models_dir, args.engine, args.quant_mode),
+            settings=settings.for_batches(args.bs) if args.bs else settings,
+            graphs={name: getattr(args, name) for name in GRAPHS if getattr(args, name)},
+            compare=not args.no_compare,
+        )
+    )
 
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("--engine", default="onnxruntime", choices=ENGINES, help="default: %(default)s")
-    add("--quant_mode", default="force_float32", choices=QUANT_MODES, help="default: %(default)s")
-    add("--bs", nargs=3, type=int, metavar=("MIN", "USUAL", "MAX"), help="batch sizes (default: the configuration's)")
-    add("--json", type=Path, metavar="FILE", help="build configuration (default: configs/deploy.json)")
+    add_engine(parser)
+    add_quant_mode(parser, "force_float32")
+    what = "smallest, usual and largest batch, or one for all (default: the configuration's)"
+    add_numbers(parser, "--bs", "-bs", "--batch-size", dest="bs", default=None, help=what)
+    add_build_options(parser)
     add_models_dir(parser)
     add("-o", "--output", type=Path, metavar="DIR", help="for the engines (default: in the models_dir)")
     for name in GRAPHS:
         add(f"--{name}", type=Path, metavar="FILE", help=f"another {name}.onnx than that of the models_dir")
     add("--no-compare", action="store_true", help="do not measure what the mode costs")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.bs and len(args.bs) == 1:
+        args.bs *= 3
+    return args
 
 
-def build(args: argparse.Namespace, settings: Settings, exported: Contents, folder: Path) -> Contents:
-    """The engines of all graphs that are needed; what was in the folder before is replaced."""
-    engine, of_engine = find_engine(args.engine), settings.engine(args.engine)
-    own = own_graphs(args, exported, of_engine.graphs() if engine.takes_graphs else [])
+def build(order: Order) -> Contents:
+    """The engines of all graphs that are needed, made or found in the folder; others in it are replaced.
+
+    What the mode costs is measured, if the device is there.
+    """
+    exported = read_contents(order.models_dir / ONNX, ONNX, "run export_model/run.sh first")
+    engine = find_engine(order.engine)
+    wanted = contents_of(order, exported, engine)
+    make_output_folder(order.folder)
+    with sole_writer(order.models_dir, order.folder):
+        contents = whole(order.folder, wanted)
+        if contents:
+            log.info("kept the engines in %s, which are those wanted", order.folder)
+        else:
+            contents = wanted
+            say_what(order, wanted)
+            write(order, exported, engine, contents)
+        if order.compare and order.quant_mode != "force_float32" and not contents.cost:
+            compare(order, contents, exported)
+    return contents
+
+
+def contents_of(order: Order, exported: Contents, engine: type[Engine]) -> Contents:
+    """What the folder will hold, but for the files."""
+    graphs = order.of_engine().graphs()
+    check_own_graphs(order, exported, graphs if engine.takes_graphs else [])
+    return replace(
+        exported,
+        engine=order.engine,
+        files={},
+        quant_mode=order.quant_mode,
+        made_of={g: sha256(order.graphs[g]) if g in order.graphs else exported.files[g].sha256 for g in graphs},
+        ranges=order.settings.sizes(),
+        options=order.of_engine().options(),
+    )
+
+
+def whole(folder: Path, wanted: Contents) -> Contents | None:
+    """The engines in the folder, if they are those wanted and not damaged."""
+    try:
+        found = read_contents(folder, wanted.engine, "")
+        for graph in found.files:
+            found.path(folder, graph)
+    except UserError:
+        return None
+    return found if replace(found, files={}, cost={}) == wanted else None
+
+
+def say_what(order: Order, wanted: Contents) -> None:
+    """Name what is begun."""
+    sizes = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in wanted.ranges.items() if axis != "steps")
+    log.info("building %s engines in %s, for sizes of %s", order.engine, order.quant_mode, sizes)
+    log.info("of %s", " and ".join(source.path for source in wanted.sources.values()))
+
+
+def write(order: Order, exported: Contents, engine: type[Engine], contents: Contents) -> None:
+    """Build the engines and write them with their contents."""
+    folder = order.folder
     remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
-    contents = replace(
-        exported,
-        engine=args.engine,
-        files={},
-        quant_mode=args.quant_mode,
-        ranges=settings.sizes(),
-        options=of_engine.options(),
-    )
-    for graph in of_engine.graphs():
+    for graph in contents.made_of:
         began = time.perf_counter()
         request = Build(
             graph=graph,
             signature=exported.signature(graph),
-            onnx=own.get(graph) or exported.path(args.models_dir / ONNX, graph),
+            onnx=order.graphs.get(graph) or exported.path(order.models_dir / ONNX, graph),
             source=exported.sources[kind_of(graph)],
-            quant_mode=args.quant_mode,
+            quant_mode=order.quant_mode,
             ranges=contents.ranges,
             options=contents.options,
         )
         name = f"{graph}{engine.suffix}"
-        with writing(folder), written_whole(folder / name) as file:
+        with writing(folder), written_whole(folder / name) as file, still(f"building {graph}"):
             engine.build(request, Path(file.name))
         contents.add(folder, graph, name)
-        log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph]["bytes"] / 1e6, time.perf_counter() - began)
+        log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph].bytes / 1e6, time.perf_counter() - began)
     write_contents(folder, contents)
     log.info("wrote %s, for batches of %d to %d", folder, contents.ranges["batch"][0], contents.ranges["batch"][-1])
-    return contents
 
 
-def own_graphs(args: argparse.Namespace, exported: Contents, usable: list[str]) -> dict[str, Path]:
-    """Graphs that the user names. UserError for one that would not be used, or that is not the one of its option."""
-    own = {name: getattr(args, name) for name in GRAPHS if getattr(args, name)}
-    for name, path in own.items():
+def check_own_graphs(order: Order, exported: Contents, usable: list[str]) -> None:
+    """UserError for a graph of the user's that would not be used, or that is not the one of its option."""
+    for name, path in order.graphs.items():
         if name not in usable:
             builds = f"the graphs {', '.join(usable)}" if usable else "the checkpoints, not graphs"
-            raise UserError(f"--{name} would not be used: {args.engine} is built from {builds}")
+            raise UserError(f"--{name} would not be used: {order.engine} is built from {builds}")
         try:
             graph = onnx.load(path, load_external_data=False).graph
         except (OSError, DecodeError) as error:
@@ -125,16 +201,20 @@ def own_graphs(args: argparse.Namespace, exported: Contents, usable: list[str]) 
             names = ", ".join(port.name for port in found)
             if names != ", ".join(expected):
                 raise UserError(f"--{name}: {path} has {names} where {', '.join(expected)} are wanted")
-    return own
 
 
-def compare(folder: Path, contents: Contents, onnx_folder: Path, exported: Contents) -> None:
-    """Measure what the mode costs, and keep it with the engines."""
+def compare(order: Order, contents: Contents, exported: Contents) -> None:
+    """Measure what the mode costs, and keep it with the engines; where that cannot be, say so."""
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("what %s costs is not known: onnxruntime is not there to compare with", contents.quant_mode)
         return
-    contents.cost = measure_cost(folder, contents, onnx_folder, exported)
-    write_contents(folder, contents)
+    try:
+        with still(f"measuring what {contents.quant_mode} costs"):
+            contents.cost = measure_cost(order.folder, contents, order.models_dir / ONNX, exported)
+    except DeviceError as error:
+        log.warning("what %s costs is not known: %s; the engines are written", contents.quant_mode, error)
+        return
+    write_contents(order.folder, contents)
     distances = ", ".join(f"of {TITLES[kind]} {distance:.2g}" for kind, distance in contents.cost.items())
     log.info("%s costs: mel L1 (natural logarithm) %s", contents.quant_mode, distances)
 

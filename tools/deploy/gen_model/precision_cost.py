@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.config import from_dict
+import waveglow.config
 from common.evaluation.metrics import mel_l1
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.infer_python.requests import reader, sentence
-from tools.deploy.models import PACKAGES
 
 CHARACTERS, FRAMES = 64, 100
 "Length of the compared text: long enough to be spoken, short enough to take seconds."
@@ -24,8 +23,7 @@ def measure_cost(folder: Path, contents: Contents, onnx_folder: Path, exported: 
 
     The random numbers are the same, and WaveGlow gets the same spectrogram. Needs ONNX Runtime.
     """
-    config = from_dict(PACKAGES["waveglow"].Config, contents.sizes["waveglow"])
-    spectrogram = PACKAGES["waveglow"].build_mel(config)
+    spectrogram = waveglow.config.build_mel(contents.waveglow)
     exact_files = {name: exported.files[name] for name in contents.files}
     exact = _speak("onnxruntime", onnx_folder, replace(contents, files=exact_files, quant_mode=""))
     mel, audio = _speak(contents.engine, folder, contents, exact[0])

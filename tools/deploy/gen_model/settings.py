@@ -1,14 +1,15 @@
 """The build configuration, configs/deploy.json."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from common.config import load_config
 from common.program import UserError
-from tools.deploy.engines.engine import Ranges
+from tools.deploy.artifacts import Ranges
 
 DEFAULT = Path(__file__).resolve().parents[3] / "configs/deploy.json"
+DECODERS = ("decoder", "decoder_iter")
 
 
 @dataclass
@@ -30,25 +31,38 @@ class Sizes:
 
 @dataclass
 class EngineSettings:
-    """How one engine builds and runs the graphs."""
+    """What every engine has."""
 
     decoder: str = "decoder"
     "Which graph decodes: decoder, the whole loop, or decoder_iter, a frame at a time driven from here."
-    spinning: bool = False
-    "onnxruntime: whether threads that wait for work keep their cores busy. Faster, if nobody else wants them."
-    builder_config: dict = field(default_factory=dict)
-    "magicmind: for its builder, beyond precision and sizes."
 
     def __post_init__(self) -> None:
-        if self.decoder not in ("decoder", "decoder_iter"):
-            raise UserError(f"decoder is {self.decoder!r}, must be decoder or decoder_iter")
+        if self.decoder not in DECODERS:
+            raise UserError(f"decoder is {self.decoder!r}, must be {' or '.join(DECODERS)}")
 
     def graphs(self) -> list[str]:
         """Graphs that are needed to speak."""
         return ["encoder", self.decoder, "postnet", "waveglow"]
 
     def options(self) -> dict[str, Any]:
-        return {"spinning": self.spinning, "builder_config": self.builder_config}
+        """The engine's own settings."""
+        return {name: value for name, value in asdict(self).items() if name != "decoder"}
+
+
+@dataclass
+class OnnxRuntimeSettings(EngineSettings):
+    """ONNX Runtime's."""
+
+    spinning: bool = False
+    "Whether threads that wait for work keep their cores busy. Faster, if nobody else wants them."
+
+
+@dataclass
+class MagicMindSettings(EngineSettings):
+    """MagicMind's."""
+
+    builder_config: dict = field(default_factory=dict)
+    "For its builder, beyond precision and sizes."
 
 
 @dataclass
@@ -56,9 +70,14 @@ class Settings:
     """The whole file."""
 
     ranges: Sizes = field(default_factory=Sizes)
-    onnxruntime: EngineSettings = field(default_factory=EngineSettings)
+    onnxruntime: OnnxRuntimeSettings = field(default_factory=OnnxRuntimeSettings)
     torch: EngineSettings = field(default_factory=lambda: EngineSettings("decoder_iter"))
-    magicmind: EngineSettings = field(default_factory=lambda: EngineSettings("decoder_iter"))
+    magicmind: MagicMindSettings = field(default_factory=MagicMindSettings)
+    builder_config: dict = field(default_factory=dict)
+    "The one key of the file of Cambricon's sample: magicmind's."
+
+    def __post_init__(self) -> None:
+        self.magicmind.builder_config |= self.builder_config
 
     def engine(self, name: str) -> EngineSettings:
         return getattr(self, name)
@@ -67,10 +86,11 @@ class Settings:
         """Sizes of all named axes of the graphs."""
         return asdict(self.ranges) | {"steps": [1, *self.ranges.mel[1:]]}
 
+    def for_batches(self, batch: list[int]) -> "Settings":
+        """The same for these batch sizes."""
+        return replace(self, ranges=replace(self.ranges, batch=batch))
 
-def load_settings(path: Path | None, batch: list[int] | None) -> Settings:
-    """From the file; ``batch``: the sizes that take the place of the file's. UserError as ``load_config``."""
-    settings = load_config(path or DEFAULT, Settings)
-    if batch:
-        settings.ranges = Sizes(batch, settings.ranges.text, settings.ranges.mel)
-    return settings
+
+def load_settings(path: Path | None) -> Settings:
+    """From a file of this form or of Cambricon's sample; default configs/deploy.json. UserError as ``load_config``."""
+    return load_config(path or DEFAULT, Settings)

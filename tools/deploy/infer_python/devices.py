@@ -5,13 +5,14 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from common.log import progress_bar
+from common.log import progress_bar, still
 from common.program import UserError
-from tools.deploy.infer_python.latency import DeviceResult, Iteration
-from tools.deploy.infer_python.worker import Work, do
+from tools.deploy.infer_python.latency import DeviceResult
+from tools.deploy.infer_python.worker import Message, Ready, Work, do
 
 log = logging.getLogger(__name__)
 
@@ -24,22 +25,28 @@ LONGEST_END = 10
 def run_on_devices(works: list[Work]) -> dict[int, DeviceResult]:
     """Device -> what it did. UserError that names the device, if one fails; the others are then ended."""
     results = {work.device: DeviceResult("", []) for work in works}
-    with progress_bar("speaking", sum(len(work.batches) for work in works), initial=0) as bar:
+    cold = len(works)
+    with progress_bar("speaking", sum(len(work.batches) for work in works), initial=0) as bar, ExitStack() as warm_up:
+        warm_up.enter_context(still("loading the engines and warming up"))
         for device, message in _alone(works[0]) if len(works) == 1 else _together(works):
             if isinstance(message, str):
                 results[device].device_name = message
                 log.info("device %d: %s", device, message)
+            elif isinstance(message, Ready):
+                cold -= 1
+                if not cold:
+                    warm_up.close()
             else:
                 results[device].iterations.append(message)
                 bar.update()
     return results
 
 
-def _alone(work: Work) -> Iterator[tuple[int, str | Iteration]]:
+def _alone(work: Work) -> Iterator[tuple[int, Message]]:
     return ((work.device, message) for message in do(work))
 
 
-def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
+def _together(works: list[Work]) -> Iterator[tuple[int, Message]]:
     working: dict[Connection, tuple[int, BaseProcess]] = {}
     ready: list[Connection] = []
     try:
@@ -58,7 +65,7 @@ def _together(works: list[Work]) -> Iterator[tuple[int, str | Iteration]]:
                     del working[connection]
                     continue
                 yield device, message
-                ready += [connection] if isinstance(message, str) else []
+                ready += [connection] if isinstance(message, Ready) else []
                 if len(ready) == len(works):
                     for each in ready:
                         each.send("go")
@@ -85,7 +92,7 @@ def _start(work: Work) -> tuple[Connection, BaseProcess]:
     return connection, process
 
 
-def _receive(connection: Connection, device: int, process: BaseProcess) -> str | Iteration | None:
+def _receive(connection: Connection, device: int, process: BaseProcess) -> Message | None:
     try:
         message = connection.recv()
     except EOFError:
@@ -97,11 +104,11 @@ def _receive(connection: Connection, device: int, process: BaseProcess) -> str |
 
 
 def _process(work: Work, connection: Connection) -> None:
-    """Sends what ``do`` yields, and at last None or a UserError; behind the name of the device it waits to be told."""
+    """Sends what ``do`` yields, and at last None or a UserError; behind Ready it waits to be told."""
     try:
         for message in do(work):
             connection.send(message)
-            if isinstance(message, str):
+            if isinstance(message, Ready):
                 connection.recv()
         connection.send(None)
     except UserError as error:

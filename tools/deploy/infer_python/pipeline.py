@@ -30,12 +30,12 @@ class Pipeline:
         paths = {name: contents.path(folder, name) for name in names}
         self.graphs = {name: engine.load(path, name, contents) for name, path in paths.items()}
         self.contents = contents
-        self.sizes = contents.sizes["tacotron2"]["tacotron2_config"]
-        self.hop_length = contents.sizes["waveglow"]["data_config"]["hop_length"]
-        self.n_mel, self.frames_per_step = self.sizes["n_mel_channels"], self.sizes["n_frames_per_step"]
-        self.limit = min(self.sizes["max_decoder_steps"], contents.ranges["mel"][-1] // self.frames_per_step)
+        self.sizes = contents.tacotron2.tacotron2_config
+        self.hop_length = contents.waveglow.data_config.hop_length
+        self.n_mel, self.frames_per_step = self.sizes.n_mel_channels, self.sizes.n_frames_per_step
+        self.limit = min(self.sizes.max_decoder_steps, contents.ranges["mel"][-1] // self.frames_per_step)
         n_channels = self.n_mel * self.frames_per_step
-        self.prenet = Prenet(n_channels, self.sizes["prenet_dim"], self.sizes["p_prenet_dropout"])
+        self.prenet = Prenet(n_channels, self.sizes.prenet_dim, self.sizes.p_prenet_dropout)
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -78,7 +78,8 @@ class Pipeline:
     def _loop(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
         """The loop over steps inside of the engine: mel and lengths."""
         graph = self.graphs["decoder"]
-        results = graph.run(inputs | {"prenet_masks": masks, "max_decoder_steps": np.array(self.limit)})
+        limits = np.full(len(masks), self.limit, np.int32)
+        results = graph.run(inputs | {"prenet_masks": masks, "max_decoder_steps": limits})
         return results["mel_outputs"], graph.fetch(results["mel_lengths"])
 
     def _step_by_step(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
@@ -92,11 +93,12 @@ class Pipeline:
         }
         inputs |= {name: np.zeros(signature.inputs[name].shape(sizes), np.float32) for name in state}
         steps, taken, running = [], np.zeros(batch, np.int32), np.ones(batch, bool)
-        for prenet_masks in masks:
+        for step in range(masks.shape[1]):
+            prenet_masks = np.ascontiguousarray(masks[:, step])
             results = graph.run(inputs | {"prenet_masks": prenet_masks})
             steps.append(graph.fetch(results["decoder_output"]))
             taken += running
-            running &= ~(expit(graph.fetch(results["gate_prediction"])[:, 0]) > self.sizes["gate_threshold"])
+            running &= ~(expit(graph.fetch(results["gate_prediction"])[:, 0]) > self.sizes.gate_threshold)
             if not running.any():
                 break
             inputs |= {name: results[output] for name, output in state.items()}

@@ -63,7 +63,7 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
     UserError for a text without anything to speak.
     """
     to_ids, limit = reader(contents), min(contents.ranges["text"][-1], LONGEST_PIECE)
-    cleaners = contents.sizes["tacotron2"]["data_config"]["text_cleaners"]
+    cleaners = contents.tacotron2.data_config.text_cleaners
     seeds = count(seed)
     spoken = []
     for number, line in enumerate(lines, start=1):
@@ -97,6 +97,6 @@ def reader(contents: Contents) -> Callable[[str], list[int]]:
 
     UserError if its pronunciation dictionary is missing.
     """
-    data = contents.sizes["tacotron2"]["data_config"]
-    dictionary = load_dictionary(data["dictionary"]) if data["dictionary"] else None
-    return lambda text: text_to_sequence(text, data["text_cleaners"], dictionary)
+    data = contents.tacotron2.data_config
+    dictionary = load_dictionary(data.dictionary) if data.dictionary else None
+    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary)

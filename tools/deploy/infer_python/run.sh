@@ -11,12 +11,13 @@
 #   --models_dir=DIR                        instead of $MODEL_PATH; or a folder of engines
 #   --devices=N,N                           cards, a process for each; on a CPU shares of it
 #   --warmup_iters=N --num_iters=N          batches before it counts, default 3; that count, default 10
+#   --bs=N,N                                several batches, one after the other
 #   --all                                   the smallest, usual and largest batch that was built for
 #   --no-waveglow                           spectrograms only
 #   --text=FILE                             speak a text of any length, each line to a wav
-#   --sigma=X --seed=N                      of WaveGlow's noise, default 0.6; of all random numbers
-#   --log_file=FILE                         for the report, and FILE.json; default the terminal
-#   -o OUT                                  for wavs and JSON, default output/
+#   --sigma=X --seed=N                      of WaveGlow's noise, default the voice's, else 0.6; of all random numbers
+#   --log_file=FILE                         for the report, and FILE.json; or a folder for both; default the terminal
+#   -o OUT                                  for wavs and JSON, default output/; those of earlier runs stay, dated
 
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh

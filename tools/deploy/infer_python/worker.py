@@ -32,14 +32,23 @@ class Work:
     with_waveglow: bool
 
 
-def do(work: Work) -> Iterator[str | Iteration]:
-    """Load the engines, warm up, and yield the name of the device; then what is measured, batch after batch."""
+@dataclass(frozen=True)
+class Ready:
+    """Loaded and warm."""
+
+
+Message = str | Ready | Iteration
+
+
+def do(work: Work) -> Iterator[Message]:
+    """Yield the name of the device; load the engines, warm up, and yield Ready; then what is measured."""
     engine = find_engine(work.contents.engine)(work.device, work.shares, work.contents.options)
+    yield engine.device_name
     pipeline = Pipeline(work.folder, work.contents, engine, work.with_waveglow)
     to_ids = reader(work.contents)
     for clips in work.warmup:
         speak(clips, to_ids, pipeline, Wavs(work.contents), work)
-    yield engine.device_name
+    yield Ready()
     wavs = Wavs(work.contents)
     for clips in work.batches:
         yield speak(clips, to_ids, pipeline, wavs, work)
@@ -91,7 +100,7 @@ class Wavs:
     """Wavs made of one clip or of several."""
 
     def __init__(self, contents: Contents):
-        self.rate = contents.sizes["waveglow"]["data_config"]["sampling_rate"]
+        self.rate = contents.waveglow.data_config.sampling_rate
         self.parts: list[np.ndarray] = []
 
     def add(self, clip: Request, audio: np.ndarray) -> None:

@@ -1,0 +1,150 @@
+"""Which checkpoints are deployed: those named, those fetched, a voice's; and nothing of the user's is replaced."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from deploy_toys import models_dir
+
+from common import voices
+from common.program import UserError
+from common.voices import Voice
+from tools.deploy import models, stages
+from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.export_model import export
+from tools.deploy.models import DOWNLOADED, RANDOM, downloaded, find_checkpoints
+
+KINDS = ("tacotron2", "waveglow")
+
+
+def given(folder, **options):
+    return SimpleNamespace(**dict(tacotron2=None, waveglow=None, voice=None, random=False, models_dir=folder) | options)
+
+
+@pytest.fixture
+def toys():
+    return {kind: str(models_dir() / f"{kind}.safetensors") for kind in KINDS}
+
+
+@pytest.fixture
+def toy_voice(monkeypatch, toys):
+    """The default voice is one of toys."""
+    voice = Voice("toy", toys["tacotron2"], toys["waveglow"], voices.Settings(sigma=0.4))
+    monkeypatch.setattr(models, "find_voice", lambda name: voice)
+
+
+def fetch_by_hand(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in DOWNLOADED.values():
+        (folder / name).write_bytes(b"checkpoint")
+
+
+def test_a_voice_by_its_name(tmp_path):
+    wanted = find_checkpoints(given(tmp_path, voice="heart"))
+    assert wanted.named
+    assert wanted.sigma == voices.find_voice("heart").settings.sigma
+    assert wanted.paths == {kind: str(voices.FOLDER / f"heart/{kind}.safetensors") for kind in KINDS}
+    wanted = find_checkpoints(given(tmp_path, tacotron2="heart/tacotron2", waveglow="heart/waveglow"))
+    assert wanted.paths["waveglow"] == str(voices.FOLDER / "heart/waveglow.safetensors")
+    with pytest.raises(UserError, match="there is no voice 'nobody'"):
+        find_checkpoints(given(tmp_path, voice="nobody"))
+
+
+def test_without_a_checkpoint_it_is_the_default_voice(tmp_path):
+    wanted = find_checkpoints(given(tmp_path))
+    assert not wanted.named
+    assert wanted.paths["tacotron2"] == str(voices.FOLDER / f"{voices.DEFAULT}/tacotron2.safetensors")
+
+
+@pytest.mark.parametrize("place", [".", "checkpoints"])
+def test_what_was_fetched_by_hand_is_found(tmp_path, place):
+    fetch_by_hand(tmp_path / place)
+    wanted = find_checkpoints(given(tmp_path))
+    assert wanted.paths == {kind: str((tmp_path / place / name).resolve()) for kind, name in DOWNLOADED.items()}
+    assert not wanted.named
+
+
+def test_one_checkpoint_alone_is_not_made_a_pair_by_chance(tmp_path):
+    with pytest.raises(UserError, match="there is no checkpoint of WaveGlow: name one"):
+        find_checkpoints(given(tmp_path, tacotron2="a.pt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--voice=heart", "--tacotron2=a.pt"], "--voice and --tacotron2 exclude each other"),
+        (["--random", "--waveglow=a.pt"], "--random goes with no checkpoint"),
+    ],
+)
+def test_what_excludes_each_other(monkeypatch, capsys, options, says):
+    monkeypatch.setattr(sys, "argv", ["export", *options])
+    with pytest.raises(SystemExit) as end:
+        export.read_arguments()
+    assert end.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_random_weights_have_a_folder_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["export", "--random", f"--models_dir={tmp_path}"])
+    args = export.read_arguments()
+    assert args.models_dir == tmp_path / "random"
+    assert set(find_checkpoints(args).paths.values()) == {RANDOM}
+
+
+def test_graphs_are_not_replaced_by_those_of_a_checkpoint_that_nobody_named(tmp_path, toys, toy_voice):
+    (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
+    fetch_by_hand(tmp_path)
+    with pytest.raises(UserError, match=r"holds the graphs of .*: name checkpoints to replace them"):
+        export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
+    for path in downloaded(tmp_path).values():
+        path.unlink()
+    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))  # of the same ones they may
+    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, tacotron2="a", waveglow="b")))
+
+
+def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, toys, monkeypatch):
+    (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
+    fetch_by_hand(tmp_path)
+    monkeypatch.setattr(models, "FOLDER", models_dir())
+    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    """What would be exported."""
+    made = []
+    monkeypatch.setattr(stages, "export_graphs", lambda folder, wanted: made.append(wanted))
+    monkeypatch.setattr(stages, "fetch", lambda folder: made.append("fetch"))
+    return made
+
+
+def test_graphs_that_are_there_are_used(tmp_path, toys, exports):
+    (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
+    stages.make_graphs(given(tmp_path))
+    stages.make_graphs(given(tmp_path, **toys))
+    assert exports == []
+    stages.make_graphs(given(tmp_path, voice="heart"))
+    assert [wanted.paths["waveglow"] for wanted in exports] == [str(voices.FOLDER / "heart/waveglow.safetensors")]
+
+
+def test_graphs_of_a_checkpoint_that_has_changed_are_made_again(tmp_path, toys, exports):
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    wanted = models.Wanted({kind: source.path for kind, source in contents.sources.items()}, True)
+    assert stages.are_there(models_dir() / ONNX, wanted)
+    (tmp_path / "waveglow.safetensors").write_bytes(b"trained on")
+    changed = models.Wanted(wanted.paths | {"waveglow": str(tmp_path / "waveglow.safetensors")}, True)
+    assert not stages.are_there(models_dir() / ONNX, changed)
+
+
+def test_without_graphs_the_checkpoints_are_fetched_first(tmp_path, exports):
+    stages.make_graphs(given(tmp_path))
+    assert exports[0] == "fetch"
+    assert exports[1].paths["tacotron2"] == str(voices.FOLDER / "heart/tacotron2.safetensors")
+
+
+def test_fetching_in_vain_is_no_error_unless_there_is_a_part(tmp_path, monkeypatch):
+    monkeypatch.setenv("NGC_URL", "http://127.0.0.1:9")
+    stages.fetch(tmp_path)
+    (tmp_path / "checkpoints/nvidia_waveglow256pyt_fp16.part").write_bytes(b"half")
+    with pytest.raises(UserError, match="the checkpoints are there in part"):
+        stages.fetch(tmp_path)

@@ -1,0 +1,81 @@
+"""Options of the deployment in one syntax everywhere, those of Cambricon's sample among them."""
+
+import json
+import sys
+
+import pytest
+from deploy_toys import make
+
+from common.program import UserError
+from tools.deploy.benchmark import perf
+from tools.deploy.engines.engine import find_engine
+from tools.deploy.gen_model import build
+from tools.deploy.gen_model.settings import load_settings
+from tools.deploy.infer_python import infer
+
+SAMPLE = {
+    "builder_config": {
+        "archs": [{"mtp_372": [6, 8]}],
+        "graph_shape_mutable": True,
+        "precision_config": {"precision_mode": "force_float16"},
+        "debug_config": {"fusion_enable": True},
+        "opt_config": {"type64to32_conversion": True, "conv_scale_fold": True, "clustering_launch_enable": False},
+    }
+}
+"The form of data/jsons/builder_config.json in the sample."
+
+
+def read(monkeypatch, module, *options):
+    monkeypatch.setattr(sys, "argv", ["program", *options])
+    return module.read_arguments()
+
+
+@pytest.mark.parametrize("option", ["--bs", "-bs", "--batch-size"])
+@pytest.mark.parametrize("module", [build, infer, perf])
+def test_batches_are_written_the_same_way_everywhere(monkeypatch, module, option):
+    for given in ([option, "1,4,8"], [option, "1", "4", "8"], [option, "1 4 8"], [f"{option}=1,4,8"]):
+        assert read(monkeypatch, module, *given).bs == [1, 4, 8]
+
+
+@pytest.mark.parametrize("given", [["--devices", "0 1"], ["--devices=0,1"], ["--devices", "0", "1"], ["--device=0 1"]])
+def test_devices_with_blanks_or_commas(monkeypatch, given):
+    assert read(monkeypatch, infer, *given).devices == [0, 1]
+
+
+def test_options_of_the_sample(monkeypatch):
+    given = ["-il", "64", "--num-iters", "7", "--warmup-iters=2", "-s", "0.5", "--quant_mode", "qint8_mixed_float16"]
+    args = read(monkeypatch, infer, *given)
+    assert (args.il, args.num_iters, args.warmup_iters, args.sigma, args.quant_mode) == (64, 7, 2, 0.5, "int8")
+    assert read(monkeypatch, build, "--quant_mode=qint8_mixed_float16").quant_mode == "int8"
+    assert read(monkeypatch, perf, "--quant_modes", "qint8_mixed_float16").quant_modes == ["int8"]
+
+
+def test_the_samples_builder_config_is_magicminds(tmp_path):
+    (tmp_path / "builder_config.json").write_text(json.dumps(SAMPLE))
+    settings = load_settings(tmp_path / "builder_config.json")
+    assert settings.magicmind.builder_config == SAMPLE["builder_config"]
+    assert settings.ranges == load_settings(None).ranges
+    # What is asked for on the command line overrides it.
+    request = build.Build("postnet", None, None, None, "force_float32", {}, settings.magicmind.options())
+    engine = sys.modules[find_engine("magicmind").__module__]
+    request.signature = type("Signature", (), {"inputs": {}})
+    merged = {}
+    for part in engine.configuration(request):
+        merged |= part
+    assert merged["precision_config"] == {"precision_mode": "force_float32"}
+    assert merged["debug_config"] == {"fusion_enable": True}
+
+
+def test_an_engine_has_no_options_of_another(tmp_path):
+    for name, other in (("torch", "spinning"), ("onnxruntime", "builder_config"), ("magicmind", "spinning")):
+        (tmp_path / "a.json").write_text(json.dumps({name: {other: {}}}))
+        with pytest.raises(UserError, match=f"{name} has the unknown key '{other}'"):
+            load_settings(tmp_path / "a.json")
+    assert make(tmp_path, "torch").options == {}
+
+
+def test_a_graph_that_is_named_says_how_to_decode(tmp_path):
+    settings = load_settings(None)
+    for name in ("decoder", "decoder_iter"):
+        order = build.Order("magicmind", "force_float32", tmp_path, tmp_path, settings, {name: tmp_path / "x.onnx"})
+        assert order.of_engine().graphs() == ["encoder", name, "postnet", "waveglow"]

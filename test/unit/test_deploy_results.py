@@ -1,0 +1,41 @@
+"""Where wavs and reports go, and that those of an earlier run stay."""
+
+import os
+import time
+
+from deploy_toys import report_of, run_infer
+
+from tools.deploy.infer_python.results import Results, set_aside
+
+
+def test_results_of_an_earlier_run_stay_under_their_date(tmp_path):
+    files = [tmp_path / name for name in ("dev0_0.wav", "latency.json", "out_0001.wav", "mine.wav")]
+    for run in range(3):
+        for file in files[:3]:
+            file.write_text(str(run))
+            os.utime(file, (1.6e9, 1.6e9))
+        files[3].write_text("the user's own")
+        Results(tmp_path, "", "name")
+    date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1.6e9))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [date, f"{date}_", f"{date}__", "mine.wav"]
+    assert [(tmp_path / f"{date}{end}/dev0_0.wav").read_text() for end in ("", "_", "__")] == ["0", "1", "2"]
+
+
+def test_nothing_to_set_aside(tmp_path):
+    set_aside([tmp_path / "a.wav"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_as_log_file_gets_the_samples_name(tmp_path):
+    options = ["--log_file", ".", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
+    for _ in range(2):
+        done = run_infer("force_float32", "2", "20", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert list(report_of((tmp_path / "force_float32_2_20_log_perf").read_text())) == ["dev[0]"]
+    assert len(list(tmp_path.glob("*/force_float32_2_20_log_perf"))) == 1  # of the first run
+
+
+def test_an_empty_log_file_is_the_terminal(tmp_path):
+    options = ["--log_file", "", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
+    done = run_infer("force_float32", "1", "20", *options, cwd=tmp_path)
+    assert list(report_of(done.stdout)) == ["dev[0]"]

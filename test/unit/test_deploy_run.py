@@ -1,0 +1,106 @@
+"""The drivers of all stages, run.sh and perf.sh: what is there is kept, what fails is said and ends alone."""
+
+import json
+import os
+import sys
+
+import pytest
+from deploy_toys import models_dir
+
+from common.program import UserError
+from tools.deploy import run
+from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.benchmark import perf
+from tools.deploy.engines import onnxruntime_engine, quantization
+
+QUICK = ["--num_iters=1", "--warmup_iters=0", "--il=20", "--no-waveglow"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A models_dir with graphs."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / ONNX).symlink_to(models_dir() / ONNX)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def start(monkeypatch, folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def start(module, *options):
+        given = [f"--models_dir={folder}", "-o", str(tmp_path / "output"), *QUICK, *options]
+        monkeypatch.setattr(sys, "argv", ["program", *given])
+        module.main()
+
+    return start
+
+
+def test_engines_are_built_once_for_all_that_they_are_for(start, folder, caplog):
+    start(run, "--bs=2")
+    built = folder / "onnxruntime_force_float16"
+    times = {path: path.stat().st_mtime_ns for path in built.iterdir()}
+    start(run, "--bs=1,8")
+    assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == times
+    assert "kept the engines in" in caplog.text
+    start(run, "--bs=9")
+    assert read_contents(built, "onnxruntime", "").ranges["batch"] == [1, 4, 9]
+
+
+def test_engines_that_are_damaged_are_built_again(start, folder):
+    start(run)
+    built = folder / "onnxruntime_force_float16"
+    path = read_contents(built, "onnxruntime", "").path(built, "postnet")
+    path.write_bytes(path.read_bytes()[:-1])
+    start(run)
+    read_contents(built, "onnxruntime", "").path(built, "postnet")
+
+
+def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, tmp_path, folder):
+    for options, says in (
+        (["--il=257"], "--il is 257, and engines are built for 4 to 256"),
+        (["--devices=99"], "device 99 does not exist"),
+    ):
+        for module in (run, perf):
+            with pytest.raises(UserError, match=says):
+                start(module, *options)
+    assert [path.name for path in folder.iterdir()] == [ONNX]
+
+
+def test_device_and_sizes_are_named_before_the_work(start, caplog):
+    start(run)
+    parts = ("device 0: ONNX Runtime", "sizes of batch 1 to 8, text 4 to 256", "postnet:")
+    order = [caplog.text.index(part) for part in parts]
+    assert order == sorted(order)
+
+
+def test_a_mode_that_cannot_be_built_has_its_row_and_the_others_are_measured(start, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(quantization, "to_int8", refuse)
+    start(perf, "--bs=1")
+    table = (tmp_path / "output/perf.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert [row[2] for row in rows[2:]] == ["force_float32", "force_float16", "int8"]
+    assert rows[-1][-1] == "the card knows no int8"
+    assert rows[-1][4] == "-"
+    assert float(rows[2][4].replace(",", "")) > 0
+    saved = json.loads((tmp_path / "output/perf.json").read_text())
+    assert saved["failed"] == {"int8": "the card knows no int8"}
+    assert "int8 is left out: the card knows no int8" in caplog.text
+
+
+def refuse(*args):
+    raise UserError("the card knows no int8")
+
+
+def test_without_any_mode_there_is_no_table(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime_engine.OnnxRuntime, "build", refuse)
+    with pytest.raises(UserError, match="no mode can be measured: the card knows no int8"):
+        start(perf)
+    assert not (tmp_path / "output/perf.md").exists()
+
+
+def test_the_table_names_the_processor(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime_engine, "processor_name", lambda: "Famous 9000")
+    start(perf, "--bs=1", "--quant_modes", "force_float32")
+    cores = len(os.sched_getaffinity(0))
+    assert f"on Famous 9000, {cores} thread" in (tmp_path / "output/perf.md").read_text()

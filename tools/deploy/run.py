@@ -1,0 +1,61 @@
+"""All of the deployment: checkpoints, graphs, engines, speech and the report: python -m tools.deploy.run --help"""
+
+import argparse
+
+from common import program
+from common.log import open_log
+from tools.deploy.infer_python.infer import measure
+from tools.deploy.infer_python.results import OUTPUT, Results
+from tools.deploy.options import (
+    add_build_options,
+    add_checkpoint_options,
+    add_engine,
+    add_log_file,
+    add_measuring_options,
+    add_models_dir,
+    add_quant_mode,
+    check_checkpoint_options,
+    check_measuring_options,
+)
+from tools.deploy.stages import begin, make_engines, make_graphs
+
+DESCRIPTION = """\
+All of it: fetch the checkpoints, export, build engines, speak and report.
+
+What is there stays: graphs, if no others are named; engines, if they are of these graphs and for these batches; wavs
+and reports of earlier runs. Without a network and without a named checkpoint it speaks with the default voice."""
+
+EXAMPLES = """\
+  bash run.sh
+  bash run.sh --voice=heart
+  bash run.sh --engine=magicmind --devices=0,1
+  bash run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000"""
+
+
+def main() -> None:
+    args = read_arguments()
+    open_log(None, quiet=False)
+    results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
+    settings = begin(args)
+    make_graphs(args)
+    folder, contents = make_engines(args, settings, args.quant_mode)
+    results.write([measure(args, folder, contents, batch) for batch in args.bs])
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = program.Parser(DESCRIPTION, EXAMPLES)
+    add_checkpoint_options(parser)
+    add_models_dir(parser)
+    add_engine(parser)
+    add_quant_mode(parser, "force_float16")
+    add_build_options(parser)
+    add_measuring_options(parser, batches=[1], output=OUTPUT)
+    add_log_file(parser)
+    args = parser.parse_args()
+    check_checkpoint_options(parser, args)
+    check_measuring_options(parser, args)
+    return args
+
+
+if __name__ == "__main__":
+    program.run(main)
