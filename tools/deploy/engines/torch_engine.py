@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from common.device import card_name, pick_device
+from common.device import Device, card_name, pick_device
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8, why_no_int8
 from common.precision import convert
@@ -62,7 +62,7 @@ class Torch(Engine):
             raise UserError(f"{path} is none of the torch engine's files: {error}") from error
         kind = kind_of(graph)
         model = models.rebuild(kind, getattr(contents, kind), weights)
-        dtype = self.device.half if contents.quant_mode == "force_float16" else torch.float32
+        dtype = half(self.device) if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
         model.model.to(self.device.torch_device)
         use_channels_last(model.model, self.device)
@@ -108,11 +108,16 @@ class TorchGraph(Graph):
         return tensor.to(torch.float32 if name in EXACT else self.dtype)
 
 
+def half(device: Device) -> torch.dtype:
+    """The precision of force_float16; CPUs are slow in float16 itself."""
+    return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
 def packed(weights: dict[str, Tensor], quant_mode: str) -> dict[str, Tensor]:
     """Weights as a file holds them: large ones in half precision, or in 8 bits with a scale for each row."""
     large = [name for name, tensor in weights.items() if tensor.ndim > 1 and tensor.numel() >= SMALLEST]
     if quant_mode == "force_float16":
-        return weights | {name: weights[name].to(pick_device().half) for name in large}
+        return weights | {name: weights[name].to(half(pick_device())) for name in large}
     if quant_mode == "int8":
         for name in large:
             tensor = weights[name].numpy()
