@@ -4,7 +4,7 @@ Where it is not clear whether a sentence ends, it goes on: a pause too few is he
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,9 @@ from tacotron2.text.braces import split_braces
 
 LONGEST_PIECE = 150
 "Symbols. 95 % of LJ Speech's clips have no more; attention to longer texts than it has seen goes astray."
+STRETCH = 2000
+"""Characters that are cut by halving. No sentence is so long, but what somebody pastes may be, and to halve it, each
+half read for its symbols, would take more than linear time."""
 # Seconds of silence: between paragraphs, between sentences, between the parts of a sentence that was too long.
 PARAGRAPH_PAUSE = 0.6
 SENTENCE_PAUSE = 0.3
@@ -56,7 +59,8 @@ def take_apart(text: str, symbols: Callable[[str], int], limit: int) -> list[Pie
     for line in text.splitlines():
         found = sentences(line)
         for number, sentence in enumerate(found, start=1):
-            *parts, last = cut(sentence, lambda part: symbols(part) <= limit)
+            fits = lambda part: symbols(part) <= limit  # noqa: E731
+            *parts, last = [part for stretch in stretches(sentence) for part in cut(stretch, fits)]
             pause = SENTENCE_PAUSE if number < len(found) else PARAGRAPH_PAUSE
             pieces += [Piece(part, CUT_PAUSE) for part in parts] + [Piece(last, pause)]
     return pieces
@@ -72,11 +76,27 @@ def sentences(line: str) -> list[str]:
     return [part for part in parts if part]
 
 
+def stretches(sentence: str) -> Iterator[str]:
+    """The sentence if it is no longer than STRETCH; else parts that are not, in linear time.
+
+    Only a pair of braces may be longer.
+    """
+    hidden, begin = _hide_braces(sentence), 0
+    while len(sentence) - begin > STRETCH:
+        places = _places_to_cut(hidden[begin : begin + STRETCH])
+        end = begin + places[-1] if places else hidden.find("}", begin + STRETCH - 1) + 1 or len(sentence)
+        if stretch := sentence[begin:end].strip():
+            yield stretch
+        begin = end
+    if rest := sentence[begin:].strip():
+        yield rest
+
+
 def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
     """The text if it fits; else its halves, each cut until it fits."""
     if fits(text):
         return [text]
-    places = _places_to_cut(text)
+    places = _places_to_cut(_hide_braces(text))
     if not places:
         raise UserError(f"too many phones in one pair of braces, use several pairs: {text[:40]}...")
     middle = min(places, key=lambda place: abs(place - len(text) / 2))
@@ -97,13 +117,12 @@ def _is_end(hidden: str, match: re.Match, has_case: bool) -> bool:
     return not (is_initial or in_dots or before_a_number or word.lower() in BEFORE_A_NAME)
 
 
-def _places_to_cut(text: str) -> list[int]:
+def _places_to_cut(hidden: str) -> list[int]:
     """Behind clauses around the middle if there are such, else between words, else between characters."""
-    hidden = _hide_braces(text)
     places = [match.end() for match in CLAUSE_END.finditer(hidden)]
-    near_the_middle = [place for place in places if 0.25 < place / len(text) < 0.75]
+    near_the_middle = [place for place in places if 0.25 < place / len(hidden) < 0.75]
     between_words = [match.end() for match in BLANK.finditer(hidden)]
-    return near_the_middle or between_words or [i for i in range(1, len(text)) if hidden[i - 1] != HIDDEN]
+    return near_the_middle or between_words or [i for i in range(1, len(hidden)) if hidden[i - 1] != HIDDEN]
 
 
 def _hide_braces(text: str) -> str:

@@ -69,10 +69,12 @@ def to_ascii(text: str) -> str:
 
 
 def expand_abbreviations(text: str, abbreviations: dict[str, str] = ABBREVIATIONS) -> str:
-    """Abbreviations in words, which keep a capital at the beginning."""
+    """ASCII text with its abbreviations in words, which keep a capital at the beginning."""
     for abbreviation, word in abbreviations.items():
-        in_case = partial(_in_case, word)
-        text = re.sub(rf"\b{abbreviation}\.", in_case, text, flags=re.IGNORECASE)
+        # To look for the bare letters first is far quicker, and most of them are not there.
+        if f"{abbreviation}." in text.lower():
+            in_case = partial(_in_case, word)
+            text = re.sub(rf"\b{abbreviation}\.", in_case, text, flags=re.IGNORECASE)
     return text
 
 

@@ -97,8 +97,8 @@ def test_too_many_phones_in_one_pair_of_braces():
         take_apart("Say {" + "HH AH0 " * 40 + "}", symbols, 50)
 
 
-@pytest.mark.parametrize("unit", ["a", ".", ",'", "{", "}{", "{A} ", "9", '." ', "\0"])
-def test_the_work_grows_little_faster_than_the_length(unit):
+@pytest.mark.parametrize("unit", ["a", ".", ",'", "{", "}{", "{A} ", "9", "$1 ", "a, ", '." ', "\0"])
+def test_the_work_grows_as_the_length(unit):
     def work(length: int) -> int:
         """Characters that were looked at to cut a text of this length, which is all there again."""
         looked_at = []
@@ -107,7 +107,19 @@ def test_the_work_grows_little_faster_than_the_length(unit):
         assert sum(len("".join(piece.text.split())) for piece in pieces) == len("".join(text.split()))
         return sum(looked_at)
 
-    assert work(12_000) < 2.5 * work(6_000)  # n log n, since a text is halved again and again
+    assert work(64_000) < 8.2 * work(8_000)  # halved again and again, the whole text would cost 11 times as much
+
+
+def test_what_is_too_long_to_be_halved_loses_nothing():
+    """Blanks, braces that are longer than a stretch, words: put together, the pieces are the text."""
+    long_braces = "{" + "XX " * 1500 + "}"  # no phones
+    text = f"{'word, ' * 900}{' ' * 5000}{long_braces}{'x' * 5000} {{HH AH0 L OW1}} {'and ' * 900}end."
+    pieces = [piece.text for piece in take_apart(text, symbols, 150)]
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(piece.strip() == piece != "" for piece in pieces)
+    assert all(symbols(piece) <= 150 for piece in pieces)
+    assert any(long_braces in piece for piece in pieces)
+    assert any("{HH AH0 L OW1}" in piece for piece in pieces)
 
 
 def cuts(text, limit):

@@ -2,11 +2,14 @@
 
 import random
 import re
+import tracemalloc
 import warnings
 
+import inflect
 import pytest
 
 from tacotron2.text.cleaners import clean
+from tacotron2.text.numbers import cardinal
 
 
 def english(text):
@@ -86,6 +89,26 @@ def test_numbers_the_reference_cannot_read(text, expected):
 
 def test_a_long_ordinal_ends_as_one():
     assert english("1" * 40 + "2nd") == "one " * 40 + "second"
+
+
+def test_cardinals_are_inflects():
+    """Put together of groups of three digits, which is quicker, they are word for word the reference's."""
+    rng, engine = random.Random(0), inflect.engine()
+    for length in range(1, 37):
+        for number in (rng.randrange(10 ** (length - 1), 10**length), 10 ** (length - 1) + rng.randrange(130)):
+            assert cardinal(str(number)) == engine.number_to_words(str(number), andword="")
+
+
+@pytest.mark.parametrize("form", ["{}", "${} ", "{}th"])
+def test_numbers_without_end_leave_nothing_in_memory(form):
+    """What is remembered of numbers does not grow with them: these would be several times the limit."""
+    english("1st $2 345")  # inflect is loaded
+    tracemalloc.start()
+    for number in range(60):
+        english(form.format(f"{number}{'7' * 5000}"))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 300_000
 
 
 def test_abbreviations():
