@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+STEPS_AT_THE_END = 20
+"A quarter to half a second, as long as the silence behind a sentence."
+
 
 class AlignmentQuality(NamedTuple):
     """Both from 0 to 1; of a good utterance both are near 1."""
@@ -29,6 +32,18 @@ def alignment_quality(alignment: Tensor) -> AlignmentQuality:
     distance = 3 * (alignment * off_diagonal(steps, symbols)).sum() / steps
     coverage = alignment.sum(0).clamp(max=1).mean()
     return AlignmentQuality(max(0.0, 1 - distance.item()), coverage.item())
+
+
+def end_of_text(alignment: Tensor) -> int | None:
+    """After how many steps of the alignment [S, N] the attention has stayed at the last symbol for STEPS_AT_THE_END.
+
+    None if it never does.
+    """
+    at_the_end = alignment.argmax(dim=1) == alignment.shape[1] - 1
+    if len(at_the_end) < STEPS_AT_THE_END:
+        return None
+    stays = at_the_end.unfold(0, STEPS_AT_THE_END, 1).all(dim=1)
+    return int(stays.int().argmax()) + STEPS_AT_THE_END if stays.any() else None
 
 
 def off_diagonal(steps: int, symbols: int) -> Tensor:

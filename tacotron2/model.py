@@ -46,7 +46,7 @@ class Utterance:
     length: int
     "Frames, all those of each step."
     stopped: bool
-    "Whether the gate ended it; if not it ran into max_decoder_steps."
+    "Whether it has an end: if not it ran into max_decoder_steps before the gate ended it."
     alignment: Tensor
     "[S, N] float32, attention of its steps to its own symbols."
     diagonality: float

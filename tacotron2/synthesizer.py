@@ -15,6 +15,7 @@ from common import inference
 from common.device import Device
 from common.precision import amp_level
 from common.program import UserError
+from tacotron2.alignment import alignment_quality, end_of_text
 from tacotron2.config import Config, build_mel, build_model
 from tacotron2.model import Utterance
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
@@ -124,14 +125,20 @@ class Synthesizer:
 
     def _choose(self, text: str, outcomes: list[Utterance]) -> Spoken:
         """The best of the outcomes; what was wrong with the others is said."""
+        first, tries = find_flaw(outcomes[0]), len(outcomes)
+        endless = not any(outcome.stopped for outcome in outcomes)
+        if endless:
+            outcomes = [cut_behind_the_text(outcome) for outcome in outcomes]
         best = max(outcomes, key=quality)
-        flaw, tries = find_flaw(best), len(outcomes)
+        flaw = find_flaw(best)
         if not torch.isfinite(best.mel).all():
             raise UserError(f"the mel spectrogram of {shorten(text)} is not finite: {self.path} is not usable here")
         if flaw:
             log.warning("%s %s%s", shorten(text), flaw, f", even in the best of {tries} tries" if tries > 1 else "")
+        elif endless:
+            log.info("%s %s, and is cut where the attention has come to the end of the text", shorten(text), first)
         elif tries > 1:
-            log.info("%s %s at first; try %d is good", shorten(text), find_flaw(outcomes[0]), tries)
+            log.info("%s %s at first; try %d is good", shorten(text), first, tries)
         return Spoken(text, best, tries, flaw)
 
 
@@ -161,6 +168,16 @@ def find_flaw(utterance: Utterance) -> str:
     if not utterance.diagonality >= LEAST_DIAGONALITY:
         return f"does not advance with the text (diagonality {utterance.diagonality:.2f})"
     return ""
+
+
+def cut_behind_the_text(utterance: Utterance) -> Utterance:
+    """What no gate has ended, up to where its attention has come to the end of the text; all of it if it never does."""
+    steps = end_of_text(utterance.alignment)
+    if steps is None:
+        return utterance
+    length = utterance.length // len(utterance.alignment) * steps
+    alignment = utterance.alignment[:steps]
+    return Utterance(utterance.mel[:, :length], length, True, alignment, *alignment_quality(alignment))
 
 
 def quality(utterance: Utterance) -> tuple[bool, float]:

@@ -12,6 +12,7 @@ from common.config import from_dict
 from common.device import pick_device
 from common.program import UserError
 from tacotron2 import synthesizer as module
+from tacotron2.alignment import STEPS_AT_THE_END, alignment_quality
 from tacotron2.config import Config, build_model
 from tacotron2.model import Utterance
 from tacotron2.synthesizer import TRIES, WINDOW, Synthesizer, derive_seed, find_flaw, in_batches
@@ -119,6 +120,31 @@ def test_what_never_ends_is_tried_again_and_said(path, caplog):
     assert lines == [
         "'Hello there, this is long enough to b...' has no end after 15 frames, even in the best of 3 tries"
     ]
+
+
+def test_what_never_ends_is_cut_where_the_text_ends(path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    synthesizer = Synthesizer(path, CPU)
+    symbols, r = 8, 2
+    advancing = torch.arange(40) // 5
+    there_and_on = torch.cat([advancing, torch.full((100,), symbols - 1)])
+    never_there = torch.cat([advancing[:35], torch.full((105,), 3)])
+
+    def endless(seed):
+        alignment = torch.nn.functional.one_hot(there_and_on if goes_there else never_there, symbols).float()
+        return Utterance(torch.ones(6, 140 * r), 140 * r, False, alignment, *alignment_quality(alignment))
+
+    spoken_by_fake(synthesizer, monkeypatch, endless)
+    goes_there = True
+    (spoken,) = synthesizer.speak(["Hello."])
+    assert spoken.tries == TRIES and not spoken.flaw
+    assert spoken.utterance.mel.shape == (6, spoken.utterance.length) == (6, r * (35 + STEPS_AT_THE_END))
+    assert len(spoken.utterance.alignment) == 35 + STEPS_AT_THE_END
+    assert spoken.utterance.diagonality > endless(0).diagonality
+    assert "has no end after 280 frames, and is cut where the attention" in caplog.text
+    goes_there = False
+    (spoken,) = synthesizer.speak(["Hello."])
+    assert spoken.flaw == "has no end after 280 frames" and spoken.utterance.length == 280
 
 
 def test_only_what_failed_is_tried_again(path, monkeypatch, caplog):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tacotron2.alignment import alignment_quality
+from tacotron2.alignment import STEPS_AT_THE_END, alignment_quality, end_of_text
 
 
 def staircase(frames, symbols):
@@ -69,3 +69,16 @@ def test_both_stay_between_0_and_1():
     for frames, symbols in ((1, 1), (1, 50), (50, 1), (3, 8)):
         for quality in alignment_quality(torch.softmax(5 * torch.randn(frames, symbols), dim=1)):
             assert 0 <= quality <= 1
+
+
+def test_the_end_of_a_text_is_where_the_attention_stays_at_its_last_symbol():
+    there = torch.nn.functional.one_hot
+    spoken = there(torch.arange(60) // 6, 10)  # 6 steps for each symbol, the last ones for the last
+    assert end_of_text(spoken) is None
+    beyond = there(torch.full((STEPS_AT_THE_END,), 9), 10)
+    assert end_of_text(torch.cat([spoken, beyond])) == 54 + STEPS_AT_THE_END
+    assert end_of_text(torch.cat([spoken, beyond, spoken])) == 54 + STEPS_AT_THE_END
+    # A glance at it is no end, nor are many.
+    glances = torch.cat([beyond[1:], spoken[:1]])
+    assert end_of_text(torch.cat([glances, glances])) is None
+    assert end_of_text(beyond[1:]) is None
