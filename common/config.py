@@ -3,16 +3,29 @@
 import dataclasses
 import difflib
 import json
+import logging
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from common.program import UserError
+from common.files import open_input
+from common.program import UserError, shown
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+log = logging.getLogger(__name__)
+
+LARGEST_SIZE = 2**14
+"Of channels, kernels, bands and the like: ten times what anybody has trained."
+LARGEST_COUNT = 2**40
+"Of steps, clips and bytes."
+MOST_NAMES = 100
+"Entries of a list in a configuration."
+LARGEST_FILE = 2**20
+"Bytes of a configuration file."
 
 Section = TypeVar("Section", bound="DataclassInstance")
 
@@ -35,8 +48,9 @@ class AudioConfig:
     "Upper edge of the mel filters in Hz."
 
     def __post_init__(self) -> None:
-        for name in ("sampling_rate", "filter_length", "hop_length", "win_length"):
-            require_positive("data_config", self, name)
+        for name in ("filter_length", "hop_length", "win_length"):
+            require_positive("data_config", self, name, at_most=2**16)
+        require_positive("data_config", self, "sampling_rate", at_most=2**20)
         if self.win_length > self.filter_length:
             raise UserError(f"data_config: win_length {self.win_length} is above filter_length {self.filter_length}")
         if not 0 <= self.mel_fmin < self.mel_fmax <= self.sampling_rate / 2:
@@ -110,23 +124,27 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation"):
             require_positive("train_config", self, name)
-        for name in ("learning_rate", "sigma", "hang_limit"):
-            require_positive("train_config", self, name)
-        if not all(type(epoch) is int and epoch > 0 for epoch in self.anneal_epochs):
-            raise UserError(f"train_config: anneal_epochs is {self.anneal_epochs}, must be a list of numbers above 0")
+        for name, most in (("learning_rate", 1e3), ("sigma", 1e3), ("hang_limit", 10**7)):
+            require_positive("train_config", self, name, at_most=most)
+        if len(self.anneal_epochs) > MOST_NAMES or not all(
+            type(epoch) is int and 0 < epoch <= LARGEST_COUNT for epoch in self.anneal_epochs
+        ):
+            raise UserError(
+                f"train_config: anneal_epochs is {shown(self.anneal_epochs)}, must be a list of numbers above 0"
+            )
         for name, values in (("on_save_error", ("stop", "continue")), ("on_bad_clip", ("stop", "skip"))):
             if getattr(self, name) not in values:
-                raise UserError(f"train_config: {name} is {getattr(self, name)!r}, must be {' or '.join(values)}")
+                raise UserError(f"train_config: {name} is {shown(getattr(self, name))}, must be {' or '.join(values)}")
         for name in (
-            "max_steps", "grad_clip", "workers", "seed", "profile", "keep_checkpoints", "weight_decay",
-            "warmup_steps", "decay_steps",
+            "max_steps", "grad_clip", "profile", "keep_checkpoints", "weight_decay", "warmup_steps", "decay_steps",
         ):  # fmt: skip
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
+            require_not_negative("train_config", self, name)
+        require_not_negative("train_config", self, "workers", at_most=1024)
+        require_not_negative("train_config", self, "seed", at_most=2**62)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"train_config: ema_decay is {self.ema_decay}, must be 0 or above and below 1")
         if self.amp not in ("", "O0", "O1", "O2"):
-            raise UserError(f"train_config: amp is {self.amp!r}, must be O0, O1 or O2")
+            raise UserError(f"train_config: amp is {shown(self.amp)}, must be O0, O1 or O2")
         self.loss_scale = parse_loss_scale(self.loss_scale)
 
 
@@ -149,7 +167,7 @@ class NpuConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value not in ("auto", "on", "off"):
-                raise UserError(f"npu_config: {name} is {value!r}, must be auto, on or off")
+                raise UserError(f"npu_config: {name} is {shown(value)}, must be auto, on or off")
 
 
 @dataclass
@@ -182,18 +200,29 @@ def parse_loss_scale(value: str | float) -> str | float:
         return value
     try:
         scale = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         scale = 0.0
     if not 0 < scale < float("inf"):
-        raise UserError(f"loss_scale is {value!r}, must be 'dynamic' or a positive number")
+        raise UserError(f"loss_scale is {shown(value)}, must be 'dynamic' or a positive number")
     return scale
 
 
-def require_positive(section: str, config: object, name: str) -> None:
-    """Raise UserError unless the field is above zero."""
+def require_positive(section: str, config: object, name: str, at_most: float = LARGEST_COUNT) -> None:
+    """Raise UserError unless the field is above zero and no larger than anything sensible."""
     value = getattr(config, name)
-    if not 0 < value < float("inf"):
-        raise UserError(f"{section}: {name} is {value}, must be above 0")
+    if not value > 0:
+        raise UserError(f"{section}: {name} is {shown(value)}, must be above 0")
+    if not value <= at_most:
+        raise UserError(f"{section}: {name} is {shown(value)}, must be at most {at_most:.15g}")
+
+
+def require_not_negative(section: str, config: object, name: str, at_most: float = LARGEST_COUNT) -> None:
+    """Raise UserError unless the field is zero or above and no larger than anything sensible."""
+    value = getattr(config, name)
+    if not value >= 0:
+        raise UserError(f"{section}: {name} is {shown(value)}, must be 0 or above")
+    if not value <= at_most:
+        raise UserError(f"{section}: {name} is {shown(value)}, must be at most {at_most:.15g}")
 
 
 def load_config(path: str | Path, kind: type[Section]) -> Section:
@@ -203,32 +232,60 @@ def load_config(path: str | Path, kind: type[Section]) -> Section:
     (with the nearest known one), a value of another type or out of range.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        with open_input(path) as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise UserError(f"{path} is no configuration: it has more than {LARGEST_FILE} bytes")
+        values = json.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is no configuration: its brackets are nested too deep") from error
     try:
         return from_dict(kind, values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def from_dict(kind: type[Section], values: Any, where: str = "") -> Section:
-    """Build the dataclass ``kind`` from a dict, dataclasses inside it too; UserError as ``load_config``."""
+def config_of_checkpoint(path: str | Path, kind: type[Section], values: Any) -> Section:
+    """The configuration in a checkpoint, read into the dataclass ``kind``.
+
+    A key that is not known here, as a newer version may have one, is said and left out. UserError, with the file's
+    name, for everything else that ``load_config`` refuses.
+    """
+    unknown: list[str] = []
+    try:
+        config = from_dict(kind, values, unknown=unknown)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    for name in unknown:
+        log.warning("%s: %s is not known here and ignored; is it of a newer version?", path, name)
+    return config
+
+
+def from_dict(kind: type[Section], values: Any, where: str = "", unknown: list[str] | None = None) -> Section:
+    """Build the dataclass ``kind`` from a dict, dataclasses inside it too; UserError as ``load_config``.
+
+    With a list ``unknown`` the names of unknown keys are added to it instead.
+    """
     if not isinstance(values, dict):
-        raise UserError(f"{where or 'the config'} must be an object {{...}}, not {values!r}")
+        raise UserError(f"{where or 'the config'} must be an object {{...}}, not {shown(values)}")
     hints = typing.get_type_hints(kind)
     given = {}
     for key, value in values.items():
+        if key not in hints and unknown is not None:
+            unknown.append(f"{where or 'the config'}: {shown(key)}")
+            continue
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
+            near = difflib.get_close_matches(str(key)[:100], hints, n=1)
             raise UserError(
-                f"{where or 'the config'} has the unknown key {key!r}"
+                f"{where or 'the config'} has the unknown key {shown(key)}"
                 + (f", perhaps {near[0]!r}?" if near else f"; known are {', '.join(hints)}")
             )
         name = f"{where}.{key}" if where else key
-        given[key] = from_dict(hints[key], value, name) if dataclasses.is_dataclass(hints[key]) else value
+        given[key] = from_dict(hints[key], value, name, unknown) if dataclasses.is_dataclass(hints[key]) else value
         _check_type(name, given[key], hints[key])
     missing = [
         f.name
@@ -249,4 +306,4 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         else isinstance(value, kinds) or (float in kinds and isinstance(value, int))
     )
     if not fits:
-        raise UserError(f"{name} is {value!r}, must be {' or '.join(kind.__name__ for kind in kinds)}")
+        raise UserError(f"{name} is {shown(value)}, must be {' or '.join(kind.__name__ for kind in kinds)}")

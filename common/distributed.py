@@ -1,16 +1,20 @@
 """Several processes: what torchrun started, and collectives that do nothing in a single process."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.device import Device
+from common.program import UserError
+
+Value = TypeVar("Value")
 
 # A rank may load data or write a checkpoint while the others wait. As long as Ascend's recipes set HCCL's limits.
 TIMEOUT = timedelta(minutes=30)
@@ -91,10 +95,29 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def gather_objects(value: Any) -> list[Any]:
+def gather_objects(value: Value) -> list[Value]:
     """Every process's value, on every process. Slow: for small things now and then."""
     if not dist.is_initialized():
         return [value]
-    values = [None] * dist.get_world_size()
+    values = [value] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def first_ranks(make: Callable[[], Value]) -> Value:
+    """What the first process makes, on every process: the others may have no such file, or another one.
+
+    A UserError is every process's, too.
+    """
+    if not dist.is_initialized():
+        return make()
+    made: list = [None, None]
+    if ranks().rank == 0:
+        try:
+            made[0] = make()
+        except UserError as error:
+            made[1] = error
+    dist.broadcast_object_list(made, 0)
+    if made[1]:
+        raise made[1]
+    return made[0]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from common.program import UserError
+
+KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
+"What a path may lead to instead of a file."
 
 
 def make_output_folder(path: str | Path) -> Path:
@@ -22,6 +26,14 @@ def make_output_folder(path: str | Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot write to output_directory {path}: {error.strerror}") from error
     return Path(path)
+
+
+def open_input(path: str | Path) -> BinaryIO:
+    """A file to read. OSError as ``open``; UserError for a pipe, a socket or a device, which may have no end."""
+    mode = os.stat(path).st_mode  # before it is opened: a pipe that nobody writes to would be waited for
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is {KINDS.get(stat.S_IFMT(mode), 'no file')}: name a file")
+    return open(path, "rb")
 
 
 @contextmanager

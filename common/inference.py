@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
+import torch
 from torch import nn
 
 from common.checkpoints.interchange import fitted, read
-from common.config import AnyConfig, NpuConfig, from_dict
+from common.checkpoints.progress import Progress, read_progress
+from common.config import AnyConfig, NpuConfig, config_of_checkpoint
 from common.device import Device
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8
 from common.layers.npu import patch_for_npu
 from common.precision import Precision
-from common.training.run import AnyModel, Progress
+from common.training.run import AnyModel
 
 
 @dataclass
@@ -37,11 +39,18 @@ def load(
     UserError as ``interchange.read`` and ``interchange.fitted``.
     """
     checkpoint = read(path, kind)
-    config = from_dict(config_type, checkpoint.config)
+    config = config_of_checkpoint(path, config_type, checkpoint.config)
+    training = read_progress(path, checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
+    weights = fitted(path, checkpoint.weights, without_memory(config, build_model))
     model = build_model(config).eval().requires_grad_(False)
-    model.load_state_dict(fitted(path, checkpoint.weights, model))
-    training = Progress(**checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
+    model.load_state_dict(weights)
     return Loaded(config, model, training)
+
+
+def without_memory(config: AnyConfig, build_model: Callable[[AnyConfig], AnyModel]) -> AnyModel:
+    """The model with shapes and no numbers: what a file's sizes say costs nothing before they are compared."""
+    with torch.device("meta"):
+        return build_model(config)
 
 
 def prepare(model: nn.Module, device: Device, level: str, npu_config: NpuConfig, int8: bool = False) -> Precision:

@@ -9,7 +9,9 @@ import copy
 import importlib
 import logging
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from common.device import Device, clear_overflow_flag, make_adam, overflow_flag, use_exact_float32
-from common.program import first_line
+from common.program import UserError, first_line, shown
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +170,15 @@ class Precision:
 
     def state_dict(self) -> dict:
         return {"scale": self.scale, "good_steps": self.good_steps}
+
+    def checked_state(self, path: str | Path, state: Any) -> dict:
+        """``state`` if it is one of ``state_dict``, else UserError."""
+        known = state if isinstance(state, dict) else {}
+        scale, good_steps = known.get("scale"), known.get("good_steps")
+        is_scale = isinstance(scale, int | float) and 0 < scale <= 2.0**64
+        if not (is_scale and isinstance(good_steps, int) and good_steps >= 0):
+            raise UserError(f"{path}: its precision is {shown(state)}, must have a scale and good_steps")
+        return known
 
     def load_state_dict(self, state: dict) -> None:
         if self.dynamic:

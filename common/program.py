@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 import signal
 import sys
 import time
@@ -26,6 +27,16 @@ class UserError(Exception):
 def first_line(error: Exception) -> str:
     """First line of an error's message, or its type if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def shown(value: object) -> str:
+    """A value in an error message: short, however long, deep or circular it is."""
+    brief = reprlib.Repr()
+    brief.maxlevel = 2
+    try:
+        return brief.repr(value)
+    except Exception:  # an integer of more digits than Python writes
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,10 +3,21 @@
 from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
-from common.config import AudioConfig, BaseConfig, TrainConfig, require_positive
-from common.program import UserError
+from common.config import (
+    LARGEST_SIZE,
+    MOST_NAMES,
+    AudioConfig,
+    BaseConfig,
+    TrainConfig,
+    require_not_negative,
+    require_positive,
+)
+from common.program import UserError, shown
 from tacotron2.model import Tacotron2
 from tacotron2.text.cleaners import clean
+
+LIMITS = {"max_decoder_steps": 10**6, "n_symbols": 2**20, "encoder_n_convolutions": 64, "postnet_n_convolutions": 64}
+"Largest values of those fields that are not widths."
 
 
 @dataclass
@@ -33,8 +44,7 @@ class Tacotron2TrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("weight_decay", "guided_attention"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"train_config: {name} is {getattr(self, name)}, must be 0 or above")
+            require_not_negative("train_config", self, name)
 
 
 @dataclass
@@ -52,8 +62,8 @@ class DataConfig(AudioConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(isinstance(name, str) for name in self.text_cleaners):
-            raise UserError(f"data_config: text_cleaners is {self.text_cleaners}, must be a list of names")
+        if len(self.text_cleaners) > MOST_NAMES or not all(isinstance(name, str) for name in self.text_cleaners):
+            raise UserError(f"data_config: text_cleaners is {shown(self.text_cleaners)}, must be a list of names")
         clean("", self.text_cleaners)
 
 
@@ -115,7 +125,7 @@ class Tacotron2Config:
                 if not 0 <= value < 1:
                     raise UserError(f"tacotron2_config: {name} is {value}, must be 0 or above and below 1")
             elif name != "mask_padding":
-                require_positive("tacotron2_config", self, name)
+                require_positive("tacotron2_config", self, name, at_most=LIMITS.get(name, LARGEST_SIZE))
             if name.endswith("kernel_size") and value % 2 == 0:
                 raise UserError(f"tacotron2_config: {name} is {value}, must be odd")
 

@@ -22,12 +22,13 @@ import tacotron2.config
 import waveglow.config
 from common import program
 from common.checkpoints.interchange import TITLES, Checkpoint, Weights, fitted, read
+from common.checkpoints.progress import Progress
 from common.checkpoints.sizes import NVIDIA_UPSAMPLE_KERNEL
-from common.config import from_dict
+from common.config import config_of_checkpoint
 from common.files import written_whole
+from common.inference import without_memory
 from common.log import open_log
 from common.program import UserError
-from common.training.run import Progress
 from common.voices import checkpoint_of
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ def write(path: str, contents: dict[str, Any] | bytes) -> None:
 def to_native(checkpoint: Checkpoint, source: str | Path) -> dict[str, Any]:
     """UserError, if the weights are not those of the configuration."""
     package = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}[checkpoint.kind]
-    config = from_dict(package.Config, checkpoint.config)
-    weights = fitted(source, checkpoint.weights, package.build_model(config))
+    config = config_of_checkpoint(source, package.Config, checkpoint.config)
+    weights = fitted(source, checkpoint.weights, without_memory(config, package.build_model))
     progress = Progress(checkpoint.iteration, checkpoint.iteration, finetuned_from=str(Path(source).resolve()))
     return {"model": weights, "config": asdict(config), "iteration": checkpoint.iteration, "progress": asdict(progress)}
 

@@ -21,7 +21,7 @@ import tacotron2.config
 import waveglow.config
 from common import program
 from common.checkpoints.interchange import NOT_IN_SHAPES, fitted, read
-from common.config import load_config
+from common.config import config_of_checkpoint, load_config
 from common.device import Device, Stream, pick_device, use_tf32
 from common.files import make_output_folder
 from common.log import open_log
@@ -110,6 +110,7 @@ def start(args: argparse.Namespace, name: str, package: ModuleType, device: Devi
     if origin := getattr(args, name):
         origin = checkpoint_of(origin)
         checkpoint = read(origin, name)
+        config_of_checkpoint(origin, package.Config, checkpoint.config)  # refuses what can be no configuration
         check_same_model(origin, checkpoint.config, asdict(config), name, may_change=NOT_IN_SHAPES)
         run.model.load_state_dict(fitted(origin, checkpoint.weights, run.model))
         run.progress.finetuned_from = str(origin)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
-from common.config import AudioConfig, BaseConfig, TrainConfig, require_positive
+from common.config import LARGEST_SIZE, AudioConfig, BaseConfig, TrainConfig, require_positive
 from common.program import UserError
 from waveglow.model import WaveGlow
 
@@ -31,7 +31,7 @@ class DataConfig(AudioConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive("data_config", self, "segment_length")
+        require_positive("data_config", self, "segment_length", at_most=2**26)
         if self.segment_length < self.filter_length:
             raise UserError(
                 f"data_config: segment_length {self.segment_length} is below filter_length {self.filter_length}"
@@ -50,8 +50,9 @@ class WNConfig:
     "Taps of a convolution, an odd number."
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "n_channels", "kernel_size"):
-            require_positive("waveglow_config.WN_config", self, name)
+        # The dilation doubles with each layer.
+        for name, most in (("n_layers", 24), ("n_channels", LARGEST_SIZE), ("kernel_size", 255)):
+            require_positive("waveglow_config.WN_config", self, name, at_most=most)
         if self.kernel_size % 2 == 0:
             raise UserError(f"waveglow_config.WN_config: kernel_size is {self.kernel_size}, must be odd")
 
@@ -77,7 +78,7 @@ class WaveGlowConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "upsample_kernel"):
-            require_positive("waveglow_config", self, name)
+            require_positive("waveglow_config", self, name, at_most=1024 if name == "n_flows" else 2**16)
 
 
 @dataclass

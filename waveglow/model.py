@@ -32,8 +32,7 @@ class Invertible1x1Conv(nn.Module):
         super().__init__()
         self.conv = Conv1d(channels, channels, bias=False)
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        if torch.linalg.det(rotation) < 0:
-            rotation[:, 0] *= -1
+        rotation[:, 0] *= torch.linalg.det(rotation).sign()  # no question, which the device meta could not answer
         # NpuFusedAdam takes only contiguous parameters, and what qr returns is stored by columns.
         self.conv.weight.data = rotation.contiguous()[..., None]
         self.log_abs_det = LogAbsDet()

@@ -6,7 +6,6 @@ with weight norm in either notation or fused, in any precision, behind any prefi
 file is executed. ``fitted`` brings the weights into a model. ``tools/convert_checkpoint.py`` writes.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from common.checkpoints import restricted_pickle
+from common.checkpoints.budget import VIEWS_PER_BYTE
 from common.checkpoints.native import REQUIRED
-from common.checkpoints.restricted_pickle import RefusedError, Shell
+from common.checkpoints.reading import read_contents
+from common.checkpoints.restricted_pickle import Shell
 from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
 from common.program import UserError
 
@@ -36,6 +35,8 @@ NOT_IN_SHAPES = (
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 "How the names of a state dict's buffers end."
 ROWS = 8
+MOST_VISITS, DEEPEST = 100_000, 50
+"Modules to look into for weights, and how deep in one another they may lie; honest files have hundreds, and ten."
 
 Weights = dict[str, Tensor]
 
@@ -67,7 +68,7 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
 
     UserError if the file is missing or damaged, would run code, or holds the other model.
     """
-    contents = _contents(path)
+    contents = read_contents(path)
     tensors, attributes = _find_weights(path, contents) or ({}, {})
     kind = _kind(tensors)
     if kind is None:
@@ -88,14 +89,18 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     )
 
 
-def fitted(path: str | Path, weights: Weights, model: nn.Module) -> Weights:
+def fitted(path: str | Path, weights: Any, model: nn.Module) -> Weights:
     """The weights for ``model.load_state_dict``, with weight norm where the model has it.
 
-    UserError with a short table, if they are not those of this model.
+    The model may be on the device meta. UserError with a short table, if the weights are not those of this model, or
+    not finite.
     """
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UserError(f"{path} holds something else than tensors among its weights")
     expected = model.state_dict()
     # torch before 0.4.1 did not count batches.
-    weights = {name: count for name, count in expected.items() if name.endswith("num_batches_tracked")} | weights
+    uncounted = {name for name in expected if name.endswith("num_batches_tracked")} - weights.keys()
+    weights = {name: torch.zeros_like(expected[name], device="cpu") for name in uncounted} | weights
     for name in [name for name in weights if f"{name}_g" in expected and weights[name].ndim == 3]:
         weight = weights.pop(name)
         weights[f"{name}_g"] = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)
@@ -105,6 +110,8 @@ def fitted(path: str | Path, weights: Weights, model: nn.Module) -> Weights:
         more = [f"... and {len(differences) - ROWS} more"] if len(differences) > ROWS else []
         table = "\n  ".join(differences[:ROWS] + more)
         raise UserError(f"{path} does not fit the model, {len(differences)} weights differ:\n  {table}")
+    if broken := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+        raise UserError(f"{path} holds numbers that are not finite: in {broken[0]} and {len(broken) - 1} other weights")
     return weights
 
 
@@ -113,88 +120,83 @@ def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
 
     UserError where the file does not hold one that belongs to its weights.
     """
-    contents = _contents(path)
+    contents = read_contents(path)
     tensors, _ = _find_weights(path, contents) or ({}, {})
     optimizer = _dict(_dict(contents).get("optimizer"))
     groups, state = optimizer.get("param_groups"), _dict(optimizer.get("state"))
     # An optimizer numbers its parameters in the order of the model's, which a state dict keeps.
-    names = [name for name in tensors if not name.endswith(BUFFERS)]
-    numbers = [number for group in groups for number in group["params"]] if isinstance(groups, list) else []
+    names = [name for name in tensors if not str(name).endswith(BUFFERS)]
+    lists = [_dict(group).get("params") for group in groups] if isinstance(groups, list) else []
+    numbers = [number for each in lists if isinstance(each, list) for number in each if isinstance(number, int)]
     if len(numbers) < len(names):  # a fixed upsampling is no parameter to an optimizer
         names = [name for name in names if not _nvidia_name(name).startswith("upsample.")]
     states = [_dict(state.get(number)) for number in numbers]
-    fits = len(states) == len(names) and all(
-        each.keys() >= {"step", "exp_avg", "exp_avg_sq"} and each["exp_avg"].shape == tensors[name].shape
+    fits = len(states) == len(names) > 0 and all(
+        isinstance(each.get(key), Tensor) and each[key].shape == tensors[name].shape
         for name, each in zip(names, states)
+        for key in ("exp_avg", "exp_avg_sq")
     )
-    if not fits:
+    steps = steps_of_adam(states[0].get("step")) if fits else None
+    if steps is None:
         raise UserError(f"{path} holds no state of an Adam that belongs to its weights: leave --keep_optimizer out")
     exp_avg, exp_avg_sq = (
         _nvidia_weights(path, {name: each[key] for name, each in zip(names, states)})
         for key in ("exp_avg", "exp_avg_sq")
     )
-    return float(states[0]["step"]), exp_avg, exp_avg_sq
+    return steps, exp_avg, exp_avg_sq
+
+
+def steps_of_adam(value: Any) -> float | None:
+    """The number that an Adam counts its steps with; None for what is no such number."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    return float(value) if type(value) in (int, float) and 0 <= value < 2**53 else None
 
 
 def _differences(expected: Weights, given: Weights) -> list[str]:
     """A row for each weight that is missing, unexpected or of another shape."""
     missing = [f"missing: {name} {list(expected[name].shape)}" for name in expected if name not in given]
-    unexpected = [f"unexpected: {name} {list(given[name].shape)}" for name in given if name not in expected]
+    unexpected = [f"unexpected: {str(name)[:100]} {list(given[name].shape)}" for name in given if name not in expected]
+    of_another_kind = [
+        f"dtype: {name} {given[name].dtype}, the model's is {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in given and given[name].is_floating_point() != tensor.is_floating_point()
+    ]
     misshapen = [
         f"shape: {name} {list(given[name].shape)}, the model's is {list(tensor.shape)}"
         for name, tensor in expected.items()
         if name in given and given[name].shape != tensor.shape
     ]
-    return missing + unexpected + misshapen
+    return missing + unexpected + misshapen + of_another_kind
 
 
-def _contents(path: str | Path) -> Any:
-    """The saved object; instances of unknown classes become shells."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(9)[8:] == b"{":
-                return _read_safetensors(path)
-            return restricted_pickle.load(file)
-    except FileNotFoundError as error:
-        raise UserError(f"no checkpoint at {path}") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder: name a checkpoint in it") from error
-    except PermissionError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except RefusedError as refused:
-        raise UserError(f"{path} is refused: {refused}; nothing in it was run") from refused
-    except Exception as error:  # a damaged file raises nearly anything
-        raise UserError(f"{path} is truncated or no checkpoint") from error
-
-
-def _read_safetensors(path: str | Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        contents = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118 - no dict
-    for name in {"config", "iteration"} & metadata.keys():
-        contents[name] = json.loads(metadata[name])
-    return contents
-
-
-def _find_weights(path: str | Path, value: Any, depth: int = 3) -> tuple[Weights, dict[str, Any]] | None:
+def _find_weights(path: str | Path, contents: Any) -> tuple[Weights, dict[str, Any]] | None:
     """The first module or dict that holds a model's weights, and the attributes of the modules."""
-    if not isinstance(value, dict):
-        return None
-    tensors, attributes = _of_module(path, value) if isinstance(value, Shell) else ({}, {})
-    tensors |= {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
-    if _kind(tensors):
-        return tensors, attributes
-    # The average of the weights is what a training with one is for.
-    first_the_usual = sorted(value, key=lambda name: (name != "average", name not in ("model", "state_dict")))
-    found = (_find_weights(path, value[name], depth - 1) for name in first_the_usual if depth)
-    return next((each for each in found if each), None)
+    visits, seen = iter(range(MOST_VISITS)), set()
+
+    def look_in(value: Any, depth: int) -> tuple[Weights, dict[str, Any]] | None:
+        if not isinstance(value, dict) or (id(value), depth) in seen:  # it may hold itself
+            return None
+        seen.add((id(value), depth))
+        tensors, attributes = _of_module(path, value, visits) if isinstance(value, Shell) else ({}, {})
+        tensors |= {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+        if _kind(tensors):
+            return tensors, attributes
+        # The average of the weights is what a training with one is for.
+        first_the_usual = sorted(value, key=lambda name: (name != "average", name not in ("model", "state_dict")))
+        found = (look_in(value[name], depth - 1) for name in first_the_usual if depth)
+        return next((each for each in found if each), None)
+
+    return look_in(contents, depth=3)
 
 
-def _of_module(path: str | Path, root: Shell) -> tuple[Weights, dict[str, Any]]:
+def _of_module(path: str | Path, root: Shell, visits: Iterator[int]) -> tuple[Weights, dict[str, Any]]:
     """The state dict of a pickled module, and the attributes of it and all modules in it."""
     tensors: Weights = {}
     attributes: dict[str, Any] = {}
     for prefix, module in _modules(root):
+        if next(visits, None) is None:  # each of many modules may hold all the others
+            raise UserError(f"{path} is refused: its modules hold more than {MOST_VISITS} others")
         if module.name == "glow_old.WaveGlow":
             raise UserError(
                 f"{path} is of NVIDIA's first WaveGlow (glow_old, 2018), whose couplings change sides"
@@ -216,7 +218,7 @@ def _modules(root: Shell) -> Iterator[tuple[str, Shell]]:
     waiting, seen = [("", root)], set()
     while waiting:
         prefix, module = waiting.pop()
-        if id(module) not in seen:
+        if id(module) not in seen and prefix.count(".") <= DEEPEST:
             seen.add(id(module))
             yield prefix, module
             children = _dict(module.state.get("_modules")).items()
@@ -246,6 +248,10 @@ def _nvidia_name(name: str) -> str:
 
 
 def _nvidia_weights(path: str | Path, tensors: Weights) -> Weights:
+    """By NVIDIA's names, each in memory of its own, of the shapes that they have today."""
+    own = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.nbytes for tensor in tensors.values()) > VIEWS_PER_BYTE * (sum(own.values()) + 2**20):
+        raise UserError(f"{path} is refused: it has so many names for one tensor that they outgrow the file")
     weights: Weights = {}
     for name, tensor in tensors.items():
         if _nvidia_name(name) in weights:
@@ -256,7 +262,7 @@ def _nvidia_weights(path: str | Path, tensors: Weights) -> Weights:
         weights[_nvidia_name(name)] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
     try:
         return _with_merged_layers(weights)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: the cond_layers, res_layers and skip_layers do not fit together") from error
 
 

@@ -4,12 +4,12 @@ import logging
 import os
 import re
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from common.checkpoints.reading import read_contents
 from common.files import written_whole
 from common.program import UserError
 
@@ -50,22 +50,12 @@ def keep_earlier(path: Path) -> None:
     log.info("%s is there from another run, now %s", path, dated.name)
 
 
-def load(path: str | Path, lazily: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of this repository onto the CPU; ``lazily``: tensors only when they are used.
+def load(path: str | Path, with_tensors: bool = True) -> dict[str, Any]:
+    """Read a checkpoint of this repository onto the CPU; without tensors, theirs have shapes and no data.
 
-    UserError if it is missing, truncated or something else; nothing in it is executed.
+    UserError if it is missing, damaged or something else; nothing in it is executed.
     """
-    path = Path(path)
-    try:
-        memory_mapped = lazily and zipfile.is_zipfile(path)
-        # As a string: torch 2.1 maps nothing else.
-        state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=memory_mapped)
-    except FileNotFoundError as error:
-        raise UserError(f"no checkpoint at {path}") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder: name a checkpoint in it, such as {path}/waveglow_1000") from error
-    except Exception as error:  # a damaged file raises nearly anything while it is unpickled
-        raise UserError(f"{path} is truncated or no checkpoint of this repository") from error
+    state = read_contents(path, with_tensors)
     if not isinstance(state, dict) or not state.keys() >= REQUIRED:
         raise UserError(f"{path} is no checkpoint of this repository: it lacks some of {', '.join(sorted(REQUIRED))}")
     return state

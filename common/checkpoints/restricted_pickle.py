@@ -7,7 +7,8 @@ name, a ``Global``; nothing is imported. Only three instructions can act on one,
 - NEWOBJ makes an object: an empty ``Shell``, whatever its class.
 - BUILD fills an object: a ``Shell`` keeps its attributes to look at; anything else ignores it.
 
-A name that no honest checkpoint has is ``RefusedError``, even where it would only be mentioned.
+A name that no honest checkpoint has is ``RefusedError``, even where it would only be mentioned. So is a file that
+takes more memory or time than its size allows (``Budget``).
 """
 
 import io
@@ -15,6 +16,7 @@ import math
 import pickle
 import re
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
+
+from common.checkpoints.budget import ENTRY, Budget, Metered, RefusedError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -62,10 +66,8 @@ NAMES = {
     *(f"__builtin__.{name}" for name in ("dict", "list", "int", "long", "float", "unicode", "bool")),
 }
 "Other names that may appear: classes of shells, and arguments of builders."
-
-
-class RefusedError(Exception):
-    """The file is more than data: it would run code."""
+MAX_DIMENSIONS = 8
+"Of a tensor; PyTorch's loops over dimensions are not made for thousands of them."
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,13 @@ class Shell(dict):
         self.name = name
         self.state: dict = {}
 
+    def __repr__(self) -> str:
+        return f"<{self.name}>"  # what it holds may be without end
+
 
 def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+    if len(size) > MAX_DIMENSIONS:
+        raise RefusedError(f"a tensor has {len(size)} dimensions")
     # Strides of 0 would let a small file claim terabytes.
     if math.prod(size) > storage.numel():
         raise RefusedError("a tensor is larger than its storage")
@@ -105,6 +112,27 @@ def _data_of_parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
+def _checked_key(key: Any) -> Any:
+    """The key of a dict or the item of a set. A hash may take for ever, and many equal ones let a dict crawl."""
+    simple = key is None or isinstance(key, str | bytes | float | Tensor | Global)
+    small = isinstance(key, int) and abs(key) < sys.hash_info.modulus
+    flat = isinstance(key, tuple) and not any(isinstance(item, tuple) for item in key)
+    if not (simple or small or flat):
+        raise RefusedError(f"it has a key of the kind {type(key).__name__!r}")
+    if flat:
+        for item in key:
+            _checked_key(item)
+    return key
+
+
+def _dict(pairs: Any = (), *_: Any) -> dict:
+    return {_checked_key(key): value for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)}
+
+
+def _set(items: Any = (), *_: Any) -> set:
+    return {_checked_key(item) for item in items}
+
+
 BUILDERS: dict[str, Callable] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -114,13 +142,13 @@ BUILDERS: dict[str, Callable] = {
     "torch._utils._rebuild_parameter_with_state": _data_of_parameter,
     "torch.nn.parameter.Parameter": _data_of_parameter,
     "torch.Size": tuple,
-    "collections.OrderedDict": dict,
+    "collections.OrderedDict": _dict,
     "collections.defaultdict": lambda *_: {},
-    "collections.Counter": dict,
+    "collections.Counter": _dict,
     "builtins.complex": complex,
     "builtins.slice": slice,
-    "builtins.set": set,
-    "__builtin__.set": set,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
     "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
 }
 # Things that stand beside the weights and are built by a call: nobody here needs their values.
@@ -141,10 +169,12 @@ class Unpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
     "That of ``stack``."
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
 
-    def __init__(self, file: BinaryIO, budget: int = 0, read_storage: Callable[..., Tensor] | None = None):
-        """``read_storage(key, dtype, numel)`` gives a flat tensor; all together may have ``budget`` bytes."""
-        super().__init__(file, encoding="latin1")
+    def __init__(self, file: BinaryIO, budget: Budget, read_storage: Callable[..., Tensor] | None = None):
+        """``read_storage(key, dtype, numel)`` gives a flat tensor."""
+        super().__init__(Metered(file, budget), encoding="latin1")
         self.budget = budget
         self.read_storage = read_storage
         self.storages: dict[str, Tensor] = {}
@@ -173,9 +203,9 @@ class Unpickler(pickle._Unpickler):
 
     def _storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
         if key not in self.storages:
-            self.budget -= numel * dtype.itemsize
-            if numel < 0 or self.budget < 0 or self.read_storage is None:
-                raise ValueError("tensors larger than the file, so it is truncated, or claims what it has not")
+            if numel < 0 or self.read_storage is None:
+                raise ValueError("tensors where there can be none")
+            self.budget.spend_storage(numel * dtype.itemsize)
             self.storages[key] = self.read_storage(key, dtype, numel)
         return self.storages[key]
 
@@ -183,7 +213,9 @@ class Unpickler(pickle._Unpickler):
         args, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or function.build is None:
             raise RefusedError(f"it calls {getattr(function, 'name', type(function).__name__)!r}")
-        self.append(function.build(*args))
+        made = function.build(*args)
+        self.budget.spend_tensor(made.nbytes) if isinstance(made, Tensor) else self.budget.spend(sys.getsizeof(made))
+        self.append(made)
 
     def load_newobj(self) -> None:
         _, kind = self.stack.pop(), self.stack.pop()
@@ -202,6 +234,33 @@ class Unpickler(pickle._Unpickler):
         if isinstance(target, Shell) and isinstance(state, dict):
             target.state = state
 
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._set_items(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set_items([key, value])
+
+    def _set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise RefusedError("it sets an item of what is no dict")
+        for key, value in zip(items[::2], items[1::2]):
+            self.budget.spend(ENTRY)
+            self.stack[-1][_checked_key(key)] = value
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update(_set(items))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
+
+    def load_frame(self) -> None:
+        self.read(8)  # the length: a hint on reading ahead, with which instructions would be read unmetered
+
     def refuse_opcode(self) -> None:
         raise RefusedError("it has an instruction that torch never writes")
 
@@ -209,23 +268,32 @@ class Unpickler(pickle._Unpickler):
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.BUILD[0]] = load_build
-    for _opcode in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.FRAME[0]] = load_frame
+    for _opcode in (
+        *(pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+        *(pickle.FROZENSET, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+    ):
         dispatch[_opcode[0]] = refuse_opcode
 
 
-def load(file: BinaryIO) -> Any:
+def load(file: BinaryIO, with_tensors: bool = True) -> Any:
     """What torch.save put into the file: tensors on the CPU, plain Python values, and shells.
 
+    Without tensors, theirs are on the device meta, and of the file only what stands beside them is read.
     Raises ``RefusedError``, or nearly anything else if the file is damaged or something else.
     """
     size = file.seek(0, 2)
     file.seek(0)
     is_zip = file.read(4) == b"PK\x03\x04"
     file.seek(0)
-    return _load_zip(file, size) if is_zip else _load_legacy(file, size)
+    return (_load_zip if is_zip else _load_legacy)(file, Budget(size), with_tensors)
 
 
-def _load_zip(file: BinaryIO, size: int) -> Any:
+def _load_zip(file: BinaryIO, budget: Budget, with_tensors: bool) -> Any:
     """The format since torch 1.6: ``<name>/data.pkl`` and a ``<name>/data/<key>`` for each storage."""
     archive = zipfile.ZipFile(file)
     [main] = [name for name in archive.namelist() if re.fullmatch(r"[^/]*/data\.pkl", name)]
@@ -234,26 +302,32 @@ def _load_zip(file: BinaryIO, size: int) -> Any:
         raise RefusedError("it was written on a big-endian machine")
 
     def read_storage(key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        if not with_tensors:
+            return torch.empty(numel, dtype=dtype, device="meta")
         return _from_bytes(_read_member(archive, f"{folder}data/{key}"), dtype, numel)
 
-    return Unpickler(io.BytesIO(_read_member(archive, main)), size, read_storage).load()
+    return Unpickler(io.BytesIO(_read_member(archive, main)), budget, read_storage).load()
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Its bytes. BadZipFile where they are not those that were written, by their CRC."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:  # then it may be a bomb
         raise RefusedError("it is compressed, which torch never does")
     return archive.read(info)
 
 
-def _load_legacy(file: BinaryIO, size: int) -> Any:
+def _load_legacy(file: BinaryIO, budget: Budget, with_tensors: bool) -> Any:
     """The format before: five pickles, the fourth being the object, then the storages one by one."""
-    magic, _version, _system = (Unpickler(file).load() for _ in range(3))
+    magic, _version, _system = (Unpickler(file, budget).load() for _ in range(3))
     if magic != LEGACY_MAGIC:
         raise ValueError("no file of torch.save")
-    unpickler = Unpickler(file, size, lambda key, dtype, numel: torch.zeros(numel, dtype=dtype))
+    device = "cpu" if with_tensors else "meta"
+    unpickler = Unpickler(file, budget, lambda key, dtype, numel: torch.zeros(numel, dtype=dtype, device=device))
     contents = unpickler.load()
-    keys = Unpickler(file).load()
+    if not with_tensors:
+        return contents
+    keys = Unpickler(file, budget).load()
     if set(keys) != unpickler.storages.keys():
         raise ValueError("other storages than tensors")
     for key in keys:

@@ -14,14 +14,15 @@ from torch.optim import Optimizer
 
 from common import device
 from common.checkpoints import native
-from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read
+from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read, steps_of_adam
+from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
-from common.config import AnyConfig
+from common.config import AnyConfig, config_of_checkpoint
 from common.device import Device
-from common.distributed import gather_objects, ranks
+from common.distributed import first_ranks, ranks
 from common.layers.npu import Crossings
 from common.precision import Precision
-from common.program import UserError
+from common.program import UserError, shown
 from common.training.averaging import WeightAverage
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 RESUMABLE = {"optimizer", "precision", "rng_states"}
 "Entries that a checkpoint needs for resuming, beyond the weights."
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"What Adam keeps for a parameter."
 MAY_CHANGE = {
     "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "warmup_steps", "decay_steps",
     "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation", "workers", "profile",
@@ -37,35 +40,6 @@ MAY_CHANGE = {
     "on_bad_clip", "hang_limit", "align_by", "validation_files", "recompute",
 }  # fmt: skip
 "Fields that may differ from those of the checkpoint that a run goes on from."
-
-
-@dataclass
-class Progress:
-    """The state of the loop; with the weights, the optimizer and the random states it is all there is."""
-
-    iteration: int = 0
-    "Steps behind the weights, those of the run they were finetuned from included."
-    first_iteration: int = 0
-    "The iteration at which this run began."
-    epoch: int = 0
-    "The epoch the next step belongs to."
-    clips: int = 0
-    "Clips of this epoch that all processes together have seen."
-    finetuned_from: str = ""
-    "The checkpoint that gave the first weights."
-    case: str = "acc"
-    "acc, or perf for a measurement of speed, which no other run goes on from."
-    started: float = field(default_factory=time.time)
-    "When this run began, in seconds since 1970; tells the runs in a directory apart."
-    losses: list[float] = field(default_factory=list)
-    "The training loss of every step, skipped ones (nan) and those of the run it was finetuned from included."
-    validation_losses: list[tuple[int, float]] = field(default_factory=list)
-    "(iteration, validation loss)."
-
-    @property
-    def steps(self) -> int:
-        """Steps of this run."""
-        return self.iteration - self.first_iteration
 
 
 @dataclass
@@ -108,11 +82,11 @@ class Run(Generic[AnyConfig, AnyModel]):
     def saved(self) -> list[Saved]:
         """The checkpoints this run has written, the oldest first."""
         own = [
-            (path.stat().st_mtime, progress.iteration, path, progress.validation_losses)
+            (progress.iteration, path, progress.validation_losses)
             for path, progress in self._checkpoints()
-            if progress.started == self.progress.started
+            if progress.which_run == self.progress.which_run
         ]
-        return [Saved(path, losses[-1][1] if losses else math.nan) for _, _, path, losses in sorted(own)]
+        return [Saved(path, losses[-1][1] if losses else math.nan) for _, path, losses in sorted(own)]
 
     def start(self, resume: str) -> None:
         """Go on from a checkpoint, finetune, or start anew.
@@ -120,36 +94,42 @@ class Run(Generic[AnyConfig, AnyModel]):
         ``resume`` is auto (the newest checkpoint of the output directory, if it is of this run), no,
         or the path of a checkpoint.
         """
-        path = self._checkpoint_to_resume(resume)
-        if path:
+        state = first_ranks(lambda: self._state_to_resume(resume))
+        self.progress.run = first_ranks(lambda: 1 + max((each.run for _, each in self._checkpoints()), default=0))
+        if state:
             # A run that goes on from a checkpoint of its choice leaves those after it to the run they are of.
-            self._resume(path, branch=resume != "auto")
+            self._resume(*state, branch=resume != "auto")
         elif self._origin():
             self._finetune(self._origin())
-        if self.average and not path:
+        if self.average and not state:
             self.average.restart()
 
-    def _checkpoint_to_resume(self, resume: str) -> Path | None:
-        """The first rank looks for all, so that they agree."""
-        if resume != "auto":
-            return None if resume == "no" else Path(resume)
-        return gather_objects(self._newest_of_this_run() if ranks().rank == 0 else None)[0]
+    def _state_to_resume(self, resume: str) -> tuple[Path, dict[str, Any]] | None:
+        """The checkpoint that ``resume`` means and what is in it, all read."""
+        if resume == "no":
+            return None
+        return self._newest_of_this_run() if resume == "auto" else (Path(resume), native.load(resume))
 
-    def _newest_of_this_run(self) -> Path | None:
+    def _newest_of_this_run(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint of the latest run of this case that began from the same weights."""
         found = [
-            (progress.started, progress.iteration, path)
+            (progress.which_run, progress.iteration, path)
             for path, progress in self._checkpoints()
             if (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case)
         ]
-        return max(found)[2] if found else None
+        for _, _, path in sorted(found, reverse=True):
+            try:
+                return path, native.load(path)
+            except UserError as error:
+                log.warning("passed over: %s", error)
+        return None
 
     def _checkpoints(self) -> Iterator[tuple[Path, Progress]]:
         """The whole checkpoints in the output directory, of whatever run."""
         for path in native.newest_first(self.config.train_config.output_directory, self.name):
             try:
-                yield path, Progress(**native.load(path, lazily=True)["progress"])
-            except (UserError, TypeError) as error:
+                yield path, read_progress(path, native.load(path, with_tensors=False)["progress"])
+            except UserError as error:
                 log.warning("passed over: %s", error)
 
     def _origin(self) -> str:
@@ -157,43 +137,47 @@ class Run(Generic[AnyConfig, AnyModel]):
         path = self.config.train_config.checkpoint_path
         return str(Path(path).resolve()) if path else ""
 
-    def _resume(self, path: Path, branch: bool) -> None:
-        state = native.load(path)
+    def _resume(self, path: Path, state: dict[str, Any], branch: bool) -> None:
+        """Everything is looked at before anything of it is used."""
         if not state.keys() >= RESUMABLE:
             raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
-        check_same_model(path, state["config"], asdict(self.config), self.name)
-        check_same_training(path, state["config"], asdict(self.config))
-        self.precision.load_model_state(self.model, fitted(path, state["model"], self.model))
+        saved_config = asdict(config_of_checkpoint(path, type(self.config), state["config"]))
+        check_same_model(path, saved_config, asdict(self.config), self.name)
+        check_same_training(path, saved_config, asdict(self.config))
+        progress = read_progress(path, state["progress"])
+        weights = fitted(path, state["model"], self.model)
+        average = fitted(path, state.get("average"), self.model) if self.average else {}
+        adam = checked_adam(path, state["optimizer"], self.optimizer)
+        scaling = self.precision.checked_state(path, state["precision"])
+        rng_state = checked_rng_state(path, state["rng_states"])
+
+        self.precision.load_model_state(self.model, weights)
         if self.average:
-            self.average.load(fitted(path, state["average"], self.model))
-        self._load_optimizer(state["optimizer"])
-        self.precision.load_state_dict(state["precision"])
-        self.progress = Progress(**state["progress"])
+            self.average.load(average)
+        self._load_optimizer(adam)
+        self.precision.load_state_dict(scaling)
+        number, self.progress = self.progress.run, progress
         if branch:
-            self.progress.started = time.time()
-        rng_states = state["rng_states"]
-        if len(rng_states) == ranks().world_size:
-            device.set_rng_state(rng_states[ranks().rank], self.device)
-        else:
-            log.info(
-                "resumed with %d process(es) instead of %d: a step takes other clips, random states start afresh",
-                ranks().world_size, len(rng_states),
-            )  # fmt: skip
+            self.progress.run, self.progress.started = number, time.time()
+        if rng_state:
+            device.set_rng_state(rng_state, self.device)
         log.info("resumed from %s: iteration %d, epoch %d", path, self.progress.iteration, self.progress.epoch)
 
     def _finetune(self, path: str) -> None:
-        origin = read(path, self.name)
+        origin = first_ranks(lambda: read(path, self.name))
+        config_of_checkpoint(path, type(self.config), origin.config)  # refuses what can be no configuration
         check_same_model(path, origin.config, asdict(self.config), self.name, may_change=NOT_IN_SHAPES)
         self.precision.load_model_state(self.model, fitted(path, origin.weights, self.model))
         keep_optimizer = self.config.train_config.keep_optimizer
         if keep_optimizer:
             self._load_adam(path)
-        before = Progress(**origin.progress) if origin.progress else Progress(origin.iteration)
+        before = read_progress(path, origin.progress) if origin.progress else Progress(origin.iteration)
         self.progress = Progress(
             iteration=before.iteration,
             first_iteration=before.iteration,
             finetuned_from=path,
             case=self.progress.case,
+            run=self.progress.run,
             losses=before.losses,
             validation_losses=before.validation_losses,
         )
@@ -201,7 +185,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         log.info("finetuning from %s: iteration %d, %s", path, before.iteration, how)
 
     def _load_adam(self, path: str) -> None:
-        steps, *moments = load_adam(path)
+        steps, *moments = first_ranks(lambda: load_adam(path))
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         # Adam has nothing for what is not trained: a fixed upsampling, the statistics of batch norm.
         fixed = {name: tensor for name, tensor in self.model.state_dict().items() if name not in names}
@@ -218,6 +202,50 @@ class Run(Generic[AnyConfig, AnyModel]):
         device.count_steps(self.optimizer)
 
 
+def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str, Any]:
+    """What ``optimizer.load_state_dict`` takes, with the moments of a checkpoint and the settings of this run.
+
+    UserError unless they are an Adam's of these parameters: another shape would be written beyond the memory's end.
+    """
+    state = saved.get("state") if isinstance(saved, dict) else None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
+        raise UserError(f"{path}: its optimizer's state is not that of {len(parameters)} parameters")
+    for number, each in state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment, parameter = each.get(name) if isinstance(each, dict) else None, parameters[number]
+            if not isinstance(moment, torch.Tensor) or moment.shape != parameter.shape:
+                shape = list(getattr(moment, "shape", [])) if moment is not None else "missing"
+                raise UserError(f"{path}: {name} of its parameter {number} is {shape}, not {list(parameter.shape)}")
+            if not moment.is_floating_point() or not torch.isfinite(moment).all():
+                raise UserError(f"{path}: {name} of its parameter {number} has values that are no finite numbers")
+        if steps_of_adam(each.get("step")) is None:
+            raise UserError(f"{path}: the steps of its parameter {number} are {shown(each.get('step'))}")
+    kept = {number: {name: each[name] for name in ADAM} for number, each in state.items()}
+    return optimizer.state_dict() | {"state": kept}
+
+
+def checked_rng_state(path: str | Path, rng_states: Any) -> dict[str, torch.Tensor] | None:
+    """This rank's random states; None, and said, if there were other ranks. UserError for what is no such thing."""
+    if not isinstance(rng_states, list) or not all(isinstance(state, dict) for state in rng_states):
+        raise UserError(f"{path}: its rng_states are {shown(rng_states)}, must be a list with an object for each rank")
+    if len(rng_states) != ranks().world_size:
+        log.info(
+            "resumed with %d process(es) instead of %d: a step takes other clips, random states start afresh",
+            ranks().world_size, len(rng_states),
+        )  # fmt: skip
+        return None
+    state = rng_states[ranks().rank]
+    try:
+        torch.Generator().set_state(state["cpu"])  # one to try it on
+        is_of_bytes = all(tensor.dtype == torch.uint8 for tensor in state.values())
+    except (KeyError, TypeError, AttributeError, RuntimeError):
+        is_of_bytes = False
+    if not is_of_bytes:
+        raise UserError(f"{path}: the random states in it are none")
+    return state
+
+
 def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, may_change: Collection[str] = ()) -> None:
     """UserError that names the field, if the checkpoint is of another model or other audio.
 
@@ -228,7 +256,8 @@ def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, ma
         for name in ours.keys() & theirs.keys():
             if name.split(".")[0] in names and name not in may_change and ours[name] != theirs[name]:
                 raise UserError(
-                    f"{path} was trained with {section}.{name} = {theirs[name]}, the config says {ours[name]}"
+                    f"{path} was trained with {section}.{name} = {shown(theirs[name])},"
+                    f" the config says {shown(ours[name])}"
                 )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from unidecode import unidecode
 
-from common.program import UserError
+from common.program import UserError, shown
 from tacotron2.text.numbers import expand_numbers
 
 # In this order, one after the other: what an earlier one leaves behind is no new beginning of a word.
@@ -40,7 +40,7 @@ def clean(text: str, cleaners: str | Iterable[str]) -> str:
     """The text after the named cleaners, or the one, in their order. UserError for a name there is not."""
     for name in [cleaners] if isinstance(cleaners, str) else cleaners:
         if name not in CLEANERS:
-            raise UserError(f"there is no text cleaner {name!r}; choose from {', '.join(CLEANERS)}")
+            raise UserError(f"there is no text cleaner {shown(name)}; choose from {', '.join(CLEANERS)}")
         text = CLEANERS[name](text)
     return text
 

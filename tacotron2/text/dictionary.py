@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import TypeAlias
 
+from common.files import open_input
 from common.program import UserError
 from tacotron2.text.symbols import SYMBOL_TO_ID
 
@@ -51,7 +52,8 @@ def pronounce(text: str, dictionary: Dictionary) -> list[str]:
 
 def _read(path: str | Path) -> str:
     try:
-        content = BUNDLED.get(str(path), Path(path)).read_bytes()
+        with open_input(BUNDLED.get(str(path), Path(path))) as file:
+            content = file.read()
     except OSError as error:
         raise UserError(f"cannot read the dictionary {path}: {error.strerror}") from error
     try:

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from common.checkpoints import restricted_pickle
+from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import load_weights
-from common.checkpoints.restricted_pickle import RefusedError, Shell
+from common.checkpoints.restricted_pickle import Shell
 from common.program import UserError
 
 FORMATS = {"zip": True, "legacy": False}
@@ -179,7 +180,9 @@ INSTRUCTIONS = {
 
 
 def unpickle(data: bytes):
-    return restricted_pickle.Unpickler(io.BytesIO(data), 1000, lambda key, dtype, n: torch.zeros(n, dtype=dtype)).load()
+    return restricted_pickle.Unpickler(
+        io.BytesIO(data), Budget(1000), lambda key, dtype, n: torch.zeros(n, dtype=dtype)
+    ).load()
 
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)
@@ -200,7 +203,7 @@ def test_a_tensor_stays_within_its_storage(offset, size):
 
 @pytest.mark.parametrize("numel", [2**31 - 1, -1])
 def test_a_storage_is_not_larger_than_the_file(numel):
-    with pytest.raises(ValueError, match="larger than the file"):
+    with pytest.raises(ValueError, match=r"larger than the file|where there can be none"):
         unpickle(floats(numel) + b".")
 
 
