@@ -1,6 +1,7 @@
 """Audio in and out, and the mel spectrogram both models are built on."""
 
 import io
+from enum import IntEnum
 from pathlib import Path
 
 import librosa
@@ -9,8 +10,18 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
+from common.container import FORMATS, missing_bytes
 from common.files import written_whole
 from common.program import UserError
+
+CONVERT = "convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav"
+LONGEST = 2**40
+"Samples; what libsndfile says where a file does not say its length is more."
+LOUDEST = 16.0
+"No recording is 24 dB beyond full scale: larger samples were multiplied by 128, 32768 or the like."
+# A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
+# but digital silence: the likelihood of a constant has no upper bound, and training on it ends in NaN.
+NEAR_SILENT_RMS = 1e-4
 
 
 class MelSpectrogram(nn.Module):
@@ -62,42 +73,97 @@ class MelSpectrogram(nn.Module):
         return torch.log(torch.clamp(self.filters @ spectrum.abs(), min=1e-5))
 
 
-def check_wav(path: str | Path, sampling_rate: int) -> int:
-    """Look at a wav's header: the number of samples.
+class Fault(IntEnum):
+    """Why a clip cannot be used; the larger, the worse."""
 
-    Refuses with UserError what training must not silently change: another sampling rate, more than
+    SHORT = 0
+    TEXT = 1
+    "Its text is missing, or leaves nothing to speak."
+    FORMAT = 2
+    "Another sampling rate, several channels, a format that is not read."
+    SILENT = 3
+    SCALED = 4
+    "Floating-point samples far beyond -1..1."
+    NOT_FINITE = 5
+    CUT_OFF = 6
+    UNREADABLE = 7
+
+
+class ClipError(UserError):
+    """A clip that cannot be used. From a loader process it arrives with its message alone."""
+
+    def __init__(self, message: str, fault: Fault = Fault.UNREADABLE):
+        super().__init__(message)
+        self.fault = fault
+
+
+def check_wav(path: str | Path, sampling_rate: int) -> int:
+    """Look at the header of a wav (FLAC, AIFF and the like will do): the number of samples.
+
+    Refuses with ClipError what training must not silently change: another sampling rate, more than
     one channel, a truncated or empty file, what is no audio. Any sample format is fine.
     """
     try:
         info = soundfile.info(str(path))
+        missing = missing_bytes(path)
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path} is not readable as audio: {_reason(path, error)}") from error
+        raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
+    if info.format not in FORMATS:
+        raise ClipError(f"{path} is of the format {info.format}, which is not read; {CONVERT}", Fault.FORMAT)
     if info.samplerate != sampling_rate or info.channels != 1:
-        raise UserError(
+        raise ClipError(
             f"{path} has {info.samplerate} Hz and {info.channels} channel(s), needed are {sampling_rate} Hz and 1;"
-            f" convert it: sox IN.wav -r {sampling_rate} -c 1 -b 16 OUT.wav"
+            f" convert it: sox IN.wav -r {sampling_rate} -c 1 -b 16 OUT.wav",
+            Fault.FORMAT,
         )
-    if missing := _missing_bytes(path):
-        raise UserError(f"{path} is truncated: {missing} bytes fewer than its header announces")
+    if missing:
+        how_many = f"{missing} bytes fewer than its header announces"
+        why = "its last page is missing" if info.format == "OGG" else how_many
+        raise ClipError(f"{path} is truncated: {why}", Fault.CUT_OFF)
+    if info.frames > LONGEST:
+        raise ClipError(
+            f"{path} does not say how long it is, as {info.format} from a pipe does not; {CONVERT}",
+            Fault.FORMAT,
+        )
     if info.frames == 0:
-        raise UserError(f"{path} holds no samples")
+        raise ClipError(f"{path} holds no samples", Fault.SHORT)
     return info.frames
 
 
-def read_wav(path: str | Path, sampling_rate: int, start: int = 0, length: int = -1) -> np.ndarray:
-    """Samples [N] as float32 in -1..1, ``length`` of them from ``start`` on (-1 = all).
+def read_samples(path: str | Path, sampling_rate: int, start: int = 0, length: int = -1) -> np.ndarray:
+    """Samples [N] as float32, ``length`` of them from ``start`` on (-1 = all).
 
-    16, 24, 32 bit and float files become float32; what a float file holds beyond -1..1 is clipped.
-    Raises UserError as ``check_wav`` does, and for samples that are not finite.
+    16, 24, 32 bit and float files become float32; those of a float file may be a little beyond -1..1.
+    Raises ClipError as ``check_wav`` does, for a file that breaks off, and for samples that are not
+    finite or of another scale.
     """
-    check_wav(path, sampling_rate)
+    frames = check_wav(path, sampling_rate)
+    wanted = max(0, frames - start) if length < 0 else min(length, max(0, frames - start))
     try:
         audio, _ = soundfile.read(str(path), length, start, dtype="float32")
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path} is not readable as audio: {_reason(path, error)}") from error
+        raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
+    if len(audio) < wanted:
+        raise ClipError(f"{path} is truncated: {wanted - len(audio)} samples fewer than announced", Fault.CUT_OFF)
     if not np.isfinite(audio).all():
-        raise UserError(f"{path} holds samples that are not finite numbers")
-    return np.clip(audio, -1.0, 1.0)
+        raise ClipError(f"{path} holds samples that are not finite numbers", Fault.NOT_FINITE)
+    peak = float(np.abs(audio).max(initial=0))
+    if peak > LOUDEST:
+        raise ClipError(
+            f"{path} holds samples up to {peak:.0f}, which are not in -1..1 as floating-point audio is;"
+            " divide them by what they were multiplied with, such as 32768",
+            Fault.SCALED,
+        )
+    return audio
+
+
+def read_wav(path: str | Path, sampling_rate: int, start: int = 0, length: int = -1) -> np.ndarray:
+    """As ``read_samples``, in -1..1: what a float file holds beyond is clipped."""
+    return np.clip(read_samples(path, sampling_rate, start, length), -1.0, 1.0)
+
+
+def is_near_silent(audio: np.ndarray) -> bool:
+    return float(np.sqrt(np.mean(np.square(audio)))) < NEAR_SILENT_RMS
 
 
 def to_16_bit(audio: np.ndarray | Tensor) -> np.ndarray:
@@ -123,18 +189,3 @@ def _reason(path: str | Path, error: Exception) -> str:
     if Path(path).stat().st_size == 0:
         return "the file is empty"
     return str(error).rsplit(": ", 1)[-1]
-
-
-def _missing_bytes(path: str | Path) -> int:
-    """By how many bytes a RIFF file is shorter than its header says; 0 for other formats.
-
-    libsndfile reads a cut-off wav without a word. Programs that write to a pipe leave the length
-    open (0 or close to 2**31 or 2**32), which is no truncation.
-    """
-    with open(path, "rb") as file:
-        header = file.read(8)
-        size = file.seek(0, 2)
-    announced = int.from_bytes(header[4:8], "little") + 8
-    if header[:4] != b"RIFF" or announced >= 2**31 - 2**16:
-        return 0
-    return max(0, announced - size)

@@ -115,7 +115,7 @@ class TrainConfig:
     on_save_error: str = "stop"
     "What to do when a checkpoint cannot be written: stop, or continue training."
     on_bad_clip: str = "stop"
-    "What to do when a clip can no longer be read: stop, or skip it."
+    "What to do with clips that cannot be used, at the start or later: stop, or skip them."
     hang_limit: int = 1800
     "Seconds after which a process that gets nowhere ends the run; the first step may have to compile."
     with_tensorboard: bool = True

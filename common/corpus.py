@@ -1,48 +1,96 @@
 """The clips of a corpus in LJ Speech's layout."""
 
 import logging
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from common.audio import CONVERT, Fault
+from common.bad_clips import BadClips
 from common.program import UserError
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+OTHER_AUDIO = {".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aif", ".aiff", ".au", ".wma"}
 
-def find_clips(data_path: str, training_files: str = "") -> list[Path]:
+
+def find_clips(data_path: str, training_files: str = "", bad: BadClips | None = None) -> list[Path]:
     """The wavs of ``<data_path>/wavs`` in the order of their names, or those that a file lists.
 
-    UserError if there are none, or if a line of ``metadata.csv`` has no wav.
+    What is wrong with them and with the names in ``metadata.csv`` goes to ``bad``; without it UserError says so.
     """
-    if not data_path:
-        return _listed_clips(training_files)
-    root = Path(data_path)
+    found = bad or BadClips()
+    clips = _clips_of_folder(Path(data_path), found) if data_path else listed_clips(training_files)
+    if not bad:
+        found.settle(len(clips))
+    return clips
+
+
+def _clips_of_folder(root: Path, bad: BadClips) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"data_path {root} is no folder")
     if not (root / "wavs").is_dir():
         raise UserError(f"data_path {root} has no folder wavs/ in it (LJ Speech's layout: wavs/*.wav, metadata.csv)")
-    clips = sorted((root / "wavs").glob("*.wav"))
+    clips = wavs_in(root / "wavs")
+    others = [path.name for path in sorted((root / "wavs").iterdir()) if path.suffix.lower() in OTHER_AUDIO]
     if not clips:
-        raise UserError(f"{root / 'wavs'} holds no .wav file")
+        raise UserError(f"{root / 'wavs'} holds no .wav file" + f"; {CONVERT}" * bool(others))
+    if others:
+        log.warning("%d files of wavs/ are left out, which are no .wav: %s, ...; %s", len(others), others[0], CONVERT)
+    first: dict[str, Path] = {}
+    for clip in clips:
+        if first.setdefault(clip.stem, clip) != clip:
+            bad.add(f"{clip} has the name of {first[clip.stem].name}, too", Fault.FORMAT, clip)
     if (root / "metadata.csv").is_file():
-        _check_transcripts(root / "metadata.csv", {clip.stem for clip in clips})
+        find = finder(clips)
+        for number, line in enumerate(read_lines(root / "metadata.csv"), start=1):
+            name = line.split("|", 1)[0].strip()
+            if line.strip() and not find(name):
+                bad.add(f"{root / 'metadata.csv'} line {number}: there is no wavs/{name[:100]}.wav", Fault.TEXT)
     return clips
 
 
-def _listed_clips(path: str) -> list[Path]:
+def wavs_in(folder: Path) -> list[Path]:
+    """The wavs of a folder in the order of their names; none that begins with a dot, as macOS's ._a.wav do."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and not p.name.startswith("."))
+
+
+def finder(clips: list[Path]) -> Callable[[str], Path | None]:
+    """A function that finds the clip of a name: of exactly this one, else of one that differs from it in
+    case or in how accents are composed, as names do that came from another system."""
+    exact = {clip.stem: clip for clip in reversed(clips)}
+    alike: dict[str, list[Path]] = {}
+    for clip in clips:
+        alike.setdefault(name_key(clip.stem), []).append(clip)
+
+    def find(name: str) -> Path | None:
+        others = alike.get(name_key(name), [])
+        return exact.get(name) or (others[0] if len(others) == 1 else None)
+
+    return find
+
+
+def name_key(name: str) -> str:
+    """Equal for names that differ only in case, or in Unicode's composed and decomposed letters."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def listed_clips(path: str) -> list[Path]:
+    """The wavs of a file list: a line is a path, alone or with `|text` behind, as NVIDIA's lists are."""
     if not path:
-        raise UserError("no data: give --data_path=DIR with wavs/*.wav in it")
-    return [Path(line.strip()) for line in read_lines(Path(path)) if line.strip()]
+        raise UserError("no data: give --data_path=DIR with wavs/*.wav in it, or --training_files=FILE")
+    lines = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
+    return [listed_path(name, Path(path)) for name in lines]
 
 
-def _check_transcripts(path: Path, clips: set[str]) -> None:
-    for number, line in enumerate(read_lines(path), start=1):
-        name = line.split("|", 1)[0].strip()
-        if line.strip() and name not in clips:
-            raise UserError(f"{path} line {number}: there is no wavs/{name[:100]}.wav")
+def listed_path(name: str, list_path: Path) -> Path:
+    """The path that a list means: as it stands there, or relative to the list's folder."""
+    path = Path(name)
+    beside = list_path.parent / path
+    return beside if not path.exists() and beside.exists() else path
 
 
 def read_lines(path: Path) -> list[str]:
@@ -56,25 +104,40 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
 
 
-def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3)) -> dict[str, str]:
+def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3), bad: BadClips | None = None) -> dict[str, str]:
     """First column -> last column of lines with so many columns, at least and at most.
 
-    UserError that names file and line for what is wrong in it.
+    The faults, with file and line, go to ``bad``; without it UserError says them.
     """
+    found = bad or BadClips()
     texts: dict[str, str] = {}
+    middle = set()
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         name, *others = (column.strip() for column in line.split("|"))
-        if not columns[0] <= 1 + len(others) <= columns[1]:
-            wanted = " or ".join(map(str, sorted(set(columns))))
-            raise UserError(f"{path} line {number} has {1 + len(others)} columns split by |, must be {wanted}")
-        if name in texts:
-            raise UserError(f"{path} line {number}: {name[:100]} is there a second time")
-        if not others[-1]:
-            raise UserError(f"{path} line {number}: the text of {name[:100]} is empty")
+        if fault := _fault_of_line(name, others, columns, texts):
+            found.add(f"{path} line {number}{fault}", Fault.TEXT)
+            continue
         texts[name] = others[-1]
+        middle.add(others[0])
+    if len(middle) > 2 and len(set(texts.values())) == 1:
+        raise UserError(
+            f"{path}: the last column is {next(iter(texts.values()))[:50]!r} in every line, which is no text but"
+            " perhaps a speaker: the text must be the last column"
+        )
+    if not bad:
+        found.settle(len(texts))
     return texts
+
+
+def _fault_of_line(name: str, others: list[str], columns: tuple[int, int], texts: dict[str, str]) -> str:
+    if not columns[0] <= 1 + len(others) <= columns[1]:
+        wanted = " or ".join(map(str, sorted(set(columns))))
+        return f" has {1 + len(others)} columns split by |, must be {wanted}"
+    if name in texts:
+        return f": {name[:100]} is there a second time"
+    return "" if others[-1] else f": the text of {name[:100]} is empty"
 
 
 def split_clips(clips: list[Item]) -> tuple[list[Item], list[Item]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from common import distributed
 from common.config import AnyConfig, TrainConfig, load_config
 from common.log import open_log
-from common.program import Parser
+from common.program import Parser, UserError
 
 
 def add_run_options(parser: Parser) -> None:
@@ -25,6 +25,7 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     """The configuration, options that override its train_config, and --resume."""
     add = parser.add_argument
     add("--config", default=default_config, metavar="FILE", help="JSON file (default: %(default)s)")
+    add("--training_files", metavar="FILE", help="in place of --data_path: a list of wavs, for Tacotron2 `wav|text`")
     add("--output_directory", metavar="DIR", help="for checkpoints and TensorBoard logs")
     add("--checkpoint_path", metavar="FILE", help="finetune from this checkpoint")
     add("--keep_optimizer", action="store_true", default=None, help="finetune with Adam's state of that checkpoint")
@@ -38,7 +39,7 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--profile", type=int, metavar="N", help="profile N steps: <output_directory>/profile")
     add("--keep_checkpoints", type=int, metavar="N", help="how many stay, beside the best one; 0 = all")
     add("--on_save_error", choices=["stop", "continue"], help="when a checkpoint cannot be written")
-    add("--on_bad_clip", choices=["stop", "skip"], help="when a clip cannot be read any more")
+    add("--on_bad_clip", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--hang_limit", type=int, metavar="SECONDS", help="end a process that gets nowhere for so long")
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
 
@@ -54,6 +55,13 @@ def start_log(args: argparse.Namespace) -> None:
 def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
     """Load ``--config`` and apply the options to it."""
     config = load_config(args.config, kind)
+    if args.training_files and args.data_path:
+        raise UserError("give --data_path or --training_files, not both")
     known = {field.name for field in fields(TrainConfig)}
     given = {name: value for name, value in vars(args).items() if name in known and value is not None}
-    return replace(config, train_config=replace(config.train_config, **given))
+    files = {"training_files": args.training_files} if args.training_files else {}
+    return replace(
+        config,
+        train_config=replace(config.train_config, **given),
+        data_config=replace(config.data_config, **files),
+    )

@@ -79,7 +79,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
     except UserError as error:
         # From a loader process the error arrives wrapped in that process's traceback.
-        _fail(str(error).rpartition("UserError: ")[2], show_traceback="--debug" in sys.argv)
+        _fail(str(error).rpartition(f"{type(error).__name__}: ")[2], show_traceback="--debug" in sys.argv)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:

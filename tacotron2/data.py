@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from common.audio import MelSpectrogram, check_wav, read_wav
+from common.audio import Fault, MelSpectrogram, is_near_silent, read_wav
+from common.bad_clips import BadClips
+from common.census import read_all
 from common.config import AudioConfig
-from common.corpus import find_clips, first_readable, read_transcripts, split_clips
+from common.corpus import find_clips, finder, first_readable, listed_path, read_transcripts, split_clips
 from common.files import written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
@@ -37,64 +39,91 @@ class Clip:
     text: str
 
 
-def find_utterances(config: DataConfig, data_path: str) -> tuple[list[Clip], list[Clip]]:
+def find_utterances(config: DataConfig, data_path: str, bad: BadClips | None = None) -> tuple[list[Clip], list[Clip]]:
     """Training clips and held-back clips: of the corpus ``data_path``, else of the files the configuration lists.
 
-    UserError that names file and line for what is wrong in a transcript.
+    What is wrong with the transcripts, with file and line, goes to ``bad``; without it UserError says it.
     """
+    found = bad or BadClips()
     if not data_path and config.training_files:
-        training = _listed(Path(config.training_files))
-        if config.validation_files:
-            return training, _listed(Path(config.validation_files))
-        return split_clips(training)
-    clips = find_clips(data_path)
+        training = _listed(Path(config.training_files), found)
+        held_back = _listed(Path(config.validation_files), found) if config.validation_files else []
+    else:
+        training, held_back = _spoken(data_path, found), []
+    if not bad:
+        found.settle(len(training))
+    return (training, held_back) if held_back else split_clips(training)
+
+
+def _spoken(data_path: str, bad: BadClips) -> list[Clip]:
+    """The clips of a folder that have a line in metadata.csv, in the order of their names."""
+    clips = find_clips(data_path, bad=bad)
     path = Path(data_path, "metadata.csv")
     if not path.is_file():
         raise UserError(f"{path} is missing: Tacotron2 needs a transcript, a line `name of the wav|text` for each clip")
-    texts = read_transcripts(path)
-    spoken = [Clip(clip, texts[clip.stem]) for clip in clips if clip.stem in texts]
-    if len(spoken) < len(clips):
-        log.warning("%d of %d clips are left out: %s has no line for them", len(clips) - len(spoken), len(clips), path)
-    return split_clips(spoken)
+    find, texts = finder(clips), {}
+    for name, text in read_transcripts(path, bad=bad).items():
+        clip = find(name)
+        if clip in texts:
+            bad.add(f"{path}: {name[:100]} is {clip}, which has another line", Fault.TEXT)
+        elif clip:
+            texts[clip] = text
+    if len(texts) < len(clips):
+        log.warning("%d of %d clips are left out: %s has no line for them", len(clips) - len(texts), len(clips), path)
+    return [Clip(clip, texts[clip]) for clip in clips if clip in texts]
 
 
-def _listed(path: Path) -> list[Clip]:
+def _listed(path: Path, bad: BadClips) -> list[Clip]:
     """The clips of a file with `path of a wav|text` lines, as NVIDIA's file lists are."""
-    return [Clip(Path(name), text) for name, text in read_transcripts(path, columns=(2, 2)).items()]
+    texts = read_transcripts(path, columns=(2, 2), bad=bad)
+    return [Clip(listed_path(name, path), text) for name, text in texts.items()]
 
 
 def dictionary_of(config: DataConfig) -> Dictionary | None:
     return load_dictionary(config.dictionary) if config.dictionary else None
 
 
-def count_samples_and_symbols(clips: list[Clip], config: DataConfig) -> tuple[list[int], list[int]]:
-    """Samples and symbols of each clip, from its header and its text.
+def count_samples_and_symbols(
+    clips: list[Clip], config: DataConfig, bad: BadClips | None = None
+) -> tuple[list[int], list[int]]:
+    """Samples and symbols of each clip, by reading it once; what the texts lose is said.
 
-    UserError that names the first clips that cannot be used; what the texts lose is said.
+    Clips that cannot be used go to ``bad`` and have 0; without it UserError says them.
     """
-    dictionary = dictionary_of(config)
-    samples, symbols, errors, said = [], [], [], []
-    for clip in clips:
-        try:
-            samples.append(check_wav(clip.path, config.sampling_rate))
-        except UserError as error:
-            errors.append(str(error))
-            continue
-        if samples[-1] < config.filter_length:
-            errors.append(f"{clip.path} has {samples[-1]} samples, fewer than a frame's {config.filter_length}")
+    dictionary, found = dictionary_of(config), bad or BadClips()
+    samples, symbols = [0] * len(clips), [0] * len(clips)
+    said: list[str] = []
+    clipped = 0
+    for number, audio in read_all([clip.path for clip in clips], config.sampling_rate, found):
+        clip = clips[number]
         ids = text_to_sequence(clip.text, config.text_cleaners, dictionary)
-        symbols.append(len(ids))
-        if not sequence_to_text(ids).strip():
-            errors.append(f"{clip.path}: of its text {clip.text[:50]!r} nothing is left to speak")
+        if fault := _fault(clip, audio, ids, config):
+            found.add(*fault, clip.path)
+            continue
+        samples[number], symbols[number] = len(audio), len(ids)
+        clipped += bool(np.abs(audio).max() > 1)
         said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners)]
-    if errors:
-        shown = "; ".join(errors[:3]) + ("; ..." if len(errors) > 3 else "")
-        raise UserError(f"{len(errors)} of {len(clips)} clips cannot be used: {shown}")
+    if not bad:
+        found.settle(len(clips))
+    if clipped:
+        said.insert(0, f"{clipped} clip(s) have samples beyond full scale, which are clipped")
     for remark in said[:REMARKS_SHOWN]:
         log.warning("%s", remark)
     if len(said) > REMARKS_SHOWN:
         log.warning("... and %d more such remarks", len(said) - REMARKS_SHOWN)
     return samples, symbols
+
+
+def _fault(clip: Clip, audio: np.ndarray, ids: list[int], config: DataConfig) -> tuple[str, Fault] | None:
+    """Why a clip that can be read cannot be learned from."""
+    if len(audio) < config.filter_length:
+        few = f"has {len(audio)} samples, fewer than a frame's {config.filter_length}"
+        return f"{clip.path} {few}", Fault.SHORT
+    if not any(character.isalpha() for character in sequence_to_text(ids)):
+        return f"{clip.path}: of its text {clip.text[:50]!r} nothing is left to speak", Fault.TEXT
+    if is_near_silent(audio):
+        return f"{clip.path} is silent, though its text is {clip.text[:50]!r}", Fault.SILENT
+    return None
 
 
 def bucketed(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], np.ndarray]:

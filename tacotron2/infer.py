@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common import distributed, program
 from common.audio import read_wav, write_wav
+from common.bad_clips import BadClips
 from common.device import own_random_numbers, pick_device
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
@@ -99,10 +100,9 @@ def main() -> None:
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     synthesizer = Synthesizer(args.pth_path, device, args.amp or "")
     vocoder = GriffinLim(synthesizer.mel)
-    _, clips = find_utterances(synthesizer.config.data_config, args.data_path)
-    check_outputs_differ(clip.path for clip in clips)
-    count_samples_and_symbols(clips, synthesizer.config.data_config)
     output = make_output_folder(args.output_directory)
+    clips = find_held_back(args, synthesizer, output)
+    check_outputs_differ(clip.path for clip in clips)
     distributed.start(device)
 
     began = time.perf_counter()
@@ -140,11 +140,21 @@ def read_arguments() -> argparse.Namespace:
     add("--output_directory", required=True, metavar="DIR", help="for wavs, mels, evaluation.json and index.html")
     add("--seed", type=int, default=1234, help="the same seed gives the same speech (default: %(default)s)")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     if not 0 <= args.seed < 2**63:
         parser.error("--seed must be at least 0 and below 2**63")
     return args
+
+
+def find_held_back(args: argparse.Namespace, synthesizer: Synthesizer, output: Path) -> list[Clip]:
+    """The held-back clips that can be used. UserError as ``BadClips.settle``."""
+    config, bad = synthesizer.config.data_config, BadClips(args.on_bad_clip, output)
+    _, clips = find_utterances(config, args.data_path, bad)
+    count_samples_and_symbols(clips, config, bad)
+    bad.settle(len(clips))
+    return bad.without(clips, "held-back")
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
 from common import distributed, program
+from common.bad_clips import BadClips
 from common.device import own_random_numbers
 from common.evaluation import pictures
 from common.training.batches import load, training_batches
@@ -42,8 +43,11 @@ def main() -> None:
 def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, settings = run.config, run.config.train_config
-    clips, held_back = find_utterances(config.data_config, data_path)
-    samples = report_census(clips + held_back, config)[: len(clips)]
+    bad = BadClips(settings.on_bad_clip, Path(settings.output_directory))
+    clips, held_back = find_utterances(config.data_config, data_path, bad)
+    counted = report_census(clips + held_back, config, bad)
+    samples = [count for clip, count in zip(clips, counted) if clip.path not in bad.paths]
+    clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     mels = MelCache(Path(settings.output_directory, "mels"), config.data_config, build_mel(config))
     training_set, held_back_set = (
         Utterances(some, config.data_config, mels, settings.on_bad_clip) for some in (clips, held_back)
@@ -99,17 +103,22 @@ def run_teacher_forced(
     return criterion(output, text_lengths, mel, mel_lengths), output
 
 
-def report_census(clips: list[Clip], config: Config) -> list[int]:
-    """Look at all clips, each process at a share, and say what was found; the samples of each clip."""
+def report_census(clips: list[Clip], config: Config, bad: BadClips) -> list[int]:
+    """Look at all clips, each process at a share, and say what was found; the samples of each clip, 0 of bad ones.
+
+    UserError as ``BadClips.settle``.
+    """
     ranks = distributed.ranks()
-    own = count_samples_and_symbols(clips[ranks.rank :: ranks.world_size], config.data_config)
+    own = count_samples_and_symbols(clips[ranks.rank :: ranks.world_size], config.data_config, bad)
+    bad.gather()
+    bad.settle(len(clips))
     samples, symbols = [0] * len(clips), [0] * len(clips)
     for rank, (some_samples, some_symbols) in enumerate(distributed.gather_objects(own)):
         samples[rank :: ranks.world_size], symbols[rank :: ranks.world_size] = some_samples, some_symbols
     rate = config.data_config.sampling_rate
     log.info(
         "data: %d clips, %.0f s, the longest %.1f s; %d symbols, at most %d in a clip",
-        len(clips), sum(samples) / rate, max(samples) / rate, sum(symbols), max(symbols),
+        sum(map(bool, samples)), sum(samples) / rate, max(samples) / rate, sum(symbols), max(symbols),
     )  # fmt: skip
     return samples
 

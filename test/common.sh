@@ -31,6 +31,7 @@ Logs: test/output/<rank>/train_<rank>.log; result: test/output/0/<CaseName>.log"
 TRAINING_HELP="$RUNNING_HELP
   --output_directory=DIR  for checkpoints (waveglow_<iteration>) and TensorBoard logs
   --config=FILE           default configs/waveglow.json or configs/tacotron2.json
+  --training_files=FILE   in place of --data_path: a list with a wav on each line, for Tacotron2 \`wav|text\`
   --batch_size=N          clips for each process      --epochs=N         passes over the corpus
   --max_steps=N           end after N steps           --learning_rate=X
   --loss_scale=N|dynamic  for float16                 --workers=N        loader processes
@@ -39,7 +40,7 @@ TRAINING_HELP="$RUNNING_HELP
   --keep_optimizer        finetune with Adam's state of that checkpoint
   --keep_checkpoints=N    how many stay beside the best, default 5; 0 = all
   --on_save_error=stop|continue  when a checkpoint cannot be written
-  --on_bad_clip=stop|skip        when a clip cannot be read any more
+  --on_bad_clip=stop|skip        what to do with clips that cannot be used
   --hang_limit=SECONDS    end a run that gets nowhere, default 1800
   --max_restarts=N        start the processes again when one dies, up to N times
   --profile=N             steps to profile
@@ -55,6 +56,7 @@ EVALUATION_HELP="$RUNNING_HELP
   --chunk_frames=N        WaveGlow: less takes less memory
   --earlier=DIR,DIR       WaveGlow: earlier evaluations of these clips, for the page to play too
   --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on CPUs with VNNI
+  --on_bad_clip=stop|skip what to do with clips that cannot be used
   --batch_size=N          for the result's name only
 $LOGS_HELP"
 
@@ -218,9 +220,10 @@ package() { # the network's Python package
 train() { # train CASE
     local package
     package=$(package) || exit
-    make_absolute data_path output_directory checkpoint_path config
+    make_absolute data_path training_files output_directory checkpoint_path config
     case ${OPTIONS[resume]:-auto} in auto | no) ;; *) make_absolute resume ;; esac
-    require data_path output_directory
+    [[ -n ${OPTIONS[training_files]:-} ]] || require data_path
+    require output_directory
     run_program "$1" "$package.train"
 }
 

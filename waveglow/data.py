@@ -2,7 +2,6 @@
 
 import logging
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +9,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from common.audio import MelSpectrogram, check_wav, read_wav
+from common.audio import MelSpectrogram, check_wav, is_near_silent, read_wav
+from common.bad_clips import BadClips
+from common.census import read_all
 from common.corpus import first_readable
-from common.log import with_progress
-from common.program import UserError
 from waveglow.config import DataConfig
 
 log = logging.getLogger(__name__)
 
-# A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
-# but digital silence: the likelihood of a constant has no upper bound, and training on it ends in NaN.
-NEAR_SILENT_RMS = 1e-4
 DRAWS = 10
 "Positions that are tried in a clip before a near-silent segment is taken."
 SEGMENTS_PER_HELD_BACK_CLIP = 4
@@ -38,40 +34,24 @@ class Census:
     "Consecutive segments in all clips."
     silent: int = 0
     "Near-silent ones among them."
+    clipped: int = 0
+    "Clips with samples beyond full scale, which are clipped."
 
 
-def take_census(clips: list[Path], config: DataConfig) -> Census:
-    """Read every clip once. UserError that names the first clips that cannot be used."""
-    census, errors = Census(), []
-
-    def look(clip: Path) -> np.ndarray | UserError:
-        try:
-            return read_wav(clip, config.sampling_rate)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor(4) as pool:
-        for audio in with_progress(pool.map(look, clips), "checking clips", len(clips)):
-            if isinstance(audio, UserError):
-                errors.append(str(audio))
-                continue
-            census.clips += 1
-            census.seconds += len(audio) / config.sampling_rate
-            census.short += len(audio) < config.segment_length
-            for start in range(0, max(1, len(audio) - config.segment_length + 1), config.segment_length):
-                census.segments += 1
-                census.silent += is_near_silent(audio[start : start + config.segment_length])
-    if errors:
-        raise UserError(
-            f"{len(errors)} of {len(clips)} clips cannot be used: "
-            + "; ".join(errors[:3])
-            + ("; ..." if len(errors) > 3 else "")
-        )
+def take_census(clips: list[Path], config: DataConfig, bad: BadClips | None = None) -> Census:
+    """Read every clip once. Those that cannot be used go to ``bad``; without it UserError says them."""
+    census, found = Census(), bad or BadClips()
+    for _, audio in read_all(clips, config.sampling_rate, found):
+        census.clips += 1
+        census.seconds += len(audio) / config.sampling_rate
+        census.short += len(audio) < config.segment_length
+        census.clipped += bool(np.abs(audio).max() > 1)
+        for start in range(0, max(1, len(audio) - config.segment_length + 1), config.segment_length):
+            census.segments += 1
+            census.silent += is_near_silent(audio[start : start + config.segment_length])
+    if not bad:
+        found.settle(len(clips))
     return census
-
-
-def is_near_silent(audio: np.ndarray) -> bool:
-    return float(np.sqrt(np.mean(np.square(audio)))) < NEAR_SILENT_RMS
 
 
 def pad_and_dither(audio: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from common import distributed, program
 from common.audio import read_wav, write_wav
-from common.corpus import find_clips, split_clips
+from common.bad_clips import BadClips
+from common.census import read_all
+from common.corpus import find_clips, split_clips, wavs_in
 from common.device import pick_device
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
@@ -74,9 +76,9 @@ def main() -> None:
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8)
-    inputs = find_inputs(args.inputs) if args.inputs else split_clips(find_clips(args.data_path))[1]
-    check_outputs_differ(inputs)
     output = make_output_folder(args.output_directory)
+    inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
+    check_outputs_differ(inputs)
     distributed.start(device)
 
     began = time.perf_counter()
@@ -123,6 +125,7 @@ def read_arguments() -> argparse.Namespace:
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="convolutions in 8-bit integers, the fastest on CPUs with VNNI")
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
+    add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
@@ -138,10 +141,20 @@ def read_arguments() -> argparse.Namespace:
 
 def find_inputs(names: list[str]) -> list[Path]:
     """The files, and of folders the wavs in them."""
-    paths = [p for name in names for p in (sorted(Path(name).glob("*.wav")) if Path(name).is_dir() else [Path(name)])]
+    paths = [p for name in names for p in (wavs_in(Path(name)) if Path(name).is_dir() else [Path(name)])]
     if not paths:
         raise UserError(f"no wavs in {', '.join(names)}")
     return paths
+
+
+def find_held_back(args: argparse.Namespace, vocoder: Vocoder, output: Path) -> list[Path]:
+    """The held-back clips that can be used. UserError as ``BadClips.settle``."""
+    bad = BadClips(args.on_bad_clip, output)
+    clips = split_clips(find_clips(args.data_path, bad=bad))[1]
+    for _ in read_all(clips, vocoder.config.data_config.sampling_rate, bad):
+        pass
+    bad.settle(len(clips))
+    return bad.without(clips, "held-back")
 
 
 def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common import distributed, program
 from common.audio import MelSpectrogram
+from common.bad_clips import BadClips
 from common.corpus import find_clips, split_clips
 from common.evaluation import pictures
 from common.training.batches import load, shuffled, training_batches
@@ -44,8 +45,10 @@ def main() -> None:
 def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, device = run.config, run.device
-    clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files))
-    report_census(clips + held_back, config)
+    bad = BadClips(config.train_config.on_bad_clip, Path(config.train_config.output_directory))
+    clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files, bad))
+    report_census(clips + held_back, config, bad)
+    clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     run.model.recompute = config.train_config.recompute
     mel = build_mel(config)
     on_bad_clip = config.train_config.on_bad_clip
@@ -94,10 +97,12 @@ def start_as_interpolation(run: Run[Config, WaveGlow], training_set: TrainingSeg
     run.precision.load_model_state(run.model, state)
 
 
-def report_census(clips: list[Path], config: Config) -> None:
-    """Look at all clips, each process at a share, and say what was found."""
+def report_census(clips: list[Path], config: Config, bad: BadClips) -> None:
+    """Look at all clips, each process at a share, and say what was found. UserError as ``BadClips.settle``."""
     ranks = distributed.ranks()
-    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config)
+    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config, bad)
+    bad.gather()
+    bad.settle(len(clips))
     censuses = distributed.gather_objects(own)
     total = {name: sum(getattr(census, name) for census in censuses) for name in vars(own)}
     log.info(
@@ -105,6 +110,8 @@ def report_census(clips: list[Path], config: Config) -> None:
         " %(silent)d of %(segments)d segments near-silent (others are drawn instead)",
         total,
     )
+    if total["clipped"]:
+        log.warning("%(clipped)d clip(s) have samples beyond full scale, which are clipped", total)
 
 
 def show_sample(

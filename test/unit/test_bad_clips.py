@@ -1,0 +1,229 @@
+"""What cannot be used of a corpus is refused at the start, all of it at once, or left out."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+import soundfile
+
+import tacotron2.data
+import waveglow.data
+from common.audio import ClipError, check_wav, read_wav
+from common.bad_clips import NAME, BadClips
+from common.container import missing_bytes
+from common.corpus import find_clips
+from common.program import UserError
+from conftest import RATE, make_corpus, run_script, toy_config, toy_tacotron2_config, write_config
+from runs import start
+
+CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "OGG"]
+TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+
+
+@pytest.fixture
+def noise():
+    return 0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [*CONTAINERS, "FLAC", "MP3"])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_a_file_that_was_cut_off_is_refused_whatever_its_format(tmp_path, noise, kind, share):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE, format=kind)
+    assert len(read_wav(path, RATE)) == len(noise)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ClipError, match=r"a\.wav"):
+        read_wav(path, RATE)
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_a_single_missing_byte_is_noticed_by_the_header(tmp_path, noise, kind):
+    path = tmp_path / "a"
+    soundfile.write(path, noise, RATE, format=kind)
+    assert missing_bytes(path) == 0
+    path.write_bytes(path.read_bytes()[:-1])
+    assert missing_bytes(path) == 1 or kind == "OGG"
+
+
+def test_samples_that_are_said_to_reach_beyond_the_file(tmp_path, noise):
+    """Though the first size of the wav is left open."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE)
+    content = bytearray(path.read_bytes())
+    content[4:8] = b"\xff" * 4
+    path.write_bytes(content)
+    assert check_wav(path, RATE) == len(noise)
+    path.write_bytes(content[:-1000])
+    with pytest.raises(ClipError, match="truncated: 1000 bytes"):
+        check_wav(path, RATE)
+
+
+def test_floats_scaled_as_integers_are_refused(tmp_path, noise):
+    soundfile.write(tmp_path / "a.wav", noise * 32768, RATE, subtype="FLOAT")
+    with pytest.raises(ClipError, match=r"which are not in -1\.\.1 as floating-point audio is"):
+        read_wav(tmp_path / "a.wav", RATE)
+
+
+def test_a_stream_that_does_not_say_its_length_is_refused(tmp_path, noise):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE, format="FLAC")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the number of samples: the lower 36 bits from here on
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="does not say how long it is"):
+        check_wav(path, RATE)
+
+
+@pytest.fixture
+def spoiled(tmp_path):
+    """A corpus with a clip of each kind that cannot be used, in an order that is not that of how bad they are."""
+    corpus = make_corpus(tmp_path / "spoiled", clips=20)
+    wavs = corpus / "wavs"
+    audio = soundfile.read(wavs / "clip09.wav", dtype="float32")[0]
+    soundfile.write(wavs / "clip05.wav", audio, 16000)
+    soundfile.write(wavs / "clip06.wav", np.where(np.arange(len(audio)) == 7000, np.nan, audio), RATE, subtype="FLOAT")
+    (wavs / "clip07.wav").write_bytes((wavs / "clip07.wav").read_bytes()[:-500])
+    (wavs / "clip08.wav").write_text("no audio")
+    with (corpus / "metadata.csv").open("a") as file:
+        file.write("clip99|Nobody.|Nobody.\n")
+    return corpus
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_all_is_refused_at_once_the_worst_first(spoiled, tmp_path, name):
+    with pytest.raises(UserError) as error:
+        start(TOYS[name](), spoiled, tmp_path / "out")
+    message = str(error.value)
+    assert message.startswith(f"4 of 20 clips cannot be used: {spoiled}/wavs/clip08.wav is not readable")
+    assert f"all 5, the worst first: {tmp_path}/out/{NAME}" in message and "--on_bad_clip=skip" in message
+    lines = (tmp_path / "out" / NAME).read_text().splitlines()
+    places = [
+        "clip08.wav",
+        "clip07.wav is truncated",
+        "clip06.wav holds samples that are not finite",
+        "clip05.wav has 16000",
+    ]
+    assert len(lines) == 5 and all(place in line for place, line in zip([*places, "wavs/clip99.wav"], lines))
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_bad_clips_are_skipped_at_the_start_too(spoiled, tmp_path, name, caplog):
+    run, _ = start(TOYS[name](), spoiled, tmp_path / "out", max_steps=5, on_bad_clip="skip")
+    assert run.progress.iteration == 5
+    assert "left out: 4 of 20 clips cannot be used" in caplog.text
+    assert "skipped: " not in caplog.text
+    # A corpus that was mended needs no list.
+    start(TOYS[name](), make_corpus(tmp_path / "good"), tmp_path / "out", resume="no", max_steps=1)
+    assert not (tmp_path / "out" / NAME).exists()
+
+
+def test_nothing_left_to_hold_back(spoiled, tmp_path):
+    for i in range(2):
+        (spoiled / f"wavs/clip0{i}.wav").write_text("no audio")
+    with pytest.raises(UserError, match="none of the held-back clips can be used"):
+        start(toy_config(), spoiled, tmp_path / "out", on_bad_clip="skip")
+
+
+def test_a_silent_clip_speaks_no_text(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=3)
+    soundfile.write(corpus / "wavs/clip01.wav", np.zeros(RATE), RATE)
+    bad = BadClips()
+    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+    samples, symbols = tacotron2.data.count_samples_and_symbols(training + held_back, tacotron2.data.DataConfig(), bad)
+    assert samples[0] == symbols[0] == 0 and all(samples[1:])
+    assert bad.worst_first() == [f"{corpus}/wavs/clip01.wav is silent, though its text is 'A tone.'"]
+
+
+def test_clips_beyond_full_scale_are_counted(tmp_path, caplog):
+    corpus = make_corpus(tmp_path / "c", clips=3)
+    audio = soundfile.read(corpus / "wavs/clip01.wav", dtype="float32")[0]
+    soundfile.write(corpus / "wavs/clip01.wav", audio * 5, RATE, subtype="FLOAT")
+    assert waveglow.data.take_census(find_clips(str(corpus)), waveglow.data.DataConfig()).clipped == 1
+    for name, toy in TOYS.items():
+        start(toy(), corpus, tmp_path / name, max_steps=1, batch_size=2)
+    assert caplog.text.count("1 clip(s) have samples beyond full scale") == 2
+
+
+# ---- names ----
+
+
+def rename(corpus, change):
+    for path in sorted((corpus / "wavs").iterdir()):
+        path.rename(path.with_name(change(path.name)))
+
+
+def test_endings_in_capitals_and_names_of_other_systems(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=4)
+    rename(corpus, lambda name: unicodedata.normalize("NFD", f"Übung {name[4:6]}.WAV"))
+    (corpus / "wavs/._Übung 00.WAV").write_bytes(b"macOS")
+    text = "".join(f"übung {i:02}|Text {'abcd'[i]}.\n" for i in range(4))
+    (corpus / "metadata.csv").write_text(unicodedata.normalize("NFC", text))
+    assert len(find_clips(str(corpus))) == 4
+    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+    assert [clip.text for clip in held_back + training] == [f"Text {c}." for c in "abcd"]
+
+
+def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=2)
+    (corpus / "wavs/clip01.wav").rename(corpus / "wavs/CLIP00.wav")
+    (corpus / "metadata.csv").write_text("clip00|One.\nCLIP00|Two.\n")
+    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+    assert {clip.path.stem: clip.text for clip in training + held_back} == {"clip00": "One.", "CLIP00": "Two."}
+    (corpus / "metadata.csv").write_text("Clip00|One.\n")
+    with pytest.raises(UserError, match=r"there is no wavs/Clip00\.wav"):
+        find_clips(str(corpus))
+
+
+def test_two_clips_of_one_name(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=3)
+    (corpus / "wavs/clip01.wav").rename(corpus / "wavs/clip00.WAV")
+    with pytest.raises(UserError, match=r"clip00\.wav has the name of clip00\.WAV, too"):
+        find_clips(str(corpus))
+
+
+def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
+    (corpus / "wavs/more.flac").write_bytes(b"")
+    find_clips(str(corpus))
+    assert "1 files of wavs/ are left out, which are no .wav: more.flac" in caplog.text
+
+
+def test_a_speaker_is_no_text(corpus):
+    lines = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    (corpus / "metadata.csv").write_text("".join(f"{name}|Text {i}.|anna\n" for i, name in enumerate(lines)))
+    with pytest.raises(UserError, match=r"the last column is 'anna' in every line"):
+        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["WaveGlow", "Tacotron2"])
+def test_a_file_list_through_the_script(checkout, tmp_path, network):
+    """Its paths are relative to the list."""
+    make_corpus(tmp_path / "data", clips=4)
+    lines = [f"wavs/clip0{i}.wav" + "|A tone." * (network == "Tacotron2") for i in range(4)]
+    (tmp_path / "data/list.txt").write_text("\n".join(lines))
+    values = TOYS[network.lower()]()
+    values["train_config"]["batch_size"] = 2
+    options = [
+        "--nproc=1",
+        "--output_directory=out",
+        "--max_steps=1",
+        "--device=cpu",
+        f"--network={network}",
+        "--training_files=data/list.txt",
+    ]
+    config = write_config(tmp_path / "config.json", values)
+    done = run_script(
+        checkout,
+        "train_full_8p.sh",
+        *options,
+        "--nproc=1",
+        f"--config={config}",
+        "--output_directory=out",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "data: 4 clips" in done.stdout
+    both = run_script(checkout, "train_full_8p.sh", *options, "--data_path=data", cwd=tmp_path)
+    assert both.returncode == 1 and "not both" in both.stderr
