@@ -124,7 +124,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation"):
             require_positive("train_config", self, name)
-        for name, most in (("learning_rate", 1e3), ("sigma", 1e3), ("hang_limit", 10**7)):
+        for name, most in (("learning_rate", 1e18), ("sigma", 1e3), ("hang_limit", 10**7)):
             require_positive("train_config", self, name, at_most=most)
         if len(self.anneal_epochs) > MOST_NAMES or not all(
             type(epoch) is int and 0 < epoch <= LARGEST_COUNT for epoch in self.anneal_epochs

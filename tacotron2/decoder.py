@@ -10,7 +10,7 @@ Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder c
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -203,7 +203,8 @@ class Decoder(nn.Module):
         all frames of the step with which the gate fired included; and [B] bool, whether it did before
         max_decoder_steps.
         """
-        return self.decode(values, padding, self.prenet.draw_masks(seeds, like=values), self.max_decoder_steps)
+        masks_of_steps = islice(self.prenet.draw_masks(seeds, like=values), self.max_decoder_steps)
+        return self.decode(values, padding, masks_of_steps, self.max_decoder_steps)
 
     def decode(
         self, values: Tensor, padding: Tensor, masks_of_steps: Iterable[Tensor], limits: Tensor | int

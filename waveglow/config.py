@@ -51,7 +51,7 @@ class WNConfig:
 
     def __post_init__(self) -> None:
         # The dilation doubles with each layer.
-        for name, most in (("n_layers", 24), ("n_channels", LARGEST_SIZE), ("kernel_size", 255)):
+        for name, most in (("n_layers", 24), ("n_channels", LARGEST_SIZE), ("kernel_size", 1023)):
             require_positive("waveglow_config.WN_config", self, name, at_most=most)
         if self.kernel_size % 2 == 0:
             raise UserError(f"waveglow_config.WN_config: kernel_size is {self.kernel_size}, must be odd")

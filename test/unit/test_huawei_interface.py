@@ -134,7 +134,7 @@ def test_checkpoints_are_read_in_a_way_that_torch_npus_load_takes(wheel):
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
     ]
-    assert len(calls) >= 2
+    assert calls
     assert [ast.unparse(call) for call in calls if not fits(call, load)] == []
     # What is left for the pickle is nothing: there would be no error but another meaning.
     known = {arg.arg for arg in [*load.args.args, *load.args.kwonlyargs]}
