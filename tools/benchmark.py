@@ -3,8 +3,6 @@
 import argparse
 import json
 import logging
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from common.files import make_output_folder, written_whole
 from common.layers.int8 import why_no_int8
 from common.log import open_log, with_progress
 from common.program import UserError
+from tools.deploy.engines.names import processor_name
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
 from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
 from tools.speed.peers import check_checkout
@@ -215,11 +214,7 @@ def start(module: str, *args: str) -> str:
 
 def machine(device: Device) -> str:
     """For the head of the table."""
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        named = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-        processor = named[1] if named else processor
-    where = card_name(device) or f"{processor}, {torch.get_num_threads()} threads"
+    where = card_name(device) or f"{processor_name()}, {torch.get_num_threads()} threads"
     return f"{date.today()}, {where}, torch {torch.__version__}; medians of {ROUNDS} turns."
 
 

@@ -107,6 +107,20 @@ def check_measuring_options(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--bs must be at least 1")
 
 
+def add_options_of_all_stages(parser: Parser, batches: list[int], output: Path) -> None:
+    """For a program that goes from checkpoints to measurements; ``check_options_of_all_stages`` looks at them."""
+    add_checkpoint_options(parser)
+    add_models_dir(parser)
+    add_engine(parser)
+    add_build_options(parser)
+    add_measuring_options(parser, batches, output)
+
+
+def check_options_of_all_stages(parser: Parser, args: argparse.Namespace) -> None:
+    check_checkpoint_options(parser, args)
+    check_measuring_options(parser, args)
+
+
 def add_log_file(parser: Parser) -> None:
     what = "for the report; the JSON is FILE.json; or a folder for both (default: the terminal)"
     parser.add_argument("--log_file", metavar="FILE", default="", help=what)

@@ -7,15 +7,10 @@ from common.log import open_log
 from tools.deploy.infer_python.infer import measure
 from tools.deploy.infer_python.results import OUTPUT, Results
 from tools.deploy.options import (
-    add_build_options,
-    add_checkpoint_options,
-    add_engine,
     add_log_file,
-    add_measuring_options,
-    add_models_dir,
+    add_options_of_all_stages,
     add_quant_mode,
-    check_checkpoint_options,
-    check_measuring_options,
+    check_options_of_all_stages,
 )
 from tools.deploy.stages import begin, make_engines, make_graphs
 
@@ -44,16 +39,11 @@ def main() -> None:
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
-    add_checkpoint_options(parser)
-    add_models_dir(parser)
-    add_engine(parser)
+    add_options_of_all_stages(parser, batches=[1], output=OUTPUT)
     add_quant_mode(parser, "force_float16")
-    add_build_options(parser)
-    add_measuring_options(parser, batches=[1], output=OUTPUT)
     add_log_file(parser)
     args = parser.parse_args()
-    check_checkpoint_options(parser, args)
-    check_measuring_options(parser, args)
+    check_options_of_all_stages(parser, args)
     return args
 
 

@@ -14,16 +14,7 @@ from tools.deploy.engines.engine import QUANT_MODES
 from tools.deploy.infer_python.infer import measure
 from tools.deploy.infer_python.latency import Run
 from tools.deploy.infer_python.results import OUTPUT, WAVS, set_aside, write
-from tools.deploy.options import (
-    add_build_options,
-    add_checkpoint_options,
-    add_engine,
-    add_measuring_options,
-    add_models_dir,
-    check_checkpoint_options,
-    check_measuring_options,
-    quant_mode,
-)
+from tools.deploy.options import add_options_of_all_stages, check_options_of_all_stages, quant_mode
 from tools.deploy.stages import begin, make_engines, make_graphs
 
 log = logging.getLogger(__name__)
@@ -69,18 +60,13 @@ def main() -> None:
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
-    add_checkpoint_options(parser)
-    add_models_dir(parser)
-    add_engine(parser)
-    add_build_options(parser)
-    add_measuring_options(parser, batches=[1, 4, 8], output=OUTPUT)
+    add_options_of_all_stages(parser, batches=[1, 4, 8], output=OUTPUT)
     parser.add_argument(
         "--quant_modes", "--quant_mode", nargs="+", type=quant_mode, choices=QUANT_MODES, default=QUANT_MODES,
         help="default: all",
     )  # fmt: skip
     args = parser.parse_args()
-    check_checkpoint_options(parser, args)
-    check_measuring_options(parser, args)
+    check_options_of_all_stages(parser, args)
     return args
 
 
