@@ -1,17 +1,15 @@
-"""The device: an Ascend NPU, a CUDA card or the CPU.
-
-Only this file, adam.py and layers/npu.py call what is theirs alone.
-"""
+"""The device: an Ascend NPU, a CUDA card or the CPU. Only this file and layers/npu.py call what is theirs alone."""
 
 import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,12 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+import torch.optim.optimizer as torch_optimizer
 import torch.profiler
 
 from common.program import UserError, first_line
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -118,6 +119,54 @@ def _has_bfloat16(kind: str, index: int) -> bool:
 def device_count(kind: str) -> float:
     """How many cards of this kind there are; processes on the CPU are not limited."""
     return float("inf") if kind == "cpu" else _torch_module(kind).device_count()
+
+
+def make_adam(
+    params: Iterable[torch.nn.Parameter], lr: float, device: Device, weight_decay: float = 0.0, under_apex: bool = False
+) -> torch.optim.Optimizer:
+    """The fastest Adam of the device, named in the log; always the same mathematics.
+
+    ``under_apex``: apex.amp will take it over. Zero gradients with its own ``zero_grad()`` only:
+    NpuFusedAdam keeps using the memory of the first ones, which ``model.zero_grad()`` gives away.
+    """
+    params = list(params)
+    # apex's works only under apex.amp, and apex.amp renews the gradients that torch_npu's would keep using.
+    module = "apex.optimizers" if under_apex else "torch_npu.optim"
+    try:
+        if device.type == "npu":
+            name = f"NpuFusedAdam of {module}"
+            optimizer = importlib.import_module(module).NpuFusedAdam(params, lr=lr, weight_decay=weight_decay)
+        else:
+            name = "torch's fused Adam"
+            optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, fused=True)
+    # Not there, or not with this torch: before 2.4 it has no fused Adam for the CPU.
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        foreach = has_foreach(device)
+        name = f"torch's {'foreach' if foreach else 'plain'} Adam, not {name} ({first_line(error)})"
+        optimizer = torch.optim.Adam(params, lr=lr, weight_decay=weight_decay, foreach=foreach)
+    log.info("optimizer: %s", name)
+    return optimizer
+
+
+def count_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Make Adam's steps in a state that was loaded plain numbers, if torch_npu's counts them.
+
+    It adds 1 in place to those of every parameter and once more to the first one, which it took for all: a tensor would
+    grow by 2.
+    """
+    if type(optimizer).__name__ == "NpuFusedAdam":
+        for state in optimizer.state.values():
+            state["step"] = int(state["step"])
+
+
+def has_foreach(device: Device) -> bool:
+    """Whether the device has operators on lists of tensors.
+
+    torch_npu tells torch.optim in this place, for the card and the CANN it finds: first-generation cards have none,
+    and no card before CANN 8.0.RC3.
+    """
+    tell = getattr(torch_optimizer, "_get_foreach_kernels_supported_devices", list)
+    return device.type != "npu" or "npu" in tell()
 
 
 def set_jit_compile(device: Device, wanted: bool) -> None:

@@ -14,9 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import distributed
-from common.adam import has_foreach
 from common.checkpoints.saving import Saver
-from common.device import Device, rng_state
+from common.device import Device, has_foreach, rng_state
 from common.files import remove_leftovers
 from common.log import progress_bar
 from common.program import StopSignal, UserError

@@ -13,7 +13,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from common import device
-from common.adam import count_steps
 from common.checkpoints import native
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
@@ -200,7 +199,7 @@ class Run(Generic[AnyConfig, AnyModel]):
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
-        count_steps(self.optimizer)
+        device.count_steps(self.optimizer)
 
 
 def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str, Any]:

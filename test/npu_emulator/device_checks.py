@@ -14,8 +14,7 @@ from comparison import NPU, make_net, same
 from torch_npu import emulator
 from torch_npu.optim import NpuFusedAdam
 
-from common.adam import make_adam
-from common.device import pick_device
+from common.device import make_adam, pick_device
 
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("fresh")
