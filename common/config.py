@@ -4,12 +4,12 @@ import dataclasses
 import difflib
 import json
 import logging
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from common.config_fields import MayChange, check_type
 from common.files import open_input
 from common.program import UserError, shown
 
@@ -27,6 +27,7 @@ MOST_NAMES = 100
 LARGEST_FILE = 2**20
 "Bytes of a configuration file."
 
+Amp = Literal["", "O0", "O1", "O2"]
 Section = TypeVar("Section", bound="DataclassInstance")
 
 
@@ -64,19 +65,19 @@ class AudioConfig:
 class TrainConfig:
     """How a model is trained. Fields that exist in NVIDIA's train_config mean the same here."""
 
-    output_directory: str = "checkpoints"
+    output_directory: MayChange[str] = "checkpoints"
     "Where checkpoints and TensorBoard's logs go."
-    epochs: int = 313
+    epochs: MayChange[int] = 313
     "Passes over the training clips."
-    max_steps: int = 0
+    max_steps: MayChange[int] = 0
     "End after so many steps in all, if that is earlier; 0 = no such limit."
-    learning_rate: float = 2e-4
-    "Adam's."
-    anneal_epochs: list = field(default_factory=list)
+    learning_rate: MayChange[float] = 2e-4
+    "Adam's learning rate."
+    anneal_epochs: MayChange[list] = field(default_factory=list)
     "Epochs with which the learning rate falls to a tenth."
-    warmup_steps: int = 0
+    warmup_steps: MayChange[int] = 0
     "Steps over which the learning rate rises from 0."
-    decay_steps: int = 0
+    decay_steps: MayChange[int] = 0
     "Last steps of the run, over which the learning rate falls to 0 along a cosine; more than there are = all."
     weight_decay: float = 0.0
     "Adam's; added to the gradients (L2)."
@@ -84,41 +85,41 @@ class TrainConfig:
     "Decay of a moving average of the weights, which validation and synthesis use in their place; 0 = no average."
     sigma: float = 1.0
     "Standard deviation of z that WaveGlow's loss assumes."
-    batch_size: int = 24
+    batch_size: MayChange[int] = 24
     "Clips in a batch of one process."
-    grad_accumulation: int = 1
+    grad_accumulation: MayChange[int] = 1
     "Batches that make up one step of the optimizer."
     grad_clip: float = 0.0
     "Gradients with a larger norm are scaled down to it; 0 = never."
-    iters_per_checkpoint: int = 1000
+    iters_per_checkpoint: MayChange[int] = 1000
     "Steps from one checkpoint to the next; there is one at the end in any case."
-    iters_per_validation: int = 1000
+    iters_per_validation: MayChange[int] = 1000
     "Steps from one validation to the next; there is one at the end in any case."
     seed: int = 1234
     "Seed of the initial weights, the order of clips and the choice of segments."
     fp16_run: bool = False
     "Half precision where it pays: amp O2 on an NPU, O1 on CUDA, O0 on a CPU."
-    amp: str = ""
+    amp: Amp = ""
     "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; decides over fp16_run."
     loss_scale: str | float = "dynamic"
     "Factor of the loss in float16: a number or 'dynamic'."
-    workers: int = 2
+    workers: MayChange[int] = 2
     "Processes that load data, for each training process; 0 = load in between."
-    profile: int = 0
-    "Steps to profile, after the first one; 0 = none."
-    checkpoint_path: str = ""
+    profile: MayChange[int] = 0
+    "Steps to profile, after the first one, into <output_directory>/profile; 0 = none."
+    checkpoint_path: MayChange[str] = ""
     "Weights to start from (finetuning)."
-    keep_optimizer: bool = False
+    keep_optimizer: MayChange[bool] = False
     "Whether finetuning takes Adam's state over as well."
-    keep_checkpoints: int = 5
+    keep_checkpoints: MayChange[int] = 5
     "How many checkpoints of a run stay, beside the best one; 0 = all."
-    on_save_error: str = "stop"
+    on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
     "What to do when a checkpoint cannot be written: stop, or continue training."
-    on_bad_clip: str = "stop"
+    on_bad_clip: MayChange[Literal["stop", "skip"]] = "stop"
     "What to do with clips that cannot be used, at the start or later: stop, or skip them."
-    hang_limit: int = 1800
+    hang_limit: MayChange[int] = 1800
     "Seconds after which a process that gets nowhere ends the run; the first step may have to compile."
-    with_tensorboard: bool = True
+    with_tensorboard: MayChange[bool] = True
     "Write TensorBoard logs to <output_directory>/logs."
 
     def __post_init__(self) -> None:
@@ -132,9 +133,6 @@ class TrainConfig:
             raise UserError(
                 f"train_config: anneal_epochs is {shown(self.anneal_epochs)}, must be a list of numbers above 0"
             )
-        for name, values in (("on_save_error", ("stop", "continue")), ("on_bad_clip", ("stop", "skip"))):
-            if getattr(self, name) not in values:
-                raise UserError(f"train_config: {name} is {shown(getattr(self, name))}, must be {' or '.join(values)}")
         for name in (
             "max_steps", "grad_clip", "profile", "keep_checkpoints", "weight_decay", "warmup_steps", "decay_steps",
         ):  # fmt: skip
@@ -143,8 +141,6 @@ class TrainConfig:
         require_not_negative("train_config", self, "seed", at_most=2**62)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"train_config: ema_decay is {self.ema_decay}, must be 0 or above and below 1")
-        if self.amp not in ("", "O0", "O1", "O2"):
-            raise UserError(f"train_config: amp is {shown(self.amp)}, must be O0, O1 or O2")
         self.loss_scale = parse_loss_scale(self.loss_scale)
 
 
@@ -286,7 +282,7 @@ def from_dict(kind: type[Section], values: Any, where: str = "", unknown: list[s
             )
         name = f"{where}.{key}" if where else key
         given[key] = from_dict(hints[key], value, name, unknown) if dataclasses.is_dataclass(hints[key]) else value
-        _check_type(name, given[key], hints[key])
+        check_type(name, given[key], hints[key])
     missing = [
         f.name
         for f in dataclasses.fields(kind)
@@ -295,15 +291,3 @@ def from_dict(kind: type[Section], values: Any, where: str = "", unknown: list[s
     if missing:
         raise UserError(f"{where or 'the config'} lacks {', '.join(missing)}")
     return kind(**given)
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    # bool is an int to Python, but `"epochs": true` is a mistake.
-    fits = (
-        bool in kinds
-        if isinstance(value, bool)
-        else isinstance(value, kinds) or (float in kinds and isinstance(value, int))
-    )
-    if not fits:
-        raise UserError(f"{name} is {shown(value)}, must be {' or '.join(kind.__name__ for kind in kinds)}")

@@ -6,6 +6,7 @@ torchrun itself ends with 1 whatever happened, and names the lowest rank when se
 """
 
 import argparse
+import importlib
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
     # Older PyTorch has 29500 here, which serves one run at a time.
     parser.set_defaults(master_port=os.environ.get("PET_MASTER_PORT"))
     args = parser.parse_args(argv)
+    check_options(args.training_script, args.training_script_args)
     # Share the cores among the processes; torchrun would give each one thread.
     threads = torch.get_num_threads() // run.determine_local_world_size(args.nproc_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
@@ -45,6 +47,14 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         return complain(f"the processes did not start: {error}", 1)
     return 0
+
+
+def check_options(program: str, given: list[str]) -> None:
+    """End with 2 and the program's own message for options that are wrong, before processes are started for them."""
+    if not program.endswith(".py"):
+        read_arguments = getattr(importlib.import_module(program), "read_arguments", None)
+        if read_arguments:
+            read_arguments(given)
 
 
 def choose_port(args: argparse.Namespace) -> int | None:

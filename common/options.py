@@ -3,45 +3,55 @@
 import argparse
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 from common import distributed
-from common.config import AnyConfig, TrainConfig, load_config
+from common.config import AnyConfig, BaseConfig, TrainConfig, load_config
+from common.config_fields import choices, explanations
 from common.log import open_log
 from common.program import Parser, UserError
 
+TRAINING_OPTIONS = {
+    "output_directory": "DIR", "checkpoint_path": "FILE", "keep_optimizer": None, "epochs": "N", "max_steps": "N",
+    "batch_size": "N", "learning_rate": "X", "amp": None, "loss_scale": "N|dynamic", "workers": "N", "profile": "N",
+    "keep_checkpoints": "N", "on_save_error": None, "on_bad_clip": None, "hang_limit": "SECONDS",
+}  # fmt: skip
+"Fields of train_config that are options, too, and what their values are called. All else is said at the field."
+
 
 def add_run_options(parser: Parser) -> None:
-    """Where to compute, on what, and where the scripts of test/ want their files."""
+    """Where to compute, on what, and what the scripts of test/ ask for."""
     add = parser.add_argument
     add("--data_path", default="", metavar="DIR", help="corpus with wavs/*.wav, as LJ Speech is laid out")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     add("--device_id", type=int, default=0, metavar="N", help="card to use when there is one process")
+    add = parser.add_argument_group("what the scripts of test/ set").add_argument
     add("--case", default="acc", choices=["acc", "perf"], help="kind of run, part of the result's name")
     add("--log_directory", metavar="DIR", help="write DIR/<rank>/train_<rank>.log and the result file there")
     add("--started", type=int, metavar="SECONDS", help="when the run began (date +%%s), for its duration")
 
 
-def add_training_options(parser: Parser, default_config: str) -> None:
-    """The configuration, options that override its train_config, and --resume."""
+def add_training_options(parser: Parser, default_config: str, kind: type[BaseConfig]) -> None:
+    """The configuration, options that override its fields, and --resume."""
+    sections = get_type_hints(kind)
+    about_data = explanations(sections["data_config"])
     add = parser.add_argument
     add("--config", default=default_config, metavar="FILE", help="JSON file (default: %(default)s)")
-    add("--training_files", metavar="FILE", help="in place of --data_path: a list of wavs, for Tacotron2 `wav|text`")
-    add("--output_directory", metavar="DIR", help="for checkpoints and TensorBoard logs")
-    add("--checkpoint_path", metavar="FILE", help="finetune from this checkpoint")
-    add("--keep_optimizer", action="store_true", default=None, help="finetune with Adam's state of that checkpoint")
-    add("--epochs", type=int, metavar="N")
-    add("--max_steps", type=int, metavar="N", help="end after N steps")
-    add("--batch_size", type=int, metavar="N", help="clips in a batch of one process")
-    add("--learning_rate", type=float, metavar="X")
-    add("--amp", choices=["O0", "O1", "O2"], help="precision: float32, autocast, half with float32 master weights")
-    add("--loss_scale", metavar="N|dynamic", help="for float16")
-    add("--workers", type=int, metavar="N", help="processes that load data, for each training process")
-    add("--profile", type=int, metavar="N", help="profile N steps: <output_directory>/profile")
-    add("--keep_checkpoints", type=int, metavar="N", help="how many stay, beside the best one; 0 = all")
-    add("--on_save_error", choices=["stop", "continue"], help="when a checkpoint cannot be written")
-    add("--on_bad_clip", choices=["stop", "skip"], help="what to do with clips that cannot be used")
-    add("--hang_limit", type=int, metavar="SECONDS", help="end a process that gets nowhere for so long")
+    add("--training_files", metavar="FILE", help=about_data["training_files"])
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
+    group = parser.add_argument_group(
+        "train_config", "They override --config. In brackets: the value when neither gives one."
+    )
+    hints, about = get_type_hints(sections["train_config"]), explanations(sections["train_config"])
+    for name, metavar in TRAINING_OPTIONS.items():
+        default = getattr(sections["train_config"], name)
+        help = about[name].replace("%", "%%") + (f" [{default}]" if default else "")
+        if hints[name] is bool:
+            group.add_argument(f"--{name}", action="store_true", default=None, help=help)
+        else:
+            number = hints[name] if hints[name] in (int, float) else str
+            allowed = [*filter(None, choices(hints[name]) or ())] or None
+            group.add_argument(f"--{name}", type=number, choices=allowed, metavar=metavar, help=help)
 
 
 def start_log(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from common.config import (
     require_not_negative,
     require_positive,
 )
+from common.config_fields import MayChange
 from common.program import UserError, shown
 from tacotron2.model import Tacotron2
 from tacotron2.text.cleaners import clean
@@ -24,19 +25,19 @@ LIMITS = {"max_decoder_steps": 10**6, "n_symbols": 2**20, "encoder_n_convolution
 class Tacotron2TrainConfig(TrainConfig):
     """Fields that differ from the training of WaveGlow. ``sigma`` has no effect here."""
 
-    epochs: int = 500
+    epochs: MayChange[int] = 500
     "Passes over the training clips."
-    learning_rate: float = 1e-3
-    "Adam's."
-    anneal_epochs: list = field(default_factory=lambda: [500, 1000, 1500])
+    learning_rate: MayChange[float] = 1e-3
+    "Adam's learning rate."
+    anneal_epochs: MayChange[list] = field(default_factory=lambda: [500, 1000, 1500])
     "Epochs with which the learning rate falls to a tenth, as in DeepLearningExamples."
-    batch_size: int = 64
+    batch_size: MayChange[int] = 64
     "Clips in a batch of one process."
     grad_clip: float = 1.0
     "Gradients with a larger norm are scaled down to it; 0 = never. NVIDIA's grad_clip_thresh."
     weight_decay: float = 1e-6
     "Adam's; added to the gradients (L2)."
-    align_by: int = 20000
+    align_by: MayChange[int] = 20000
     "Steps after which a validation without a diagonal alignment is warned of."
     guided_attention: float = 0.0
     "Weight in the loss of attention off the diagonal, which brings alignment about sooner; 0 = none."
@@ -51,9 +52,9 @@ class Tacotron2TrainConfig(TrainConfig):
 class DataConfig(AudioConfig):
     """Which speech is learned, and how its text is read."""
 
-    training_files: str = ""
+    training_files: MayChange[str] = ""
     "A text file with `path of a wav|text` a line, used when no data_path is given."
-    validation_files: str = ""
+    validation_files: MayChange[str] = ""
     "The same for the clips held back; without it some of the training clips are."
     text_cleaners: list = field(default_factory=lambda: ["english_cleaners"])
     "Names from tacotron2/text/cleaners.py, applied in this order."

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def main() -> None:
     results.write(args)
 
 
-def read_arguments() -> argparse.Namespace:
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = program.Parser("Speak the held-back clips of a corpus and measure it.", EXAMPLES)
     add_run_options(parser)
     add = parser.add_argument
@@ -142,7 +143,7 @@ def read_arguments() -> argparse.Namespace:
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
-    args = parser.parse_args()
+    args = parser.parse_args(given)
     if not 0 <= args.seed < 2**63:
         parser.error("--seed must be at least 0 and below 2**63")
     return args

@@ -1,6 +1,8 @@
 """Train Tacotron2: python -m tacotron2.train --help"""
 
+import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from common.device import own_random_numbers
 from common.evaluation import pictures
 from common.training.batches import load, training_batches
 from common.training.loop import Task
-from common.training.main import train_program
+from common.training.main import train_program, training_parser
 from common.training.run import Run
 from tacotron2.alignment import alignment_quality
 from tacotron2.config import Config, build_mel, build_model
@@ -37,7 +39,11 @@ ALIGNED = 0.7
 
 
 def main() -> None:
-    train_program("tacotron2", Config, build_model, make_task, EXAMPLES)
+    train_program("tacotron2", Config, build_model, make_task, read_arguments())
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    return training_parser("tacotron2", Config, EXAMPLES).parse_args(given)
 
 
 def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:

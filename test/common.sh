@@ -1,9 +1,8 @@
 # shellcheck shell=bash
 # What the scripts of this folder share. Sourced, never run.
 #
-# A script sets its defaults in OPTIONS (name -> value), calls parse_options HELP "$@" and then
-# train or evaluate. Options are --name=value; those of LAUNCHER_OPTIONS are used here, the others
-# go to the Python program of the same names.
+# A script calls parse_options "NAME..." --its=defaults "$@" and then train or evaluate. Options are --name=value; those
+# named are used here, all others go to the Python program as they are, which refuses and explains them.
 
 test_path_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$test_path_dir")
@@ -11,86 +10,60 @@ start_time=$(date +%s)
 # shellcheck source=test/find_python.sh
 source "$test_path_dir/find_python.sh" # fail, find_python
 
-LAUNCHER_OPTIONS=" network nproc nnodes node_rank master_addr master_port max_restarts "
-FLAGS=" debug keep_optimizer int8 "
+LAUNCHER_OPTIONS="network nproc nnodes node_rank master_addr master_port max_restarts"
+PATH_OPTIONS="data_path training_files output_directory checkpoint_path pth_path config"
+# shellcheck disable=SC2034  # the scripts use it
+RUN_OPTIONS="$LAUNCHER_OPTIONS $PATH_OPTIONS device_id resume earlier"
 
-RUNNING_HELP="\
+LAUNCHER_HELP="\
   --network=WaveGlow|Tacotron2   default WaveGlow
-  --data_path=DIR         corpus in LJ Speech's layout: wavs/*.wav, metadata.csv
-  --device=auto|cpu|cuda|npu     auto prefers npu, then cuda, then cpu
-  --device_id=N           card to use with one process, default 0; logs are then in test/output/N
-                          (the variable ASCEND_DEVICE_ID decides over it)
   --nproc=N               processes on this machine
   --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
-  --amp=O0|O1|O2          float32, autocast, half     --debug            tracebacks of errors in the input"
+  --max_restarts=N        start the processes again when one dies, up to N times, default 0
+  ASCEND_DEVICE_ID        a variable: the card of one process; it decides over --device_id
 
-LOGS_HELP="
-Logs: test/output/<rank>/train_<rank>.log; result: test/output/0/<CaseName>.log"
+Logs: test/output/<rank>/train_<rank>.log, with one process the card's number in place of the rank.
+Result: test/output/0/<CaseName>.log
 
-# shellcheck disable=SC2034  # the scripts use it
-TRAINING_HELP="$RUNNING_HELP
-  --output_directory=DIR  for checkpoints (waveglow_<iteration>) and TensorBoard logs
-  --config=FILE           default configs/waveglow.json or configs/tacotron2.json
-  --training_files=FILE   in place of --data_path: a list with a wav on each line, for Tacotron2 \`wav|text\`
-  --batch_size=N          clips for each process      --epochs=N         passes over the corpus
-  --max_steps=N           end after N steps           --learning_rate=X
-  --loss_scale=N|dynamic  for float16                 --workers=N        loader processes
-  --resume=auto|no|FILE   auto: where the latest run in the output directory was
-  --checkpoint_path=FILE  finetune from these weights, of any form of checkpoint
-  --keep_optimizer        finetune with Adam's state of that checkpoint
-  --keep_checkpoints=N    how many stay beside the best, default 5; 0 = all
-  --on_save_error=stop|continue  when a checkpoint cannot be written
-  --on_bad_clip=stop|skip        what to do with clips that cannot be used
-  --hang_limit=SECONDS    end a run that gets nowhere, default 1800
-  --max_restarts=N        start the processes again when one dies, up to N times
-  --profile=N             steps to profile
-$LOGS_HELP"
-
-# shellcheck disable=SC2034  # the scripts use it
-EVALUATION_HELP="$RUNNING_HELP
-  --pth_path=FILE         checkpoint, of any form
-  --output_directory=DIR  wavs, evaluation.json and index.html go to DIR/eval_<checkpoint>
-  --seed=N                of the random numbers
-  --sigma=X               WaveGlow: scale of the noise, default 0.6
-  --denoiser_strength=X   WaveGlow: 0 = off, the default; try 0.1
-  --chunk_frames=N        WaveGlow: less takes less memory
-  --earlier=DIR,DIR       WaveGlow: earlier evaluations of these clips, for the page to play too
-  --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on CPUs with VNNI
-  --on_bad_clip=stop|skip what to do with clips that cannot be used
-  --batch_size=N          for the result's name only
-$LOGS_HELP"
+The other options are those of the Python program, --name=value:
+"
 
 declare -A OPTIONS=()
+arguments=()
+wants_help=0
 
-# The comment at the head of the calling script, and the options it shares with others.
-show_help() { # show_help HELP
+show_head() { # the comment at the head of the calling script
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
-    printf '%s\n' "$1"
 }
 
-parse_options() { # parse_options HELP ARGUMENT...: the known options are those of the help
-    local help known argument name
-    help=$(show_help "$1")
-    known=" $(grep -oE -- '--[a-z_0-9]+' <<<"$help" | cut -c3- | tr '\n' ' ')"
-    shift
-    for argument in "$@"; do
+parse_options() { # parse_options "NAME..." ARGUMENT...: into OPTIONS what is named, the rest into arguments
+    local argument name
+    for argument in "${@:2}"; do
         name=${argument#--}
         name=${name%%=*}
         case $argument in
-            -h | --help) echo "$help" && exit 0 ;;
-            --*=*)
-                [[ $known == *" $name "* && $FLAGS != *" $name "* ]] ||
-                    fail 2 "unknown option --$name (--help lists the options)"
-                OPTIONS[$name]=${argument#*=}
-                ;;
+            -h | --help) wants_help=1 ;;
             --*)
-                [[ $known == *" $name "* && $FLAGS == *" $name "* ]] ||
+                if [[ " $1 " != *" $name "* ]]; then
+                    arguments+=("$argument")
+                elif [[ $argument == *=* ]]; then
+                    OPTIONS[$name]=${argument#*=}
+                else
                     fail 2 "options are written --name=value, not $argument (--help lists the options)"
-                OPTIONS[$name]=1
+                fi
                 ;;
             *) fail 2 "options are written --name=value, not $argument (--help lists the options)" ;;
         esac
     done
+}
+
+answer_help() { # answer_help MODULE: if it was asked for, and end
+    ((wants_help)) || return 0
+    show_head
+    printf '%s' "$LAUNCHER_HELP"
+    python=$(find_python "$root") || exit
+    cd "$root" || exit
+    exec "$python" -m "$1" --help
 }
 
 require() { # require NAME...: the Ascend port's message, spelled right
@@ -104,9 +77,9 @@ require() { # require NAME...: the Ascend port's message, spelled right
 }
 
 # A path given relative to where the user stands must mean the same after cd to the root.
-make_absolute() { # make_absolute NAME...
+make_paths_absolute() {
     local name
-    for name in "$@"; do
+    for name in $PATH_OPTIONS; do
         if [[ -n ${OPTIONS[$name]:-} && ${OPTIONS[$name]} != /* ]]; then
             OPTIONS[$name]=$PWD/${OPTIONS[$name]}
         fi
@@ -139,7 +112,7 @@ stop_ranks() {
 }
 
 run_program() { # run_program CASE MODULE: one process, or several through torchrun
-    local case=$1 module=$2 name arguments=() launcher=()
+    local module=$2 name launcher=() own=("--case=$1" "--log_directory=$test_path_dir/output" "--started=$start_time")
     nproc=${OPTIONS[nproc]:-1}
     nnodes=${OPTIONS[nnodes]:-1}
     max_restarts=${OPTIONS[max_restarts]:-0}
@@ -170,10 +143,8 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
         source "$test_path_dir/env_npu.sh"
     fi
     python=$(find_python "$root") || exit
-    arguments=("--case=$case" "--log_directory=$test_path_dir/output" "--started=$start_time")
     for name in "${!OPTIONS[@]}"; do
-        [[ $LAUNCHER_OPTIONS != *" $name "* && -n ${OPTIONS[$name]} ]] || continue
-        if [[ $FLAGS == *" $name "* ]]; then arguments+=("--$name"); else arguments+=("--$name=${OPTIONS[$name]}"); fi
+        [[ " $LAUNCHER_OPTIONS " == *" $name "* || -z ${OPTIONS[$name]} ]] || own+=("--$name=${OPTIONS[$name]}")
     done
     cd "$root" || exit
     if ((nproc * nnodes > 1)); then
@@ -195,7 +166,7 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
     trap 'stop_ranks 129' HUP
     trap 'stop_ranks 131' QUIT
     set -m
-    "$python" ${launcher[@]+"${launcher[@]}"} -m "$module" "${arguments[@]}" &
+    "$python" ${launcher[@]+"${launcher[@]}"} -m "$module" "${own[@]}" ${arguments[@]+"${arguments[@]}"} &
     program=$!
     set +m
     # A signal that came before there was a program to pass it on to.
@@ -217,21 +188,29 @@ package() { # the network's Python package
     esac
 }
 
-train() { # train CASE
+train() { # train CASE [NAME...]: the named options are required, beside those that every training needs
     local package
     package=$(package) || exit
-    make_absolute data_path training_files output_directory checkpoint_path config
-    case ${OPTIONS[resume]:-auto} in auto | no) ;; *) make_absolute resume ;; esac
+    answer_help "$package.train"
+    make_paths_absolute
+    case ${OPTIONS[resume]:=auto} in auto | no | /*) ;; *) OPTIONS[resume]=$PWD/${OPTIONS[resume]} ;; esac
     [[ -n ${OPTIONS[training_files]:-} ]] || require data_path
-    require output_directory
+    require "${@:2}" output_directory
     run_program "$1" "$package.train"
 }
 
 evaluate() {
-    local package
+    local package folder folders=()
     package=$(package) || exit
-    make_absolute data_path output_directory pth_path
+    answer_help "$package.infer"
+    make_paths_absolute
     require data_path pth_path output_directory
     OPTIONS[output_directory]+=/eval_$(basename "${OPTIONS[pth_path]}")
+    IFS=, read -ra folders <<<"${OPTIONS[earlier]:-}"
+    OPTIONS[earlier]=
+    for folder in ${folders[@]+"${folders[@]}"}; do
+        [[ $folder == /* ]] || folder=$PWD/$folder
+        OPTIONS[earlier]+=${OPTIONS[earlier]:+,}$folder
+    done
     run_program acc "$package.infer"
 }

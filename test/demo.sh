@@ -16,9 +16,11 @@ source "$test_path_dir/common.sh"
 # shellcheck source=test/setup.sh
 source "$test_path_dir/setup.sh"
 
-OPTIONS=([device]=auto [max_steps]=1050 [output_directory]=$test_path_dir/demo [text]="")
-parse_options "" "$@"
-make_absolute output_directory
+parse_options "text output_directory device max_steps" \
+    --text= "--output_directory=$test_path_dir/demo" --device=auto --max_steps=1050 "$@"
+((!wants_help)) || { show_head && exit; }
+((${#arguments[@]} == 0)) || fail 2 "unknown option ${arguments[0]} (--help lists the options)"
+make_paths_absolute
 setup_environment "$root"
 cd "$root"
 

@@ -3,11 +3,12 @@
 #
 #   bash test/train_eval_8p.sh --data_path=DIR --output_directory=DIR --pth_path=DIR/waveglow_21000
 #
+# Wavs, evaluation.json and index.html go to DIR/eval_<checkpoint>.
+#
 
 set -euo pipefail
 # shellcheck source=test/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-OPTIONS=([nproc]=8)
-parse_options "$EVALUATION_HELP" "$@"
+parse_options "$RUN_OPTIONS" --nproc=8 "$@"
 evaluate

@@ -8,7 +8,5 @@ set -euo pipefail
 # shellcheck source=test/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-OPTIONS=([nproc]=1)
-parse_options "$TRAINING_HELP" "$@"
-require data_path checkpoint_path
-train acc
+parse_options "$RUN_OPTIONS" --nproc=1 "$@"
+train acc checkpoint_path

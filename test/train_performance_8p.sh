@@ -8,6 +8,5 @@ set -euo pipefail
 # shellcheck source=test/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-OPTIONS=([nproc]=8 [epochs]=1 [resume]=no)
-parse_options "$TRAINING_HELP" "$@"
+parse_options "$RUN_OPTIONS" --nproc=8 --epochs=1 --resume=no "$@"
 train perf

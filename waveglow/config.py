@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 from common.audio import MelSpectrogram
 from common.config import LARGEST_SIZE, AudioConfig, BaseConfig, TrainConfig, require_positive
+from common.config_fields import MayChange
 from common.program import UserError
 from waveglow.model import WaveGlow
 
@@ -16,7 +17,7 @@ class WaveGlowTrainConfig(TrainConfig):
     "Begin with an upsampling that interpolates the standardized mel spectrogram, and not at random."
     fixed_upsampling: bool = False
     "Leave the upsampling as it begins, which makes the conditions of small batches cheap (``waveglow.conditioning``)."
-    recompute: bool = False
+    recompute: MayChange[bool] = False
     "Compute a coupling's activations again in the backward pass: less memory, more time, equal to rounding."
 
 
@@ -24,7 +25,7 @@ class WaveGlowTrainConfig(TrainConfig):
 class DataConfig(AudioConfig):
     """Which audio is learned, in pieces of which length."""
 
-    training_files: str = ""
+    training_files: MayChange[str] = ""
     "A text file with the path of a wav a line, used when no data_path is given."
     segment_length: int = 16000
     "Samples of a training segment."

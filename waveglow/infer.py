@@ -4,6 +4,7 @@ import argparse
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def main() -> None:
     results.write(args)
 
 
-def read_arguments() -> argparse.Namespace:
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = program.Parser("Synthesize audio from wavs or mel spectrograms and measure it.", EXAMPLES)
     add_run_options(parser)
     add = parser.add_argument
@@ -127,7 +128,7 @@ def read_arguments() -> argparse.Namespace:
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
-    args = parser.parse_args()
+    args = parser.parse_args(given)
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
         if not smallest <= getattr(args, name) < 2**63:
             parser.error(f"--{name} must be at least {smallest} and below 2**63")

@@ -1,6 +1,8 @@
 """Train WaveGlow: python -m waveglow.train --help"""
 
+import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +16,7 @@ from common.corpus import find_clips, split_clips
 from common.evaluation import pictures
 from common.training.batches import load, shuffled, training_batches
 from common.training.loop import Task
-from common.training.main import train_program
+from common.training.main import train_program, training_parser
 from common.training.run import Run
 from waveglow.conditioning import interpolation
 from waveglow.config import Config, build_mel, build_model
@@ -39,7 +41,11 @@ SHOWN_FRAMES = 160
 
 
 def main() -> None:
-    train_program("waveglow", Config, build_model, make_task, EXAMPLES)
+    train_program("waveglow", Config, build_model, make_task, read_arguments())
+
+
+def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    return training_parser("waveglow", Config, EXAMPLES).parse_args(given)
 
 
 def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:

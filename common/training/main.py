@@ -1,5 +1,6 @@
 """The frame of a training program: read the options, set up, run the loop, report."""
 
+import argparse
 import logging
 import signal
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import torch
 
 from common import distributed, program
 from common.checkpoints.interchange import TITLES
-from common.config import AnyConfig
+from common.config import AnyConfig, BaseConfig
 from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
 from common.layers.channels_last import use_channels_last
@@ -23,23 +24,25 @@ from common.training.run import AnyModel, Progress, Run
 log = logging.getLogger(__name__)
 
 
+def training_parser(name: str, config_type: type[BaseConfig], examples: str) -> program.Parser:
+    """The options of a training program; ``name`` is waveglow or tacotron2."""
+    parser = program.Parser(f"Train {TITLES[name]} on a folder of wavs, or finetune it.", examples)
+    add_run_options(parser)
+    add_training_options(parser, f"configs/{name}.json", config_type)
+    return parser
+
+
 def train_program(
     name: str,
     config_type: type[AnyConfig],
     build_model: Callable[[AnyConfig], AnyModel],
     make_task: Callable[[Run[AnyConfig, AnyModel], str], Task],
-    examples: str,
+    args: argparse.Namespace,
 ) -> None:
-    """Train as the command line says.
+    """Train as the options of ``training_parser`` say.
 
-    ``name`` is waveglow or tacotron2; ``build_model(config)`` has fresh weights; ``make_task(run,
-    data_path)`` gives datasets, loss and validation.
+    ``build_model(config)`` has fresh weights; ``make_task(run, data_path)`` gives datasets, loss and validation.
     """
-    title = TITLES[name]
-    parser = program.Parser(f"Train {title} on a folder of wavs, or finetune it.", examples)
-    add_run_options(parser)
-    add_training_options(parser, default_config=f"configs/{name}.json")
-    args = parser.parse_args()
     start_log(args)
     stop = program.StopSignal(signal.SIGTERM)
     config = configure(args, config_type)
@@ -59,7 +62,7 @@ def train_program(
     log.info("final validation loss:%.6f", summary.validation_loss)
     distributed.stop()
     if ranks.rank == 0:
-        results_of(run, summary, f"{title}_for_PyTorch", args.case).write(args)
+        results_of(run, summary, f"{TITLES[name]}_for_PyTorch", args.case).write(args)
 
 
 def make_run(

@@ -17,7 +17,8 @@ from common.checkpoints import native
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
-from common.config import AnyConfig, config_of_checkpoint
+from common.config import AnyConfig, BaseConfig, config_of_checkpoint
+from common.config_fields import may_change
 from common.device import Device
 from common.distributed import first_ranks, ranks
 from common.layers.npu import Crossings
@@ -33,13 +34,6 @@ RESUMABLE = {"optimizer", "precision", "rng_states"}
 "Entries that a checkpoint needs for resuming, beyond the weights."
 ADAM = ("step", "exp_avg", "exp_avg_sq")
 "What Adam keeps for a parameter."
-MAY_CHANGE = {
-    "output_directory", "epochs", "max_steps", "learning_rate", "anneal_epochs", "warmup_steps", "decay_steps",
-    "batch_size", "grad_accumulation", "iters_per_checkpoint", "iters_per_validation", "workers", "profile",
-    "checkpoint_path", "with_tensorboard", "training_files", "keep_checkpoints", "keep_optimizer", "on_save_error",
-    "on_bad_clip", "hang_limit", "align_by", "validation_files", "recompute",
-}  # fmt: skip
-"Fields that may differ from those of the checkpoint that a run goes on from."
 
 
 @dataclass
@@ -143,7 +137,7 @@ class Run(Generic[AnyConfig, AnyModel]):
             raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
         saved_config = asdict(config_of_checkpoint(path, type(self.config), state["config"]))
         check_same_model(path, saved_config, asdict(self.config), self.name)
-        check_same_training(path, saved_config, asdict(self.config))
+        check_same_training(path, saved_config, self.config)
         progress = read_progress(path, state["progress"])
         weights = fitted(path, state["model"], self.model)
         average = fitted(path, state.get("average"), self.model) if self.average else {}
@@ -269,14 +263,16 @@ def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_training(path: str | Path, saved: dict, current: dict) -> None:
+def check_same_training(path: str | Path, saved: dict, current: BaseConfig) -> None:
     """Say what has changed since; UserError that names the field, if it must not within one run."""
     for section in ("train_config", "data_config"):
-        for name, ours in current[section].items():
+        settings = getattr(current, section)
+        changeable = may_change(type(settings))
+        for name, ours in vars(settings).items():
             theirs = saved[section].get(name, ours)
             if theirs == ours:
                 continue
-            if name not in MAY_CHANGE:
+            if name not in changeable:
                 raise UserError(
                     f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}:"
                     f" --resume=no begins anew, --checkpoint_path={path} trains on from its weights"

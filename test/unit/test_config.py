@@ -1,13 +1,19 @@
 """Configuration files: NVIDIA's load, mistakes are named."""
 
 import json
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import pytest
 
 from common.config import TrainConfig, load_config, parse_loss_scale
-from common.program import UserError
+from common.config_fields import explanations, may_change
+from common.options import add_training_options
+from common.program import Parser, UserError
 from conftest import ROOT, write_config
-from waveglow.config import Config, build_mel, build_model
+from tacotron2.config import Config as Tacotron2Config
+from tacotron2.config import Tacotron2TrainConfig
+from waveglow.config import Config, WaveGlowTrainConfig, build_mel, build_model
 
 NVIDIA = {
     "train_config": {
@@ -34,7 +40,7 @@ def test_nvidias_file_loads_as_it_is(tmp_path):
     assert config.waveglow_config.WN_config.n_channels == 256
 
 
-def test_shipped_file_is_the_seeds_run():
+def test_shipped_file_is_the_ascend_ports_run():
     config = load_config(ROOT / "configs/waveglow.json", Config)
     train, model = config.train_config, config.waveglow_config
     assert (train.batch_size, train.learning_rate, train.sigma, train.epochs) == (24, 2e-4, 1.0, 313)
@@ -108,3 +114,36 @@ def test_loss_scale():
     for wrong in ("0", "-1", "inf", "nan", "many"):
         with pytest.raises(UserError):
             parse_loss_scale(wrong)
+
+
+def sections_of(kind):
+    """The dataclass and all that its fields are made of."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        if is_dataclass(hint):
+            yield from sections_of(hint)
+
+
+@pytest.mark.parametrize("kind", [Config, Tacotron2Config])
+def test_every_field_is_explained_at_the_field(kind):
+    for section in sections_of(kind):
+        if section is not kind:
+            assert explanations(section).keys() == {field.name for field in fields(section)}, section
+
+
+def test_an_option_says_what_its_field_says(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    parser = Parser("", "")
+    add_training_options(parser, "configs/tacotron2.json", Tacotron2Config)
+    said = parser.format_help()
+    assert f"{explanations(TrainConfig)['hang_limit']} [1800]" in said
+    assert "Clips in a batch of one process. [64]" in said  # Tacotron2's
+    assert parser.parse_args(["--keep_optimizer", "--amp=O1", "--learning_rate=1"]).learning_rate == 1.0
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--amp="])
+
+
+def test_what_may_change_when_a_run_is_resumed():
+    assert {"hang_limit", "epochs", "recompute"} <= may_change(WaveGlowTrainConfig)
+    assert not {"sigma", "seed", "amp", "interpolating_start"} & may_change(WaveGlowTrainConfig)
+    assert may_change(TrainConfig) < may_change(Tacotron2TrainConfig)  # also where it has a default of its own

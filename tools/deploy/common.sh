@@ -7,12 +7,16 @@ source "$deploy_dir/env.sh"
 # shellcheck source=test/find_python.sh
 source "$deploy_dir/../../test/find_python.sh" # fail, find_python
 
-# The comment at the head of the calling script, if help is what was asked for.
-answer_help() { # answer_help ARGUMENT...
+# If help is what was asked for: the comment at the head of the calling script, and the help of the Python program.
+answer_help() { # answer_help MODULE ARGUMENT...; without a program the MODULE is ""
     local argument
-    for argument in "$@"; do
+    for argument in "${@:2}"; do
         case $argument in
-            -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit 0 ;;
+            -h | --help)
+                sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+                [[ -z $1 ]] || run_module "$1" --help
+                exit
+                ;;
         esac
     done
 }

@@ -22,7 +22,7 @@ import tacotron2.data
 import tacotron2.train
 import waveglow.config
 from common.audio import to_16_bit
-from common.config import AnyConfig, load_config
+from common.config import Amp, AnyConfig, load_config
 from common.corpus import find_clips
 from common.device import Device
 from common.inference import prepare
@@ -39,7 +39,9 @@ from waveglow.model import WaveGlow
 from waveglow.vocoder import Vocoder
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = {"float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "int8": "O0"}
+LEVELS: dict[str, Amp] = {
+    "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "int8": "O0",
+}  # fmt: skip
 "Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."

@@ -17,7 +17,7 @@
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
-answer_help "$@"
+answer_help "" "$@"
 declare -A OPTIONS=()
 while (($#)); do
     case $1 in
