@@ -130,14 +130,16 @@ def check_wav(path: str | Path, sampling_rate: int) -> int:
     return info.frames
 
 
-def read_samples(path: str | Path, sampling_rate: int, start: int = 0, length: int = -1) -> np.ndarray:
-    """Samples [N] as float32, ``length`` of them from ``start`` on (-1 = all).
+def read_samples(
+    path: str | Path, sampling_rate: int, start: int = 0, length: int = -1, frames: int | None = None
+) -> np.ndarray:
+    """Samples [N] as float32, ``length`` of them from ``start`` on (-1 = all); ``frames``: what ``check_wav`` has said.
 
     16, 24, 32 bit and float files become float32; those of a float file may be a little beyond -1..1.
     Raises ClipError as ``check_wav`` does, for a file that breaks off, and for samples that are not
     finite or of another scale.
     """
-    frames = check_wav(path, sampling_rate)
+    frames = check_wav(path, sampling_rate) if frames is None else frames
     wanted = max(0, frames - start) if length < 0 else min(length, max(0, frames - start))
     try:
         audio, _ = soundfile.read(str(path), length, start, dtype="float32")
@@ -157,9 +159,11 @@ def read_samples(path: str | Path, sampling_rate: int, start: int = 0, length: i
     return audio
 
 
-def read_wav(path: str | Path, sampling_rate: int, start: int = 0, length: int = -1) -> np.ndarray:
+def read_wav(
+    path: str | Path, sampling_rate: int, start: int = 0, length: int = -1, frames: int | None = None
+) -> np.ndarray:
     """As ``read_samples``, in -1..1: what a float file holds beyond is clipped."""
-    return np.clip(read_samples(path, sampling_rate, start, length), -1.0, 1.0)
+    return np.clip(read_samples(path, sampling_rate, start, length, frames), -1.0, 1.0)
 
 
 def is_near_silent(audio: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ Where it is not clear whether a sentence ends, it goes on: a pause too few is he
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from common.program import UserError
@@ -47,10 +47,12 @@ class Piece:
     text: str
     pause: float
     "Seconds of silence behind it."
+    ids: list[int]
+    "Of its symbols."
 
 
-def take_apart(text: str, symbols: Callable[[str], int], limit: int) -> list[Piece]:
-    """The sentences of a text, a longer one than ``limit`` symbols cut where it is best.
+def take_apart(text: str, read: Callable[[str], list[int]], limit: int) -> list[Piece]:
+    """The sentences of a text, one of more than ``limit`` symbols cut where it is best; ``read`` has a part's ids.
 
     Put together they are the text, but for blanks between them. A line ends a paragraph. What
     stands in braces stays together; UserError if that alone is beyond the limit.
@@ -59,10 +61,9 @@ def take_apart(text: str, symbols: Callable[[str], int], limit: int) -> list[Pie
     for line in text.splitlines():
         found = sentences(line)
         for number, sentence in enumerate(found, start=1):
-            fits = lambda part: symbols(part) <= limit  # noqa: E731
-            *parts, last = [part for stretch in stretches(sentence) for part in cut(stretch, fits)]
+            *parts, last = [part for stretch in stretches(sentence) for part in cut(stretch, read, limit)]
             pause = SENTENCE_PAUSE if number < len(found) else PARAGRAPH_PAUSE
-            pieces += [Piece(part, CUT_PAUSE) for part in parts] + [Piece(last, pause)]
+            pieces += [*parts, replace(last, pause=pause)]
     return pieces
 
 
@@ -92,15 +93,16 @@ def stretches(sentence: str) -> Iterator[str]:
         yield rest
 
 
-def cut(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """The text if it fits; else its halves, each cut until it fits."""
-    if fits(text):
-        return [text]
+def cut(text: str, read: Callable[[str], list[int]], limit: int) -> list[Piece]:
+    """The text if it has no more than ``limit`` symbols; else its halves, each cut in the same way."""
+    ids = read(text)
+    if len(ids) <= limit:
+        return [Piece(text, CUT_PAUSE, ids)]
     places = _places_to_cut(_hide_braces(text))
     if not places:
         raise UserError(f"too many phones in one pair of braces, use several pairs: {text[:40]}...")
     middle = min(places, key=lambda place: abs(place - len(text) / 2))
-    return cut(text[:middle].rstrip(), fits) + cut(text[middle:].lstrip(), fits)
+    return cut(text[:middle].rstrip(), read, limit) + cut(text[middle:].lstrip(), read, limit)
 
 
 def _is_end(hidden: str, match: re.Match, has_case: bool) -> bool:

@@ -80,32 +80,35 @@ class Synthesizer:
     def symbols(self, text: str) -> list[int]:
         """The ids of a text, spoken as a sentence; none if nothing of it can be spoken."""
         symbols = self._read(text)
-        return symbols if any(character.isalpha() for character in sequence_to_text(symbols)) else []
+        return symbols if can_be_spoken(symbols) else []
 
     def _read(self, text: str) -> list[int]:
         return text_to_sequence(with_end(text), self.cleaners, self.dictionary)
 
     def take_apart(self, text: str) -> list[Piece]:
         """The pieces in which to speak a text of any length; what is no more than punctuation is left out."""
-        pieces = take_apart(text, lambda part: len(self._read(part)), LONGEST_PIECE)
-        return [piece for piece in pieces if self.symbols(piece.text)]
+        return [piece for piece in take_apart(text, self._read, LONGEST_PIECE) if can_be_spoken(piece.ids)]
 
     def speak(self, texts: Iterable[str], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:
+        """Speak each text in one go; as ``speak_pieces``."""
+        return self.speak_pieces((Piece(text, 0.0, self.symbols(text)) for text in texts), seed, tries)
+
+    def speak_pieces(self, pieces: Iterable[Piece], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:
         """Speak pieces of text, in their order, some at a time: memory does not grow with their number.
 
         What fails is tried again with other random numbers. Those of a piece follow from ``seed``,
-        its place among the texts and the try. UserError for a spectrogram that is not finite.
+        its place among the pieces and the try. UserError for a spectrogram that is not finite.
         """
-        numbered = ((text, seed, place) for place, text in enumerate(texts))
+        numbered = ((piece, seed, place) for place, piece in enumerate(pieces))
         while window := list(islice(numbered, WINDOW)):
             yield from self.speak_together(window, tries)
 
-    def speak_together(self, pieces: Sequence[tuple[str, int, int]], tries: int = TRIES) -> Iterator[Spoken]:
+    def speak_together(self, pieces: Sequence[tuple[Piece, int, int]], tries: int = TRIES) -> Iterator[Spoken]:
         """Speak pieces that may belong to several texts: each with the seed of its text and its place in it.
 
-        A piece is spoken as ``speak`` would speak it. UserError as there.
+        A piece is spoken as ``speak_pieces`` would speak it. UserError as there.
         """
-        symbols = [self.symbols(text) for text, _, _ in pieces]
+        symbols = [piece.ids for piece, _, _ in pieces]
         outcomes: list[list[Utterance]] = [[] for _ in pieces]
         for number in range(tries):
             waiting = [i for i, so_far in enumerate(outcomes) if not so_far or find_flaw(so_far[-1])]
@@ -113,8 +116,8 @@ class Synthesizer:
                 seeds = [derive_seed(*pieces[i][1:], number) for i in batch]
                 for i, utterance in zip(batch, self._infer([symbols[i] for i in batch], seeds)):
                     outcomes[i].append(utterance)
-        for (text, _, _), each in zip(pieces, outcomes):
-            yield self._choose(text, each)
+        for (piece, _, _), each in zip(pieces, outcomes):
+            yield self._choose(piece.text, each)
 
     def _infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
         text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
@@ -140,6 +143,11 @@ class Synthesizer:
         elif tries > 1:
             log.info("%s %s at first; try %d is good", shorten(text), first, tries)
         return Spoken(text, best, tries, flaw)
+
+
+def can_be_spoken(symbols: Iterable[int]) -> bool:
+    """Whether there is more than punctuation among these ids."""
+    return any(character.isalpha() for character in sequence_to_text(symbols))
 
 
 def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -177,9 +177,9 @@ def speak(clips: list[Wav], synthesizer: Synthesizer, vocode: Callable[[Tensor],
     """Write the clips piece by piece, so that only a few pieces are in memory."""
     rate = synthesizer.config.data_config.sampling_rate
     total = Total()
-    texts = [piece.text for clip in clips for piece in clip.pieces]
-    spoken = synthesizer.speak(texts, seed)
-    with progress_bar("speaking", len(texts), initial=0) as bar:
+    pieces = [piece for clip in clips for piece in clip.pieces]
+    spoken = synthesizer.speak_pieces(pieces, seed)
+    with progress_bar("speaking", len(pieces), initial=0) as bar:
         for clip in clips:
             with wav_writer(clip.path, rate) as write:
                 silence = torch.zeros(0)

@@ -91,9 +91,10 @@ class TrainingSegments(Dataset):
         clip = self.clips[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(clip.stem.encode())])
         length, rate = self.config.segment_length, self.config.sampling_rate
-        last_start = max(0, check_wav(clip, rate) - length)
+        frames = check_wav(clip, rate)
+        last_start = max(0, frames - length)
         for _ in range(DRAWS):
-            audio = read_wav(clip, rate, int(rng.integers(last_start + 1)), length)
+            audio = read_wav(clip, rate, int(rng.integers(last_start + 1)), length, frames)
             if not is_near_silent(audio):
                 break
         return segment(clip.name, pad_and_dither(audio, length, rng), self.mel)

@@ -20,9 +20,9 @@ def test_the_peak_is_that_of_all_pieces(tmp_path, sign):
     result = SimpleNamespace(utterance=SimpleNamespace(mel=None), flaw="")
     speaker = SimpleNamespace(
         config=SimpleNamespace(data_config=SimpleNamespace(sampling_rate=RATE)),
-        speak=lambda texts, seed: (result for _ in texts),
+        speak_pieces=lambda pieces, seed: (result for _ in pieces),
     )
-    pieces = [synthesize.Piece("Go.", 0.1) for _ in range(3)]
+    pieces = [synthesize.Piece("Go.", 0.1, [1]) for _ in range(3)]
     wavs = [synthesize.Wav(tmp_path / "a.wav", pieces[:2]), synthesize.Wav(tmp_path / "b.wav", pieces[2:])]
     total = synthesize.speak(wavs, speaker, lambda mel: torch.tensor(next(sounds)), seed=1)
     assert total.peak == 0.75

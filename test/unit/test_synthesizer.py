@@ -231,6 +231,15 @@ def test_pieces(path):
     assert synthesizer.symbols("...") == []
 
 
+def test_a_text_is_cleaned_once(path, monkeypatch, any_is_good):
+    """To cut it, to leave out what is no more than punctuation, and to speak it."""
+    synthesizer = Synthesizer(path, CPU)
+    cleaned, clean = [], module.text_to_sequence
+    monkeypatch.setattr(module, "text_to_sequence", lambda text, *rest: cleaned.append(text) or clean(text, *rest))
+    assert len(list(synthesizer.speak_pieces(synthesizer.take_apart("Hello. How are you? ***")))) == 2
+    assert cleaned == ["Hello.", "How are you?", "***."]
+
+
 @pytest.mark.parametrize("form", ["nvidia", "dle", "safetensors"])
 def test_every_form_of_checkpoint(path, tmp_path, form):
     write(str(tmp_path / form), FORMS[form](read(path)))

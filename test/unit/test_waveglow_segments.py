@@ -40,6 +40,15 @@ def test_segments_come_from_all_of_a_clip(tmp_path):
     assert counts.min() > 5 and counts.max() < 40  # 20 each
 
 
+def test_a_header_is_read_once_a_draw(tmp_path, monkeypatch):
+    write_clip(tmp_path / "a.wav", 2 * LENGTH)
+    data = TrainingSegments([tmp_path / "a.wav"], CONFIG, MEL, seed=1)
+    looks, info = [], soundfile.info
+    monkeypatch.setattr(soundfile, "info", lambda file: looks.append(file) or info(file))
+    data[(0, 0)]
+    assert len(looks) == 1
+
+
 def test_a_clip_of_one_segment_is_that_segment(tmp_path):
     audio = write_clip(tmp_path / "a.wav", LENGTH)
     training = TrainingSegments([tmp_path / "a.wav"], CONFIG, MEL, seed=1)

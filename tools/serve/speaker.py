@@ -166,7 +166,7 @@ class Speaker:
 
     def _decode(self, speeches: list[Speech]) -> None:
         """Make the spectrogram of the next piece of each."""
-        pieces = [(speech.pieces[speech.decoded].text, speech.seed, speech.decoded) for speech in speeches]
+        pieces = [(speech.pieces[speech.decoded], speech.seed, speech.decoded) for speech in speeches]
         for speech, spoken in zip(speeches, self.synthesizer.speak_together(pieces)):
             with self.changed:
                 speech.spoken.append(spoken)

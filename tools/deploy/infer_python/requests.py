@@ -7,8 +7,9 @@ from itertools import count
 from pathlib import Path
 
 from common.program import UserError
-from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
-from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.sentences import LONGEST_PIECE, take_apart
+from tacotron2.synthesizer import can_be_spoken
+from tacotron2.text import text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.ends import with_end
 from tacotron2.text.remarks import remarks
@@ -72,7 +73,8 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
         for remark in remarks(line, cleaners):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
-        pieces = take_line_apart(line, lambda part: to_ids(with_end(part)), limit)
+        pieces = take_apart(line, lambda part: to_ids(with_end(part)), limit)
+        pieces = [piece for piece in pieces if can_be_spoken(piece.ids)]
         clips = [
             Request(with_end(piece.text), next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces
         ]
@@ -84,12 +86,6 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
         own = [clip for line in spoken[i :: len(devices)] for clip in line]
         shares[device] = [own[begin : begin + batch] for begin in range(0, len(own), batch)]
     return shares
-
-
-def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int) -> list[Piece]:
-    """Pieces of a line, without those that are only punctuation."""
-    pieces = take_apart(line, lambda part: len(to_ids(part)), limit)
-    return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(to_ids(piece.text))))]
 
 
 def reader(contents: Contents) -> Callable[[str], list[int]]:
