@@ -8,26 +8,23 @@ steps. Inference goes one step at a time, the products of an LSTM merged into on
 Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.layers.dropout import dropout
 from common.layers.matmul import constant_linear, linear
-from common.layers.module_list import ModuleList
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.lstm import lstm, lstm_over_time
+from tacotron2.prenet import Prenet
 
 MEAN_LOG_MEL = -5.25
 """About the mean of speech, and exact in half precision. Frames begin at this value and not at 0: Adam would need
 thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
-MASKS_AT_A_TIME = 64
-"Steps of inference whose dropout masks are drawn at once."
 STEPS_BETWEEN_LOOKS = 16
 """After how many steps of inference a card is asked whether all clips have ended, for which the host waits each time.
 Steps behind the end are cut off."""
@@ -39,34 +36,6 @@ Frames = TypeVar("Frames", int, Tensor)
 def steps_of(frames: Frames, n_frames_per_step: int) -> Frames:
     """How many steps so many frames take; the last step may be filled in part."""
     return (frames + n_frames_per_step - 1) // n_frames_per_step
-
-
-class Prenet(nn.Module):
-    """A bottleneck for the step before; its dropout stays on in inference, where it gives the variety."""
-
-    def __init__(self, n_channels: int, prenet_dim: int, p_dropout: float):
-        super().__init__()
-        self.p_dropout = p_dropout
-        sizes = [n_channels, prenet_dim, prenet_dim]
-        self.layers = ModuleList(Linear(n_in, n_out, bias=False) for n_in, n_out in pairwise(sizes))
-
-    def forward(self, frames: Tensor, masks: Tensor | None = None) -> Tensor:
-        """frames [..., r * n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
-        for i, layer in enumerate(self.layers):
-            frames = F.relu(layer(frames))
-            frames = dropout(frames, self.p_dropout) if masks is None else frames * masks[i]
-        return frames
-
-    def draw_masks(self, seeds: list[int], like: Tensor) -> Iterator[Tensor]:
-        """For step after step the masks [2, B, prenet_dim]; those of a clip depend on its seed alone.
-
-        Drawn on the CPU, so that every device gets the same.
-        """
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (MASKS_AT_A_TIME, len(self.layers), self.layers[-1].linear_layer.out_features)
-        while True:
-            uniform = torch.stack([torch.rand(shape, generator=generator) for generator in generators], dim=2)
-            yield from ((uniform >= self.p_dropout) / (1 - self.p_dropout)).to(like)
 
 
 class AttentionState(NamedTuple):

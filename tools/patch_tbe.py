@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 import sys
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +14,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import program
-from common.files import written_whole
 from common.program import UserError
+from tools.tbe.edits import Edit, addition, commit, restoration
 from tools.tbe.find_cann import find_impl
-from tools.tbe.lists import PLACES, add_shapes
+from tools.tbe.lists import FIVE_2_FOUR, FOUR_2_FIVE, PLACES, TRANSPOSE
 
 if TYPE_CHECKING:
     from tools.tbe.lists import Shape
@@ -47,17 +44,6 @@ EXAMPLES = """\
 
 SHIPPED_SHAPES = Path(__file__).resolve().parents[1] / "configs/tbe_whitelist.json"
 "Shapes of configs/waveglow.json."
-
-BACKUP_MARK = ".before_patch_tbe."
-"In an original's name, between that of its file and the digest of what --apply made of the file."
-
-TRANSPOSE, FOUR_2_FIVE, FIVE_2_FOUR = PLACES
-TRANS_DATA = (FOUR_2_FIVE, FIVE_2_FOUR)
-NO_LOSS = {
-    TRANSPOSE: "Transpose takes any shape since December 2021",
-    **dict.fromkeys(TRANS_DATA, "TransData does without this file since September 2021"),
-}
-LOSS = "this CANN is older than 5.0.2, where the list came, or its list was rewritten by hand"
 
 
 def main() -> None:
@@ -160,156 +146,6 @@ def computed_shapes(path: str) -> dict[str, list[Shape]]:
         FOUR_2_FIVE: [[batch, size, groups, 1] for size in sizes],
         FIVE_2_FOUR: [[batch, size, groups, 1] for size in sorted(sizes)],
     }
-
-
-@dataclass
-class Edit:
-    """The planned change of one file."""
-
-    name: str
-    outcome: str
-    "For the report, when it is done."
-    path: Path
-    before: bytes | None
-    "None: there is no such file."
-    after: bytes | None
-    added: int = 0
-    "How many shapes are added."
-    original: Path | None = None
-    "Where an earlier --apply has kept the original."
-    is_loss: bool = False
-    "Whether the list is not there, and was not made needless by a newer CANN."
-
-    @property
-    def contents(self) -> tuple[bytes, bytes]:
-        """Before and after, of a file that is there."""
-        assert self.before is not None and self.after is not None
-        return self.before, self.after
-
-
-def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
-    """The edit that adds to a list what it lacks."""
-    path = inside(impl, name)
-    before = read(path)
-    try:
-        result = None if before is None else add_shapes(before, name, shapes)
-    except UserError as error:
-        raise UserError(f"{path} {error}") from error
-    if before is None or result is None:
-        is_loss = is_missed(impl, name)
-        why = f"a loss: {LOSS}" if is_loss else f"no loss: {NO_LOSS[name]}"
-        return Edit(name, f"not in this CANN, {why}", path, before, before, is_loss=is_loss)
-    if not result.added:
-        return Edit(name, "already there", path, before, before)
-    count = len(result.added)
-    backups = (backup_of(path, before), backup_of(path, result.data))
-    original = next((backup for backup in backups if backup.exists()), None)
-    return Edit(name, f"patched ({count} added)", path, before, result.data, count, original)
-
-
-def is_missed(impl: Path, name: str) -> bool:
-    """Whether a file that has no list, or does not exist, would need it."""
-    # The lists of both operators are older than the removal of TransData's files in February 2022.
-    signs_of_age = TRANS_DATA if name == TRANSPOSE else [name]
-    return any((impl / sign).exists() for sign in signs_of_age)
-
-
-def restoration(impl: Path, name: str) -> Edit:
-    """The edit that puts the original back, provided that the file is as --apply left it."""
-    path = inside(impl, name)
-    before = read(path)
-    original = backup_of(path, before or b"")
-    if original.exists():
-        return Edit(name, "restored", path, before, original.read_bytes(), original=original)
-    for other in path.parent.glob(f"{path.name}{BACKUP_MARK}*"):
-        if other.read_bytes() != before:
-            raise UserError(f"{path} was changed after --apply and is left alone; its original is {other}")
-    return Edit(name, "not in this CANN" if before is None else "nothing to restore", path, before, before)
-
-
-def commit(edits: list[Edit]) -> None:
-    """Write all the files or none. Raises UserError if one was changed since it was read."""
-    changes = [edit for edit in edits if edit.after != edit.before]
-    for edit in changes:
-        require_writable(edit.path)
-    for edit in edits:
-        require_unchanged(edit)
-    begun = []
-    try:
-        for edit in changes:
-            require_unchanged(edit)
-            begun.append(edit)
-            before, after = edit.contents
-            if edit.added and not edit.original:
-                write_like(edit.path, backup_of(edit.path, after), before)
-            write_like(edit.path, edit.path, after)
-    except BaseException:
-        put_back(begun)
-        raise
-    for edit in changes:
-        if edit.original and edit.added:
-            os.replace(edit.original, backup_of(edit.path, edit.contents[1]))
-        elif edit.original:
-            edit.original.unlink()
-
-
-def put_back(begun: list[Edit]) -> None:
-    """Undo what ``commit`` has begun."""
-    stuck = []
-    for edit in begun:
-        before, after = edit.contents
-        try:
-            if read(edit.path) == after:
-                write_like(edit.path, edit.path, before)
-            if edit.added and not edit.original and read(edit.path) == before:
-                with suppress(FileNotFoundError):
-                    backup_of(edit.path, after).unlink()
-        except OSError:
-            stuck.append(str(edit.path))
-    if stuck:
-        raise UserError(f"writing failed, and so did putting back {', '.join(stuck)}: see to the disk, then run again")
-
-
-def inside(impl: Path, name: str) -> Path:
-    """The file without links. Raises UserError if they lead out of CANN's folder."""
-    path = Path(os.path.realpath(impl / name))
-    if impl not in path.parents:
-        raise UserError(f"{impl / name} is a link out of CANN, to {path}")
-    return path
-
-
-def read(path: Path) -> bytes | None:
-    """The file's bytes; None if there is no such file."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def backup_of(path: Path, made: bytes) -> Path:
-    """Path of the backup of the original file that ``--apply`` turned into ``made``."""
-    return path.with_name(f"{path.name}{BACKUP_MARK}{hashlib.sha256(made).hexdigest()[:16]}")
-
-
-def require_unchanged(edit: Edit) -> None:
-    if read(edit.path) != edit.before:
-        raise UserError(f"{edit.path} was changed by somebody else just now: run again")
-
-
-def require_writable(path: Path) -> None:
-    # Only root and the owner can give the new file its old owner.
-    ours = os.geteuid() in (0, path.stat().st_uid)
-    if not ours or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {path.parent}: run this as root, or as its owner after chmod u+w")
-
-
-def write_like(model: Path, path: Path, data: bytes) -> None:
-    """Write a file with owner, mode and extended attributes of the file ``model``."""
-    status = model.stat()
-    with written_whole(path) as file:
-        os.chown(file.name, status.st_uid, status.st_gid)
-        shutil.copystat(model, file.name)
-        file.write(data)
 
 
 if __name__ == "__main__":

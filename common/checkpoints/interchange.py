@@ -6,8 +6,6 @@ with weight norm in either notation or fused, in any precision, behind any prefi
 file is executed. ``fitted`` brings the weights into a model. ``tools/convert_checkpoint.py`` writes.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.checkpoints.budget import VIEWS_PER_BYTE
 from common.checkpoints.native import REQUIRED
+from common.checkpoints.nvidia_names import Weights, nvidia_name, nvidia_weights
+from common.checkpoints.pickle_names import Shell
 from common.checkpoints.reading import read_contents
-from common.checkpoints.restricted_pickle import Shell
 from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
 from common.program import UserError
 
 TITLES = {"waveglow": "WaveGlow", "tacotron2": "Tacotron2"}
-ROOTS = {"upsample", "WN", "convinv", "embedding", "encoder", "decoder", "postnet"}
-"How NVIDIA's names of weights begin. Whatever precedes that was added by a wrapper."
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = (
     "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "p_frame_dropout",
@@ -37,8 +33,6 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 ROWS = 8
 MOST_VISITS, DEEPEST = 100_000, 50
 "Modules to look into for weights, and how deep in one another they may lie; honest files have hundreds, and ten."
-
-Weights = dict[str, Tensor]
 
 
 @dataclass
@@ -75,7 +69,7 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
         raise UserError(f"{path} holds no weights of {TITLES[expect] if expect else ' or '.join(TITLES.values())}")
     if expect and kind != expect:
         raise UserError(f"{path} is a checkpoint of {TITLES[kind]}, and one of {TITLES[expect]} is needed here")
-    weights = _nvidia_weights(path, tensors)
+    weights = nvidia_weights(path, tensors)
     top = _dict(contents)
     is_native = top.keys() >= REQUIRED
     config = top["config"] if is_native else _config(path, kind, weights, attributes | _options(top))
@@ -129,7 +123,7 @@ def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
     lists = [_dict(group).get("params") for group in groups] if isinstance(groups, list) else []
     numbers = [number for each in lists if isinstance(each, list) for number in each if isinstance(number, int)]
     if len(numbers) < len(names):  # a fixed upsampling is no parameter to an optimizer
-        names = [name for name in names if not _nvidia_name(name).startswith("upsample.")]
+        names = [name for name in names if not nvidia_name(name).startswith("upsample.")]
     states = [_dict(state.get(number)) for number in numbers]
     fits = len(states) == len(names) > 0 and all(
         isinstance(each.get(key), Tensor) and each[key].shape == tensors[name].shape
@@ -140,7 +134,7 @@ def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
     if steps is None:
         raise UserError(f"{path} holds no state of an Adam that belongs to its weights: leave --keep_optimizer out")
     exp_avg, exp_avg_sq = (
-        _nvidia_weights(path, {name: each[key] for name, each in zip(names, states)})
+        nvidia_weights(path, {name: each[key] for name, each in zip(names, states)})
         for key in ("exp_avg", "exp_avg_sq")
     )
     return steps, exp_avg, exp_avg_sq
@@ -230,65 +224,12 @@ def _dict(value: Any) -> dict:
 
 
 def _kind(tensors: Weights) -> str | None:
-    names = [_nvidia_name(name) for name in tensors]
+    names = [nvidia_name(name) for name in tensors]
     if any(name.startswith(("WN.", "convinv.")) for name in names):
         return "waveglow"
     if any(name.startswith(("decoder.attention_", "decoder.prenet.")) for name in names):
         return "tacotron2"
     return None
-
-
-def _nvidia_name(name: str) -> str:
-    """``module.1._orig_mod.WN.0.start.parametrizations.weight.original0`` -> ``WN.0.start.weight_g``."""
-    parts = [part for part in str(name).split(".") if part not in ("module", "_orig_mod")]
-    begin = next((i for i, part in enumerate(parts) if part in ROOTS), 0)
-    name = ".".join(parts[begin:])
-    name = name.replace("parametrizations.weight.original0", "weight_g")
-    return name.replace("parametrizations.weight.original1", "weight_v")
-
-
-def _nvidia_weights(path: str | Path, tensors: Weights) -> Weights:
-    """By NVIDIA's names, each in memory of its own, of the shapes that they have today."""
-    own = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
-    if sum(tensor.nbytes for tensor in tensors.values()) > VIEWS_PER_BYTE * (sum(own.values()) + 2**20):
-        raise UserError(f"{path} is refused: it has so many names for one tensor that they outgrow the file")
-    weights: Weights = {}
-    for name, tensor in tensors.items():
-        if _nvidia_name(name) in weights:
-            raise UserError(f"{path} holds {_nvidia_name(name)} more than once, the second time as {name}")
-        if tensor.ndim == 4:  # the Ascend port's convolutions: [out, in, k, 1]
-            tensor = tensor.squeeze(3 if tensor.shape[3] == 1 else 2)
-        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        weights[_nvidia_name(name)] = tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
-    try:
-        return _with_merged_layers(weights)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: the cond_layers, res_layers and skip_layers do not fit together") from error
-
-
-def _with_merged_layers(weights: Weights) -> Weights:
-    """One ``cond_layer``, as since 2019-08, and ``res_skip_layers``, as since 2018-11.
-
-    Weight norm goes by the output channel, so g and v can be joined as the weights themselves. The
-    last layer has no residual part.
-    """
-    merged: Weights = {}
-    lists: dict[tuple[str, str, str], Weights] = defaultdict(dict)
-    for name, tensor in weights.items():
-        match = re.fullmatch(r"(WN\.\d+)\.(cond|res|skip)_layers\.(\d+)\.(\w+)", name)
-        if match:
-            lists[match[1], match[2], match[4]][match[3]] = tensor
-        else:
-            merged[name] = tensor
-    for (wn, part, suffix), layers in lists.items():
-        if part == "cond":
-            merged[f"{wn}.cond_layer.{suffix}"] = torch.cat([layers[i] for i in sorted(layers, key=int)])
-        elif part == "skip":
-            residual = lists.get((wn, "res", suffix), {})
-            for i, skip in layers.items():
-                joined = torch.cat([residual[i], skip]) if i in residual else skip
-                merged[f"{wn}.res_skip_layers.{i}.{suffix}"] = joined
-    return merged
 
 
 def _options(top: dict) -> dict[str, Any]:

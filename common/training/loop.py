@@ -21,6 +21,7 @@ from common.log import progress_bar
 from common.program import StopSignal, UserError
 from common.training.profiling import profiled
 from common.training.run import Run
+from common.training.tensorboard import TensorBoard
 from common.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def steps_left(run: Run, task: Task, clips_per_step: int) -> int:
     return min(left, config.max_steps - progress.steps) if config.max_steps else left
 
 
-def note_step(run: Run, loss: float, seconds: float, clips: int, board: "TensorBoard", bar: tqdm) -> None:
+def note_step(run: Run, loss: float, seconds: float, clips: int, board: TensorBoard, bar: tqdm) -> None:
     """Count a step and show it."""
     progress = run.progress
     progress.iteration += 1
@@ -243,7 +244,7 @@ def names_of(batches: list[Batch]) -> list[str]:
     return [name for batch in batches for name in batch["names"]]
 
 
-def validate(run: Run, task: Task, board: "TensorBoard") -> None:
+def validate(run: Run, task: Task, board: TensorBoard) -> None:
     """Note the loss on held-back clips, and let TensorBoard hear and see one."""
     run.model.eval()
     distributed.share_buffers(run.model)
@@ -284,25 +285,3 @@ def make_bar(run: Run, steps_per_epoch: int) -> tqdm:
     config = run.config.train_config
     steps = config.epochs * steps_per_epoch
     return progress_bar("training", min(steps, config.max_steps or steps), run.progress.steps)
-
-
-class TensorBoard:
-    """TensorBoard's logs, written by the first process; given up with a warning where that fails."""
-
-    def __init__(self, folder: str):
-        self.writer: SummaryWriter | None = None
-        if folder and distributed.ranks().rank == 0:
-            self.writer = self._try(SummaryWriter, folder)
-
-    def write(self, action: Callable, *args: object) -> None:
-        """``action(writer, *args)``, if there is a writer."""
-        if self.writer:
-            self._try(action, self.writer, *args)
-
-    def _try(self, action: Callable, *args: object) -> SummaryWriter | None:
-        try:
-            return action(*args)
-        except OSError as error:
-            log.warning("no more TensorBoard logs: %s", error.strerror)
-            self.writer = None
-            return None

@@ -9,8 +9,8 @@ from deploy_toys import exported, run, toy
 from conftest import ROOT
 from tacotron2.model import padding_mask
 from tools.deploy.export_model.example_inputs import draw_masks
-from tools.deploy.graphs import tacotron2_signatures, waveglow_signatures
 from tools.deploy.models import PACKAGES
+from tools.deploy.signatures import tacotron2_signatures, waveglow_signatures
 
 TYPES = {1: "float32", 6: "int32", 7: "int64", 9: "bool"}
 TABLE = {

@@ -13,8 +13,8 @@ from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents, sole_writer
 from tools.deploy.export_model import export
-from tools.deploy.graphs import GRAPHS
 from tools.deploy.models import PACKAGES
+from tools.deploy.signatures import GRAPHS
 
 REFERENCE = ROOT / "test/data/reference"
 

@@ -225,11 +225,11 @@ def test_audio_longer_than_its_mel_is_refused():
 
 def test_models_do_not_know_their_device():
     named = re.compile(r"torch\.cuda|torch_npu|torch\.npu|\.cuda\(|\.npu\(|HalfTensor")
-    # restricted_pickle.py lists names as they stand in foreign checkpoints, peers.py one of NVIDIA's code.
+    # pickle_names.py lists names as they stand in foreign checkpoints, peers.py one of NVIDIA's code.
     allowed = {
         "common/device.py",
         "common/layers/npu.py",
-        "common/checkpoints/restricted_pickle.py",
+        "common/checkpoints/pickle_names.py",
         "tools/speed/peers.py",
     }
     files = [p for folder in ("common", "waveglow", "tacotron2", "tools") for p in (ROOT / folder).rglob("*.py")]

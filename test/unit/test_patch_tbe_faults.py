@@ -15,7 +15,7 @@ from tbe_files import (
     contents,
     state,
 )
-from tools import patch_tbe
+from tools.tbe import edits
 from tools.tbe.lists import PLACES
 
 
@@ -79,7 +79,7 @@ def test_failure_half_way_puts_all_back(cann, patch, monkeypatch, failing, mode,
     if mode == "--restore":
         patch("--apply")
     before = contents(cann)
-    genuine = patch_tbe.write_like
+    genuine = edits.write_like
     failed = []
 
     def write_like(model, path, data):
@@ -88,7 +88,7 @@ def test_failure_half_way_puts_all_back(cann, patch, monkeypatch, failing, mode,
             raise OSError(28, "No space left on device", str(path))
         genuine(model, path, data)
 
-    monkeypatch.setattr(patch_tbe, "write_like", write_like)
+    monkeypatch.setattr(edits, "write_like", write_like)
     with pytest.raises(UserError, match=rf"cannot read or write .*{failing}.*: No space left on device"):
         patch(mode)
     assert failed
@@ -96,7 +96,7 @@ def test_failure_half_way_puts_all_back(cann, patch, monkeypatch, failing, mode,
 
 
 def test_putting_back_spares_what_somebody_else_wrote(cann, patch, monkeypatch):
-    genuine = patch_tbe.write_like
+    genuine = edits.write_like
 
     def write_like(model, path, data):
         if path == cann / FIVE_2_FOUR:
@@ -104,7 +104,7 @@ def test_putting_back_spares_what_somebody_else_wrote(cann, patch, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         genuine(model, path, data)
 
-    monkeypatch.setattr(patch_tbe, "write_like", write_like)
+    monkeypatch.setattr(edits, "write_like", write_like)
     with pytest.raises(UserError, match="No space left"):
         patch("--apply")
     left = contents(cann)
@@ -114,17 +114,17 @@ def test_putting_back_spares_what_somebody_else_wrote(cann, patch, monkeypatch):
 
 
 def test_failure_to_put_back_is_said(cann, patch, monkeypatch):
-    genuine = patch_tbe.write_like
+    genuine = edits.write_like
 
     def write_like(model, path, data):
         if (cann / FOUR_2_FIVE).read_bytes() != content(FOUR_2_FIVE):
             raise OSError(5, "Input/output error", str(path))
         genuine(model, path, data)
 
-    monkeypatch.setattr(patch_tbe, "write_like", write_like)
+    monkeypatch.setattr(edits, "write_like", write_like)
     with pytest.raises(UserError, match=f"putting back {cann / TRANSPOSE}, {cann / FOUR_2_FIVE}"):
         patch("--apply")
-    monkeypatch.setattr(patch_tbe, "write_like", genuine)
+    monkeypatch.setattr(edits, "write_like", genuine)
     patch("--restore")
     assert contents(cann) == {name: content(name) for name in PLACES}
 
@@ -140,13 +140,13 @@ def test_failure_to_put_back_is_said(cann, patch, monkeypatch):
 def test_change_between_reading_and_writing(cann, patch, monkeypatch, changed, hook):
     (cann / FOUR_2_FIVE).write_bytes(content(FOUR_2_FIVE, str(SHAPES[FOUR_2_FIVE])))
     before = contents(cann)
-    genuine = getattr(patch_tbe, hook)
+    genuine = getattr(edits, hook)
 
     def meanwhile(*args):
         (cann / changed).write_bytes(b"# mine\n")
         genuine(*args)
 
-    monkeypatch.setattr(patch_tbe, hook, meanwhile)
+    monkeypatch.setattr(edits, hook, meanwhile)
     with pytest.raises(UserError, match=f"{changed} was changed by somebody else"):
         patch("--apply")
     assert contents(cann) == before | {changed: b"# mine\n"}

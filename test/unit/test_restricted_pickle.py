@@ -20,10 +20,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.checkpoints import restricted_pickle
+from common.checkpoints import pickle_names, restricted_pickle
 from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import load_weights
-from common.checkpoints.restricted_pickle import Shell
+from common.checkpoints.pickle_names import Shell
 from common.program import UserError
 
 FORMATS = {"zip": True, "legacy": False}
@@ -217,9 +217,9 @@ def test_state_never_becomes_behaviour():
     state = b"}(" + b"".join(text(name) + b"cglow\nX\n" for name in ("__setstate__", "__class__", "update")) + b"u"
     shell = unpickle(b"\x80\x02cglow\nX\n)\x81" + state + b"b" + state + b"b.")
     assert type(shell) is Shell and not hasattr(shell, "__setstate__") and callable(shell.update)
-    before = dict(vars(restricted_pickle._tensor))
+    before = dict(vars(pickle_names._tensor))
     unpickle(b"\x80\x02" + REBUILD + state + b"bN" + state + b"\x86b.")
-    assert vars(restricted_pickle._tensor) == before
+    assert vars(pickle_names._tensor) == before
 
 
 def zip_with(path: Path, pickled: bytes, compression=zipfile.ZIP_STORED, **members: bytes) -> Path:

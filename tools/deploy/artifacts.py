@@ -16,7 +16,7 @@ from common.config import from_dict
 from common.files import written_whole
 from common.program import UserError
 from common.voices import sha256
-from tools.deploy.graphs import Signature, tacotron2_signatures, waveglow_signatures
+from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_signatures
 
 CONTENTS = "contents.json"
 ONNX = "onnx"

@@ -16,9 +16,9 @@ from common.checkpoints.interchange import TITLES
 from common.program import UserError
 from common.voices import DEFAULT, FOLDER, Settings, checkpoint_of, find_voice, sha256
 from tacotron2.model import Tacotron2
-from tools.deploy import graphs
+from tools.deploy import graphs, signatures
 from tools.deploy.artifacts import Source
-from tools.deploy.graphs import Signature
+from tools.deploy.signatures import Signature
 from tools.sound import check_same_audio
 from waveglow.model import WaveGlow
 
@@ -96,8 +96,8 @@ class Model:
     def signatures(self) -> dict[str, Signature]:
         """Inputs and outputs of its graphs."""
         if isinstance(self.model, Tacotron2):
-            return graphs.tacotron2_signatures(self.config)
-        return graphs.waveglow_signatures(self.config)
+            return signatures.tacotron2_signatures(self.config)
+        return signatures.waveglow_signatures(self.config)
 
     def modules(self) -> dict[str, nn.Module]:
         """Modules of its graphs."""

@@ -51,6 +51,7 @@ PLACES = {
     "five_2_four.py": Place("five_2_four", 'dst_format.lower() == "nchw" and dst_shape in ...'),
 }
 "The files, named from CANN's folder impl."
+TRANSPOSE, FOUR_2_FIVE, FIVE_2_FOUR = PLACES
 
 
 @dataclass(frozen=True)

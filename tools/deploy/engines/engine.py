@@ -16,7 +16,7 @@ import numpy as np
 
 from common.program import UserError
 from tools.deploy.artifacts import Contents, Ranges, Source
-from tools.deploy.graphs import Signature
+from tools.deploy.signatures import Signature
 
 ENGINES = {
     "onnxruntime": ("tools.deploy.engines.onnxruntime_engine", "OnnxRuntime"),

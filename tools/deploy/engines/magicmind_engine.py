@@ -11,7 +11,7 @@ from common.program import UserError
 from tools.deploy.artifacts import Contents, Ranges
 from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value
 from tools.deploy.engines.names import mlu_name
-from tools.deploy.graphs import Port, Signature, name_of
+from tools.deploy.signatures import Port, Signature, name_of
 
 try:
     import magicmind.python.runtime as mm

@@ -21,7 +21,7 @@ from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
 from tools.deploy.engines.names import processor_name
 from tools.deploy.engines.quantization import SMALLEST, quantize_weight
-from tools.deploy.graphs import kind_of
+from tools.deploy.signatures import kind_of
 
 EXACT = {"attention_cell", "decoder_cell", "attention_weights", "attention_weights_cum", "mel_outputs"}
 "Inputs that are float32 whatever the precision of the model."

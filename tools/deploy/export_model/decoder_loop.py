@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from tools.deploy.graphs import Port, Signature
+from tools.deploy.signatures import Port, Signature
 
 BODY_BEFORE = "masks = Gather <axis: int = 1> (prenet_masks, step)"
 "In front of a step; its own masks."

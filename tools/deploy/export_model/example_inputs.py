@@ -5,7 +5,8 @@ from torch import Tensor
 
 from tacotron2.decoder import Decoder
 from tacotron2.model import padding_mask
-from tools.deploy.graphs import Signature, draw_masks
+from tools.deploy.graphs import draw_masks
+from tools.deploy.signatures import Signature
 
 
 def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, Tensor]:

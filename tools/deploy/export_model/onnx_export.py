@@ -12,7 +12,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from common.program import UserError
-from tools.deploy.graphs import Port, Signature, factor, name_of
+from tools.deploy.signatures import Port, Signature, factor, name_of
 
 OPSET = 18
 "The oldest that the exporter writes; the newer an opset, the fewer engines take it."

@@ -29,8 +29,8 @@ from tools.deploy.artifacts import (
 from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
 from tools.deploy.gen_model.precision_cost import measure_cost
 from tools.deploy.gen_model.settings import DECODERS, EngineSettings, Settings, load_settings
-from tools.deploy.graphs import GRAPHS, kind_of
 from tools.deploy.options import add_build_options, add_engine, add_models_dir, add_numbers, add_quant_mode
+from tools.deploy.signatures import GRAPHS, kind_of
 
 log = logging.getLogger(__name__)
 

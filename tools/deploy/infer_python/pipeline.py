@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from tacotron2.decoder import Prenet
+from tacotron2.prenet import Prenet
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Engine, Value
 from tools.deploy.graphs import draw_masks
