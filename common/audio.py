@@ -162,16 +162,17 @@ def read_samples(
 def read_wav(
     path: str | Path, sampling_rate: int, start: int = 0, length: int = -1, frames: int | None = None
 ) -> np.ndarray:
-    """As ``read_samples``, in -1..1: what a float file holds beyond is clipped."""
+    """As ``read_samples``, [N] in -1..1: what a float file holds beyond is clipped."""
     return np.clip(read_samples(path, sampling_rate, start, length, frames), -1.0, 1.0)
 
 
 def is_near_silent(audio: np.ndarray) -> bool:
+    """Whether samples [N] are quieter than any speech: below NEAR_SILENT_RMS."""
     return float(np.sqrt(np.mean(np.square(audio)))) < NEAR_SILENT_RMS
 
 
 def to_16_bit(audio: np.ndarray | Tensor) -> np.ndarray:
-    """Samples in -1..1 as 16-bit integers; louder ones are clipped, not wrapped around."""
+    """Samples [...] in -1..1 as 16-bit integers; louder ones are clipped, not wrapped around."""
     audio = np.asarray(audio, dtype=np.float32)
     return np.clip(np.round(audio * 32768.0), -32768, 32767).astype(np.int16)
 

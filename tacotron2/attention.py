@@ -106,7 +106,11 @@ class Attention(nn.Module):
     def over_time(
         self, known: Tensor, feedback: Tensor, values: Tensor, padding: Tensor, masks: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Attend at each frame of teacher forcing, see ``attend_over_time``."""
+        """Attend at each of T frames of teacher forcing, see ``attend_over_time``, whose other inputs are made here.
+
+        known [T, B, 4H], feedback [4H, H + E], values [B, N, E], padding [B, N], masks [T, B, H] -> hidden state and
+        context [T, B, H + E], attention weights [T, B, N].
+        """
         query = 2 * self.query_layer.linear_layer.weight
         keys, kernel, v = self.keys(values), self.kernel(), self.score()[0]
         return attend_over_time(known, feedback, query, keys, kernel, v, values, padding, masks)

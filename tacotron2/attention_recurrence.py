@@ -67,6 +67,7 @@ class _AttendOverTime(torch.autograd.Function):
         masks: Tensor | None,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
+        """See ``attend_over_time``; ``keep`` what the backward pass needs."""
         gates, cells = room_for_gates_and_cells(known)
         (steps, batch, _), symbols, hidden_size = known.shape, keys.shape[1], cells.shape[2]
         states = known.new_zeros(steps + 1, batch, feedback.shape[1])
@@ -100,6 +101,8 @@ class _AttendOverTime(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of the states [T, B, H + E] and weights [T, B, N] -> those of the tensors of ``forward``;
+        none of padding and masks."""
         feedback, query, kernel, v, values, masks, gates, cells, states, earlier, kept = ctx.saved_tensors
         (steps, batch, symbols, channels), hidden_size, taps = kept.shape, cells.shape[2], kernel.shape[2]
         dtype, exact = states.dtype, gates.dtype

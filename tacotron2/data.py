@@ -115,7 +115,7 @@ def count_samples_and_symbols(
 
 
 def _fault(clip: Clip, audio: np.ndarray, ids: list[int], config: DataConfig) -> tuple[str, Fault] | None:
-    """Why a clip that can be read cannot be learned from."""
+    """Why a clip that can be read, audio [N], cannot be learned from."""
     if len(audio) < config.filter_length:
         few = f"has {len(audio)} samples, fewer than a frame's {config.filter_length}"
         return f"{clip.path} {few}", Fault.SHORT
@@ -178,7 +178,7 @@ class MelCache:
             return mel
 
     def _keep(self, path: Path, mel: Tensor) -> None:
-        """Training goes on without the cache where the disk is full."""
+        """mel [n_mel, T]. Training goes on without the cache where the disk is full."""
         if not self.takes_more:
             return
         try:

@@ -213,7 +213,7 @@ def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Pre
 
 
 def draw_pictures(mel: Tensor, predicted: Predicted, utterance: Utterance) -> dict[str, str]:
-    """Data URIs by their captions."""
+    """Data URIs by their captions, of a clip with the recorded mel [n_mel, T]."""
     spectrograms = {"recorded": mel, "predicted from the recording": predicted.mel, "spoken freely": utterance.mel}
     figures = {
         "mel spectrograms": pictures.plot_spectrograms(spectrograms),

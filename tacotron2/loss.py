@@ -31,7 +31,8 @@ class Tacotron2Loss(nn.Module):
     def forward(
         self, output: tuple[Tensor, Tensor, Tensor, Tensor], text_lengths: Tensor, mel: Tensor, mel_lengths: Tensor
     ) -> Tensor:
-        """The output of ``Tacotron2.forward`` and three of its inputs -> float32 scalar."""
+        """The output of ``Tacotron2.forward`` and three of its inputs, text_lengths [B], mel [B, n_mel, T],
+        mel_lengths [B] -> float32 scalar."""
         predicted, refined, gate, alignments = output
         steps = steps_of(mel_lengths, self.n_frames_per_step)
         # The gate is to be open from the step with the last frame on.

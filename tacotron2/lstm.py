@@ -40,6 +40,7 @@ def lstm_over_time(known: Tensor, weight: Tensor, masks: Tensor | None = None) -
 class _LSTMOverTime(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, known: Tensor, weight: Tensor, masks: Tensor | None) -> Tensor:
+        """known [T, R, 4H], weight [4H, H], masks [T, R, H] or None -> hidden states [T, R, H]."""
         product = constant_linear(weight.to(known.dtype))
         gates, cells = room_for_gates_and_cells(known)
         hidden = known.new_zeros(len(known) + 1, *cells.shape[1:])
@@ -54,6 +55,7 @@ class _LSTMOverTime(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_hidden: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The gradient of the hidden states [T, R, H] -> those of known [T, R, 4H] and weight [4H, H]."""
         weight, masks, gates, cells, hidden = ctx.saved_tensors
         product = constant_linear(weight.to(hidden.dtype).t())
         grad_known = torch.empty_like(gates, dtype=hidden.dtype)

@@ -66,6 +66,7 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, T] -> [B, C, T], of the same precision."""
         # PyTorch takes half-precision input as it is, but may then sum the gradients up in half precision.
         return super().forward(x.to(self.weight.dtype).unsqueeze(2)).squeeze(2).to(x.dtype)
 

@@ -102,7 +102,8 @@ def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
 def run_teacher_forced(
     model: nn.Module, batch: dict, run: Run, criterion: Tacotron2Loss
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The loss of a batch of ``collate`` and the model's output."""
+    """The loss of a batch of ``collate``, a scalar, and the model's output: two mels [B, n_mel, T], gate [B, S],
+    alignments [B, S, N]."""
     names = ("text", "text_lengths", "mel", "mel_lengths")
     text, text_lengths, mel, mel_lengths = (batch[name].to(run.device.torch_device) for name in names)
     output = model(text, text_lengths, mel, mel_lengths)

@@ -45,4 +45,5 @@ class Denoiser(nn.Module):
         return denoised[:, :samples]
 
     def _stft(self, audio: Tensor) -> Tensor:
+        """audio [B, N] -> complex [B, FILTER_LENGTH // 2 + 1, N // HOP_LENGTH + 1]."""
         return torch.stft(audio, FILTER_LENGTH, HOP_LENGTH, window=self.window, return_complex=True)

@@ -16,7 +16,7 @@ class WaveGlowLoss(nn.Module):
         self.sigma = sigma
 
     def forward(self, output: tuple[Tensor, list[Tensor], list[Tensor]]) -> Tensor:
-        """The (z, log_s, log_det) of ``WaveGlow.forward`` -> scalar."""
+        """The z [B, n_group, L] of ``WaveGlow.forward``, log_s [B, c, L] and scalar log_det of each flow -> scalar."""
         z, log_s_list, log_det_list = output
         prior = z.float().square().sum() / (2 * self.sigma**2)
         log_s = sum(torch.sum(log_s, dtype=torch.float32) for log_s in log_s_list)

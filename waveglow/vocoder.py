@@ -61,7 +61,10 @@ class Vocoder:
     def stream(
         self, mel: Tensor, sigma: float, denoiser_strength: float, seed: int, sizes: Iterable[int]
     ) -> Iterator[Tensor]:
-        """The audio of ``synthesize`` chunk by chunk, as each is made; ``sizes`` of them in frames, without an end."""
+        """mel [n_mel, T] -> the audio of ``synthesize`` chunk by chunk [frames * hop_length], as each is made.
+
+        ``sizes``: of the chunks in frames, without an end.
+        """
         hop, frames = self.model.hop_length, mel.shape[1]
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.randn(shape, generator=generator) for shape in self.model.noise_shapes(1, frames)]
@@ -86,12 +89,13 @@ class Vocoder:
         return self.mel(torch.nn.functional.pad(audio, (0, missing))[None])[0]
 
     def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
+        """mel [n_mel, T], noise as ``WaveGlow.noise_shapes`` -> audio [1, T * hop_length] in float32, on the CPU."""
         place = (self.device.torch_device, self.precision.input_dtype)
         with self.precision.autocast():
             return self.model.infer(mel[None].to(*place), sigma, [n.to(*place) for n in noise]).float().cpu()
 
     def _cut(self, noise: list[Tensor], left: int, right: int) -> list[Tensor]:
-        """The noise of the frames from left to right."""
+        """The noise [1, c, L] of the frames from left to right."""
         groups = self.model.hop_length // self.model.n_group
         return [n[:, :, left * groups : right * groups] for n in noise]
 

@@ -44,6 +44,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of the result [B, C, L] -> those of x and condition [B, 2C, L], which are the same."""
         falling, gate = ctx.saved_tensors
         grad_x = gradient.new_empty_strided(*ctx.layout)
         grad_filter, grad_gate = grad_x.chunk(2, dim=1)
@@ -66,6 +67,7 @@ class _Split(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_first: Tensor, grad_others: Tensor) -> tuple[Tensor, None]:
+        """Gradients of both parts, [B, n, L] and [B, C - n, L] -> that of x [B, C, L]."""
         grad_x = grad_first.new_empty_strided(*ctx.layout)
         grad_x[:, : ctx.n] = grad_first
         grad_x[:, ctx.n :] = grad_others
@@ -116,7 +118,7 @@ class WN(nn.Module):
         return log_s, b
 
     def at_group_rate(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """``forward`` with the tensor of a ``GroupRate``, for those who can only hand on tensors."""
+        """``forward`` with the tensor of a ``GroupRate`` [B, channels, L], for those who can only hand on tensors."""
         return self(audio, GroupRate(mel))
 
     def _merged(self) -> tuple[Convolution, Iterable[Convolution], Tensor]:

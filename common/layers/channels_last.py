@@ -21,6 +21,7 @@ class ChannelsLastConv1d(Conv1d):
     """A ``Conv1d`` whose outputs [B, out, T] lie in memory as [B, T, out]; inputs that do are not copied."""
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As ``Conv1d.convolve``: x [B, in, T], weight [out, in, k], bias [out] -> [B, out, T]."""
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         padding, dilation = (0, self.padding), (1, self.dilation)
         if not (torch.is_grad_enabled() and weight.requires_grad):
@@ -50,6 +51,7 @@ class _ParameterGradients(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """gradient [B, out, 1, T] -> itself, none of x, those of weight [out, in, k] and bias [out]."""
         (x,) = ctx.saved_tensors
         seen = windows(x.squeeze(2).transpose(1, 2), ctx.taps, ctx.dilation)
         rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)

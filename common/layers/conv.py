@@ -70,7 +70,7 @@ class Conv1d(nn.Module):
         return self.convolve(x, self.effective_weight(), self.bias)
 
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
-        """``forward(x).chunk(parts, dim=1)``, each part computed when it is asked for.
+        """``forward(x).chunk(parts, dim=1)``, each part [B, out / parts, T] computed when it is asked for.
 
         A wide output that is used a part at a time then stays in the cache and off the memory.
         """

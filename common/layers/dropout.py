@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """``torch.nn.functional.dropout``; on CPUs a tenth of its time, with p rounded to a multiple of 2^-16.
+    """``torch.nn.functional.dropout``: x [...] -> [...].
 
-    PyTorch draws a whole random number for each element, and branches; this takes 16 bits. With the same seed it drops
-    other elements than PyTorch does.
+    On CPUs it takes a tenth of the time, with p rounded to a multiple of 2^-16. PyTorch draws a whole random number for
+    each element, and branches; this takes 16 bits. With the same seed it drops other elements than PyTorch does.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)

@@ -28,11 +28,15 @@ class Int8Conv1d(Conv1d):
     "One for each part, from the first call on."
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [B, in, T] -> [B, out, T]."""
         (y,) = self.forward_in_parts(x, 1)
         return y
 
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
-        """x [B, in, T]. The first call settles the number of parts and gives the float32 weights away."""
+        """x [B, in, T] -> ``parts`` times [B, out / parts, T].
+
+        The first call settles the number of parts and gives the float32 weights away.
+        """
         if self.bias is not None:
             self.products = [Product(*part) for part in zip(*(each.chunk(parts) for each in self.kernel()))]
             del self.weight

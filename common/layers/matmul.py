@@ -26,7 +26,7 @@ def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Ten
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Whether oneDNN computes with such a weight here."""
+    """Whether oneDNN computes with such a weight [O, K] here."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16:
@@ -51,11 +51,12 @@ def product_over_rows(x: Tensor, y: Tensor) -> Tensor:
 
 
 def dtype_of_products(x: Tensor) -> torch.dtype:
-    """The precision that a product with x is computed in, which autocast may choose."""
+    """The precision that a product with x [...] is computed in, which autocast may choose."""
     return torch.matmul(x.new_empty(1, 1), x.new_empty(1, 1)).dtype
 
 
 def _is_for_onednn(x: Tensor) -> bool:
+    """Whether oneDNN is to compute a product with x [...]."""
     return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 

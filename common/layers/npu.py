@@ -46,7 +46,7 @@ class Crossings:
     "Of the computing."
 
     def move(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """The tensor on ``device``; counted if that is another one."""
+        """The tensor [...] on ``device``; counted if that is another one."""
         if tensor.device == device:
             return tensor
         began = time.perf_counter()
@@ -71,6 +71,7 @@ class _OnHost(torch.autograd.Function):
     def forward(
         ctx: Any, function: Callable[..., Tensor], crossings: Crossings, differentiable: bool, *tensors: Tensor
     ) -> Tensor:
+        """Tensors of the device, of the shapes that ``function`` takes -> its result, on the device, too."""
         inputs = [crossings.move(tensor.detach(), HOST) for tensor in tensors]
         for tensor, needed in zip(inputs, ctx.needs_input_grad[3:]):
             tensor.requires_grad_(needed and differentiable)
@@ -82,6 +83,7 @@ class _OnHost(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the result -> those of the tensors, of their shapes, None where none is needed."""
         crossings, device = ctx.crossings, gradient.device
         needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
         gradient = crossings.move(gradient, HOST)
@@ -93,7 +95,7 @@ class _OnHost(torch.autograd.Function):
 
 
 def on_host(crossings: Crossings, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """``function(*tensors)``, computed on the host."""
+    """``function(*tensors)``, computed on the host: tensors [...] of the device -> its result there."""
     return _OnHost.apply(function, crossings, torch.is_grad_enabled(), *tensors)
 
 
@@ -101,6 +103,7 @@ class Conv1dAsConv2d(Conv1d):
     """The same convolution with time on H and W = 1, the shapes of the TBE white lists."""
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As ``Conv1d.convolve``: x [B, in, T], weight [out, in, k], bias [out] -> [B, out, T]."""
         padding, dilation = (self.padding, 0), (self.dilation, 1)
         return F.conv2d(x[..., None], weight[..., None], bias, padding=padding, dilation=dilation)[..., 0]
 
@@ -112,9 +115,11 @@ class HostUpsampling(Upsampling):
     crossings: Crossings
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
+        """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
         return on_host(self.crossings, self._in_float32, x, self.weight, self.bias)
 
     def _in_float32(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x [B, in, T], weight [in, out, k], bias [out] -> [B, out, (T - 1) * stride + k], in the precision of x."""
         return F.conv_transpose1d(x.float(), weight.float(), bias.float(), self.stride).to(x.dtype)
 
 
@@ -127,6 +132,7 @@ class ProductUpsampling(Upsampling):
     composable = False
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
+        """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
         with record_function("upsampling as a product"):
             (channels, _, taps), (stride,) = self.weight.shape, self.stride
             reach = -(-taps // stride)
@@ -145,6 +151,7 @@ class Float32Upsampling(Upsampling):
     composable = False
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
+        """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
         with torch.autocast(x.device.type, enabled=False):
             y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
         return y.to(x.dtype)
@@ -156,6 +163,7 @@ class HostLogAbsDet(LogAbsDet):
     crossings: Crossings
 
     def forward(self, matrix: Tensor) -> Tensor:
+        """matrix [n, n] -> scalar."""
         return on_host(self.crossings, super().forward, matrix)
 
 

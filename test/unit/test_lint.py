@@ -1,10 +1,12 @@
 """The repository's own files keep their form."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,25 @@ def test_bash_is_clean():
     assert len(scripts) > 8
     done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
+
+
+def takes_or_gives_tensors(function):
+    kinds = [argument.annotation for argument in function.args.args] + [function.returns]
+    return any(kind and re.match(r"(Tensor|np\.ndarray)\b", ast.unparse(kind)) for kind in kinds)
+
+
+def test_shapes_are_in_the_docstrings_of_models_and_layers():
+    """``x [B, C, T]``, or where the tensors are described: ``attend_over_time``."""
+    lacking = []
+    for name in tracked("waveglow/*.py", "tacotron2/*.py", "common/layers/*.py", "common/audio.py"):
+        tree = ast.parse(Path(ROOT, name).read_text())
+        bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+        functions = [each for body in bodies for each in body if isinstance(each, ast.FunctionDef)]
+        assert any(map(takes_or_gives_tensors, functions)) or not name.endswith("model.py")
+        lacking += [
+            f"{name}: {each.name}"
+            for each in functions
+            if takes_or_gives_tensors(each)
+            and not re.search(r"\[|shapes|``attend_over_time``", ast.get_docstring(each) or "")
+        ]
+    assert not lacking
