@@ -24,7 +24,9 @@ RUNNING_HELP="\
   --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
   --amp=O0|O1|O2          float32, autocast, half     --debug            tracebacks of errors in the input"
 
-LOGS_HELP="
+LOGS_HELP="\
+  --log_directory=DIR     for logs, default test/output
+
 Logs: test/output/<rank>/train_<rank>.log; result: test/output/0/<CaseName>.log"
 
 # shellcheck disable=SC2034  # the scripts use it
@@ -113,17 +115,6 @@ make_absolute() { # make_absolute NAME...
     done
 }
 
-keep_earlier_logs() { # keep_earlier_logs NUMBER...
-    local number folder dated
-    for number in "$@"; do
-        folder=$test_path_dir/output/$number
-        [[ -e $folder ]] || continue
-        dated=${folder}_$(date -r "$folder" +%Y-%m-%d_%H-%M-%S)
-        while [[ -e $dated ]]; do dated=${dated}_; done
-        mv "$folder" "$dated"
-    done
-}
-
 # SIGTERM, Ctrl-C and a closed terminal end a run the same way: every rank writes its checkpoint and ends by itself.
 # The ranks are the launcher's children; signalled itself, torchrun would kill them after 30 s.
 stop_ranks() {
@@ -170,18 +161,14 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
         source "$test_path_dir/env_npu.sh"
     fi
     python=$(find_python "$root") || exit
-    arguments=("--case=$case" "--log_directory=$test_path_dir/output" "--started=$start_time")
+    make_absolute log_directory
+    OPTIONS[log_directory]=${OPTIONS[log_directory]:-$test_path_dir/output}
+    arguments=("--case=$case" "--started=$start_time")
     for name in "${!OPTIONS[@]}"; do
         [[ $LAUNCHER_OPTIONS != *" $name "* && -n ${OPTIONS[$name]} ]] || continue
         if [[ $FLAGS == *" $name "* ]]; then arguments+=("--$name"); else arguments+=("--$name=${OPTIONS[$name]}"); fi
     done
     cd "$root" || exit
-    if ((nproc * nnodes > 1)); then
-        # shellcheck disable=SC2046  # a list of numbers
-        keep_earlier_logs $(seq $((node_rank * nproc)) $((node_rank * nproc + nproc - 1)))
-    else
-        keep_earlier_logs "$device_id"
-    fi
     if ((uses_torchrun)); then
         launcher=(-m common.launch "--nproc_per_node=$nproc" "--nnodes=$nnodes" "--node_rank=$node_rank"
             "--max_restarts=$max_restarts")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import program
-from common.files import written_whole
+from common.files import open_input, written_whole
 from common.program import UserError
 from tools.tbe.find_cann import find_impl
 from tools.tbe.lists import PLACES, add_shapes
@@ -119,7 +119,8 @@ def parse_args() -> argparse.Namespace:
 def read_shapes(path: Path) -> dict[str, list[Shape]]:
     """The shapes to add, for each file. Raises UserError if the file has not this form."""
     try:
-        shapes = json.loads(path.read_text(encoding="utf-8"))
+        with open_input(path) as file:
+            shapes = json.loads(file.read())
         sizes = [size for name in PLACES for shape in shapes[name] for size in shape]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} has no lists of shapes for {', '.join(PLACES)}: {error!r}") from error
@@ -281,7 +282,8 @@ def inside(impl: Path, name: str) -> Path:
 def read(path: Path) -> bytes | None:
     """The file's bytes; None if there is no such file."""
     try:
-        return path.read_bytes()
+        with open_input(path) as file:
+            return file.read()
     except FileNotFoundError:
         return None
 
