@@ -104,8 +104,10 @@ def check_wav(path: str | Path, sampling_rate: int) -> int:
     one channel, a truncated or empty file, what is no audio. Any sample format is fine.
     """
     try:
-        info = soundfile.info(str(path))
         missing = missing_bytes(path)
+        info = soundfile.info(str(path))
+    except UserError as error:
+        raise ClipError(str(error)) from error
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
     if info.format not in FORMATS:
@@ -178,19 +180,18 @@ def to_16_bit(audio: np.ndarray | Tensor) -> np.ndarray:
 
 
 def write_wav(path: str | Path, audio: np.ndarray | Tensor, sampling_rate: int) -> None:
-    """Write samples [N] in -1..1 as a 16-bit wav, whole or not at all. UserError if that fails."""
+    """Write samples [N] in -1..1 as a 16-bit wav, whole or not at all. WriteError if that fails."""
     wav = io.BytesIO()  # on a full disk libsndfile itself says no more than that it wrote too little
     soundfile.write(wav, to_16_bit(audio), sampling_rate, format="WAV", subtype="PCM_16")
-    try:
-        with written_whole(path) as file:
-            file.write(wav.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with written_whole(path) as file:
+        file.write(wav.getvalue())
 
 
 def _reason(path: str | Path, error: Exception) -> str:
     if not Path(path).exists():
         return "no such file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if Path(path).stat().st_size == 0:
         return "the file is empty"
     return str(error).rsplit(": ", 1)[-1]

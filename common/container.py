@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from common.files import open_input
+
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC", "OGG", "MP3")
 """libsndfile's names of the formats of which it can be told whether they were cut off: by ``missing_bytes``, or since
 fewer samples come out than were announced (FLAC, MP3)."""
@@ -16,8 +18,11 @@ ENDS_STREAM = 4
 
 
 def missing_bytes(path: str | Path) -> int:
-    """By how many bytes a file is shorter than its header says, at least; 0 for formats that do not say it."""
-    with open(path, "rb") as file:
+    """By how many bytes a file is shorter than its header says, at least; 0 for formats that do not say it.
+
+    OSError and UserError as ``open_input``.
+    """
+    with open_input(path) as file:
         magic = file.read(4)
         size = os.fstat(file.fileno()).st_size
         find_ends = {

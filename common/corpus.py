@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from common.audio import CONVERT, Fault
 from common.bad_clips import BadClips
+from common.files import open_input
 from common.program import UserError
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without a byte order mark. UserError if it is not a text file."""
     try:
         # Not splitlines, which also splits at characters that a text may hold, and counts other lines than an editor.
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        with open_input(path) as file:
+            return file.read().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from common.program import UserError
+from common.program import UserError, WriteError
 
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
 "What a path may lead to instead of a file."
+READER_WITHIN = 60.0
+"Seconds in which somebody must begin to read a pipe that is written to."
 
 
 def make_output_folder(path: str | Path) -> Path:
@@ -40,27 +45,101 @@ def open_input(path: str | Path) -> BinaryIO:
 def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the name ``path`` only once it is complete and on the disk.
 
-    If the body fails, nothing is left behind and an older file of that name stays as it was.
+    If the body fails, nothing is left behind and an older file of that name stays as it was. A symbolic link stays one,
+    and the file behind it is written; a pipe or a device gets the complete file. WriteError where the system refuses
+    any of it, also in the body.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            with suppress(OSError):  # not every file system knows locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+    if is_stream(path):
+        with _passed_on(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        return
+    with _as_write_errors(path, path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise WriteError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with _as_write_errors(path, target.parent, temporary):
+            with open(temporary, "wb") as file:
+                with suppress(OSError):  # not every file system knows locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether the path leads to a pipe or to a device as /dev/null is one. UserError for a socket or a disk."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # not there, or to be found out on opening it
+        return False
+    if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+        raise UserError(f"{path} is {KINDS[stat.S_IFMT(mode)]}: name a file")
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+@contextmanager
+def _passed_on(path: Path) -> Iterator[BinaryIO]:
+    """A file that is put into the pipe or device once it is complete."""
+    with tempfile.TemporaryDirectory() as folder:
+        complete = Path(folder, path.name)
+        with _as_write_errors(path, Path(folder), complete):
+            with open(complete, "wb") as file:
+                yield file
+            with open(complete, "rb") as file, _open_stream(path) as stream:
+                shutil.copyfileobj(file, stream)
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """WriteError for a pipe that nobody begins to read."""
+    until = time.monotonic() + READER_WITHIN
+    while True:
+        try:
+            stream = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > until:
+                raise WriteError(error.errno, "nobody reads from this pipe", str(path)) from error
+            time.sleep(0.05)
+    os.set_blocking(stream, True)
+    return os.fdopen(stream, "wb")
+
+
+@contextmanager
+def _as_write_errors(path: Path, folder: Path, *own: Path) -> Iterator[None]:
+    """WriteError with the name of ``path``, and with the space that is left, for what the system refuses in ``folder``.
+
+    Of errors with a file's name those about the files ``own`` are meant, and those about ``folder``.
+    """
+    names = {None, str(path), str(folder), *map(str, own)}
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch wraps what the system said into a RuntimeError of its own.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) or isinstance(cause, WriteError) or not cause.strerror:
+            raise
+        if cause.filename not in names:
+            raise
+        reason = cause.strerror
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            with suppress(OSError):
+                reason += f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder})"
+        raise WriteError(cause.errno, reason, str(path)) from error
 
 
 def remove_leftovers(folder: str | Path) -> None:

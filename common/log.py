@@ -67,6 +67,20 @@ def open_log(path: Path | None, quiet: bool) -> None:
         _add_handler(_ConsoleHandler(), logging.INFO if path or console.shows_progress else logging.DEBUG)
 
 
+def keep_earlier(folder: Path, but: str) -> None:
+    """Move what is in the folder, all ``but`` one file, into a folder beside it with the date of the newest file."""
+    left = [path for path in folder.iterdir() if path.name != but]
+    if not left:
+        return
+    newest = time.localtime(max(path.lstat().st_mtime for path in left))
+    dated = folder.with_name(f"{folder.name}_{time.strftime('%Y-%m-%d_%H-%M-%S', newest)}")
+    while dated.exists():
+        dated = dated.with_name(f"{dated.name}_")
+    dated.mkdir()
+    for path in left:
+        path.rename(dated / path.name)
+
+
 def with_progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
     """``items`` with a progress bar, if there is a terminal to show it."""
     return tqdm(items, description, total, file=console.err, disable=not console.shows_progress, leave=False)

@@ -1,6 +1,7 @@
 """Command-line options that the programs share."""
 
 import argparse
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
@@ -8,7 +9,8 @@ from typing import get_type_hints
 from common import distributed
 from common.config import AnyConfig, BaseConfig, TrainConfig, load_config
 from common.config_fields import choices, explanations
-from common.log import open_log
+from common.folder_lock import LOCK, hold_folder
+from common.log import keep_earlier, open_log
 from common.program import Parser, UserError
 
 TRAINING_OPTIONS = {
@@ -55,11 +57,27 @@ def add_training_options(parser: Parser, default_config: str, kind: type[BaseCon
 
 
 def start_log(args: argparse.Namespace) -> None:
-    """Open ``<log_directory>/<number>/train_<number>.log``: the rank, or of one process the card."""
+    """Open ``<log_directory>/<number>/train_<number>.log``: the rank, or of one process the card.
+
+    The folder is this process's until the program ends; what an earlier run has left in it goes into a dated one.
+    UserError if that cannot be, or another run has it.
+    """
     ranks = distributed.ranks()
     number = ranks.rank if ranks.world_size > 1 else args.device_id
-    path = Path(args.log_directory, str(number), f"train_{number}.log") if args.log_directory else None
-    open_log(path, quiet=ranks.rank > 0)
+    if not args.log_directory:
+        open_log(None, quiet=ranks.rank > 0)
+        return
+    folder = Path(args.log_directory, str(number))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        hold_folder(folder, "--log_directory")
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":  # else it goes on with the same log
+            keep_earlier(folder, but=LOCK)
+        open_log(folder / f"train_{number}.log", quiet=ranks.rank > 0)
+    except OSError as error:
+        raise UserError(
+            f"cannot write logs to {folder}: {error.strerror}; --log_directory=DIR names another folder"
+        ) from error
 
 
 def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
@@ -19,9 +20,22 @@ log = logging.getLogger(__name__)
 BY_PEER = re.compile("gloo|hccl|EI0002|EI0006|killed by signal: Terminated", re.IGNORECASE)
 "In an error that only says that another process is gone."
 
+at_end = ExitStack()
+"What ``run`` closes when ``main`` has ended, well or not."
+
 
 class UserError(Exception):
     """Something the user can mend. Shown as one line that says what to do, without a traceback."""
+
+    code = 1
+    "The exit code."
+
+
+class WriteError(UserError, OSError):
+    """A file that cannot be written, for want of space, say; with the errno, the reason and the file of an OSError."""
+
+    def __str__(self) -> str:
+        return f"cannot write {self.filename}: {self.strerror}"
 
 
 def first_line(error: Exception) -> str:
@@ -72,14 +86,17 @@ class StopSignal:
 def run(main: Callable[[], None]) -> NoReturn:
     """Call ``main`` and end the process with a code that tells the truth.
 
-    0 when it returned, 1 on an error, 2 on wrong options (argparse), 130 on Ctrl-C.
+    0 when it returned, 1 on an error (or what a UserError has as ``code``), 2 on wrong options (argparse), 130 on
+    Ctrl-C.
     """
     code = 0
     try:
-        main()
+        with at_end:
+            main()
     except UserError as error:
         # From a loader process the error arrives wrapped in that process's traceback.
-        _fail(str(error).rpartition(f"{type(error).__name__}: ")[2], show_traceback="--debug" in sys.argv)
+        message = str(error).rpartition(f"{type(error).__name__}: ")[2]
+        _fail(message, show_traceback="--debug" in sys.argv, code=error.code)
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
@@ -118,13 +135,13 @@ def left_for_launcher(message: str, code: int, by_peer: bool = False) -> bool:
     return bool(path)
 
 
-def _fail(message: str, show_traceback: bool, by_peer: bool = False) -> NoReturn:
-    """Log the error and end with 1."""
+def _fail(message: str, show_traceback: bool, by_peer: bool = False, code: int = 1) -> NoReturn:
+    """Log the error and end with the code."""
     message = " ".join(message.split())
-    level = logging.DEBUG if left_for_launcher(message, 1, by_peer) else logging.ERROR
+    level = logging.DEBUG if left_for_launcher(message, code, by_peer) else logging.ERROR
     log.log(level, "error: %s", message, exc_info=show_traceback)
     # A rank that failed must not wait in interpreter shutdown for collectives of the others.
-    _end(1)
+    _end(code)
 
 
 def _end(code: int) -> NoReturn:

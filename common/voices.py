@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.config import load_config
+from common.files import open_input
 from common.program import UserError
 
 FOLDER = Path(__file__).resolve().parents[1] / "voices"
@@ -72,8 +73,9 @@ def checkpoint_of(text: str) -> str | Path:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits. UserError if it cannot be read."""
+    """SHA-256 of a file, in hexadecimal digits. UserError if it cannot be read, or is no file."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_input(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error

@@ -1,5 +1,7 @@
 """Clips with their transcripts, and the batches Tacotron2 learns from."""
 
+import hashlib
+import io
 import logging
 import zlib
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from common.bad_clips import BadClips
 from common.census import read_all
 from common.config import AudioConfig
 from common.corpus import find_clips, finder, first_readable, listed_path, read_transcripts, split_clips
-from common.files import written_whole
+from common.files import open_input, written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
 from tacotron2.text import sequence_to_text, text_to_sequence
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 BATCHES_IN_A_BUCKET = 16
 "How many batches' worth of clips are sorted by length: similar lengths, and yet other company in every epoch."
 REMARKS_SHOWN = 5
+CHECKSUM_BYTES = 32
+FORM_OF_CACHE = 2
+"Number of the form of cached mel spectrograms; those of another one have other names."
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def bucketed(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], 
 
 
 class MelCache:
-    """Mel spectrograms of wavs, computed once and kept in a folder.
+    """Mel spectrograms of wavs, computed once and kept in a folder, each with a checksum behind it.
 
     Several processes may fill it at once: each file appears whole. What was computed from another
     content of the wav or with other settings has another name.
@@ -159,7 +164,7 @@ class MelCache:
         self.mel = mel
         self.rate = config.sampling_rate
         fields = [getattr(config, name) for name in AudioConfig.__dataclass_fields__]
-        self.settings = (*fields, len(mel.filters))
+        self.settings = (FORM_OF_CACHE, *fields, len(mel.filters))
         self.takes_more = True
 
     def __call__(self, wav: Path) -> Tensor:
@@ -168,22 +173,39 @@ class MelCache:
             stat = wav.stat()
         except OSError as error:
             raise UserError(f"{wav}: {error.strerror}") from error
-        key = repr((str(wav.resolve()), stat.st_size, stat.st_mtime_ns, self.settings))
-        path = self.folder / f"{wav.stem}_{zlib.crc32(key.encode()):08x}.npy"
-        try:
-            return torch.from_numpy(np.load(path))
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            mel = self.mel(torch.from_numpy(read_wav(wav, self.rate))[None])[0]
-            self._keep(path, mel)
-            return mel
+        key = repr((str(wav.resolve()), stat.st_size, stat.st_mtime_ns, self.settings)).encode()
+        path = self.folder / f"{wav.stem}_{zlib.crc32(key):08x}.npy"
+        kept = self._find(path, key)
+        if kept is None:
+            kept = self.mel(torch.from_numpy(read_wav(wav, self.rate))[None])[0]
+            self._keep(path, key, kept)
+        return kept
 
-    def _keep(self, path: Path, mel: Tensor) -> None:
+    def _find(self, path: Path, key: bytes) -> Tensor | None:
+        """None where there is nothing yet; and, said, for what is not the file that was written for this key."""
+        try:
+            with open_input(path) as file:
+                content = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("cannot read %s: %s; the mel spectrogram is made anew", path, error.strerror)
+            return None
+        array, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+        if hashlib.sha256(key + array).digest() != checksum:
+            log.warning("%s is damaged (its checksum is another one): the mel spectrogram is made anew", path)
+            return None
+        return torch.from_numpy(np.load(io.BytesIO(array)))
+
+    def _keep(self, path: Path, key: bytes, mel: Tensor) -> None:
         """mel [n_mel, T]. Training goes on without the cache where the disk is full."""
         if not self.takes_more:
             return
+        array = io.BytesIO()
+        np.save(array, mel.numpy())
         try:
             with written_whole(path) as file:
-                np.save(file, mel.numpy())
+                file.write(array.getvalue() + hashlib.sha256(key + array.getvalue()).digest())
         except OSError as error:
             self.takes_more = False
             reason = error.strerror or error

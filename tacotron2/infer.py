@@ -28,6 +28,7 @@ from common.evaluation.runner import (
     write_json,
 )
 from common.files import make_output_folder, written_whole
+from common.folder_lock import hold_folder
 from common.options import add_run_options, start_log
 from common.result_files import Results
 from tacotron2.data import Clip, collate, count_samples_and_symbols, find_utterances
@@ -102,9 +103,10 @@ def main() -> None:
     synthesizer = Synthesizer(args.pth_path, device, args.amp or "")
     vocoder = GriffinLim(synthesizer.mel)
     output = make_output_folder(args.output_directory)
+    distributed.start(device)
+    distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
     clips = find_held_back(args, synthesizer, output)
     check_outputs_differ(clip.path for clip in clips)
-    distributed.start(device)
 
     began = time.perf_counter()
     done = shared_out(

@@ -11,7 +11,7 @@ start_time=$(date +%s)
 source "$test_path_dir/find_python.sh" # fail, find_python
 
 LAUNCHER_OPTIONS="network nproc nnodes node_rank master_addr master_port max_restarts"
-PATH_OPTIONS="data_path training_files output_directory checkpoint_path pth_path config"
+PATH_OPTIONS="data_path training_files output_directory checkpoint_path pth_path config log_directory"
 # shellcheck disable=SC2034  # the scripts use it
 RUN_OPTIONS="$LAUNCHER_OPTIONS $PATH_OPTIONS device_id resume earlier"
 
@@ -23,7 +23,7 @@ LAUNCHER_HELP="\
   ASCEND_DEVICE_ID        a variable: the card of one process; it decides over --device_id
 
 Logs: test/output/<rank>/train_<rank>.log, with one process the card's number in place of the rank.
-Result: test/output/0/<CaseName>.log
+Result: test/output/0/<CaseName>.log. --log_directory=DIR takes the place of test/output.
 
 The other options are those of the Python program, --name=value:
 "
@@ -86,17 +86,6 @@ make_paths_absolute() {
     done
 }
 
-keep_earlier_logs() { # keep_earlier_logs NUMBER...
-    local number folder dated
-    for number in "$@"; do
-        folder=$test_path_dir/output/$number
-        [[ -e $folder ]] || continue
-        dated=${folder}_$(date -r "$folder" +%Y-%m-%d_%H-%M-%S)
-        while [[ -e $dated ]]; do dated=${dated}_; done
-        mv "$folder" "$dated"
-    done
-}
-
 # SIGTERM, Ctrl-C and a closed terminal end a run the same way: every rank writes its checkpoint and ends by itself.
 # The ranks are the launcher's children; signalled itself, torchrun would kill them after 30 s.
 stop_ranks() {
@@ -112,7 +101,7 @@ stop_ranks() {
 }
 
 run_program() { # run_program CASE MODULE: one process, or several through torchrun
-    local module=$2 name launcher=() own=("--case=$1" "--log_directory=$test_path_dir/output" "--started=$start_time")
+    local module=$2 name launcher=() own=("--case=$1" "--started=$start_time")
     nproc=${OPTIONS[nproc]:-1}
     nnodes=${OPTIONS[nnodes]:-1}
     max_restarts=${OPTIONS[max_restarts]:-0}
@@ -143,16 +132,11 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
         source "$test_path_dir/env_npu.sh"
     fi
     python=$(find_python "$root") || exit
+    OPTIONS[log_directory]=${OPTIONS[log_directory]:-$test_path_dir/output}
     for name in "${!OPTIONS[@]}"; do
         [[ " $LAUNCHER_OPTIONS " == *" $name "* || -z ${OPTIONS[$name]} ]] || own+=("--$name=${OPTIONS[$name]}")
     done
     cd "$root" || exit
-    if ((nproc * nnodes > 1)); then
-        # shellcheck disable=SC2046  # a list of numbers
-        keep_earlier_logs $(seq $((node_rank * nproc)) $((node_rank * nproc + nproc - 1)))
-    else
-        keep_earlier_logs "$device_id"
-    fi
     if ((uses_torchrun)); then
         launcher=(-m common.launch "--nproc_per_node=$nproc" "--nnodes=$nnodes" "--node_rank=$node_rank"
             "--max_restarts=$max_restarts")

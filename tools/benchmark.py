@@ -23,6 +23,7 @@ import torch
 from common import program
 from common.device import Device, card_name, pick_device
 from common.files import make_output_folder, written_whole
+from common.folder_lock import hold_folder
 from common.layers.int8 import why_no_int8
 from common.log import open_log, with_progress
 from common.program import UserError
@@ -88,7 +89,7 @@ def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
     device = pick_device(args.device)
-    make_output_folder(args.output)
+    hold_folder(make_output_folder(args.output))
     measurements = [*peaks(args.precision), *(each for job in args.jobs for each in planned(job, args, device))]
     began = time.monotonic()
     with onnx_models(measurements) as models:

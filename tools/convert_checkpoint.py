@@ -69,14 +69,11 @@ def main() -> None:
 
 
 def write(path: str, contents: dict[str, Any] | bytes) -> None:
-    try:
-        with written_whole(path) as file, glow_importable():
-            if isinstance(contents, bytes):
-                file.write(contents)
-            else:
-                torch.save(contents, file)
-    except (OSError, RuntimeError) as error:  # torch has its own error for a full disk
-        raise UserError(f"cannot write {path}: {error}") from error
+    with written_whole(path) as file, glow_importable():
+        if isinstance(contents, bytes):
+            file.write(contents)
+        else:
+            torch.save(contents, file)
 
 
 def to_native(checkpoint: Checkpoint, source: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from common import program, voices
 from common.checkpoints.interchange import Weights, read
 from common.files import make_output_folder, written_whole
+from common.folder_lock import hold_folder
 from common.log import open_log
 from common.program import UserError
 from common.voices import MODELS, Settings
@@ -43,7 +44,7 @@ def main() -> None:
     open_log(None, quiet=False)
     folder = voices.FOLDER / args.name
     contents = {model: shipped(getattr(args, model), model) for model in MODELS}
-    make_output_folder(folder)
+    hold_folder(make_output_folder(folder))
     for model, data in contents.items():
         with written_whole(folder / f"{model}.safetensors") as file:
             file.write(data)

@@ -15,6 +15,7 @@ from common.corpus import read_transcripts
 from common.evaluation import page
 from common.evaluation.runner import CLIPS_ON_PAGE, output_name, plain, write_json
 from common.files import make_output_folder
+from common.folder_lock import hold_folder
 from common.log import console, open_log
 from common.program import UserError
 from tools.speech.figures import ClipFigures, Figures, Pair, measure_all, recognize, summarize
@@ -72,6 +73,7 @@ def main() -> None:
     hear = load_recognizer(args.recognizer) if args.recognizer else None
     pairs = find_pairs(Path(args.synthesized), args.recordings, args.metadata)
     output = make_output_folder(args.output)
+    hold_folder(output)
     results = measure_all(pairs)
     problems = {pair.name: str(result) for pair, result in zip(pairs, results) if isinstance(result, UserError)}
     measured = {pair: result for pair, result in zip(pairs, results) if isinstance(result, ClipFigures)}

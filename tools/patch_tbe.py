@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import program
+from common.files import open_input
 from common.program import UserError
 from tools.tbe.edits import Edit, addition, commit, restoration
 from tools.tbe.find_cann import find_impl
@@ -105,7 +106,8 @@ def parse_args() -> argparse.Namespace:
 def read_shapes(path: Path) -> dict[str, list[Shape]]:
     """The shapes to add, for each file. Raises UserError if the file has not this form."""
     try:
-        shapes = json.loads(path.read_text(encoding="utf-8"))
+        with open_input(path) as file:
+            shapes = json.loads(file.read())
         sizes = [size for name in PLACES for shape in shapes[name] for size in shape]
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} has no lists of shapes for {', '.join(PLACES)}: {error!r}") from error

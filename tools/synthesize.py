@@ -21,7 +21,8 @@ from common import program
 from common.audio import to_16_bit
 from common.corpus import read_lines
 from common.device import pick_device
-from common.files import make_output_folder, written_whole
+from common.files import is_stream, make_output_folder, written_whole
+from common.folder_lock import hold_folder
 from common.log import open_log, progress_bar
 from common.program import UserError
 from tacotron2.sentences import Piece
@@ -76,15 +77,12 @@ def main() -> None:
     open_log(None, quiet=False)
     lines = find_lines(args.text)
     output = Path(args.output)
-    make_output_folder(output.parent if is_wav(output) else output)
+    prepare(output)
     synthesizer = Synthesizer(args.tacotron2, pick_device(args.device), args.amp or "", args.dictionary)
     vocode = make_vocoder(args, synthesizer)
     clips = plan(lines, synthesizer, output)
     began = time.perf_counter()
-    try:
-        total = speak(clips, synthesizer, vocode, args.seed)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}") from error
+    total = speak(clips, synthesizer, vocode, args.seed)
     elapsed = time.perf_counter() - began
     if total.flawed:
         pieces = sum(len(clip.pieces) for clip in clips)
@@ -113,7 +111,15 @@ def read_arguments() -> argparse.Namespace:
 
 def is_wav(output: Path) -> bool:
     """Whether there is to be one wav, and not a folder of them."""
-    return output.suffix.lower() == ".wav" and not output.is_dir()
+    return is_stream(output) or (output.suffix.lower() == ".wav" and not output.is_dir())
+
+
+def prepare(output: Path) -> None:
+    """UserError where no wavs can be written."""
+    if not is_wav(output):
+        hold_folder(make_output_folder(output))
+    elif not is_stream(output):
+        make_output_folder(output.parent)
 
 
 def find_lines(texts: list[str]) -> dict[int, str]:
@@ -122,7 +128,7 @@ def find_lines(texts: list[str]) -> dict[int, str]:
     for text in texts or ["-"]:
         if text == "-":
             lines += read_standard_input()
-        elif text.lower().endswith(".txt") or is_file(text):
+        elif text.lower().endswith(".txt") or names_no_folder(text):
             lines += read_lines(Path(text))
         else:
             lines += text.splitlines()
@@ -132,9 +138,10 @@ def find_lines(texts: list[str]) -> dict[int, str]:
     return found
 
 
-def is_file(text: str) -> bool:
+def names_no_folder(text: str) -> bool:
+    """Whether something has this name that is to be read, or to be refused: a word may well name a folder."""
     try:
-        return Path(text).is_file()
+        return Path(text).exists() and not Path(text).is_dir()
     except (OSError, ValueError):  # too long for a name, or with a NUL in it
         return False
 

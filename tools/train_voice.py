@@ -24,6 +24,7 @@ from common.checkpoints.interchange import NOT_IN_SHAPES, fitted, read
 from common.config import config_of_checkpoint, load_config
 from common.device import Device, Stream, pick_device, use_tf32
 from common.files import make_output_folder
+from common.folder_lock import hold_folder
 from common.log import open_log
 from common.program import StopSignal, UserError
 from common.training.main import make_run
@@ -61,7 +62,7 @@ LENGTHS = 8
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    make_output_folder(args.output_directory)
+    hold_folder(make_output_folder(args.output_directory))
     device = pick_device(args.device)
     if device.type == "npu":
         raise UserError("this program makes CUDA graphs: on an NPU train with bash test/train_full_8p.sh")

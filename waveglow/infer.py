@@ -31,7 +31,8 @@ from common.evaluation.runner import (
     shared_out,
     write_json,
 )
-from common.files import make_output_folder
+from common.files import make_output_folder, open_input
+from common.folder_lock import hold_folder
 from common.options import add_run_options, start_log
 from common.program import UserError
 from common.result_files import Results
@@ -78,9 +79,10 @@ def main() -> None:
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8)
     output = make_output_folder(args.output_directory)
+    distributed.start(device)
+    distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
     inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
     check_outputs_differ(inputs)
-    distributed.start(device)
 
     began = time.perf_counter()
     clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output))
@@ -165,9 +167,12 @@ def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
         audio = torch.from_numpy(read_wav(path, vocoder.config.data_config.sampling_rate))
         return vocoder.spectrogram(audio), audio
     try:
-        mel = torch.load(path, weights_only=True) if path.suffix == ".pt" else torch.from_numpy(np.load(path))
+        with open_input(path) as file:
+            mel = torch.load(file, weights_only=True) if path.suffix == ".pt" else torch.from_numpy(np.load(file))
     except FileNotFoundError as error:
         raise UserError(f"no file {path}") from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file raises nearly anything while it is unpickled
         raise UserError(f"{path} is not readable as a mel spectrogram") from error
     if not isinstance(mel, Tensor) or mel.ndim != 2 or mel.shape[0] != bands or mel.shape[1] == 0:

@@ -28,17 +28,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
             torch.save(state, file)
-            keep_earlier(path)
-    # torch wraps what the file system said into a RuntimeError of its own.
+            keep_earlier(Path(os.path.realpath(path)))
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else error
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot save {path}: {reason}; the earlier checkpoints are untouched") from error
 
 
 def keep_earlier(path: Path) -> None:
-    """Give what another run left under this name a dated one as well, before it is replaced."""
-    if not path.exists():
+    """Give the file that another run left under this name a dated one as well, before it is replaced."""
+    if not path.is_file():
         return
     dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
     while dated.exists():

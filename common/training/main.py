@@ -12,6 +12,7 @@ from common.checkpoints.interchange import TITLES
 from common.config import AnyConfig, BaseConfig
 from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
+from common.folder_lock import hold_folder
 from common.layers.channels_last import use_channels_last
 from common.layers.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
@@ -52,6 +53,7 @@ def train_program(
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     log.info("device: %s (%s), %d process(es)", device.torch_device, device.why, ranks.world_size)
     distributed.start(device, settings.hang_limit)
+    distributed.first_ranks(lambda: hold_folder(settings.output_directory, "--output_directory"))
 
     run = make_run(name, config, build_model, device, args.case)
     task = make_task(run, args.data_path)

@@ -21,6 +21,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from common import program  # noqa: E402 - only now can it be found
+
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
@@ -51,6 +53,13 @@ def signals_end_the_tests():
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert left == handlers, "a handler of signals was left behind"
+
+
+@pytest.fixture(autouse=True)
+def locks_end_with_the_test():
+    """A program's, which end with it; here the process goes on."""
+    yield
+    program.at_end.close()
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +150,18 @@ def make_corpus(folder: Path, clips: int = 13, seconds: float = 0.4) -> Path:
 @pytest.fixture
 def corpus(tmp_path):
     return make_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """What already has the name of something new stays under a dated one, also when that happens twice in a second."""
 
-import subprocess
+import os
 import time
 
 from common.checkpoints import native
+from common.log import keep_earlier
 
 
 def test_of_checkpoints(tmp_path, monkeypatch):
@@ -26,20 +27,22 @@ def test_of_checkpoints_where_the_file_system_knows_no_links(tmp_path, monkeypat
     test_of_checkpoints(tmp_path, monkeypatch)
 
 
-LOGS = """
-set -euo pipefail
-source "$1/test/common.sh"
-for run in 1 2 3; do
-    mkdir -p "$1/test/output/0" "$1/test/output/1"
-    echo $run | tee "$1/test/output/0/log" >"$1/test/output/1/log"
-    touch -d "2026-01-02 03:04:05" "$1/test/output/0" "$1/test/output/1"
-    keep_earlier_logs 0 2 1
-done
-"""
-
-
-def test_of_the_scripts_logs(checkout):
-    subprocess.run(["bash", "-c", LOGS, "-", str(checkout)], check=True, timeout=30)
+def test_of_logs(tmp_path):
+    output = tmp_path / "output"
+    for run in range(3):
+        for rank in (0, 1):
+            folder = output / str(rank)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "log").write_text(f"{run}")
+            (folder / "older").write_text("")
+            for name, seconds in (("log", 1_767_323_045), ("older", 1_000_000_000)):
+                os.utime(folder / name, (seconds, seconds))
+            (folder / ".lock").write_text("stays")
+            keep_earlier(folder, but=".lock")
+            keep_earlier(folder, but=".lock")  # nothing to keep
+            assert [path.name for path in folder.iterdir()] == [".lock"]
+    date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1_767_323_045))
     for rank in (0, 1):
-        kept = sorted((checkout / "test/output").glob(f"{rank}_2026-01-02_03-04-05*"))
-        assert [(folder / "log").read_text() for folder in kept] == ["1\n", "2\n", "3\n"]
+        kept = sorted(output.glob(f"{rank}_*"))
+        assert [path.name for path in kept] == [f"{rank}_{date}", f"{rank}_{date}_", f"{rank}_{date}__"]
+        assert [(folder / "log").read_text() for folder in kept] == ["0", "1", "2"]

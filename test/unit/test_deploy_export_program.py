@@ -11,7 +11,7 @@ from common.program import UserError
 from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
-from tools.deploy.artifacts import Source, read_contents, sole_writer
+from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.export_model import export
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
@@ -54,17 +54,6 @@ def test_checkpoints_that_do_not_fit_together(tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "the checkpoints do not fit together: n_mel_channels is" in done.stderr
-
-
-def test_one_writer_at_a_time(tmp_path):
-    with (
-        sole_writer(tmp_path),
-        pytest.raises(UserError, match=r"another run is writing to .*: wait, or choose another folder"),
-        sole_writer(tmp_path),
-    ):
-        pass
-    with sole_writer(tmp_path):
-        pass
 
 
 def test_random_weights_are_the_same_each_time(monkeypatch):

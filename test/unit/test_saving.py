@@ -149,18 +149,6 @@ def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch)
     assert names(tmp_path) == ["waveglow_2"]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2 MB."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
 def test_a_full_disk(config, corpus, small_disk, caplog, on_error):
     often = {"iters_per_checkpoint": 1, "keep_checkpoints": 0, "max_steps": 100, "on_save_error": on_error}

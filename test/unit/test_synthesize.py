@@ -259,7 +259,7 @@ def test_a_full_disk(models, tmp_path, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        with pytest.raises(UserError, match=r"cannot write to .*out.wav: File too large"):
+        with pytest.raises(UserError, match=r"cannot write .*out.wav: File too large"):
             run(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

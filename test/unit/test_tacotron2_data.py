@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import files
 from common.audio import MelSpectrogram
@@ -195,15 +197,28 @@ def test_wavs_of_one_name_size_and_time_are_told_apart(corpus, cache):
     assert not torch.equal(cache(wav), cache(other))
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"", lambda content: b"x" * 500])
-def test_a_damaged_file_is_written_again(corpus, cache, damage):
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_damaged_file_is_said_and_written_again(corpus, cache, caplog, data):
+    """Whatever bits are flipped, wherever it is cut off, whatever stands in its place, another clip's included."""
     wav = corpus / "wavs/clip00.wav"
     mel = cache(wav)
-    (path,) = cache.folder.iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
+    cache(corpus / "wavs/clip01.wav")
+    path, other = sorted(cache.folder.iterdir())
+    whole = bytearray(path.read_bytes())
+    damaged = whole[: data.draw(st.sampled_from([len(whole), 0, 1, 31, 32, 33]) | st.integers(0, len(whole)))]
+    for bit in data.draw(st.lists(st.integers(0, 8 * len(whole) - 1), max_size=8, unique=True)):
+        if bit // 8 < len(damaged):
+            damaged[bit // 8] ^= 1 << bit % 8
+    if damaged == whole:
+        damaged = data.draw(st.sampled_from([other.read_bytes(), b"x" * 500, bytes(whole) + b"x"]))
+    path.write_bytes(damaged)
+    caplog.clear()
     assert torch.equal(cache(wav), mel)
+    assert caplog.text.count(f"{path} is damaged") == 1
     assert path.read_bytes() == whole
+    caplog.clear()
+    assert torch.equal(cache(wav), mel) and not caplog.text
 
 
 def test_a_full_disk_costs_time_alone(corpus, cache, monkeypatch, caplog):

@@ -11,6 +11,7 @@ import numpy as np
 from common.audio import check_wav, write_wav
 from common.corpus import read_lines
 from common.files import make_output_folder, remove_leftovers, written_whole
+from common.folder_lock import LOCK, hold_folder
 from common.program import UserError
 from tools.corpus.clips import RATE
 
@@ -38,10 +39,10 @@ class Folder:
         self.texts = texts
         self.lengths: dict[int, int] = {}
         "Samples of each clip."
-        make_output_folder(path)
+        hold_folder(make_output_folder(path))
         if (path / "corpus.json").exists():
             self._check_settings()
-        elif any(path.iterdir()):
+        elif any(each.name != LOCK for each in path.iterdir()):
             raise UserError(
                 f"{path} holds files, but no corpus.json: it was not made by this program; take an empty one"
             )
@@ -93,8 +94,5 @@ class Folder:
             self.lengths[number] = check_wav(self.wav(number), RATE)
 
     def _write(self, name: str, text: str) -> None:
-        try:
-            with written_whole(self.path / name) as file:
-                file.write(text.encode())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path / name}: {error.strerror}") from error
+        with written_whole(self.path / name) as file:
+            file.write(text.encode())

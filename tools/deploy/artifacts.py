@@ -1,11 +1,6 @@
-"""A folder of graphs or of engines: what is in it, and one writer at a time."""
+"""A folder of graphs or of engines: what is in it."""
 
-import errno
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +8,7 @@ from typing import Any, TypeAlias
 import tacotron2.config
 import waveglow.config
 from common.config import from_dict
-from common.files import written_whole
+from common.files import open_input, written_whole
 from common.program import UserError
 from common.voices import sha256
 from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_signatures
@@ -131,14 +126,15 @@ def from_json(text: str) -> Contents:
 
 def write_contents(folder: Path, contents: Contents) -> None:
     """Last of all: a folder with them is complete."""
-    with writing(folder), written_whole(folder / CONTENTS) as file:
+    with written_whole(folder / CONTENTS) as file:
         file.write(as_json(contents).encode())
 
 
 def read_contents(folder: Path, engine: str, how: str) -> Contents:
     """UserError if there are none, or they are of another engine; ``how`` says how to make them."""
     try:
-        contents = from_json((folder / CONTENTS).read_text(encoding="utf-8"))
+        with open_input(folder / CONTENTS) as file:
+            contents = from_json(file.read().decode())
     except FileNotFoundError as error:
         raise UserError(f"nothing for {engine} in {folder}: {how}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
@@ -151,27 +147,3 @@ def read_contents(folder: Path, engine: str, how: str) -> Contents:
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:
     """Where engines go that nobody gave a folder for."""
     return models_dir / f"{engine}_{quant_mode}"
-
-
-@contextmanager
-def sole_writer(*folders: Path) -> Iterator[None]:
-    """The only process that writes to these folders, which are there; UserError if there is another one."""
-    with ExitStack() as stack:
-        for folder in {folder.resolve() for folder in folders}:
-            lock = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:  # not every file system knows locks
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    raise UserError(f"another run is writing to {folder}: wait, or choose another folder") from error
-        yield
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """UserError for what the disk refuses: it is full, say, or a folder has the name of a file."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error

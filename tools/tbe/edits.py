@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.files import written_whole
+from common.files import open_input, written_whole
 from common.program import UserError
 from tools.tbe.lists import FIVE_2_FOUR, FOUR_2_FIVE, TRANSPOSE, add_shapes
 
@@ -147,7 +147,8 @@ def inside(impl: Path, name: str) -> Path:
 def read(path: Path) -> bytes | None:
     """The file's bytes; None if there is no such file."""
     try:
-        return path.read_bytes()
+        with open_input(path) as file:
+            return file.read()
     except FileNotFoundError:
         return None
 

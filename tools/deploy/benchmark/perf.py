@@ -6,9 +6,9 @@ import logging
 
 from common import program
 from common.files import make_output_folder, written_whole
+from common.folder_lock import hold_folder
 from common.log import open_log
 from common.program import UserError
-from tools.deploy.artifacts import writing
 from tools.deploy.benchmark.table import plot, table
 from tools.deploy.engines.engine import QUANT_MODES
 from tools.deploy.infer_python.infer import measure
@@ -34,7 +34,7 @@ EXAMPLES = """\
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    make_output_folder(args.output)
+    hold_folder(make_output_folder(args.output))
     files = [args.output / f"perf.{suffix}" for suffix in ("md", "json", "png")]
     set_aside([*files, *(path for wavs in WAVS for path in args.output.glob(wavs))])
     settings = begin(args)
@@ -52,7 +52,7 @@ def main() -> None:
         raise UserError(f"no mode can be measured: {'; '.join(failed.values())}")
     write(files[0], table(runs, failed))
     write(files[1], json.dumps({"runs": [run.as_json() for run in runs], "failed": failed}, indent=2))
-    with writing(files[2]), written_whole(files[2]) as file:
+    with written_whole(files[2]) as file:
         plot(runs).savefig(file, format="png", dpi=110)
     print(table(runs, failed))
     log.info("wrote perf.md, perf.png and perf.json to %s", args.output)

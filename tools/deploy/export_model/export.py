@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from common import program
 from common.files import make_output_folder, remove_leftovers, written_whole
+from common.folder_lock import sole_writer
 from common.log import open_log, still
 from common.program import UserError
 from tools.deploy import models
-from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, sole_writer, write_contents, writing
+from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, write_contents
 from tools.deploy.engines.engine import ENGINES
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
@@ -115,7 +116,7 @@ def write(found: dict[str, Model], folder: Path, sigma: float) -> None:
         with still(f"comparing {each.name} with its model"):
             onnx.checker.check_model(each.graph, full_check=True)
             verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
-        with writing(folder), written_whole(folder / f"{each.name}.onnx") as file:
+        with written_whole(folder / f"{each.name}.onnx") as file:
             file.write(each.graph.SerializeToString())
         contents.add(folder, each.name, f"{each.name}.onnx")
         log.info("%s: %d operators%s", each.name, len(each.graph.graph.node), verdict)

@@ -18,6 +18,7 @@ set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "" "$@"
+arguments=("$@")
 declare -A OPTIONS=()
 while (($#)); do
     case $1 in
@@ -34,9 +35,11 @@ server=${NGC_URL:-https://api.ngc.nvidia.com/v2/models/nvidia}
 models_dir=${OPTIONS[models_dir]:-$MODEL_PATH}
 folder=$models_dir/checkpoints
 mkdir -p "$folder" || fail 1 "cannot write to $folder"
-# As the Python programs do, see sole_writer there; 1 says that another one has the lock.
-exec {lock}<"$models_dir"
-flock --nonblock "$lock" || (($? != 1)) || fail 1 "another run is writing to $models_dir: wait, or choose another folder"
+if [[ ${HOLDS_MODELS_DIR:-} != "$models_dir" ]]; then
+    export HOLDS_MODELS_DIR=$models_dir
+    run_python -m common.folder_lock "$models_dir" bash "$0" ${arguments[@]+"${arguments[@]}"}
+    exit
+fi
 
 check_sum() { # check_sum NAME: whether it is what it was the first time; notes it down then
     local sum known

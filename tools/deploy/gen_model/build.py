@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError
 
 from common import program
 from common.checkpoints.interchange import TITLES
-from common.files import make_output_folder, remove_leftovers, written_whole
+from common.files import make_output_folder, open_input, remove_leftovers, written_whole
+from common.folder_lock import sole_writer
 from common.log import open_log, still
 from common.program import UserError
 from common.voices import sha256
@@ -22,9 +23,7 @@ from tools.deploy.artifacts import (
     Contents,
     engine_folder,
     read_contents,
-    sole_writer,
     write_contents,
-    writing,
 )
 from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
 from tools.deploy.gen_model.precision_cost import measure_cost
@@ -178,7 +177,7 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
             options=contents.options,
         )
         name = f"{graph}{engine.suffix}"
-        with writing(folder), written_whole(folder / name) as file, still(f"building {graph}"):
+        with written_whole(folder / name) as file, still(f"building {graph}"):
             engine.build(request, Path(file.name))
         contents.add(folder, graph, name)
         log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph].bytes / 1e6, time.perf_counter() - began)
@@ -193,7 +192,8 @@ def check_own_graphs(order: Order, exported: Contents, usable: list[str]) -> Non
             builds = f"the graphs {', '.join(usable)}" if usable else "the checkpoints, not graphs"
             raise UserError(f"--{name} would not be used: {order.engine} is built from {builds}")
         try:
-            graph = onnx.load(path, load_external_data=False).graph
+            with open_input(path) as file:
+                graph = onnx.load(file, load_external_data=False).graph
         except (OSError, DecodeError) as error:
             raise UserError(f"--{name}: {path} is no ONNX graph: {error}") from error
         signature = exported.signature(name)

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
+import shutil
 import time
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from common.files import make_output_folder, written_whole
-from tools.deploy.artifacts import writing
+from common.files import is_stream, make_output_folder, written_whole
+from common.folder_lock import hold_folder
+from common.program import UserError
 from tools.deploy.infer_python.latency import Run
 
 log = logging.getLogger(__name__)
@@ -23,7 +26,7 @@ class Results:
     Args:
         output: the folder of the wavs, and of the JSON without a log file.
         log_file: for the report, with the JSON beside it; a folder, in which it is ``name`` and _log_perf, as in
-            Cambricon's sample; or empty: the terminal.
+            Cambricon's sample; a pipe or a device; or empty: the terminal.
         name: of the measurement.
     """
 
@@ -31,9 +34,10 @@ class Results:
         self.text = Path(log_file) if log_file else None
         if self.text and self.text.is_dir():
             self.text /= f"{name}_log_perf"
-        self.json = self.text.with_name(f"{self.text.name}.json") if self.text else output / "latency.json"
-        for folder in (output, self.json.parent):
-            make_output_folder(folder)
+        beside = self.text if self.text and not is_stream(self.text) else None
+        self.json = beside.with_name(f"{beside.name}.json") if beside else output / "latency.json"
+        hold_folder(make_output_folder(output))
+        make_output_folder(self.json.parent)
         set_aside([self.json, *([self.text] if self.text else []), *(p for wavs in WAVS for p in output.glob(wavs))])
 
     def write(self, runs: list[Run]) -> None:
@@ -56,13 +60,15 @@ def set_aside(paths: Iterable[Path]) -> None:
         dated = folder / time.strftime("%Y-%m-%d_%H-%M-%S", newest)
         while dated.exists():
             dated = dated.with_name(f"{dated.name}_")
-        with writing(dated):
+        try:
             dated.mkdir()
             for path in files:
-                path.rename(dated / path.name)
+                shutil.move(os.path.realpath(path), dated / path.name)  # a link stays, for what is new
+        except OSError as error:
+            raise UserError(f"cannot move what is in {folder} to {dated}: {error.strerror}") from error
         log.info("what an earlier run has left in %s is now in %s", folder, dated)
 
 
 def write(path: Path, text: str) -> None:
-    with writing(path), written_whole(path) as file:
+    with written_whole(path) as file:
         file.write(text.encode())

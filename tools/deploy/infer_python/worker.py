@@ -9,7 +9,7 @@ import numpy as np
 
 from common.audio import write_wav
 from common.program import UserError
-from tools.deploy.artifacts import Contents, writing
+from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.infer_python.latency import Iteration
 from tools.deploy.infer_python.pipeline import Pipeline
@@ -107,6 +107,5 @@ class Wavs:
         """The clips of a wav have to come one after the other."""
         self.parts += [audio, np.zeros(round(clip.pause * self.rate), np.float32)]
         if clip.ends:
-            with writing(clip.wav):
-                write_wav(clip.wav, np.concatenate(self.parts), self.rate)
+            write_wav(clip.wav, np.concatenate(self.parts), self.rate)
             self.parts.clear()

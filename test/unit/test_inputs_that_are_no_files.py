@@ -1,0 +1,118 @@
+"""Pipes, sockets, devices and folders in the place of a file to read are refused at once, by name."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from common import voices
+from common.audio import ClipError, read_wav
+from common.checkpoints.reading import read_contents
+from common.config import load_config
+from common.corpus import find_clips, read_lines
+from common.program import UserError
+from conftest import RATE, ROOT
+from tacotron2.text.dictionary import load_dictionary
+from waveglow.config import Config
+
+NAMES = {"pipe": "is a pipe", "socket": "is a socket", "zero": "is a device", "folder": ""}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that puts one of ``NAMES`` in the place of a file."""
+    held = []
+
+    def put(kind, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            held.append(socket.socket(socket.AF_UNIX))
+            held[-1].bind(os.path.relpath(path))
+        elif kind == "zero":
+            path.symlink_to("/dev/zero")
+        else:
+            path.mkdir()
+        return path
+
+    yield put
+    for each in held:
+        each.close()
+
+
+def build_of_own_graph(path):
+    from deploy_toys import make, models_dir  # exports, once
+
+    assert models_dir()
+    make(path.parent / "engines", "onnxruntime", graphs={"postnet": path})
+
+
+def contents_of_engines(path):
+    from tools.deploy.artifacts import read_contents as read
+
+    read(path.parent, "onnxruntime", "build it")
+
+
+def settings_of_deploy(path):
+    from tools.deploy.gen_model.settings import load_settings
+
+    load_settings(path)
+
+
+def mel_spectrogram(path):
+    from types import SimpleNamespace
+
+    from waveglow.infer import read_input
+
+    read_input(path, SimpleNamespace(config=Config()))
+
+
+def shapes_of_tbe(path):
+    from tools.patch_tbe import read_shapes
+
+    read_shapes(path)
+
+
+READERS = {
+    "a.wav": lambda path: read_wav(path, RATE),
+    "a.pt": mel_spectrogram,
+    "a.npy": mel_spectrogram,
+    "texts.txt": read_lines,
+    "list.txt": lambda path: find_clips("", str(path)),
+    "waveglow_1": read_contents,
+    "config.json": lambda path: load_config(path, Config),
+    "words.dict": load_dictionary,
+    "voice.safetensors": voices.sha256,
+    "contents.json": contents_of_engines,
+    "deploy.json": settings_of_deploy,
+    "shapes.json": shapes_of_tbe,
+    "postnet.onnx": build_of_own_graph,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", NAMES)
+def test_refused_at_once(tmp_path, monkeypatch, make, name, kind):
+    monkeypatch.chdir(tmp_path)  # for the short name that a socket may have
+    path = make(kind, tmp_path / "in" / name)
+    with pytest.raises(UserError) as caught:
+        READERS[name](path)
+    said = str(caught.value)
+    assert str(path) in said and NAMES[kind] in said and "\n" not in said
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_clip_of_a_corpus_is_counted_among_the_bad_ones(corpus, monkeypatch, make, kind):
+    monkeypatch.chdir(corpus)
+    with pytest.raises(ClipError, match="clip99"):
+        read_wav(make(kind, corpus / "wavs/clip99.wav"), RATE)
+
+
+def test_a_text_to_speak(tmp_path):
+    os.mkfifo(tmp_path / "story")
+    command = [sys.executable, ROOT / "tools/synthesize.py", "story", "-o", "out.wav"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "error: story is a pipe: name a file\n")
