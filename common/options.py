@@ -7,7 +7,7 @@ from pathlib import Path
 from common import distributed
 from common.config import AnyConfig, TrainConfig, load_config
 from common.log import open_log
-from common.program import Parser, UserError
+from common.program import Parser, UserError, has_launcher
 
 
 def add_run_options(parser: Parser) -> None:
@@ -49,7 +49,8 @@ def start_log(args: argparse.Namespace) -> None:
     ranks = distributed.ranks()
     number = ranks.rank if ranks.world_size > 1 else args.device_id
     path = Path(args.log_directory, str(number), f"train_{number}.log") if args.log_directory else None
-    open_log(path, quiet=ranks.rank > 0)
+    # A rank that nobody speaks for, since something else than common/launch.py started it, does so itself.
+    open_log(path, quiet=ranks.local_rank > 0 and has_launcher(), only_warnings=ranks.rank > 0)
 
 
 def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:

@@ -20,6 +20,7 @@ from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
+    facts_of_evaluation,
     mean,
     output_name,
     plot_training,
@@ -103,7 +104,7 @@ def main() -> None:
     output = make_output_folder(args.output_directory)
     clips = find_held_back(args, synthesizer, output)
     check_outputs_differ(clip.path for clip in clips)
-    distributed.start(device)
+    distributed.start(device, facts=facts_of_evaluation(args, synthesizer.model, (clip.path for clip in clips)))
 
     began = time.perf_counter()
     done = shared_out(
@@ -280,4 +281,4 @@ def write_page(
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)

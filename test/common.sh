@@ -175,6 +175,8 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
         [[ $LAUNCHER_OPTIONS != *" $name "* && -n ${OPTIONS[$name]} ]] || continue
         if [[ $FLAGS == *" $name "* ]]; then arguments+=("--$name"); else arguments+=("--$name=${OPTIONS[$name]}"); fi
     done
+    # What an earlier launch left: one process would wait for others; torchrun sets them anew.
+    unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT "${!TORCHELASTIC_@}"
     cd "$root" || exit
     if ((nproc * nnodes > 1)); then
         # shellcheck disable=SC2046  # a list of numbers

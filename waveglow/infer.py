@@ -24,6 +24,7 @@ from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
+    facts_of_evaluation,
     mean,
     output_name,
     plot_training,
@@ -79,7 +80,7 @@ def main() -> None:
     output = make_output_folder(args.output_directory)
     inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
     check_outputs_differ(inputs)
-    distributed.start(device)
+    distributed.start(device, facts=facts_of_evaluation(args, vocoder.model, inputs))
 
     began = time.perf_counter()
     clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output))
@@ -280,4 +281,4 @@ def write_page(
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)
