@@ -41,11 +41,12 @@ class BadClips:
     def add_error(self, error: ClipError, path: Path) -> None:
         self.add(str(error), error.fault, path)
 
-    def gather(self) -> None:
-        """Learn what the other processes have found."""
-        everyones = distributed.gather_objects((self.faults, self.paths))
+    def gather(self, clips: list[Path]) -> None:
+        """Learn what the other processes have found among these clips, which may be in other folders there."""
+        own = [number for number, clip in enumerate(clips) if clip in self.paths]
+        everyones = distributed.gather_objects((self.faults, own))
         self.faults = {message: fault for faults, _ in everyones for message, fault in faults.items()}
-        self.paths = {path for _, paths in everyones for path in paths}
+        self.paths |= {clips[number] for _, numbers in everyones for number in numbers}
 
     def worst_first(self) -> list[str]:
         return sorted(self.faults, key=lambda message: -self.faults[message])

@@ -1,18 +1,25 @@
 """Several processes: what torchrun started, and collectives that do nothing in a single process."""
 
+import logging
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from common import meeting
 from common.device import Device
-from common.program import UserError
+from common.program import UserError, first_line, is_of_a_peer, shown
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -20,6 +27,15 @@ Value = TypeVar("Value")
 TIMEOUT = timedelta(minutes=30)
 HCCL_LIMITS = {"HCCL_CONNECT_TIMEOUT": 7200, "HCCL_EXEC_TIMEOUT": 17340}
 "HCCL's own limits, in seconds, and the largest that CANN's documentation allows."
+MOST_PROCESSES = 2**16
+ROLL_CALL = 5.0
+"Seconds in which a process that has lost another one hears from the others."
+SAME_EVERYWHERE = "start all of them with the same options, configuration, code and data"
+
+_store: dist.Store | None = None
+"Where the processes have met."
+_hosts: list[str] = []
+"Each rank's machine."
 
 
 @dataclass(frozen=True)
@@ -35,27 +51,111 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """Read from torchrun's environment variables; without them there is one process."""
+    """Read from torchrun's environment variables; without them there is one process.
 
-    def get(name: str, default: int) -> int:
-        return int(os.environ.get(name, default))
+    UserError that names the variable, if it cannot be what torchrun sets.
+    """
+    world_size = _variable("WORLD_SIZE", 1, at_least=1, at_most=MOST_PROCESSES)
+    if world_size == 1:
+        return Ranks(0, 1, 0)
+    rank = _variable("RANK", 0, at_least=0, at_most=world_size - 1)
+    return Ranks(rank, world_size, _variable("LOCAL_RANK", 0, at_least=0, at_most=rank))
 
-    return Ranks(get("RANK", 0), get("WORLD_SIZE", 1), get("LOCAL_RANK", 0))
+
+def _variable(name: str, default: int | None, at_least: int, at_most: int) -> int:
+    text = os.environ.get(name, default)
+    try:
+        value = int(text)  # type: ignore[arg-type]  # None is refused, too
+        if at_least <= value <= at_most:
+            return value
+    except (TypeError, ValueError):
+        pass
+    found = "not set" if text is None else shown(text)
+    raise UserError(
+        f"the variable {name} is {found}, must be a number from {at_least} to {at_most} as torchrun sets it:"
+        f" `unset RANK WORLD_SIZE LOCAL_RANK` for one process, --nproc=N starts N"
+    )
 
 
-def start(device: Device, hang_limit: float = 0) -> None:
-    """Join the process group if there are other processes; no wait for them is shorter than ``hang_limit`` s."""
-    if ranks().world_size == 1:
+def start(device: Device, hang_limit: float = 0, facts: dict[str, Any] | None = None) -> None:
+    """Join the process group if there are other processes; no wait for them is shorter than ``hang_limit`` s.
+
+    ``facts``: what must be the same in all of them. UserError that names the field, if it is not, and the processes
+    that do not come; another release of torch or Python is a line in the log.
+    """
+    ours = ranks()
+    if ours.world_size == 1:
         return
     timeout = max(TIMEOUT, timedelta(seconds=hang_limit))
     if device.backend == "hccl":
         # By default it takes 120 s to connect, while a rank may still read the corpus.
         for name, largest in HCCL_LIMITS.items():
             os.environ.setdefault(name, str(min(largest, int(timeout.total_seconds()))))
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-    # After a restart the store still holds where the processes of the attempt before could be reached.
-    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    dist.init_process_group(device.backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    patience = max(hang_limit, meeting.SAY_AFTER) if hang_limit else timeout.total_seconds()
+    store = _meet(ours, {"WORLD_SIZE": ours.world_size, "device": device.type} | (facts or {}), patience)
+    store.set_timeout(timeout)
+    dist.init_process_group(device.backend, store=store, rank=ours.rank, world_size=ours.world_size, timeout=timeout)
+
+
+def _meet(ours: Ranks, facts: dict[str, Any], limit: float) -> dist.Store:
+    """Where the other ranks are met, once all are there; UserError if one is not, or not to be worked with."""
+    global _store, _hosts
+    address = os.environ.get("MASTER_ADDR")
+    if not address:
+        raise UserError(
+            f"the variable WORLD_SIZE is {ours.world_size} and MASTER_ADDR is not set: `unset RANK WORLD_SIZE` for one"
+            " process, --nproc=N starts N"
+        )
+    port = _variable("MASTER_PORT", None, at_least=1, at_most=65535)
+    is_host = ours.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = meeting.connect(address, port, is_host, limit, log.warning)
+    # After a restart the store still holds what the processes of the attempt before left.
+    _store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    notes = {"host": socket.gethostname(), "torch": torch.__version__, "Python": platform.python_version()}
+    met = meeting.meet(_store, "rank", ours.rank, ours.world_size, {"facts": facts, "notes": notes}, limit, log.warning)
+    _hosts = [each["notes"].pop("host") for each in met]
+    for difference in meeting.differing([each["notes"] for each in met]):
+        log.warning("the processes are not alike, and their numbers may not be: %s", difference)
+    meeting.check_same([each["facts"] for each in met], SAME_EVERYWHERE)
+    return _store
+
+
+def agree(facts: dict[str, Any], advice: str = SAME_EVERYWHERE) -> None:
+    """UserError, on every process, that names the field and the ranks if the facts are not the same on all."""
+    if dist.is_initialized():
+        meeting.check_same(gather_objects(facts), advice)
+
+
+@contextmanager
+def naming_the_absent() -> Iterator[None]:
+    """An error inside that only says that another process is gone tells which ones, and where they were.
+
+    On one machine torchrun knows; of other machines nobody hears anything else.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _store is None or not is_of_a_peer(error) or ranks().world_size == _local_world_size():
+            raise
+        raise ConnectionError(f"{_absent()}: {first_line(error)}") from error
+
+
+def _absent() -> str:
+    """The processes that do not answer any more; those of this kind of error all ask at the same time."""
+    ours, store = ranks(), _store
+    assert store is not None
+    try:
+        missing = meeting.absent(store, "still here", ours.rank, ours.world_size, ROLL_CALL, lambda *_: None)
+    except RuntimeError:
+        return f"the machine of rank 0 ({_hosts[0]}, {os.environ.get('MASTER_ADDR')}) does not answer"
+    if not missing:
+        return "all processes answer, but the connection between them is broken"
+    hosts = sorted({_hosts[rank] for rank in missing})
+    return f"rank {meeting.listed(missing)} ({', '.join(hosts)}) does not answer"
+
+
+def _local_world_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def stop() -> None:
@@ -104,20 +204,21 @@ def gather_objects(value: Value) -> list[Value]:
     return values
 
 
-def first_ranks(make: Callable[[], Value]) -> Value:
-    """What the first process makes, on every process: the others may have no such file, or another one.
+def first_ranks(make: Callable[[], Value], rank: int = 0) -> Value:
+    """What the first process makes, or that of another ``rank``, on every process: the others may have no such file,
+    or another one.
 
     A UserError is every process's, too.
     """
     if not dist.is_initialized():
         return make()
     made: list = [None, None]
-    if ranks().rank == 0:
+    if ranks().rank == rank:
         try:
             made[0] = make()
         except UserError as error:
             made[1] = error
-    dist.broadcast_object_list(made, 0)
+    dist.broadcast_object_list(made, rank)
     if made[1]:
         raise made[1]
     return made[0]

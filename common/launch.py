@@ -14,12 +14,17 @@ import socket
 import sys
 
 import torch
-from torch.distributed import run
+from torch.distributed import Store, run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from common import meeting
+from common.program import LAUNCHER, UserError
+
 DEFAULT_PORT = 29500
 "torchrun's."
+LIMIT = 1800.0
+"Seconds to wait for the launchers of other machines, unless the program has a --hang_limit."
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +43,11 @@ def main(argv: list[str]) -> int:
         port = choose_port(args)
         if port and int(args.node_rank) == 0 and not port_is_free(port):
             return complain(f"port {port} is taken: choose another --master_port", 1)
+        os.environ[LAUNCHER] = str(os.getpid())
+        _store = meet_other_machines(args)  # that of the first one is here as long as this name is
         run.run(args)
+    except UserError as error:
+        return complain(str(error), 1)
     except ChildFailedError as error:
         rank, failure = first_failure(error.failures)
         return complain(f"rank {rank} failed: {failure.message}", exit_code(failure))
@@ -67,6 +76,28 @@ def choose_port(args: argparse.Namespace) -> int | None:
         is_static = False
     args.master_port = args.master_port or DEFAULT_PORT
     return args.master_port if is_static else None
+
+
+def meet_other_machines(args: argparse.Namespace) -> Store | None:
+    """Wait for their launchers, at the store where torchrun's will meet, too: torchrun does so without a word.
+
+    UserError that names the machines which do not come.
+    """
+    _, machines = run.parse_min_max_nnodes(args.nnodes)
+    if machines == 1 or args.rdzv_backend != "static" or args.rdzv_endpoint:
+        return None
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    number, limit = int(args.node_rank), hang_limit(args.training_script_args)
+    store = meeting.connect(args.master_addr, args.master_port, number == 0, limit, say)
+    met = meeting.meet(store, "machine", number, machines, {"--nnodes": args.nnodes}, limit, say)
+    meeting.check_same(met, "start all of them with the same --nnodes")
+    return store
+
+
+def hang_limit(options: list[str]) -> float:
+    """Of the program with these options; not below that of a first word about waiting."""
+    given = [option.partition("=")[2] for option in options if option.startswith("--hang_limit=")]
+    return max(meeting.SAY_AFTER, float(given[-1])) if given and given[-1].isdecimal() else LIMIT
 
 
 def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFailure]:

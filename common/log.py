@@ -42,11 +42,12 @@ class Console:
 console = Console()
 
 
-def open_log(path: Path | None, quiet: bool) -> None:
+def open_log(path: Path | None, quiet: bool, only_warnings: bool = False) -> None:
     """Start logging.
 
     With ``path`` everything the process prints, also from below Python, goes to that file, and
-    messages of level INFO to the terminal as well, unless ``quiet`` (ranks other than the first).
+    messages of level INFO to the terminal as well, ``only_warnings`` of the first rank of another machine, and nothing
+    if ``quiet`` (ranks beside these).
     DEBUG is for the lines of single steps: the file's, or the terminal's if there is no file.
     """
     root = logging.getLogger()
@@ -63,6 +64,9 @@ def open_log(path: Path | None, quiet: bool) -> None:
         _add_handler(logging.StreamHandler(file), logging.DEBUG)
     if quiet:
         console.mute()
+    elif only_warnings:
+        console.shows_progress = False
+        _add_handler(_ConsoleHandler(), logging.WARNING)
     else:
         _add_handler(_ConsoleHandler(), logging.INFO if path or console.shows_progress else logging.DEBUG)
 

@@ -11,7 +11,7 @@ from common.config import AnyConfig, BaseConfig, TrainConfig, load_config
 from common.config_fields import choices, explanations
 from common.folder_lock import LOCK, hold_folder
 from common.log import keep_earlier, open_log
-from common.program import Parser, UserError
+from common.program import Parser, UserError, has_launcher
 
 TRAINING_OPTIONS = {
     "output_directory": "DIR", "checkpoint_path": "FILE", "keep_optimizer": None, "epochs": "N", "max_steps": "N",
@@ -64,8 +64,10 @@ def start_log(args: argparse.Namespace) -> None:
     """
     ranks = distributed.ranks()
     number = ranks.rank if ranks.world_size > 1 else args.device_id
+    # A rank that nobody speaks for, since something else than common/launch.py started it, does so itself.
+    volume = {"quiet": ranks.local_rank > 0 and has_launcher(), "only_warnings": ranks.rank > 0}
     if not args.log_directory:
-        open_log(None, quiet=ranks.rank > 0)
+        open_log(None, **volume)
         return
     folder = Path(args.log_directory, str(number))
     try:
@@ -73,7 +75,7 @@ def start_log(args: argparse.Namespace) -> None:
         hold_folder(folder, "--log_directory")
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":  # else it goes on with the same log
             keep_earlier(folder, but=LOCK)
-        open_log(folder / f"train_{number}.log", quiet=ranks.rank > 0)
+        open_log(folder / f"train_{number}.log", **volume)
     except OSError as error:
         raise UserError(
             f"cannot write logs to {folder}: {error.strerror}; --log_directory=DIR names another folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import logging
 import os
@@ -16,6 +17,13 @@ from contextlib import ExitStack
 from typing import NoReturn
 
 log = logging.getLogger(__name__)
+
+LAUNCHER = "LAUNCHER_PID"
+"The variable in which common/launch.py tells its ranks who it is."
+OF_A_LAUNCH = re.compile("(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
+"Variables that torchrun sets for its ranks."
+PR_SET_PDEATHSIG = 1
+"Linux's prctl: the signal that comes when the parent ends."
 
 BY_PEER = re.compile("gloo|hccl|EI0002|EI0006|killed by signal: Terminated", re.IGNORECASE)
 "In an error that only says that another process is gone."
@@ -83,14 +91,20 @@ class StopSignal:
         self.requested = signum
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None], may_be_rank: bool = False) -> NoReturn:
     """Call ``main`` and end the process with a code that tells the truth.
 
     0 when it returned, 1 on an error (or what a UserError has as ``code``), 2 on wrong options (argparse), 130 on
-    Ctrl-C.
+    Ctrl-C. A program that is always one process, not ``may_be_rank``, forgets the variables that a launch has left in
+    the environment.
     """
+    if not may_be_rank:
+        for name in filter(OF_A_LAUNCH.fullmatch, list(os.environ)):
+            del os.environ[name]
     code = 0
     try:
+        if has_launcher():
+            end_with_parent()
         with at_end:
             main()
     except UserError as error:
@@ -100,14 +114,14 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        _fail(f"{type(error).__name__}: {error}", show_traceback=True, by_peer=_is_of_a_peer(error))
+        _fail(f"{type(error).__name__}: {error}", show_traceback=True, by_peer=is_of_a_peer(error))
     if "WORLD_SIZE" in os.environ:
         # A thread of the process group that wakes up in interpreter shutdown aborts the process.
         _end(code)
     sys.exit(code)
 
 
-def _is_of_a_peer(error: BaseException | None) -> bool:
+def is_of_a_peer(error: BaseException | None) -> bool:
     """Whether the error, or one it was raised under, only says that another rank is gone.
 
     To end the ranks that are left torchrun sends SIGTERM, also to their loader processes. EI0002 and EI0006 are CANN's
@@ -117,22 +131,39 @@ def _is_of_a_peer(error: BaseException | None) -> bool:
         return False
     message = str(error)
     told = type(error).__module__.startswith("torch.distributed") or BY_PEER.search(message) is not None
-    return told or _is_of_a_peer(error.__cause__ or error.__context__)
+    return told or is_of_a_peer(error.__cause__ or error.__context__)
+
+
+def has_launcher() -> bool:
+    """Whether common/launch.py started this process, and not one that left its variables in the environment."""
+    return os.environ.get(LAUNCHER) == str(os.getppid())
+
+
+def end_with_parent() -> None:
+    """Be killed when the parent is, where the system can do that: ranks whose launcher is gone would train on, or hold
+    others up, unseen."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def left_for_launcher(message: str, code: int, by_peer: bool = False) -> bool:
-    """Whether torchrun started this process; if so, common/launch.py gets the message to show.
+    """Whether common/launch.py started this process and gets the message to show.
 
     It shows the message of the first rank that failed, once; here it would be said by every rank.
     And it ends with the ``code`` of this process, which torchrun may kill before it has ended.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path:
-        unfinished = f"{path}.part"  # torchrun may kill this process here, too
+    if not path:
+        return False
+    report = {"message": message, "timestamp": time.time(), "by_peer": by_peer, "code": code}
+    unfinished = f"{path}.part"  # torchrun may kill this process here, too
+    try:
         with open(unfinished, "w", encoding="utf-8") as file:
-            json.dump({"message": message, "timestamp": time.time(), "by_peer": by_peer, "code": code}, file)
+            json.dump(report, file)
         os.replace(unfinished, path)
-    return bool(path)
+    except OSError:  # the variable is of a launch that has ended
+        return False
+    return has_launcher()
 
 
 def _fail(message: str, show_traceback: bool, by_peer: bool = False, code: int = 1) -> NoReturn:

@@ -21,6 +21,7 @@ from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
+    facts_of_evaluation,
     mean,
     output_name,
     plot_training,
@@ -107,6 +108,7 @@ def main() -> None:
     distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
     clips = find_held_back(args, synthesizer, output)
     check_outputs_differ(clip.path for clip in clips)
+    distributed.agree(facts_of_evaluation(args, synthesizer.model, (clip.path for clip in clips)))
 
     began = time.perf_counter()
     done = shared_out(
@@ -283,4 +285,4 @@ def write_page(
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)

@@ -15,6 +15,7 @@ from common import distributed, program
 from common.bad_clips import BadClips
 from common.device import own_random_numbers
 from common.evaluation import pictures
+from common.training.agreement import agree_on_corpus
 from common.training.batches import load, training_batches
 from common.training.loop import Task
 from common.training.main import train_program, training_parser
@@ -51,6 +52,7 @@ def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     config, settings = run.config, run.config.train_config
     bad = BadClips(settings.on_bad_clip, Path(settings.output_directory))
     clips, held_back = find_utterances(config.data_config, data_path, bad)
+    agree_on_corpus([clip.path for clip in clips + held_back], [clip.text for clip in clips + held_back])
     counted = report_census(clips + held_back, config, bad)
     samples = [count for clip, count in zip(clips, counted) if clip.path not in bad.paths]
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
@@ -117,7 +119,7 @@ def report_census(clips: list[Clip], config: Config, bad: BadClips) -> list[int]
     """
     ranks = distributed.ranks()
     own = count_samples_and_symbols(clips[ranks.rank :: ranks.world_size], config.data_config, bad)
-    bad.gather()
+    bad.gather([clip.path for clip in clips])
     bad.settle(len(clips))
     samples, symbols = [0] * len(clips), [0] * len(clips)
     for rank, (some_samples, some_symbols) in enumerate(distributed.gather_objects(own)):
@@ -159,4 +161,4 @@ def plot_sample(mel: Tensor, output: tuple[Tensor, ...]) -> dict[str, Figure]:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)

@@ -136,6 +136,8 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
     for name in "${!OPTIONS[@]}"; do
         [[ " $LAUNCHER_OPTIONS " == *" $name "* || -z ${OPTIONS[$name]} ]] || own+=("--$name=${OPTIONS[$name]}")
     done
+    # What an earlier launch left: one process would wait for others; torchrun sets them anew.
+    unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT "${!TORCHELASTIC_@}"
     cd "$root" || exit
     if ((uses_torchrun)); then
         launcher=(-m common.launch "--nproc_per_node=$nproc" "--nnodes=$nnodes" "--node_rank=$node_rank"

@@ -25,6 +25,7 @@ from common.evaluation.runner import (
     CLIPS_ON_PAGE,
     check_outputs_differ,
     describe_training,
+    facts_of_evaluation,
     mean,
     output_name,
     plot_training,
@@ -83,6 +84,7 @@ def main() -> None:
     distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
     inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
     check_outputs_differ(inputs)
+    distributed.agree(facts_of_evaluation(args, vocoder.model, inputs))
 
     began = time.perf_counter()
     clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output))
@@ -286,4 +288,4 @@ def write_page(
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)

@@ -14,6 +14,7 @@ from common.audio import MelSpectrogram
 from common.bad_clips import BadClips
 from common.corpus import find_clips, split_clips
 from common.evaluation import pictures
+from common.training.agreement import agree_on_corpus
 from common.training.batches import load, shuffled, training_batches
 from common.training.loop import Task
 from common.training.main import train_program, training_parser
@@ -53,6 +54,7 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     config, device = run.config, run.device
     bad = BadClips(config.train_config.on_bad_clip, Path(config.train_config.output_directory))
     clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files, bad))
+    agree_on_corpus(clips + held_back)
     report_census(clips + held_back, config, bad)
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     run.model.recompute = config.train_config.recompute
@@ -107,7 +109,7 @@ def report_census(clips: list[Path], config: Config, bad: BadClips) -> None:
     """Look at all clips, each process at a share, and say what was found. UserError as ``BadClips.settle``."""
     ranks = distributed.ranks()
     own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config, bad)
-    bad.gather()
+    bad.gather(clips)
     bad.settle(len(clips))
     censuses = distributed.gather_objects(own)
     total = {name: sum(getattr(census, name) for census in censuses) for name in vars(own)}
@@ -138,4 +140,4 @@ def show_sample(
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(main, may_be_rank=True)

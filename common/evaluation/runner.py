@@ -1,5 +1,6 @@
 """The common part of both models' evaluations: share out the inputs, gather the figures and write them."""
 
+import argparse
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,16 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from common import distributed
 from common.evaluation import page, pictures
 from common.files import written_whole
 from common.log import with_progress
 from common.program import UserError
+from common.training.agreement import bits, digest
 from common.training.run import Progress
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
 
+MAY_DIFFER = {
+    "inputs", "data_path", "pth_path", "output_directory", "log_directory", "started", "earlier", "debug",
+}  # fmt: skip
+"Options that each machine has for itself."
 CLIPS_ON_PAGE = 20
 "Clips to see and hear; the table has all."
 
@@ -26,8 +34,21 @@ def shared_out(inputs: Sequence[Input], evaluate: Callable[[Input], Result]) -> 
     ranks = distributed.ranks()
     own = range(ranks.rank, len(inputs), ranks.world_size)
     results = {number: evaluate(inputs[number]) for number in with_progress(own, "synthesizing", len(own))}
-    everyones = {number: result for some in distributed.gather_objects(results) for number, result in some.items()}
+    with distributed.naming_the_absent():
+        gathered = distributed.gather_objects(results)
+    everyones = {number: result for some in gathered for number, result in some.items()}
     return [everyones[number] for number in range(len(inputs))]
+
+
+def facts_of_evaluation(args: argparse.Namespace, model: nn.Module, inputs: Iterable[Path]) -> dict[str, Any]:
+    """What must be the same in all processes: options other than paths, weights, the clips by name."""
+    if distributed.ranks().world_size == 1:
+        return {}
+    options = {f"--{name}": value for name, value in vars(args).items() if name not in MAY_DIFFER}
+    return options | {
+        "the sum of the weights": sum(bits(tensor) for tensor in model.state_dict().values()),
+        "the names of the clips": digest(path.name.encode() for path in inputs),
+    }
 
 
 def output_name(path: Path) -> str:

@@ -19,6 +19,7 @@ from common.device import Device, has_foreach, rng_state
 from common.files import remove_leftovers
 from common.log import progress_bar
 from common.program import StopSignal, UserError
+from common.training.agreement import COMPARE_EVERY, agree_on_weights
 from common.training.profiling import profiled
 from common.training.run import Run
 from common.training.tensorboard import TensorBoard
@@ -104,7 +105,11 @@ def train(run: Run, task: Task, stop: StopSignal) -> Summary:
                 watchdog.beat("validating")
                 validate(run, task, board)
             saver.check()
-            if progress.iteration % config.iters_per_checkpoint == 0 or is_finished(run) or stopping or hopeless:
+            saving = progress.iteration % config.iters_per_checkpoint == 0 or is_finished(run) or stopping or hopeless
+            if saving or progress.iteration % COMPARE_EVERY == 0:
+                watchdog.beat("comparing weights", waits_for_others=True)
+                agree_on_weights(run.model, run.precision, progress.iteration)
+            if saving:
                 watchdog.beat("saving", waits_for_others=True)
                 save(run, saver)
             if hopeless:

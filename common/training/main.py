@@ -18,6 +18,7 @@ from common.layers.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
 from common.precision import amp_level, make_precision
 from common.result_files import Results
+from common.training.agreement import agree_on_start, facts_of_start
 from common.training.averaging import WeightAverage
 from common.training.loop import Summary, Task, train
 from common.training.run import AnyModel, Progress, Run
@@ -52,13 +53,16 @@ def train_program(
     ranks = distributed.ranks()
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     log.info("device: %s (%s), %d process(es)", device.torch_device, device.why, ranks.world_size)
-    distributed.start(device, settings.hang_limit)
+    facts = facts_of_start(name, config, args.resume, args.case) if ranks.world_size > 1 else {}
+    distributed.start(device, settings.hang_limit, facts)
     distributed.first_ranks(lambda: hold_folder(settings.output_directory, "--output_directory"))
 
-    run = make_run(name, config, build_model, device, args.case)
-    task = make_task(run, args.data_path)
-    run.start(args.resume)
-    summary = train(run, task, stop)
+    with distributed.naming_the_absent():
+        run = make_run(name, config, build_model, device, args.case)
+        task = make_task(run, args.data_path)
+        run.start(args.resume)
+        agree_on_start(run.model, run.precision, run.progress.iteration)
+        summary = train(run, task, stop)
     if summary.stopped:
         log.warning("stopped at iteration %d; the same command goes on from there", summary.iteration)
     log.info("final validation loss:%.6f", summary.validation_loss)

@@ -20,10 +20,11 @@ from common.checkpoints.saving import Saved
 from common.config import AnyConfig, BaseConfig, config_of_checkpoint
 from common.config_fields import may_change
 from common.device import Device
-from common.distributed import first_ranks, ranks
+from common.distributed import first_ranks, gather_objects, ranks
 from common.layers.npu import Crossings
 from common.precision import Precision
 from common.program import UserError, shown
+from common.training.agreement import flattened
 from common.training.averaging import WeightAverage
 
 log = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ class Run(Generic[AnyConfig, AnyModel]):
         ``resume`` is auto (the newest checkpoint of the output directory, if it is of this run), no,
         or the path of a checkpoint.
         """
-        state = first_ranks(lambda: self._state_to_resume(resume))
-        self.progress.run = first_ranks(lambda: 1 + max((each.run for _, each in self._checkpoints()), default=0))
+        holder, self.progress.run = self._look_at_all_machines()
+        state = first_ranks(lambda: self._state_to_resume(resume), holder if resume == "auto" else 0)
         if state:
             # A run that goes on from a checkpoint of its choice leaves those after it to the run they are of.
             self._resume(*state, branch=resume != "auto")
@@ -97,6 +98,24 @@ class Run(Generic[AnyConfig, AnyModel]):
             self._finetune(self._origin())
         if self.average and not state:
             self.average.restart()
+
+    def _look_at_all_machines(self) -> tuple[int, int]:
+        """Which rank has the newest checkpoint of this run, and the number of a run that begins now.
+
+        Only the first rank writes checkpoints, and machines with disks of their own may be started in another order.
+        """
+        progress = [each for _, each in self._checkpoints()] if ranks().local_rank == 0 else []
+        own = max(((*each.which_run, each.iteration) for each in progress if self._is_of_this_run(each)), default=())
+        everyones = gather_objects((own, max((each.run for each in progress), default=0)))
+        newest = [of_this_run for of_this_run, _ in everyones]
+        holder = newest.index(max(newest))
+        if holder:
+            log.info("the newest checkpoint is not on the first rank's disk but on that of rank %d", holder)
+        return holder, 1 + max(run for _, run in everyones)
+
+    def _is_of_this_run(self, progress: Progress) -> bool:
+        """Whether it is of this case and began from the same weights."""
+        return (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case)
 
     def _state_to_resume(self, resume: str) -> tuple[Path, dict[str, Any]] | None:
         """The checkpoint that ``resume`` means and what is in it, all read."""
@@ -109,7 +128,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         found = [
             (progress.which_run, progress.iteration, path)
             for path, progress in self._checkpoints()
-            if (progress.finetuned_from, progress.case) == (self._origin(), self.progress.case)
+            if self._is_of_this_run(progress)
         ]
         for _, _, path in sorted(found, reverse=True):
             try:
@@ -253,14 +272,6 @@ def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, ma
                     f"{path} was trained with {section}.{name} = {shown(theirs[name])},"
                     f" the config says {shown(ours[name])}"
                 )
-
-
-def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
-    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def check_same_training(path: str | Path, saved: dict, current: BaseConfig) -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import torch
 from torch import Tensor
 
 from common import distributed, program
 from waveglow import train
 
 KIND, RANK, STEP = os.environ["FAULT"].split(":")
+models = []
+"That which is trained."
 
 
 def nan(loss: Tensor) -> Tensor:
@@ -41,6 +44,12 @@ def busy(loss: Tensor) -> Tensor:
         pass
 
 
+def diverging(loss: Tensor) -> Tensor:
+    """One number of one weight becomes the next larger one."""
+    models[0].WN[0].start.weight_v.data.view(-1)[:1].nextafter_(torch.tensor([math.inf]))
+    return loss
+
+
 def lost(loss: Tensor) -> Tensor:
     """All wavs of the corpus but the first training clip's turn unreadable."""
     for path in sorted(Path(os.environ["CORPUS"], "wavs").iterdir())[2:]:
@@ -50,6 +59,7 @@ def lost(loss: Tensor) -> Tensor:
 
 def spoil(make_task):
     def make_spoiled(run, data_path):
+        models.append(run.model)
         task = make_task(run, data_path)
         original, steps = task.loss, iter(range(10**6))
 
@@ -70,4 +80,4 @@ if __name__ == "__main__":
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if distributed.ranks().rank == int(RANK) and not restarted:
         train.make_task = spoil(train.make_task)
-    program.run(train.main)
+    program.run(train.main, may_be_rank=True)

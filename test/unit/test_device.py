@@ -170,7 +170,7 @@ def test_the_adam_is_said_and_decays_weights(caplog, monkeypatch):
 def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
     """With or without env_npu.sh; what the user has set stays."""
     started = []
-    monkeypatch.setattr(dist, "rendezvous", lambda url, timeout: iter([(dist.HashStore(), 0, 2)]))
+    monkeypatch.setattr(distributed, "_meet", lambda *_: dist.HashStore())
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: started.append((backend, timeout)))
     monkeypatch.setenv("WORLD_SIZE", "2")
     connect, execute = distributed.HCCL_LIMITS
@@ -186,8 +186,8 @@ def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
 @pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200), (30000, 30000)])
 def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds):
     timeouts = []
-    met = dist.HashStore(), 0, 2
-    monkeypatch.setattr(dist, "rendezvous", lambda url, timeout: timeouts.append(timeout) or iter([met]))
+    store = types.SimpleNamespace(set_timeout=timeouts.append)
+    monkeypatch.setattr(distributed, "_meet", lambda *_: store)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: timeouts.append(timeout))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in distributed.HCCL_LIMITS:

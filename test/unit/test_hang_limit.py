@@ -58,7 +58,7 @@ def test_it_watches_no_longer_than_the_run():
 def test_no_wait_for_others_and_no_step_is_given_up_earlier(config, corpus, tmp_path, monkeypatch):
     """The limit reaches the process group and the loop."""
     limits = []
-    monkeypatch.setattr(distributed, "start", lambda device, hang_limit: limits.append(hang_limit))
+    monkeypatch.setattr(distributed, "start", lambda device, hang_limit, facts: limits.append(hang_limit))
     monkeypatch.setattr(loop, "Watchdog", lambda limit: limits.append(limit) or watchdog.Watchdog(limit))
     monkeypatch.setattr(main, "start_log", lambda args: None)
     monkeypatch.setattr(program, "signal", SimpleNamespace(signal=lambda *_: None))

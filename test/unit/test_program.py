@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from common.program import _is_of_a_peer
+from common.program import is_of_a_peer
 from conftest import ROOT
 from runs import torch_version
 
@@ -14,7 +14,7 @@ ENDING = """
 import atexit, os
 from common import program
 atexit.register(os._exit, 3)  # once in many runs a thread of the process group aborted there
-program.run(lambda: print("done"))
+program.run(lambda: print("done"), may_be_rank=True)
 """
 
 
@@ -57,7 +57,7 @@ def test_a_rank_that_torchrun_ends_after_its_report_keeps_its_exit_code(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("message", "is_of_a_peer"),
+    ("message", "expected"),
     [
         # torch_npu's, when another rank is gone
         ("InnerRunOpApi:OpParamMaker.cpp:281 OPS function error: HcclAllreduce, error code is 6", True),
@@ -68,11 +68,11 @@ def test_a_rank_that_torchrun_ends_after_its_report_keeps_its_exit_code(tmp_path
         ("EZ9999: Inner Error!", False),
     ],
 )
-def test_an_error_that_only_says_that_another_rank_is_gone(message, is_of_a_peer):
+def test_an_error_that_only_says_that_another_rank_is_gone(message, expected):
     try:
         try:
             raise RuntimeError(message)
         except RuntimeError as error:
             raise ValueError("while exchanging gradients") from error
     except ValueError as error:
-        assert _is_of_a_peer(error) == is_of_a_peer
+        assert is_of_a_peer(error) == expected

@@ -13,7 +13,7 @@ from common import voices
 from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.program import UserError
-from common.training.run import flattened
+from common.training.agreement import flattened
 from tools import convert_checkpoint, make_voice
 
 

@@ -1,0 +1,103 @@
+"""What the processes of a training must have in common, for each of which trains on without a word about the others."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.config import BaseConfig
+from common.distributed import agree, ranks
+from common.precision import Precision
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_DIFFER = {
+    "output_directory", "checkpoint_path", "training_files", "validation_files", "workers", "dist_backend", "dist_url",
+}  # fmt: skip
+"Fields of the configuration that each machine has for itself: paths, and what it can bear."
+COMPARE_EVERY = 100
+"""Steps from one comparison of the weights to the next. On cards each one copies the weights to the host: 0.2 s for
+WaveGlow's 350 MB where a hundred steps take a minute."""
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"By their bytes."
+
+
+def facts_of_start(name: str, config: BaseConfig, resume: str, case: str) -> dict[str, Any]:
+    """The configuration, options that are not in it, and the code of the model ``name``, file by file."""
+    values = asdict(config)
+    facts: dict[str, Any] = {"network": name, "case": case}
+    facts["--resume"] = resume if resume in ("auto", "no") else "a file"
+    facts["finetuning"] = bool(config.train_config.checkpoint_path)
+    for section, fields in values.items():
+        for field, value in flattened(fields).items():
+            if field not in MAY_DIFFER:
+                facts[f"{section}.{field}"] = value
+    for package in ("common", name):
+        for path in sorted((ROOT / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                facts[f"the code in {path.relative_to(ROOT).as_posix()}"] = digest([path.read_bytes()])
+    return facts
+
+
+def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
+    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def agree_on_corpus(paths: list[Path], texts: Iterable[str] = ()) -> None:
+    """UserError if the processes have other clips, by number, name and size, or other transcripts."""
+    if ranks().world_size == 1:
+        return
+    agree(
+        {
+            "the corpus' number of clips": len(paths),
+            "the corpus' names of clips": digest(path.name.encode() for path in paths),
+            "the corpus' sizes of clips": digest(str(size_of(path)).encode() for path in paths),
+            "the corpus' transcripts": digest(text.encode() for text in texts),
+        }
+    )
+
+
+def size_of(path: Path) -> int:
+    """In bytes; -1 of a file that is not there, of which others speak."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+def agree_on_start(model: nn.Module, precision: Precision, iteration: int) -> None:
+    """UserError if the processes begin with other weights, or at another step."""
+    if ranks().world_size > 1:
+        facts = {f"the start value of {name}": bits(tensor) for name, tensor in precision.model_state(model).items()}
+        agree({"the iteration to start from": iteration} | facts)
+
+
+def agree_on_weights(model: nn.Module, precision: Precision, iteration: int) -> None:
+    """UserError if the weights of the processes are not the same bit for bit; what batch norm counts is not compared,
+    which each process does for itself."""
+    if ranks().world_size == 1:
+        return
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    agree(
+        {name: bits(master) for name, master in zip(names, precision.master_params)},
+        f"the weights are no longer the same after iteration {iteration}, and no checkpoint of them is written;"
+        " the same command goes on from the last one",
+    )
+
+
+def bits(tensor: Tensor) -> int:
+    """The sum of a tensor's numbers, their bits taken for integers: another one if any bit of one of them differs."""
+    whole = tensor.detach().cpu().contiguous()
+    return int(whole.view(INTEGERS[whole.element_size()]).sum(dtype=torch.int64))
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Of the parts and their order."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little") + part)
+    return total.hexdigest()[:12]
