@@ -29,6 +29,7 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--output_directory", metavar="DIR", help="for checkpoints and TensorBoard logs")
     add("--checkpoint_path", metavar="FILE", help="finetune from this checkpoint")
     add("--keep_optimizer", action="store_true", default=None, help="finetune with Adam's state of that checkpoint")
+    add("--ignore_layers", type=names, metavar="NAME,...", help="finetune with these layers fresh: embedding, postnet")
     add("--epochs", type=int, metavar="N")
     add("--max_steps", type=int, metavar="N", help="end after N steps")
     add("--batch_size", type=int, metavar="N", help="clips in a batch of one process")
@@ -42,6 +43,11 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add("--on_bad_clip", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--hang_limit", type=int, metavar="SECONDS", help="end a process that gets nowhere for so long")
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
+
+
+def names(text: str) -> list[str]:
+    """``a,b`` -> [a, b]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def start_log(args: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ TRAINING_HELP="$RUNNING_HELP
   --resume=auto|no|FILE   auto: where the latest run in the output directory was
   --checkpoint_path=FILE  finetune from these weights, of any form of checkpoint
   --keep_optimizer        finetune with Adam's state of that checkpoint
+  --ignore_layers=A,B     finetune with these layers fresh, by name: embedding, postnet, ...
   --keep_checkpoints=N    how many stay beside the best, default 5; 0 = all
   --on_save_error=stop|continue  when a checkpoint cannot be written
   --on_bad_clip=stop|skip        what to do with clips that cannot be used
@@ -57,6 +58,9 @@ EVALUATION_HELP="$RUNNING_HELP
   --earlier=DIR,DIR       WaveGlow: earlier evaluations of these clips, for the page to play too
   --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on CPUs with VNNI
   --on_bad_clip=stop|skip what to do with clips that cannot be used
+  --config=FILE           what a checkpoint does not say of itself: sampling rate, hop, symbols, ...
+  --sampling_rate=HZ --hop_length=N                                single keys of it
+  --symbols=FILE --gate_threshold=X --max_decoder_steps=N          Tacotron2: single keys of it
   --batch_size=N          for the result's name only
 $LOGS_HELP"
 
@@ -230,7 +234,7 @@ train() { # train CASE
 evaluate() {
     local package
     package=$(package) || exit
-    make_absolute data_path output_directory pth_path
+    make_absolute data_path output_directory pth_path config symbols
     require data_path pth_path output_directory
     OPTIONS[output_directory]+=/eval_$(basename "${OPTIONS[pth_path]}")
     run_program acc "$package.infer"

@@ -31,9 +31,11 @@ from common.evaluation.runner import (
     write_json,
 )
 from common.files import make_output_folder
+from common.hints import add_hint_options, read_hints
 from common.options import add_run_options, start_log
 from common.program import UserError
 from common.result_files import Results
+from waveglow.config import Config
 from waveglow.data import pad_and_dither
 from waveglow.loss import WaveGlowLoss
 from waveglow.vocoder import Vocoder
@@ -75,7 +77,8 @@ def main() -> None:
     ranks = distributed.ranks()
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
-    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8)
+    hints = read_hints(args, [Config])
+    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8, hints)
     output = make_output_folder(args.output_directory)
     inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
     check_outputs_differ(inputs)
@@ -127,6 +130,7 @@ def read_arguments() -> argparse.Namespace:
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
+    add_hint_options(parser, speech=False)
     args = parser.parse_args()
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
         if not smallest <= getattr(args, name) < 2**63:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.program import UserError
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
-from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text import text_to_sequence
+from tacotron2.text.alphabet import NVIDIAS, Alphabet
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.ends import with_end
 from tacotron2.text.remarks import remarks
@@ -41,18 +42,22 @@ Shares = dict[int, list[list[Request]]]
 "Device -> its batches."
 
 
-def sentence(length: int) -> str:
-    """So many characters of it."""
-    return (SENTENCE * (length // len(SENTENCE) + 1))[:length]
+def sentence(length: int, alphabet: Alphabet = NVIDIAS) -> str:
+    """So many characters of it, or where the alphabet lacks some of its letters, of the alphabet's own."""
+    known = all(character in alphabet.ids for character in SENTENCE.lower() if character.isalpha())
+    text = SENTENCE if known else alphabet.example()
+    return (text * (length // len(text) + 1))[:length]
 
 
-def of_sentence(length: int, batch: int, iterations: int, devices: list[int], seed: int, output: Path) -> Shares:
+def of_sentence(
+    length: int, batch: int, iterations: int, devices: list[int], seed: int, output: Path, alphabet: Alphabet = NVIDIAS
+) -> Shares:
     """The sentence cut to ``length`` characters, with other random numbers in each clip."""
     shares: Shares = {device: [] for device in devices}
     for iteration in range(iterations):
         device = devices[iteration % len(devices)]
         seeds = range(seed + iteration * batch, seed + (iteration + 1) * batch)
-        text = sentence(length)
+        text = sentence(length, alphabet)
         shares[device].append([Request(text, each, output / f"dev{device}_{i}.wav") for i, each in enumerate(seeds)])
     return shares
 
@@ -63,16 +68,17 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
     UserError for a text without anything to speak.
     """
     to_ids, limit = reader(contents), min(contents.ranges["text"][-1], LONGEST_PIECE)
-    cleaners = contents.tacotron2.data_config.text_cleaners
+    data = contents.tacotron2.data_config
+    cleaners, alphabet = data.text_cleaners, data.alphabet
     seeds = count(seed)
     spoken = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        for remark in remarks(line, cleaners):
+        for remark in remarks(line, cleaners, alphabet):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
-        pieces = take_line_apart(line, lambda part: to_ids(with_end(part)), limit)
+        pieces = take_line_apart(line, lambda part: to_ids(with_end(part)), limit, alphabet)
         clips = [
             Request(with_end(piece.text), next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces
         ]
@@ -86,10 +92,10 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
     return shares
 
 
-def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int) -> list[Piece]:
+def take_line_apart(line: str, to_ids: Callable[[str], list[int]], limit: int, alphabet: Alphabet) -> list[Piece]:
     """Pieces of a line, without those that are only punctuation."""
     pieces = take_apart(line, lambda part: len(to_ids(part)), limit)
-    return [piece for piece in pieces if any(map(str.isalpha, sequence_to_text(to_ids(piece.text))))]
+    return [piece for piece in pieces if alphabet.can_speak(to_ids(piece.text))]
 
 
 def reader(contents: Contents) -> Callable[[str], list[int]]:
@@ -98,5 +104,6 @@ def reader(contents: Contents) -> Callable[[str], list[int]]:
     UserError if its pronunciation dictionary is missing.
     """
     data = contents.tacotron2.data_config
-    dictionary = load_dictionary(data.dictionary) if data.dictionary else None
-    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary)
+    alphabet = data.alphabet
+    dictionary = load_dictionary(data.dictionary, alphabet) if data.dictionary else None
+    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary, alphabet)
