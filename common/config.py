@@ -111,6 +111,8 @@ class TrainConfig:
     "Weights to start from (finetuning)."
     keep_optimizer: MayChange[bool] = False
     "Whether finetuning takes Adam's state over as well."
+    ignore_layers: MayChange[list] = field(default_factory=list)
+    "Layers that finetuning leaves fresh: names of modules or weights, such as embedding.weight or postnet."
     keep_checkpoints: MayChange[int] = 5
     "How many checkpoints of a run stay, beside the best one; 0 = all."
     on_save_error: MayChange[Literal["stop", "continue"]] = "stop"
@@ -133,6 +135,8 @@ class TrainConfig:
             raise UserError(
                 f"train_config: anneal_epochs is {shown(self.anneal_epochs)}, must be a list of numbers above 0"
             )
+        if len(self.ignore_layers) > MOST_NAMES or not all(isinstance(name, str) for name in self.ignore_layers):
+            raise UserError(f"train_config: ignore_layers is {shown(self.ignore_layers)}, must be a list of names")
         for name in (
             "max_steps", "grad_clip", "profile", "keep_checkpoints", "weight_decay", "warmup_steps", "decay_steps",
         ):  # fmt: skip
@@ -227,22 +231,27 @@ def load_config(path: str | Path, kind: type[Section]) -> Section:
     Raises UserError that names the file and the field: no such file, not JSON, an unknown key
     (with the nearest known one), a value of another type or out of range.
     """
+    values = read_json(path)
+    try:
+        return from_dict(kind, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The contents of a configuration file. UserError, with its name, if it cannot be read or is not JSON."""
     try:
         with open_input(path) as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise UserError(f"{path} is no configuration: it has more than {LARGEST_FILE} bytes")
-        values = json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} is no configuration: its brackets are nested too deep") from error
-    try:
-        return from_dict(kind, values)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def config_of_checkpoint(path: str | Path, kind: type[Section], values: Any) -> Section:

@@ -1,22 +1,30 @@
 """From a checkpoint to a model that is ready to be used: on its device, in its precision."""
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic
 
 import torch
 from torch import nn
 
-from common.checkpoints.interchange import fitted, read
-from common.checkpoints.progress import Progress, read_progress
-from common.config import AnyConfig, NpuConfig, config_of_checkpoint
+from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, Checkpoint, fitted, read
+from common.checkpoints.progress import Progress
+from common.config import AnyConfig, BaseConfig, NpuConfig, config_of_checkpoint
 from common.device import Device
+from common.hints import Hints, for_kind
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8
 from common.layers.npu import patch_for_npu
 from common.precision import Precision
-from common.training.run import AnyModel
+from common.training.finetuning import check_same_model
+from common.training.run import AnyModel, progress_of
+
+log = logging.getLogger(__name__)
+
+TOLD = (*AUDIO, "text_cleaners", "gate_threshold", "max_decoder_steps")
+"What is worth a line where a checkpoint does not say it."
 
 
 @dataclass
@@ -32,19 +40,51 @@ class Loaded(Generic[AnyConfig, AnyModel]):
 
 
 def load(
-    path: str | Path, kind: str, config_type: type[AnyConfig], build_model: Callable[[AnyConfig], AnyModel]
+    path: str | Path,
+    kind: str,
+    config_type: type[AnyConfig],
+    build_model: Callable[[AnyConfig], AnyModel],
+    hints: Hints | None = None,
 ) -> Loaded[AnyConfig, AnyModel]:
     """A model of ``kind`` (waveglow or tacotron2) with the weights of a checkpoint of any form.
 
-    UserError as ``interchange.read`` and ``interchange.fitted``.
+    UserError as ``interchange.read``, ``interchange.fitted`` and ``with_hints``.
     """
-    checkpoint = read(path, kind)
+    checkpoint = with_hints(path, read(path, kind), hints or {}, config_type)
     config = config_of_checkpoint(path, config_type, checkpoint.config)
-    training = read_progress(path, checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
+    say_what_is_assumed(path, checkpoint, config)
     weights = fitted(path, checkpoint.weights, without_memory(config, build_model))
     model = build_model(config).eval().requires_grad_(False)
     model.load_state_dict(weights)
-    return Loaded(config, model, training)
+    return Loaded(config, model, progress_of(path, checkpoint))
+
+
+def with_hints(path: str | Path, checkpoint: Checkpoint, hints: Hints, kind: type[BaseConfig]) -> Checkpoint:
+    """The checkpoint with the hints in the place of what it says. UserError where one contradicts the weights."""
+    own = for_kind(hints, kind)
+    model = f"{checkpoint.kind}_config"
+    own.get(model, {}).pop("n_symbols", None)  # follows from the weights
+    of_file = [checkpoint.config.get(name, {}) for name in (model, "data_config")]
+    if not any(own.values()) or not all(isinstance(section, dict) for section in of_file):
+        return checkpoint  # what is no section is refused later
+    current = {model: own.get(model, {}), "data_config": {}}
+    check_same_model(path, checkpoint.config, current, checkpoint.kind, may_change=NOT_IN_SHAPES)
+    free = {name: value for name, value in current[model].items() if name in NOT_IN_SHAPES}
+    data = own.get("data_config", {})
+    sections = {model: of_file[0] | free, "data_config": of_file[1] | data}
+    return replace(checkpoint, config=checkpoint.config | sections, guessed=checkpoint.guessed - data.keys())
+
+
+def say_what_is_assumed(path: str | Path, checkpoint: Checkpoint, config: BaseConfig) -> None:
+    """One line about what neither the file nor the user says."""
+    if checkpoint.progress:  # of this repository: all is said
+        return
+    model = f"{checkpoint.kind}_config"
+    both = (checkpoint.config, asdict(config))
+    said, values = (sections.get("data_config", {}) | sections.get(model, {}) for sections in both)
+    assumed = [f"{n} {values[n]}" for n in TOLD if n in values and (n not in said or n in checkpoint.guessed)]
+    if assumed:
+        log.info("%s does not say, and it is assumed: %s; --config=FILE says otherwise", path, ", ".join(assumed))
 
 
 def without_memory(config: AnyConfig, build_model: Callable[[AnyConfig], AnyModel]) -> AnyModel:

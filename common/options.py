@@ -14,8 +14,8 @@ from common.log import keep_earlier, open_log
 from common.program import Parser, UserError, has_launcher
 
 TRAINING_OPTIONS = {
-    "output_directory": "DIR", "checkpoint_path": "FILE", "keep_optimizer": None, "epochs": "N", "max_steps": "N",
-    "batch_size": "N", "learning_rate": "X", "amp": None, "loss_scale": "N|dynamic", "workers": "N", "profile": "N",
+    "output_directory": "DIR", "checkpoint_path": "FILE", "keep_optimizer": None, "ignore_layers": "NAME,...",
+    "epochs": "N", "max_steps": "N", "batch_size": "N", "learning_rate": "X", "amp": None, "loss_scale": "N|dynamic", "workers": "N", "profile": "N",
     "keep_checkpoints": "N", "on_save_error": None, "on_bad_clip": None, "hang_limit": "SECONDS",
 }  # fmt: skip
 "Fields of train_config that are options, too, and what their values are called. All else is said at the field."
@@ -51,9 +51,14 @@ def add_training_options(parser: Parser, default_config: str, kind: type[BaseCon
         if hints[name] is bool:
             group.add_argument(f"--{name}", action="store_true", default=None, help=help)
         else:
-            number = hints[name] if hints[name] in (int, float) else str
+            read = names if hints[name] is list else hints[name] if hints[name] in (int, float) else str
             allowed = [*filter(None, choices(hints[name]) or ())] or None
-            group.add_argument(f"--{name}", type=number, choices=allowed, metavar=metavar, help=help)
+            group.add_argument(f"--{name}", type=read, choices=allowed, metavar=metavar, help=help)
+
+
+def names(text: str) -> list[str]:
+    """``a,b`` -> [a, b]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def start_log(args: argparse.Namespace) -> None:

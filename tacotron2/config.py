@@ -1,6 +1,7 @@
 """Tacotron2's configuration file: NVIDIA's hyperparameters, in sections as WaveGlow's."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from common.audio import MelSpectrogram
 from common.config import (
@@ -15,10 +16,14 @@ from common.config import (
 from common.config_fields import MayChange
 from common.program import UserError, shown
 from tacotron2.model import Tacotron2
+from tacotron2.text.alphabet import Alphabet, read_symbols
 from tacotron2.text.cleaners import clean
+from tacotron2.text.symbols import SYMBOLS
 
 LIMITS = {"max_decoder_steps": 10**6, "n_symbols": 2**20, "encoder_n_convolutions": 64, "postnet_n_convolutions": 64}
 "Largest values of those fields that are not widths."
+UNSAID = [""]
+"The cleaners where no configuration names any."
 
 
 @dataclass
@@ -56,16 +61,29 @@ class DataConfig(AudioConfig):
     "A text file with `path of a wav|text` a line, used when no data_path is given."
     validation_files: MayChange[str] = ""
     "The same for the clips held back; without it some of the training clips are."
-    text_cleaners: list = field(default_factory=lambda: ["english_cleaners"])
-    "Names from tacotron2/text/cleaners.py, applied in this order."
+    text_cleaners: list = field(default_factory=lambda: list(UNSAID))
+    """Names from tacotron2/text/cleaners.py, applied in this order. If there is no such key: english_cleaners for
+    NVIDIA's symbols, basic_cleaners for others."""
     dictionary: str = ""
     "A pronunciation dictionary: 'cmudict', or a file of its form. Its words are read as ARPAbet. Empty: none."
+    symbols: list | str = field(default_factory=lambda: list(SYMBOLS))
+    "What texts are made of, by id: a list, or a file with a symbol a line, which is read here. NVIDIA's by default."
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            self.symbols = read_symbols(self.symbols, LIMITS["n_symbols"])
+        except UserError as error:
+            raise UserError(f"data_config: symbols: {error}") from error
+        if self.text_cleaners == UNSAID:
+            self.text_cleaners = ["english_cleaners" if self.symbols == SYMBOLS else "basic_cleaners"]
         if len(self.text_cleaners) > MOST_NAMES or not all(isinstance(name, str) for name in self.text_cleaners):
             raise UserError(f"data_config: text_cleaners is {shown(self.text_cleaners)}, must be a list of names")
         clean("", self.text_cleaners)
+
+    @property
+    def alphabet(self) -> Alphabet:
+        return Alphabet(self.symbols)
 
 
 @dataclass
@@ -74,8 +92,8 @@ class Tacotron2Config:
 
     n_mel_channels: int = 80
     "Mel bands."
-    n_symbols: int = 148
-    "Letters, punctuation and phones; those of tacotron2/text/symbols.py are 148."
+    n_symbols: int = len(SYMBOLS)
+    "How many data_config.symbols there are. 148, as every copy of NVIDIA's file says, is set to that."
     symbols_embedding_dim: int = 512
     "Channels of a symbol, as many as encoder_embedding_dim."
     encoder_kernel_size: int = 5
@@ -138,6 +156,19 @@ class Config(BaseConfig):
     train_config: Tacotron2TrainConfig = field(default_factory=Tacotron2TrainConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
     tacotron2_config: Tacotron2Config = field(default_factory=Tacotron2Config)
+
+    def __post_init__(self) -> None:
+        if self.tacotron2_config.n_symbols == len(SYMBOLS):
+            self.tacotron2_config = replace(self.tacotron2_config, n_symbols=len(self.data_config.symbols))
+
+
+def check_symbols(path: str | Path, config: Config, how: str) -> None:
+    """UserError, with ``how`` to tell, where it is not known which symbols a model's ids mean."""
+    rows, symbols = config.tacotron2_config.n_symbols, config.data_config.symbols
+    if rows == len(symbols):
+        return
+    which = "and it does not say which" if symbols == SYMBOLS else f"and the list of symbols has {len(symbols)}"
+    raise UserError(f"{path} is of {rows} symbols, {which}: {how}")
 
 
 def build_model(config: Config) -> Tacotron2:

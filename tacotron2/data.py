@@ -22,7 +22,7 @@ from common.corpus import find_clips, finder, first_readable, listed_path, read_
 from common.files import open_input, written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
-from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text import text_to_sequence
 from tacotron2.text.dictionary import Dictionary, load_dictionary
 from tacotron2.text.remarks import remarks
 
@@ -85,7 +85,7 @@ def _listed(path: Path, bad: BadClips) -> list[Clip]:
 
 
 def dictionary_of(config: DataConfig) -> Dictionary | None:
-    return load_dictionary(config.dictionary) if config.dictionary else None
+    return load_dictionary(config.dictionary, config.alphabet) if config.dictionary else None
 
 
 def count_samples_and_symbols(
@@ -95,19 +95,19 @@ def count_samples_and_symbols(
 
     Clips that cannot be used go to ``bad`` and have 0; without it UserError says them.
     """
-    dictionary, found = dictionary_of(config), bad or BadClips()
+    dictionary, alphabet, found = dictionary_of(config), config.alphabet, bad or BadClips()
     samples, symbols = [0] * len(clips), [0] * len(clips)
     said: list[str] = []
     clipped = 0
     for number, audio in read_all([clip.path for clip in clips], config.sampling_rate, found):
         clip = clips[number]
-        ids = text_to_sequence(clip.text, config.text_cleaners, dictionary)
+        ids = text_to_sequence(clip.text, config.text_cleaners, dictionary, alphabet)
         if fault := _fault(clip, audio, ids, config):
             found.add(*fault, clip.path)
             continue
         samples[number], symbols[number] = len(audio), len(ids)
         clipped += bool(np.abs(audio).max() > 1)
-        said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners)]
+        said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners, alphabet)]
     if not bad:
         found.settle(len(clips))
     if clipped:
@@ -124,7 +124,7 @@ def _fault(clip: Clip, audio: np.ndarray, ids: list[int], config: DataConfig) ->
     if len(audio) < config.filter_length:
         few = f"has {len(audio)} samples, fewer than a frame's {config.filter_length}"
         return f"{clip.path} {few}", Fault.SHORT
-    if not any(character.isalpha() for character in sequence_to_text(ids)):
+    if not config.alphabet.has_letter(ids):
         return f"{clip.path}: of its text {clip.text[:50]!r} nothing is left to speak", Fault.TEXT
     if is_near_silent(audio):
         return f"{clip.path} is silent, though its text is {clip.text[:50]!r}", Fault.SILENT
@@ -220,7 +220,7 @@ class Utterances(Dataset):
         self.config = config
         self.mels = mels
         self.on_bad_clip = on_bad_clip
-        self.dictionary = dictionary_of(config)
+        self.dictionary, self.alphabet = dictionary_of(config), config.alphabet
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -231,7 +231,7 @@ class Utterances(Dataset):
 
     def _item(self, number: int) -> dict:
         clip = self.clips[number]
-        text = text_to_sequence(clip.text, self.config.text_cleaners, self.dictionary)
+        text = text_to_sequence(clip.text, self.config.text_cleaners, self.dictionary, self.alphabet)
         return {"names": clip.path.name, "text": torch.tensor(text), "mel": self.mels(clip.path)}
 
 

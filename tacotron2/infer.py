@@ -30,8 +30,10 @@ from common.evaluation.runner import (
 )
 from common.files import make_output_folder, written_whole
 from common.folder_lock import hold_folder
+from common.hints import add_hint_options, read_hints
 from common.options import add_run_options, start_log
 from common.result_files import Results
+from tacotron2.config import Config
 from tacotron2.data import Clip, collate, count_samples_and_symbols, find_utterances
 from tacotron2.griffin_lim import GriffinLim
 from tacotron2.loss import Tacotron2Loss
@@ -101,7 +103,7 @@ def main() -> None:
     ranks = distributed.ranks()
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
-    synthesizer = Synthesizer(args.pth_path, device, args.amp or "")
+    synthesizer = Synthesizer(args.pth_path, device, args.amp or "", hints=read_hints(args, [Config]))
     vocoder = GriffinLim(synthesizer.mel)
     output = make_output_folder(args.output_directory)
     distributed.start(device)
@@ -147,6 +149,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
+    add_hint_options(parser, speech=True)
     args = parser.parse_args(given)
     if not 0 <= args.seed < 2**63:
         parser.error("--seed must be at least 0 and below 2**63")

@@ -21,7 +21,7 @@ PARAGRAPH_PAUSE = 0.6
 SENTENCE_PAUSE = 0.3
 CUT_PAUSE = 0.1
 
-SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]*")
+SENTENCE_END = re.compile(r"(?<![.!?…؟۔।])[.!?…؟۔।]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”]*")
 CLAUSE_END = re.compile(r"[,;:!?…)\]][\"'”’»]*\s|[—–，、；：]|--")
 BLANK = re.compile(r"\s+")
 BEFORE_A_NAME = {

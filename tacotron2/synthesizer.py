@@ -13,16 +13,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from common import inference
 from common.device import Device
+from common.hints import NAME_SYMBOLS, Hints
 from common.precision import amp_level
 from common.program import UserError
 from tacotron2.alignment import alignment_quality, end_of_text
-from tacotron2.config import Config, build_mel, build_model
+from tacotron2.config import Config, build_mel, build_model, check_symbols
 from tacotron2.model import Utterance
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
-from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text import text_to_sequence
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.ends import with_end
-from tacotron2.text.symbols import SYMBOLS
 
 log = logging.getLogger(__name__)
 
@@ -57,37 +57,44 @@ class Synthesizer:
     """A Tacotron2 ready to speak.
 
     Attributes: ``config`` as far as the checkpoint tells it, ``model``, ``mel`` (the spectrogram that it
-    predicts), ``training`` (the checkpoint's progress), ``precision``, ``device``.
+    predicts), ``training`` (the checkpoint's progress), ``precision``, ``device``, ``alphabet``.
     """
 
-    def __init__(self, path: str | Path, device: Device, amp: str = "", dictionary: str | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        device: Device,
+        amp: str = "",
+        dictionary: str | None = None,
+        hints: Hints | None = None,
+    ):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
-        ``dictionary``: a file, by default that of the training; empty for none."""
-        loaded = inference.load(path, "tacotron2", Config, build_model)
+        ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
+        say. UserError if its symbols are not known."""
+        loaded = inference.load(path, "tacotron2", Config, build_model, hints)
         self.path, self.device = path, device
         self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
-        n_symbols = self.config.tacotron2_config.n_symbols
-        if n_symbols < len(SYMBOLS):
-            raise UserError(f"{path} knows {n_symbols} symbols, and texts are made of {len(SYMBOLS)} here")
+        check_symbols(path, self.config, NAME_SYMBOLS)
+        self.alphabet = self.config.data_config.alphabet
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
         self.mel = build_mel(self.config)
         self.cleaners = self.config.data_config.text_cleaners
         dictionary = self.config.data_config.dictionary if dictionary is None else dictionary
-        self.dictionary = load_dictionary(dictionary) if dictionary else None
+        self.dictionary = load_dictionary(dictionary, self.alphabet) if dictionary else None
         log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
 
     def symbols(self, text: str) -> list[int]:
         """The ids of a text, spoken as a sentence; none if nothing of it can be spoken."""
         symbols = self._read(text)
-        return symbols if can_be_spoken(symbols) else []
+        return symbols if self.alphabet.can_speak(symbols) else []
 
     def _read(self, text: str) -> list[int]:
-        return text_to_sequence(with_end(text), self.cleaners, self.dictionary)
+        return text_to_sequence(with_end(text), self.cleaners, self.dictionary, self.alphabet)
 
     def take_apart(self, text: str) -> list[Piece]:
         """The pieces in which to speak a text of any length; what is no more than punctuation is left out."""
-        return [piece for piece in take_apart(text, self._read, LONGEST_PIECE) if can_be_spoken(piece.ids)]
+        return [piece for piece in take_apart(text, self._read, LONGEST_PIECE) if self.alphabet.can_speak(piece.ids)]
 
     def speak(self, texts: Iterable[str], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:
         """Speak each text in one go; as ``speak_pieces``."""
@@ -143,11 +150,6 @@ class Synthesizer:
         elif tries > 1:
             log.info("%s %s at first; try %d is good", shorten(text), first, tries)
         return Spoken(text, best, tries, flaw)
-
-
-def can_be_spoken(symbols: Iterable[int]) -> bool:
-    """Whether there is more than punctuation among these ids."""
-    return any(character.isalpha() for character in sequence_to_text(symbols))
 
 
 def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -21,7 +21,7 @@ from common.training.loop import Task
 from common.training.main import train_program, training_parser
 from common.training.run import Run
 from tacotron2.alignment import alignment_quality
-from tacotron2.config import Config, build_mel, build_model
+from tacotron2.config import Config, build_mel, build_model, check_symbols
 from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, count_samples_and_symbols, find_utterances
 from tacotron2.decoder import steps_of
 from tacotron2.loss import Tacotron2Loss
@@ -50,6 +50,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, settings = run.config, run.config.train_config
+    check_symbols("the configuration", config, "tacotron2_config.n_symbols must be the number of data_config.symbols")
     bad = BadClips(settings.on_bad_clip, Path(settings.output_directory))
     clips, held_back = find_utterances(config.data_config, data_path, bad)
     agree_on_corpus([clip.path for clip in clips + held_back], [clip.text for clip in clips + held_back])

@@ -24,12 +24,14 @@ from common import program
 from common.checkpoints.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.checkpoints.progress import Progress
 from common.checkpoints.sizes import NVIDIA_UPSAMPLE_KERNEL
-from common.config import config_of_checkpoint
+from common.config import config_of_checkpoint, from_dict
 from common.files import written_whole
-from common.inference import without_memory
+from common.hints import NAME_SYMBOLS, add_hint_options
+from common.inference import say_what_is_assumed, with_hints, without_memory
 from common.log import open_log
 from common.program import UserError
 from common.voices import checkpoint_of
+from tools.sound import hints_for_both
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,10 @@ The weights are converted; the optimizer starts afresh. Fused weights stay fused
 
 EXAMPLES = """\
   python tools/convert_checkpoint.py waveglow_256channels_universal_v5.pt waveglow_published --to native
-  python tools/convert_checkpoint.py checkpoints/waveglow_21000 waveglow.safetensors --to safetensors"""
+  python tools/convert_checkpoint.py checkpoints/waveglow_21000 waveglow.safetensors --to safetensors
+  python tools/convert_checkpoint.py russian.pt tacotron2_0 --to native --symbols=symbols.txt --sampling_rate=16000"""
 
+PACKAGES = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}
 LEARNING_RATES = {"waveglow": 1e-4, "tacotron2": 1e-3}
 "NVIDIA's own, for the forms that have one."
 
@@ -59,11 +63,19 @@ def main() -> None:
     parser.add_argument("input", metavar="IN", help="the checkpoint, of any form; or as heart/waveglow, of a voice")
     parser.add_argument("output", metavar="OUT", help="the file to write; replaced if it exists")
     parser.add_argument("--to", required=True, choices=["native", *FORMS], help="the form of OUT")
+    add_hint_options(parser, speech=True)
     args = parser.parse_args()
     open_log(None, quiet=False)
+    hints = hints_for_both(args)
     source = checkpoint_of(args.input)
     checkpoint = read(source)
+    checkpoint = with_hints(source, checkpoint, hints, PACKAGES[checkpoint.kind].Config)
     native = to_native(checkpoint, source)  # in any case, since it checks the weights
+    if args.to == "native":  # which has no room for what is not known
+        config = from_dict(PACKAGES[checkpoint.kind].Config, native["config"])
+        say_what_is_assumed(source, checkpoint, config)
+        if isinstance(config, tacotron2.config.Config):
+            tacotron2.config.check_symbols(source, config, NAME_SYMBOLS)
     write(args.output, native if args.to == "native" else FORMS[args.to](checkpoint))
     log.info("wrote %s: %s at iteration %d, as %s", args.output, TITLES[checkpoint.kind], checkpoint.iteration, args.to)
 
@@ -78,7 +90,7 @@ def write(path: str, contents: dict[str, Any] | bytes) -> None:
 
 def to_native(checkpoint: Checkpoint, source: str | Path) -> dict[str, Any]:
     """UserError, if the weights are not those of the configuration."""
-    package = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}[checkpoint.kind]
+    package = PACKAGES[checkpoint.kind]
     config = config_of_checkpoint(source, package.Config, checkpoint.config)
     weights = fitted(source, checkpoint.weights, without_memory(config, package.build_model))
     progress = Progress(checkpoint.iteration, checkpoint.iteration, finetuned_from=str(Path(source).resolve()))

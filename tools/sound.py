@@ -11,6 +11,7 @@ from torch import Tensor
 import tacotron2.config
 import waveglow.config
 from common.checkpoints.interchange import AUDIO
+from common.hints import Hints, add_hint_options, read_hints
 from common.program import Parser, UserError
 from common.voices import DEFAULT, Settings, find_voice
 from tacotron2.griffin_lim import GriffinLim
@@ -30,6 +31,7 @@ def add_sound_options(parser: Parser) -> None:
     add("--seed", type=int, default=1234, help="the same seed gives the same sound (default: %(default)s)")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="WaveGlow's convolutions in 8-bit integers, the fastest on CPUs with VNNI")
+    add_hint_options(parser, speech=True)
 
 
 def check_sound_options(parser: Parser, args: argparse.Namespace) -> None:
@@ -49,7 +51,14 @@ def check_sound_options(parser: Parser, args: argparse.Namespace) -> None:
             parser.error(f"--{name} must be at least 0 and below 2**63")
 
 
-def make_vocoder(args: argparse.Namespace, synthesizer: Synthesizer) -> Callable[[Tensor], Tensor]:
+def hints_for_both(args: argparse.Namespace) -> Hints:
+    """What the options say of either checkpoint."""
+    return read_hints(args, [tacotron2.config.Config, waveglow.config.Config])
+
+
+def make_vocoder(
+    args: argparse.Namespace, synthesizer: Synthesizer, hints: Hints | None = None
+) -> Callable[[Tensor], Tensor]:
     """A function from mel [n_mel, T] to audio [T * hop_length] in -1..1, both on the CPU.
 
     It raises UserError for audio that is not finite; this, where the two checkpoints do not fit together.
@@ -58,7 +67,7 @@ def make_vocoder(args: argparse.Namespace, synthesizer: Synthesizer) -> Callable
         log.info("no --waveglow: the sound is a preview by Griffin-Lim")
         griffin_lim = GriffinLim(synthesizer.mel)
         return lambda mel: _checked(griffin_lim.synthesize(mel, args.seed), synthesizer.path)
-    vocoder = Vocoder(args.waveglow, synthesizer.device, args.amp or "", int8=args.int8)
+    vocoder = Vocoder(args.waveglow, synthesizer.device, args.amp or "", int8=args.int8, hints=hints)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, args.waveglow)
     settings = (args.sigma, args.denoiser_strength, args.seed)
     return lambda mel: _checked(vocoder.synthesize(mel, *settings), args.waveglow)

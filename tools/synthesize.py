@@ -28,7 +28,7 @@ from common.program import UserError
 from tacotron2.sentences import Piece
 from tacotron2.synthesizer import Synthesizer
 from tacotron2.text.remarks import remarks
-from tools.sound import add_sound_options, check_sound_options, make_vocoder
+from tools.sound import add_sound_options, check_sound_options, hints_for_both, make_vocoder
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,9 @@ def main() -> None:
     lines = find_lines(args.text)
     output = Path(args.output)
     prepare(output)
-    synthesizer = Synthesizer(args.tacotron2, pick_device(args.device), args.amp or "", args.dictionary)
-    vocode = make_vocoder(args, synthesizer)
+    hints = hints_for_both(args)
+    synthesizer = Synthesizer(args.tacotron2, pick_device(args.device), args.amp or "", args.dictionary, hints)
+    vocode = make_vocoder(args, synthesizer, hints)
     clips = plan(lines, synthesizer, output)
     began = time.perf_counter()
     total = speak(clips, synthesizer, vocode, args.seed)
@@ -162,7 +163,7 @@ def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[
     said: list[str] = []
     for number, line in lines.items():
         where = f"line {number}: " if len(lines) > 1 else ""
-        said += [f"{where}{remark}" for remark in remarks(line, synthesizer.cleaners)]
+        said += [f"{where}{remark}" for remark in remarks(line, synthesizer.cleaners, synthesizer.alphabet)]
         pieces = synthesizer.take_apart(line)
         if not pieces:
             continue

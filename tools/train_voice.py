@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,15 +20,16 @@ from torch import Tensor
 import tacotron2.config
 import waveglow.config
 from common import program
-from common.checkpoints.interchange import NOT_IN_SHAPES, fitted, read
-from common.config import config_of_checkpoint, load_config
+from common.checkpoints.interchange import read
+from common.config import load_config
 from common.device import Device, Stream, pick_device, use_tf32
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import open_log
 from common.program import StopSignal, UserError
+from common.training.finetuning import starting_weights
 from common.training.main import make_run
-from common.training.run import Run, check_same_model
+from common.training.run import Run
 from common.voices import checkpoint_of
 from tacotron2.loss import Tacotron2Loss
 from tools.voice.corpus_on_card import Batch, Corpus, Segments, Utterances, load_corpus
@@ -111,9 +112,8 @@ def start(args: argparse.Namespace, name: str, package: ModuleType, device: Devi
     if origin := getattr(args, name):
         origin = checkpoint_of(origin)
         checkpoint = read(origin, name)
-        config_of_checkpoint(origin, package.Config, checkpoint.config)  # refuses what can be no configuration
-        check_same_model(origin, checkpoint.config, asdict(config), name, may_change=NOT_IN_SHAPES)
-        run.model.load_state_dict(fitted(origin, checkpoint.weights, run.model))
+        begin = starting_weights(origin, checkpoint, config, run.model, run.precision.model_state(run.model))
+        run.model.load_state_dict(begin.weights)
         run.progress.finetuned_from = str(origin)
         if run.average:
             run.average.restart()

@@ -34,9 +34,11 @@ from common.evaluation.runner import (
 )
 from common.files import make_output_folder, open_input
 from common.folder_lock import hold_folder
+from common.hints import add_hint_options, read_hints
 from common.options import add_run_options, start_log
 from common.program import UserError
 from common.result_files import Results
+from waveglow.config import Config
 from waveglow.data import pad_and_dither
 from waveglow.loss import WaveGlowLoss
 from waveglow.vocoder import Vocoder
@@ -78,7 +80,8 @@ def main() -> None:
     ranks = distributed.ranks()
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
-    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8)
+    hints = read_hints(args, [Config])
+    vocoder = Vocoder(args.pth_path, device, args.amp or "", args.chunk_frames, args.int8, hints)
     output = make_output_folder(args.output_directory)
     distributed.start(device)
     distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
@@ -132,6 +135,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add("--batch_size", type=int, help="only for the name of the result file")
+    add_hint_options(parser, speech=False)
     args = parser.parse_args(given)
     for name, smallest in (("chunk_frames", 1), ("sigma", 0), ("denoiser_strength", 0), ("seed", 0)):
         if not smallest <= getattr(args, name) < 2**63:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common import inference
 from common.device import Device
+from common.hints import Hints
 from common.precision import amp_level
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
@@ -29,10 +30,18 @@ class Vocoder:
     conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
     """
 
-    def __init__(self, path: str | Path, device: Device, amp: str = "", chunk_frames: int = 1000, int8: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        device: Device,
+        amp: str = "",
+        chunk_frames: int = 1000,
+        int8: bool = False,
+        hints: Hints | None = None,
+    ):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's; memory grows
-        with ``chunk_frames``; ``int8``: convolutions in 8-bit integers."""
-        loaded = inference.load(path, "waveglow", Config, build_model)
+        with ``chunk_frames``; ``int8``: convolutions in 8-bit integers; ``hints``: what the file does not say."""
+        loaded = inference.load(path, "waveglow", Config, build_model, hints)
         self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
         self.device = device
         self.chunk_frames = chunk_frames

@@ -7,7 +7,7 @@ file is executed. ``fitted`` brings the weights into a model. ``tools/convert_ch
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Checkpoint:
     "Steps of training behind the weights; 0 where the file does not say."
     progress: dict[str, Any]
     "A native file's; empty in other forms."
+    guessed: set[str] = field(default_factory=set)
+    "Keys of the configuration that the file does not tell, and the shapes do not either, but make likely."
 
 
 def load_weights(path: str | Path, expect: str | None = None) -> tuple[dict[str, Any], Weights]:
@@ -72,7 +74,8 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     weights = nvidia_weights(path, tensors)
     top = _dict(contents)
     is_native = top.keys() >= REQUIRED
-    config = top["config"] if is_native else _config(path, kind, weights, attributes | _options(top))
+    known = attributes | _options(top)
+    config = top["config"] if is_native else _config(path, kind, weights, known)
     iteration = top.get("iteration")
     return Checkpoint(
         kind,
@@ -80,6 +83,7 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
         weights,
         iteration=iteration if isinstance(iteration, int) else 0,
         progress=top["progress"] if is_native else {},
+        guessed={"hop_length"} if kind == "waveglow" and not is_native and "hop_length" not in known else set(),
     )
 
 
@@ -243,10 +247,12 @@ def _options(top: dict) -> dict[str, Any]:
 
 def _reading(known: dict[str, Any]) -> dict[str, Any]:
     """How text is read. Of a dictionary only a name counts: the path of a file is another machine's."""
-    cleaners, dictionary = known.get("text_cleaners"), known.get("dictionary")
+    dictionary = known.get("dictionary")
     found: dict[str, Any] = {}
-    if isinstance(cleaners, list) and all(isinstance(name, str) for name in cleaners):
-        found["text_cleaners"] = cleaners
+    for name in ("text_cleaners", "symbols"):
+        value = known.get(name)
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            found[name] = value
     if isinstance(dictionary, str) and Path(dictionary).name == dictionary:
         found["dictionary"] = dictionary
     return found

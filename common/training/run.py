@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from common import device
 from common.checkpoints import native
-from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, fitted, load_adam, read, steps_of_adam
+from common.checkpoints.interchange import Checkpoint, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
 from common.config import AnyConfig, BaseConfig, config_of_checkpoint
@@ -24,8 +24,8 @@ from common.distributed import first_ranks, gather_objects, ranks
 from common.layers.npu import Crossings
 from common.precision import Precision
 from common.program import UserError, shown
-from common.training.agreement import flattened
 from common.training.averaging import WeightAverage
+from common.training.finetuning import check_same_model, starting_weights
 
 log = logging.getLogger(__name__)
 
@@ -178,13 +178,15 @@ class Run(Generic[AnyConfig, AnyModel]):
 
     def _finetune(self, path: str) -> None:
         origin = first_ranks(lambda: read(path, self.name))
-        config_of_checkpoint(path, type(self.config), origin.config)  # refuses what can be no configuration
-        check_same_model(path, origin.config, asdict(self.config), self.name, may_change=NOT_IN_SHAPES)
-        self.precision.load_model_state(self.model, fitted(path, origin.weights, self.model))
+        fresh = self.precision.model_state(self.model)
+        start = starting_weights(path, origin, self.config, self.model, fresh)
         keep_optimizer = self.config.train_config.keep_optimizer
+        if keep_optimizer and start.anew:
+            raise UserError("--keep_optimizer does not go with another alphabet or fresh layers")
+        self.precision.load_model_state(self.model, start.weights)
         if keep_optimizer:
             self._load_adam(path)
-        before = read_progress(path, origin.progress) if origin.progress else Progress(origin.iteration)
+        before = Progress() if start.anew else progress_of(path, origin)
         self.progress = Progress(
             iteration=before.iteration,
             first_iteration=before.iteration,
@@ -213,6 +215,11 @@ class Run(Generic[AnyConfig, AnyModel]):
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
         device.count_steps(self.optimizer)
+
+
+def progress_of(path: str | Path, checkpoint: Checkpoint) -> Progress:
+    """How far the training was that made the checkpoint, as far as it says that."""
+    return read_progress(path, checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
 
 
 def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str, Any]:
@@ -259,21 +266,6 @@ def checked_rng_state(path: str | Path, rng_states: Any) -> dict[str, torch.Tens
     return state
 
 
-def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, may_change: Collection[str] = ()) -> None:
-    """UserError that names the field, if the checkpoint is of another model or other audio.
-
-    What a checkpoint of another form does not tell is not compared.
-    """
-    for section, names in ((f"{kind}_config", current[f"{kind}_config"]), ("data_config", AUDIO)):
-        ours, theirs = (flattened(config.get(section, {})) for config in (current, saved))
-        for name in ours.keys() & theirs.keys():
-            if name.split(".")[0] in names and name not in may_change and ours[name] != theirs[name]:
-                raise UserError(
-                    f"{path} was trained with {section}.{name} = {shown(theirs[name])},"
-                    f" the config says {shown(ours[name])}"
-                )
-
-
 def check_same_training(path: str | Path, saved: dict, current: BaseConfig) -> None:
     """Say what has changed since; UserError that names the field, if it must not within one run."""
     for section in ("train_config", "data_config"):
@@ -285,7 +277,7 @@ def check_same_training(path: str | Path, saved: dict, current: BaseConfig) -> N
                 continue
             if name not in changeable:
                 raise UserError(
-                    f"{path} was trained with {section}.{name} = {theirs}, the config says {ours}:"
+                    f"{path} was trained with {section}.{name} = {shown(theirs)}, the config says {shown(ours)}:"
                     f" --resume=no begins anew, --checkpoint_path={path} trains on from its weights"
                 )
             log.info("changed since the checkpoint: %s %s, was %s", name, ours, theirs)

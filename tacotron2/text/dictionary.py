@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from common.files import open_input
 from common.program import UserError
-from tacotron2.text.symbols import SYMBOL_TO_ID
+from tacotron2.text.alphabet import NVIDIAS, Alphabet
 
 Dictionary: TypeAlias = dict[str, list[str]]
 "Lower-case word -> its symbols, such as @HH."
@@ -14,8 +14,10 @@ BUNDLED = {"cmudict": Path(__file__).with_name("cmudict.dict")}
 "The Carnegie Mellon Pronouncing Dictionary, version 0.7b and later changes; its licence is beside it."
 
 
-def load_dictionary(path: str | Path) -> Dictionary:
+def load_dictionary(path: str | Path, alphabet: Alphabet = NVIDIAS) -> Dictionary:
     """Read lines like ``HELLO  HH AH0 L OW1``, in UTF-8 or Latin-1. ``cmudict`` is the bundled dictionary.
+
+    The phones are what may stand in braces.
 
     Of several pronunciations, ``WORD(1)``, the first one in the file counts; ``;;;`` begins a line of
     comment and `` #`` a comment at a line's end. UserError that names the line which is not so.
@@ -26,12 +28,13 @@ def load_dictionary(path: str | Path) -> Dictionary:
         word, *phones = line.split(" #")[0].split() or [";;;"]
         if word.startswith(";;;"):
             continue
-        if wrong := [phone for phone in phones if "@" + phone not in SYMBOL_TO_ID]:
-            raise UserError(f"{path} line {number}: {wrong[0][:100]!r} is no phone of ARPAbet, such as HH or AH0")
+        if wrong := [phone for phone in phones if phone not in alphabet.phones]:
+            what = "phone of ARPAbet, such as HH or AH0" if alphabet.is_nvidias else "phone among data_config.symbols"
+            raise UserError(f"{path} line {number}: {wrong[0][:100]!r} is no {what}")
         if not phones:
             raise UserError(f"{path} line {number}: {word[:100]!r} has no phones; write it as HELLO  HH AH0 L OW1")
-        word = re.sub(r"\([0-9]+\)$", "", word).lower()
-        dictionary.setdefault(word, ["@" + phone for phone in phones])
+        word = alphabet.normalized(re.sub(r"\([0-9]+\)$", "", word).lower())
+        dictionary.setdefault(word, [alphabet.phones[phone] for phone in phones])
     if not dictionary:
         raise UserError(f"{path} holds no words")
     return dictionary

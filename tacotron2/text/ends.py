@@ -2,8 +2,8 @@
 
 import re
 
-ENDED = re.compile(r"[.!?…。！？][\"'”’»)\]」』]*$")
-OPEN = re.compile(r"[\s,;:、，；：–—-]*$")
+ENDED = re.compile(r"[.!?…。！？؟۔।][\"'”’»)\]」』]*$")
+OPEN = re.compile(r"[\s,;:、，；：،؛–—-]*$")
 "What stands behind a part of a sentence."
 
 

@@ -3,10 +3,10 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from tacotron2.text import sequence_to_text, text_to_sequence
+from tacotron2.text import text_to_sequence
+from tacotron2.text.alphabet import NVIDIAS, Alphabet
 from tacotron2.text.braces import split_braces
 from tacotron2.text.cleaners import clean
-from tacotron2.text.symbols import PHONES, SYMBOL_TO_ID
 
 SHOWN = 10
 "Characters or phones that a remark lists."
@@ -14,42 +14,48 @@ SILENT = set('"“”«»\ufeff')
 "Left out without a remark: nobody pronounces them."
 
 
-def remarks(text: str, cleaners: Sequence[str]) -> list[str]:
+def remarks(text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS) -> list[str]:
     """A line for each way in which the text is not spoken as it is written; mostly none.
 
     Raises UserError for an unknown cleaner.
     """
-    pieces = list(split_braces(text))
+    pieces = list(split_braces(alphabet.normalized(text)))
     phones = [piece.split() for piece, is_phones in pieces if is_phones]
     plain = [piece for piece, is_phones in pieces if not is_phones]
     said = []
     if not all(phones) or any(brace in piece for piece in plain for brace in "{}"):
         said.append("a brace stands alone, around nothing or below the first line; write phones as {HH AH0 L OW1}")
-    if unknown := [phone for some in phones for phone in some if phone not in PHONES]:
-        said.append(f"left out, no phones of ARPAbet such as HH or AH0: {_list(map(repr, unknown))}")
+    if unknown := [phone for some in phones for phone in some if phone not in alphabet.phones]:
+        what = "phones of ARPAbet such as HH or AH0" if alphabet.is_nvidias else "symbols of the training"
+        said.append(f"left out, no {what}: {_list(map(repr, unknown))}")
     if phones and text.partition("\n")[2].strip():
         said.append("left out: all below the first line, since that has phones in braces; give a line at a time")
-    lost, changed = _characters(plain, cleaners)
+    lost, changed = _characters(plain, cleaners, alphabet)
     if lost:
         said.append(f"left out: {_list(map(repr, lost))}")
     if changed:
         said.append(f"transliterated: {_list(f'{c!r} as {spoken!r}' for c, spoken in changed.items())}")
-    if not any(c.isalpha() for c in sequence_to_text(text_to_sequence(text, cleaners))):
+    if not alphabet.can_speak(text_to_sequence(text, cleaners, None, alphabet)):
         said.append("nothing is left to speak")
     return said
 
 
-def _characters(plain: list[str], cleaners: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _characters(plain: list[str], cleaners: Sequence[str], alphabet: Alphabet) -> tuple[list[str], dict[str, str]]:
     """The characters that leave no symbol, and those beyond the Latin script that become Latin letters."""
-    cleaned = set("".join(clean(piece, cleaners) for piece in plain))
+    cleaned = set(alphabet.normalized("".join(clean(piece, cleaners) for piece in plain)))
     lost, changed = [], {}
     for character in sorted(set("".join(plain)) - SILENT - set("{}")):
-        spoken = clean(character, cleaners)
-        if not any(c in SYMBOL_TO_ID for c in spoken):
+        spoken = alphabet.normalized(clean(character, cleaners))
+        if not any(c in alphabet.ids for c in spoken):
             # "$" alone leaves nothing, but has become a word where it stands before a number.
             if character in cleaned or not character.isascii():
                 lost.append(character)
-        elif any(c.isalpha() for c in spoken) and not _is_latin(character):
+        elif (
+            any(c.isalpha() for c in spoken)
+            and spoken != character.lower()
+            # "é" may lose its accent without a remark, unless the model knows it.
+            and (not _is_latin(character) or character.lower() in alphabet.ids)
+        ):
             changed[character] = spoken
     return lost, changed
 

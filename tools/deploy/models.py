@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import tacotron2.config
 import waveglow.config
 from common import inference
 from common.checkpoints.interchange import TITLES
+from common.hints import Hints
 from common.program import UserError
 from common.voices import DEFAULT, FOLDER, Settings, checkpoint_of, find_voice, sha256
 from tacotron2.model import Tacotron2
 from tools.deploy import graphs, signatures
 from tools.deploy.artifacts import Source
 from tools.deploy.signatures import Signature
-from tools.sound import check_same_audio
+from tools.sound import check_same_audio, hints_for_both
 from waveglow.model import WaveGlow
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Wanted:
     "Whether the user has named one of them."
     sigma: float = Settings().sigma
     "Scale of WaveGlow's noise with which they sound best."
+    hints: Hints = field(default_factory=dict)
+    "What the user says of them."
 
 
 def find_checkpoints(args: argparse.Namespace) -> Wanted:
@@ -65,7 +68,8 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
     for kind in PACKAGES:
         if kind not in paths:
             raise UserError(f"there is no checkpoint of {TITLES[kind]}: name one, --{kind}=FILE or {DEFAULT}/{kind}")
-    return Wanted({kind: paths[kind] for kind in PACKAGES}, bool(given or args.voice), settings.sigma)
+    named = bool(given or args.voice)
+    return Wanted({kind: paths[kind] for kind in PACKAGES}, named, settings.sigma, hints_for_both(args))
 
 
 def downloaded(models_dir: Path) -> dict[str, Path]:
@@ -106,11 +110,11 @@ class Model:
         return {"waveglow": graphs.WaveGlowGraph(self.model)}
 
 
-def load(kind: str, path: str) -> Model:
-    """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``interchange.read``."""
+def load(kind: str, path: str, hints: Hints | None = None) -> Model:
+    """From a checkpoint of any form, or RANDOM weights at full size. UserError as ``inference.load``."""
     if path == RANDOM:
         return _random(kind)
-    loaded = inference.load(path, kind, PACKAGES[kind].Config, PACKAGES[kind].build_model)
+    loaded = inference.load(path, kind, PACKAGES[kind].Config, PACKAGES[kind].build_model, hints)
     return _ready(Model(kind, Source(path, sha256(Path(path))), loaded.config, loaded.model))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoints.interchange import TITLES
+from common.hints import add_hint_options
 from common.program import Parser
 from common.voices import DEFAULT
 from tools.deploy.engines.engine import ENGINES, QUANT_MODES
@@ -59,6 +60,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     parser.add_argument("--voice", metavar="NAME", help=f"both checkpoints of a voice of voices/, as {DEFAULT}")
     what = "random weights at full size, to measure speed; all that is made of them goes to DIR/random"
     parser.add_argument("--random", action="store_true", help=what)
+    add_hint_options(parser, speech=True)
 
 
 def check_checkpoint_options(parser: Parser, args: argparse.Namespace) -> None:

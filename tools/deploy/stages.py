@@ -43,7 +43,7 @@ def make_graphs(args: argparse.Namespace) -> None:
     folder = args.models_dir / ONNX
     if named:
         wanted = find_checkpoints(args)
-        if not are_there(folder, wanted):
+        if wanted.hints or not are_there(folder, wanted):
             export_graphs(args.models_dir, wanted)
     elif not are_there(folder, None):
         fetch(args.models_dir)

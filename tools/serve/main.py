@@ -10,6 +10,7 @@ import uvicorn
 
 from common import program
 from common.device import Device, keep_freed_memory, pick_device
+from common.hints import add_hint_options
 from common.log import open_log
 from common.program import UserError
 from common.voices import DEFAULT, Settings, find_voice
@@ -17,7 +18,7 @@ from tacotron2.synthesizer import Synthesizer
 from tools.serve.application import make_application
 from tools.serve.limits import Limits, read_key
 from tools.serve.speaker import Speaker
-from tools.sound import check_same_audio
+from tools.sound import check_same_audio, hints_for_both
 from waveglow.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
@@ -54,10 +55,12 @@ def main() -> None:
     if device.type == "cpu":  # the speaker's two threads compute at the same time
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     amp = args.amp or fastest_level(device)
-    synthesizer = Synthesizer(args.tacotron2, device, amp)
-    vocoder = Vocoder(args.waveglow, device, amp)
+    hints = hints_for_both(args)
+    synthesizer = Synthesizer(args.tacotron2, device, amp, hints=hints)
+    vocoder = Vocoder(args.waveglow, device, amp, hints=hints)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, args.waveglow)
-    for spoken in synthesizer.speak([WARM_UP], tries=1):
+    warm_up = WARM_UP if synthesizer.symbols(WARM_UP) else synthesizer.alphabet.example()
+    for spoken in synthesizer.speak([warm_up], tries=1):
         vocoder.synthesize(spoken.utterance.mel)
     speaker = Speaker(synthesizer, vocoder)
     app = make_application(speaker, name, settings, Limits(speeches=args.queue), key)
@@ -86,6 +89,7 @@ def read_arguments() -> argparse.Namespace:
     add("--queue", type=int, default=Limits.speeches, metavar="N", help="texts at once (default: %(default)s)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: O1 on CPUs with bfloat16, else the device's)")
+    add_hint_options(parser, speech=True)
     add("--log_text", action="store_true", help="name sentences that went wrong in the log")
     args = parser.parse_args()
     if bool(args.tacotron2) != bool(args.waveglow):

@@ -93,6 +93,7 @@ class Utterances:
     """Tacotron2's batches: clips of one of some lengths, all filled up to the longest of these."""
 
     def __init__(self, corpus: Corpus, config: tacotron2.config.Config, device: Device, buckets: int):
+        tacotron2.config.check_symbols("the configuration", config, "n_symbols must be their number")
         self.batch_size = config.train_config.batch_size
         if len(corpus.texts) < self.batch_size:
             raise UserError(
@@ -100,8 +101,9 @@ class Utterances:
             )
         self.rng = np.random.default_rng(config.train_config.seed)
         mel = tacotron2.config.build_mel(config).to(device.torch_device)
-        dictionary, cleaners = dictionary_of(config.data_config), config.data_config.text_cleaners
-        texts = [torch.tensor(text_to_sequence(text, cleaners, dictionary)) for text in corpus.texts]
+        data, dictionary, alphabet = config.data_config, dictionary_of(config.data_config), config.data_config.alphabet
+        read = lambda text: text_to_sequence(text, data.text_cleaners, dictionary, alphabet)  # noqa: E731
+        texts = [torch.tensor(read(text)) for text in corpus.texts]
         # In half precision, to which a logarithm of 1e-5 to 10 is rounded by 0.004 at most.
         mels = [mel(audio[None])[0].half() for audio in corpus.clips()]
         by_length = np.argsort(corpus.lengths, kind="stable")

@@ -43,6 +43,8 @@ class Build:
     ranges: Ranges
     options: dict[str, Any] = field(default_factory=dict)
     "The engine's own, from the build configuration."
+    hop_length: int | None = None
+    "That the graph was exported with, where a checkpoint may not say it."
 
 
 class DeviceError(UserError):

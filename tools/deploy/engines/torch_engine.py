@@ -27,8 +27,10 @@ EXACT = {"attention_cell", "decoder_cell", "attention_weights", "attention_weigh
 "Inputs that are float32 whatever the precision of the model."
 SCALE = ".scale"
 
-load_model = lru_cache(maxsize=1)(models.load)
-"Graph after graph is one of the same model."
+
+@lru_cache(maxsize=1)  # graph after graph is one of the same model
+def load_model(kind: str, path: str, hop_length: int | None) -> models.Model:
+    return models.load(kind, path, {"data_config": {"hop_length": hop_length}} if hop_length else None)
 
 
 class Torch(Engine):
@@ -46,7 +48,7 @@ class Torch(Engine):
     @staticmethod
     def build(request: Build, path: Path) -> None:
         """The weights of the graph's part of the model, in the bits of the quant mode."""
-        model = load_model(kind_of(request.graph), request.source.path)
+        model = load_model(kind_of(request.graph), request.source.path, request.hop_length)
         if model.source != request.source:
             raise UserError(f"{request.source.path} is not what it was when it was exported: export it again")
         part = model.modules()[request.graph].state_dict(keep_vars=True).values()

@@ -25,7 +25,7 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
         if name in special:
             inputs[name] = special[name].to(getattr(torch, port.dtype))
         elif name == "sequences":
-            inputs[name] = torch.randint(1, 100, shape, generator=generator)
+            inputs[name] = torch.randint(0, 2, shape, generator=generator)  # of two symbols, which every alphabet has
         elif name == "prenet_masks":
             inputs[name] = 2.0 * torch.randint(0, 2, shape, generator=generator)
         else:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from common import program
 from common.files import make_output_folder, remove_leftovers, written_whole
 from common.folder_lock import sole_writer
+from common.hints import NAME_SYMBOLS
 from common.log import open_log, still
 from common.program import UserError
+from tacotron2.config import check_symbols
 from tools.deploy import models
 from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, write_contents
 from tools.deploy.engines.engine import ENGINES
@@ -78,7 +80,8 @@ def export_graphs(models_dir: Path, wanted: Wanted) -> None:
     check_exporter()
     check_replaceable(models_dir / ONNX, wanted)
     log.info("exporting the graphs of %s to %s", " and ".join(wanted.paths.values()), models_dir / ONNX)
-    found = {kind: models.load(kind, path) for kind, path in wanted.paths.items()}
+    found = {kind: models.load(kind, path, wanted.hints) for kind, path in wanted.paths.items()}
+    check_symbols(wanted.paths["tacotron2"], found["tacotron2"].config, NAME_SYMBOLS)
     models.check_fit(found["tacotron2"], found["waveglow"])
     make_output_folder(models_dir)
     with sole_writer(models_dir):

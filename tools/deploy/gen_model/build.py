@@ -175,6 +175,7 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
             quant_mode=order.quant_mode,
             ranges=contents.ranges,
             options=contents.options,
+            hop_length=exported.waveglow.data_config.hop_length,
         )
         name = f"{graph}{engine.suffix}"
         with written_whole(folder / name) as file, still(f"building {graph}"):

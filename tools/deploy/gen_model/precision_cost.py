@@ -39,7 +39,8 @@ def _speak(name: str, folder: Path, contents: Contents, given: np.ndarray | None
     engine = find_engine(name)(0, 1, contents.options)
     pipeline = Pipeline(folder, contents, engine)
     pipeline.limit = min(pipeline.limit, FRAMES)
-    text = reader(contents)(sentence(min(CHARACTERS, contents.ranges["text"][-1])))
+    characters = min(CHARACTERS, contents.ranges["text"][-1])
+    text = reader(contents)(sentence(characters, contents.tacotron2.data_config.alphabet))
     mel, lengths = pipeline.spectrograms([text], [SEED])
     spoken = mel if given is None else given[None]
     (audio,) = pipeline.audio(spoken, np.array([spoken.shape[2]]), 0.6, [SEED])

@@ -89,7 +89,8 @@ def measure(
         shares = of_text(text, contents, batch, args.devices, args.seed, args.output)
     else:
         contents.check_range("text", args.il, "--il")
-        shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output)
+        alphabet = contents.tacotron2.data_config.alphabet
+        shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output, alphabet)
     works = [
         Work(
             folder, contents, device, len(shares), warmup=batches[:1] * args.warmup_iters, batches=batches,

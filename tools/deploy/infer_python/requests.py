@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common.program import UserError
 from tacotron2.sentences import LONGEST_PIECE, take_apart
-from tacotron2.synthesizer import can_be_spoken
 from tacotron2.text import text_to_sequence
+from tacotron2.text.alphabet import NVIDIAS, Alphabet
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.ends import with_end
 from tacotron2.text.remarks import remarks
@@ -42,18 +42,22 @@ Shares = dict[int, list[list[Request]]]
 "Device -> its batches."
 
 
-def sentence(length: int) -> str:
-    """So many characters of it."""
-    return (SENTENCE * (length // len(SENTENCE) + 1))[:length]
+def sentence(length: int, alphabet: Alphabet = NVIDIAS) -> str:
+    """So many characters of it, or where the alphabet lacks some of its letters, of the alphabet's own."""
+    known = all(character in alphabet.ids for character in SENTENCE.lower() if character.isalpha())
+    text = SENTENCE if known else alphabet.example()
+    return (text * (length // len(text) + 1))[:length]
 
 
-def of_sentence(length: int, batch: int, iterations: int, devices: list[int], seed: int, output: Path) -> Shares:
+def of_sentence(
+    length: int, batch: int, iterations: int, devices: list[int], seed: int, output: Path, alphabet: Alphabet = NVIDIAS
+) -> Shares:
     """The sentence cut to ``length`` characters, with other random numbers in each clip."""
     shares: Shares = {device: [] for device in devices}
     for iteration in range(iterations):
         device = devices[iteration % len(devices)]
         seeds = range(seed + iteration * batch, seed + (iteration + 1) * batch)
-        text = sentence(length)
+        text = sentence(length, alphabet)
         shares[device].append([Request(text, each, output / f"dev{device}_{i}.wav") for i, each in enumerate(seeds)])
     return shares
 
@@ -64,17 +68,18 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
     UserError for a text without anything to speak.
     """
     to_ids, limit = reader(contents), min(contents.ranges["text"][-1], LONGEST_PIECE)
-    cleaners = contents.tacotron2.data_config.text_cleaners
+    data = contents.tacotron2.data_config
+    cleaners, alphabet = data.text_cleaners, data.alphabet
     seeds = count(seed)
     spoken = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        for remark in remarks(line, cleaners):
+        for remark in remarks(line, cleaners, alphabet):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
         pieces = take_apart(line, lambda part: to_ids(with_end(part)), limit)
-        pieces = [piece for piece in pieces if can_be_spoken(piece.ids)]
+        pieces = [piece for piece in pieces if alphabet.can_speak(piece.ids)]
         clips = [
             Request(with_end(piece.text), next(seeds), wav, piece.pause, ends=piece is pieces[-1]) for piece in pieces
         ]
@@ -94,5 +99,6 @@ def reader(contents: Contents) -> Callable[[str], list[int]]:
     UserError if its pronunciation dictionary is missing.
     """
     data = contents.tacotron2.data_config
-    dictionary = load_dictionary(data.dictionary) if data.dictionary else None
-    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary)
+    alphabet = data.alphabet
+    dictionary = load_dictionary(data.dictionary, alphabet) if data.dictionary else None
+    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary, alphabet)
