@@ -1,25 +1,41 @@
 """Put small mistakes into the product, one at a time, and see whether the tests catch them.
 
     pip install -r requirement-mutate.txt
-    python test/mutate.py                                       # 20 mistakes in each file of the core: an hour or more
+    python test/mutate.py                                       # 20 mistakes in each file of the core: hours
     python test/mutate.py common/training/loop.py --limit=0     # every mistake in a file
+    python test/mutate.py common/training/loop.py --again       # after new tests: what survived, once more
 
-Stopped, it goes on where it was. cosmic-ray makes the mistakes in a copy of the repository, in test/output/mutation.
-The tests of a file are those files of test/unit that name its module, those that start programs last. What survives
-is shown as a table and as diffs: a hole in the tests, or a mistake that changes nothing.
+Stopped, it goes on where it was; a file that has changed since begins anew. cosmic-ray makes the mistakes in a copy of
+the repository, in test/output/mutation. pytest-cov says once which tests run which lines; a mistake meets those of its
+line, out of the ten files of tests that are nearest by imports. A line that runs at import or in another process meets
+these files whole. What survives is shown as a table and as diffs: a hole in the tests, or a mistake that changes
+nothing. Endless computing is caught by a limit of processor time, which a busy machine does not change; what waits
+without end runs into a limit of real time, which can be the machine's fault and has a column of its own.
 """
 
 import argparse
-import json
+import ast
+import fcntl
+import hashlib
+import os
 import random
 import re
+import resource
+import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
-from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.commands.init import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "test/output/mutation"
@@ -35,28 +51,40 @@ LIKELY = re.compile(
     r"|AddNot|Number|True|False|AndWithOr|OrWithAnd|ZeroIteration|Decorator|Continue|Break"
 )
 "Operators whose mistakes people make; a tensor shifted by bits is caught by any test."
-LONGEST = 300
-"Seconds for the tests of a file; a mistake that makes them hang is caught."
+NEAREST = 10
+"Files of tests for a file of the product."
+MOST = 60
+"Tests for a line."
+VERDICTS = ("caught", "timeout", "survived")
+PACKAGES = ("common", "waveglow", "tacotron2", "tools")
+PYTEST = (sys.executable, "-m", "pytest", "--timeout=0")
+STARTS_PROGRAMS = re.compile(r"subprocess|run_script|run_infer")
+OUT_OF_TIME = re.compile(r"^timeout$|TimeoutExpired|Timeout \(>")
+"What cosmic-ray, subprocess and pytest-timeout say at the end of a real time."
 
 
 def main() -> None:
     args = read_arguments()
     files = args.files or sorted(str(path.relative_to(ROOT)) for each in CORE for path in ROOT.glob(each))
-    tree = copy_repository()
-    table = ["| file | mistakes | caught |", "|---|---|---|"]
-    survivors = []
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    lock = (FOLDER / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"error: another run is at work in {FOLDER}")
+    os.chdir(copy_repository())
+    table = [f"| file | mistakes | {' | '.join(VERDICTS)} |", "|---|---|" + "---|" * len(VERDICTS)]
+    verdicts, diffs = [], []
     for name in files:
-        tests = tests_of(name)
-        if not tests:
-            print(f"{name}: no test names its module", flush=True)
-            continue
-        session = FOLDER / f"{name.replace('/', '.')}.sqlite"
-        run(tree, name, tests, session, args.limit)
-        tried, survived = outcome(session)
-        table.append(f"| `{name}` | {tried} | {tried - len(survived)} |")
-        survivors += survived
-        print(table[-1], flush=True)
-    print("\n".join([*table, "", *survivors]))
+        session = make_session(name, args.limit, args.again)
+        run(name, session)
+        found = [(verdict(result), result.diff) for _, result in results(session)]
+        if found:
+            table.append(row(f"`{name}`", [each for each, _ in found]))
+            print(table[-1], flush=True)
+        verdicts += [each for each, _ in found]
+        diffs += [f"{each}:\n{diff}" for each, diff in found if each != "caught"]
+    print("\n".join([*table, row("all", verdicts), "", *diffs]))
 
 
 def read_arguments() -> argparse.Namespace:
@@ -71,55 +99,95 @@ def read_arguments() -> argparse.Namespace:
         metavar="N",
         help="mistakes in a file, drawn at random; 0 = all (default: %(default)s)",
     )
-    return parser.parse_args()
+    parser.add_argument("--again", action="store_true", help="make anew what survived or ended by timeout")
+    args = parser.parse_args()
+    if missing := [name for name in args.files if not (ROOT / name).is_file()]:
+        parser.error(f"no file {', '.join(missing)} in {ROOT}")
+    return args
 
 
 def copy_repository() -> Path:
     """A copy of what git knows, in which a mistake does no harm."""
     tree = FOLDER / "tree"
     shutil.rmtree(tree, ignore_errors=True)
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in names.split("\0"):
+        if not (ROOT / name).is_file():
+            continue  # deleted, and git does not know yet
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tree / name)
     return tree
 
 
 def tests_of(name: str) -> list[str]:
-    """The files of test/unit that name the module, those that start programs last."""
-    package, _, module = name.removesuffix(".py").replace("/", ".").rpartition(".")
-    mention = re.compile(rf"\b{re.escape(f'{package}.{module}')}\b|\bfrom {re.escape(package)} import .*\b{module}\b")
-    texts = {path: path.read_text() for path in sorted((ROOT / "test/unit").glob("test_*.py"))}
-    found = [path for path, text in texts.items() if mention.search(text)]
-    found.sort(key=lambda path: len(re.findall(r"subprocess|run_script|run_infer", texts[path])))
-    return [str(path.relative_to(ROOT)) for path in found]
+    """The files of test/unit that are nearest to it by imports; among equals those that import the least."""
+    sources = [path.relative_to(ROOT) for top in ("common", "waveglow", "tacotron2", "tools", "test/unit")
+               for path in sorted((ROOT / top).rglob("*.py")) if path.name != "conftest.py"]  # fmt: skip
+    names = {module_name(path) for path in sources}
+    imports = {path: imported(ROOT / path) & names for path in sources}
+    importers = {each: [path for path in sources if each in imports[path]] for each in names}
+    found: list[Path] = []
+    seen, ring = set(), [Path(name)]
+    while ring and len(found) < NEAREST:
+        around = {each for path in ring for each in importers[module_name(path)]} - seen
+        seen |= around
+        ring = sorted(around, key=lambda path: (len(imports[path]), path))
+        found += [path for path in ring if path.name.startswith("test_")]
+    found = found[:NEAREST]
+    found.sort(key=lambda path: len(STARTS_PROGRAMS.findall((ROOT / path).read_text())))
+    return [str(path) for path in found]
 
 
-def run(tree: Path, name: str, tests: list[str], session: Path, limit: int) -> None:
-    """Make the mistakes that have not been made yet."""
-    command = f"{sys.executable} -m pytest -x -q --timeout={LONGEST // 2} {' '.join(tests)}"
-    config = session.with_suffix(".toml")
-    config.write_text(
-        f"[cosmic-ray]\nmodule-path = {json.dumps(name)}\ntimeout = {float(LONGEST)}\nexcluded-modules = []\n"
-        f"test-command = {json.dumps(command)}\n[cosmic-ray.distributor]\nname = 'local'\n"
-    )
-    program = [sys.executable, "-m", "cosmic_ray.cli"]
-    if not session.exists():
-        subprocess.run([*program, "init", config, session], cwd=tree, check=True)
-        choose(session, name, limit)
-    subprocess.run([*program, "exec", config, session], cwd=tree, check=True)
+@cache
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, or starts by their name; ``from a import b`` may mean a or a.b."""
+    text = path.read_text()
+    found = set(re.findall(r'"((?:waveglow|tacotron2|common|tools)(?:\.\w+)+)"', text))
+    found |= {each.replace("/", ".") for each in re.findall(r"\b((?:tools|test)(?:/\w+)+)\.py\b", text)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def module_name(path: Path) -> str:
+    """As it is imported; the helpers of the tests stand alone."""
+    parts = path.with_suffix("").parts
+    return parts[-1] if parts[0] == "test" else ".".join(parts).removesuffix(".__init__")
+
+
+def make_session(name: str, limit: int, again: bool) -> Path:
+    """The mistakes in a file as it is now, with what is known of them."""
+    session = FOLDER / f"{name.replace('/', '.')}.{digest(name)}.sqlite"
+    with use_db(session) as database:
+        if not database.num_work_items:
+            init([Path(name)], database, {})
+    choose(session, name, limit)
+    if again:
+        forget(session, [job for job, result in results(session) if verdict(result) != "caught"])
+    return session
+
+
+def digest(*names: str) -> str:
+    """Of what is in the files."""
+    return hashlib.sha256(b"".join(Path(name).read_bytes() for name in names)).hexdigest()[:8]
 
 
 def choose(session: Path, name: str, limit: int) -> None:
-    """Leave out the mistakes that nobody makes, and all but ``limit`` of the others."""
-    with use_db(session, WorkDB.Mode.open) as database:
-        items = list(database.work_items)
-        likely = [item.job_id for item in sorted(items, key=place) if LIKELY.search(item.mutations[0].operator_name)]
-        if limit:
-            likely = random.Random(name).sample(likely, min(limit, len(likely)))
-        for item in items:
-            if item.job_id not in likely:
-                database.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    """Leave out the mistakes that nobody makes, and all but ``limit`` of the others; fewer are a part of more."""
+    with use_db(session) as database:
+        items, known = sorted(database.work_items, key=place), dict(database.results)
+        likely = [item.job_id for item in items if LIKELY.search(item.mutations[0].operator_name)]
+        random.Random(name).shuffle(likely)
+        chosen = likely[: limit or None]
+        others = {item.job_id for item in items} - known.keys() - set(chosen)
+        database.set_multiple_results(others, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    forget(session, [job for job in chosen if job in known and known[job].worker_outcome == WorkerOutcome.SKIPPED])
 
 
 def place(item: WorkItem) -> tuple:
@@ -128,11 +196,86 @@ def place(item: WorkItem) -> tuple:
     return mutation.start_pos, mutation.operator_name, mutation.occurrence
 
 
-def outcome(session: Path) -> tuple[int, list[str]]:
-    """How many mistakes were made, and the diffs of those that the tests let pass."""
-    with use_db(session, WorkDB.Mode.open) as database:
-        results = [result for _, result in database.results if result.worker_outcome != WorkerOutcome.SKIPPED]
-    return len(results), [result.diff for result in results if result.test_outcome == TestOutcome.SURVIVED]
+def forget(session: Path, jobs: list[str]) -> None:
+    with sqlite3.connect(session) as database:
+        database.executemany("DELETE FROM work_results WHERE job_id = ?", [(job,) for job in jobs])
+
+
+def run(name: str, session: Path) -> None:
+    """Make the mistakes that have not been made yet."""
+    with use_db(session) as database:
+        pending = sorted(database.pending_work_items, key=place)
+        if not pending:
+            return
+        files = {test: lines for test in tests_of(name) if (lines := lines_of(test))}
+        seconds = sum(float(lines.with_suffix(".seconds").read_text()) for lines in files.values())
+        limit = 30 + int(2 * seconds)
+        for item in pending:
+            tests = tests_of_lines(name, item.mutations[0].start_pos[0], files.values()) or list(files)
+            command = ["prlimit", f"--cpu={limit}", *PYTEST, "-x", *tests]
+            result = mutate_and_test(item.mutations, shlex.join(command), 10 * limit)
+            database.set_result(item.job_id, result)
+
+
+def lines_of(test: str) -> Path | None:
+    """Which tests of a file run which lines: coverage's data; None if the tests fail without a mistake."""
+    product = [str(path) for top in PACKAGES for path in sorted(Path(top).rglob("*.py"))]
+    lines = FOLDER / f"lines/{Path(test).stem}.{digest(test, *product)}.coverage"
+    if not lines.with_suffix(".seconds").exists():
+        lines.parent.mkdir(exist_ok=True)
+        packages = [f"--cov={package}" for package in PACKAGES]
+        command = [*PYTEST, test, *packages, "--cov-context=test", "--cov-report=", "--durations=10"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = os.environ | {"COVERAGE_FILE": str(lines)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        lines.with_suffix(".log").write_text(done.stdout + done.stderr)
+        if done.returncode:
+            print(f"left out: {test} fails without a mistake, see {lines.with_suffix('.log')}", flush=True)
+            return None
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        lines.with_suffix(".seconds").write_text(str(seconds))
+    return lines
+
+
+def tests_of_lines(name: str, number: int, files: Iterable[Path]) -> list[str]:
+    """The tests that run the statement of a line, those first that run the fewest lines of the file."""
+    wanted = statement(name, number)
+    runs, found = Counter(), set()
+    for path in files:
+        data = CoverageData(basename=str(path))
+        data.read()
+        for line, contexts in data.contexts_by_lineno(str(Path(name).resolve())).items():
+            tests = {context.rpartition("|")[0] for context in contexts} - {""}
+            runs.update(tests)
+            found |= tests if line in wanted else set()
+    return sorted(found, key=lambda test: (runs[test], test))[:MOST]
+
+
+def statement(name: str, number: int) -> range:
+    """The lines of the innermost statement around a line, without its body."""
+    found = range(number, number + 1)
+    for node in ast.walk(ast.parse(Path(name).read_text())):
+        if isinstance(node, ast.stmt) and node.lineno <= number <= node.end_lineno:
+            end = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
+            if number <= end:
+                found = range(node.lineno, end + 1)
+    return found
+
+
+def results(session: Path) -> list[tuple[str, WorkResult]]:
+    with use_db(session) as database:
+        return [each for each in database.results if each[1].worker_outcome != WorkerOutcome.SKIPPED]
+
+
+def verdict(result: WorkResult) -> str:
+    if result.test_outcome == TestOutcome.SURVIVED:
+        return "survived"
+    return "timeout" if OUT_OF_TIME.search(result.output or "") else "caught"
+
+
+def row(name: str, found: list[str]) -> str:
+    return f"| {name} | {len(found)} | {' | '.join(str(found.count(each)) for each in VERDICTS)} |"
 
 
 if __name__ == "__main__":

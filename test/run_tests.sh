@@ -14,4 +14,5 @@ setup_environment "$root"
 cd "$root"
 # Small models on few cores: threads that spin while they wait keep the others from working.
 export OMP_WAIT_POLICY=PASSIVE
-python -m pytest --numprocesses=auto "$@"
+# File by file: what the tests of one share, such as a run over the emulated NPU, is then made by one process alone.
+python -m pytest --numprocesses=auto --dist=loadfile "$@"

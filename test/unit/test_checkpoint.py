@@ -50,7 +50,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
         "    try: native.save(Path(sys.argv[2], name), state)\n"
         "    except Exception as error: print(type(error).__name__, error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, ROOT, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, ROOT, tmp_path], capture_output=True, text=True, timeout=240)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     for line in lines:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ def test_kills_at_random_moments():
 def train(config, corpus, tmp_path):
     """Run waveglow.train, as faulty_train with a fault, in several processes; (process, its logs)."""
 
-    def run(output, fault, *options, nproc=2, launcher=(), seconds=120):
+    def run(output, fault, *options, nproc=2, launcher=(), seconds=280):
         module = "faulty_train" if fault else "waveglow.train"
         logs = tmp_path / f"logs of {output}"
         command = [sys.executable, "-m", "common.launch", f"--nproc_per_node={nproc}", *launcher, "-m", module]
@@ -90,22 +89,22 @@ def test_one_process_goes_on_where_two_were(train, tmp_path):
 
 @pytest.mark.parametrize("kind", ["hanging", pytest.param("busy", marks=pytest.mark.slow)])
 def test_a_rank_that_hangs_shows_where_and_ends_the_run(train, kind):
-    began = time.monotonic()
-    done = train("out", f"{kind}:1:2", "--hang_limit=10")
+    """The clock of its watchdog is put forward once the fault has happened."""
+    done = train("out", f"{kind}:1:2", "--hang_limit=100")
     assert FAULT in done.logs[1]
-    assert time.monotonic() - began < 10 + 30
     assert done.returncode == 1
-    assert "error: rank 1 failed: no progress while computing the loss, given up after hang_limit = 10 s" in done.stderr
+    told = "error: rank 1 failed: no progress while computing the loss, given up after hang_limit = 100 s"
+    assert told in done.stderr
     assert re.search(rf"faulty_train\.py\", line \d+ in {kind}", done.logs[1])
 
 
 @pytest.mark.slow
 def test_a_rank_that_is_stopped_ends_the_run_too(train):
     """It cannot say so itself: the rank that waits for it does."""
-    done = train("out", "stopped:1:2", "--hang_limit=6")
+    done = train("out", "stopped:1:2", "--hang_limit=20")
     assert FAULT in done.logs[1]
     assert done.returncode == 1
-    assert "rank 0 failed: no progress while exchanging gradients, given up after hang_limit = 6 s" in done.stderr
+    assert "rank 0 failed: no progress while exchanging gradients, given up after hang_limit = 20 s" in done.stderr
 
 
 @pytest.mark.slow

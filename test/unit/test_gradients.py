@@ -128,7 +128,7 @@ def on_a_rank(rank: int, folder: str) -> None:
     """Steps of two processes: a plain one, one with a fault on rank 1, and one in which rank 1 is asked to stop."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=1)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=4)
     )
     run = make_toy()
     run.model.weight.data[:] = 1

@@ -25,7 +25,7 @@ def test_only_a_rank_leaves_out_interpreter_shutdown(is_rank):
     environment.pop("WORLD_SIZE", None)
     if is_rank:
         environment["WORLD_SIZE"] = "2"
-    ended = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == (0 if is_rank else 3), ended.stderr
     if is_rank:
         assert ended.stdout == "done\n"
@@ -33,11 +33,14 @@ def test_only_a_rank_leaves_out_interpreter_shutdown(is_rank):
 
 SLOW_TO_END = """
 import atexit, os, sys, time
+from pathlib import Path
 from common.program import Parser
 if os.environ["RANK"] == "1":
-    atexit.register(time.sleep, 60)
+    atexit.register(time.sleep, 3600)
 else:
-    time.sleep(2)
+    report = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[1] / "1/error.json"
+    while not report.exists():
+        time.sleep(0.05)
 sys.argv = ["program", "--unknown"]
 Parser("", "").parse_args()
 """
@@ -49,7 +52,7 @@ def test_a_rank_that_torchrun_ends_after_its_report_keeps_its_exit_code(tmp_path
     program.write_text(SLOW_TO_END)
     command = [sys.executable, "-m", "common.launch", "--nproc_per_node=2", str(program)]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert ended.returncode == 2, ended.stderr
     # The torchrun of older PyTorch, such as 2.8's, says nothing of the one that it ended.
     rank = 1 if torch_version() >= (2, 13) else 0

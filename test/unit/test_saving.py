@@ -172,7 +172,7 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
         "import sys, os; sys.path.insert(0, sys.argv[1]); from common.files import written_whole\n"
         "with written_whole(sys.argv[2]) as file: file.write(b'half'); os.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", code, ROOT, tmp_path / "killed"], timeout=60)
+    subprocess.run([sys.executable, "-c", code, ROOT, tmp_path / "killed"], timeout=240)
     assert len(names(tmp_path)) == 1
     with written_whole(tmp_path / "alive") as file:
         file.write(b"whole")

@@ -193,7 +193,7 @@ def backward(network: torch.nn.Module, batch: list[torch.Tensor]) -> None:
 
 def gradients_of_a_share(rank: int, folder: str) -> None:
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=1)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=4)
     )
     model = toy_model(**NO_DROPOUT)
     backward(DistributedDataParallel(model), share_of_the_batch(rank))

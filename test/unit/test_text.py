@@ -121,9 +121,9 @@ def test_an_unknown_cleaner_is_refused(text):
 )
 def test_long_texts_take_linear_time(piece):
     text_to_sequence("1", ENGLISH)  # inflect is loaded
-    began = time.perf_counter()
+    began = time.process_time()  # which other programs do not lengthen
     text_to_sequence(piece * (100_000 // len(piece)), ENGLISH)
-    assert time.perf_counter() - began < 5  # at most 0.3 s; quadratic time is minutes
+    assert time.process_time() - began < 10  # at most 0.3 s; quadratic time is minutes
 
 
 def test_without_numbers_inflect_is_not_loaded():
