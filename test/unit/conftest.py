@@ -24,6 +24,9 @@ sys.path.insert(0, str(ROOT))
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
+# A plugin of two files, which import its functions, too.
+pytest.register_assert_rewrite("serving")
+
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"
 NPU = {"PYTHONPATH": str(EMULATOR)}

@@ -17,10 +17,13 @@ from starlette.exceptions import HTTPException
 
 from common.program import UserError
 from common.voices import Settings
+from tacotron2.synthesizer import Spoken
+from tools.serve import page
 from tools.serve.audio_formats import MEDIA_TYPES, Encoder, make_encoder
+from tools.serve.details import describe
 from tools.serve.errors import RefusalError, answer
 from tools.serve.limits import Gate, Limits
-from tools.serve.speaker import Speaker, Speech
+from tools.serve.speaker import Item, Speaker, Speech
 
 MODEL = "tacotron2-waveglow"
 LONGEST_SILENCE = 120.0
@@ -38,6 +41,8 @@ class Wish(BaseModel):
     seed: int = Field(1234, ge=0, lt=2**63)
     sigma: float | None = Field(None, ge=0, le=10)
     denoiser_strength: float | None = Field(None, ge=0, le=10)
+    details: bool = False
+    "Among the server-sent events one for each piece of the text: its spectrogram, alignment, gate and flaw."
 
 
 class Metrics:
@@ -62,6 +67,7 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
     app = FastAPI(title="Tacotron2 and WaveGlow", docs_url=None, redoc_url=None)
     metrics = Metrics(speaker)
     app.add_middleware(Gate, key=key, count=metrics.count)
+    app.include_router(page.router)
 
     @app.post("/v1/audio/speech")
     async def speak(wish: Wish) -> Response:
@@ -70,7 +76,7 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
         encode = make_encoder(wish.response_format, speaker.rate)
         speaker.add(speech)
         if wish.stream_format == "sse":
-            return StreamingResponse(events(sound, encode), media_type="text/event-stream")
+            return StreamingResponse(events(sound, encode, wish.details), media_type="text/event-stream")
         return StreamingResponse(encoded(sound, encode), media_type=MEDIA_TYPES[wish.response_format])
 
     @app.get("/v1/models")
@@ -79,7 +85,8 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
 
     @app.get("/v1/audio/voices")
     async def voices() -> dict:
-        return {"voices": [{"id": voice, "name": voice}]}
+        defaults = {"sigma": settings.sigma, "denoiser_strength": settings.denoiser_strength}
+        return {"voices": [{"id": voice, "name": voice, "sampling_rate": speaker.rate} | defaults]}
 
     @app.get("/health")
     async def health() -> dict:
@@ -108,7 +115,7 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
 
 def begin(
     wish: Wish, speaker: Speaker, voice: str, settings: Settings, limits: Limits
-) -> tuple[Speech, asyncio.Queue[np.ndarray | Exception | None]]:
+) -> tuple[Speech, asyncio.Queue[Item]]:
     """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
     name = wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", "")
     if name not in ("", voice):
@@ -126,12 +133,12 @@ def begin(
         raise RefusalError(400, str(error), "input") from error
     if not pieces:
         raise RefusalError(400, "nothing of the text can be spoken, it needs letters or digits", "input")
-    queue: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
+    queue: asyncio.Queue[Item] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     sigma = settings.sigma if wish.sigma is None else wish.sigma
     strength = settings.denoiser_strength if wish.denoiser_strength is None else wish.denoiser_strength
 
-    def deliver(item: np.ndarray | Exception | None) -> None:
+    def deliver(item: Item) -> None:
         with suppress(RuntimeError):  # the service has ended meanwhile
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
@@ -139,13 +146,19 @@ def begin(
 
 
 async def samples_of(
-    speech: Speech, queue: asyncio.Queue[np.ndarray | Exception | None], speaker: Speaker, metrics: Metrics
-) -> AsyncIterator[np.ndarray]:
-    """The samples as they are made. Whoever stops listening ends the work for it; an error breaks the answer off."""
+    speech: Speech, queue: asyncio.Queue[Item], speaker: Speaker, metrics: Metrics
+) -> AsyncIterator[np.ndarray | Spoken]:
+    """The samples as they are made, in front of those of a piece its ``Spoken``.
+
+    Whoever stops listening ends the work for it; an error breaks the answer off.
+    """
     try:
         while (item := await asyncio.wait_for(queue.get(), LONGEST_SILENCE)) is not None:
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, Spoken):
+                yield item
+                continue
             if not speech.taken:
                 metrics.first.observe(speech.heard_from - speech.began)
             yield item
@@ -155,19 +168,28 @@ async def samples_of(
         speaker.cancel(speech)
 
 
-async def encoded(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[bytes]:
-    async for samples in sound:
-        if ready := encode(samples):
+async def encoded(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder) -> AsyncIterator[bytes]:
+    async for item in sound:
+        if isinstance(item, np.ndarray) and (ready := encode(item)):
             yield ready
     yield encode(None)
 
 
-async def events(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[str]:
-    """OpenAI's server-sent events: the same bytes in base64."""
-    async for ready in encoded(sound, encode):
-        yield event({"type": "speech.audio.delta", "audio": base64.b64encode(ready).decode()})
+async def events(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder, with_details: bool) -> AsyncIterator[str]:
+    """OpenAI's server-sent events: the same bytes in base64; ``with_details`` also what was spoken."""
+    async for item in sound:
+        if isinstance(item, np.ndarray):
+            if ready := encode(item):
+                yield audio_event(ready)
+        elif with_details:
+            yield event(await asyncio.to_thread(describe, item))
+    yield audio_event(encode(None))
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     yield event({"type": "speech.audio.done", "usage": usage})
+
+
+def audio_event(audio: bytes) -> str:
+    return event({"type": "speech.audio.delta", "audio": base64.b64encode(audio).decode()})
 
 
 def event(values: dict) -> str:
