@@ -47,10 +47,13 @@ def serve(speaker):
     uvicorn = pytest.importorskip("uvicorn", reason="requirement-serve.txt is not installed")
     application = pytest.importorskip("tools.serve.application")
     limits_module = pytest.importorskip("tools.serve.limits")
+    module = pytest.importorskip("tools.serve.voices")
+    entry = module.Entry("toy", "", "", SETTINGS, RATE)
+    voices = module.Voices([entry], lambda entry: speaker, 1)
     servers = []
 
     def start(key=b"", **limits):
-        app = application.make_application(speaker, "toy", SETTINGS, limits_module.Limits(**limits), key)
+        app = application.make_application(voices, limits_module.Limits(**limits), key)
         place = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, args=([place],), daemon=True)

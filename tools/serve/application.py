@@ -24,6 +24,7 @@ from tools.serve.details import describe
 from tools.serve.errors import RefusalError, answer
 from tools.serve.limits import Gate, Limits
 from tools.serve.speaker import Item, Speaker, Speech
+from tools.serve.voices import Entry, Voices
 
 MODEL = "tacotron2-waveglow"
 LONGEST_SILENCE = 120.0
@@ -48,13 +49,13 @@ class Wish(BaseModel):
 class Metrics:
     """What /metrics tells."""
 
-    def __init__(self, speaker: Speaker):
+    def __init__(self, voices: Voices):
         self.registry = CollectorRegistry()
         self.requests = Counter("speech_requests", "Requests, by status", ["status"], registry=self.registry)
         self.seconds = Counter("speech_audio_seconds", "Seconds of audio sent", registry=self.registry)
         self.first = Histogram("speech_first_audio_seconds", "Time to the first audio", registry=self.registry)
         active = Gauge("speech_active", "Texts that wait or are being spoken", registry=self.registry)
-        active.set_function(lambda: len(speaker.active))
+        active.set_function(lambda: voices.active)
 
     def count(self, path: str, status: int) -> None:
         """Take note of an answer."""
@@ -62,16 +63,23 @@ class Metrics:
             self.requests.labels(status).inc()
 
 
-def make_application(speaker: Speaker, voice: str, settings: Settings, limits: Limits, key: bytes) -> FastAPI:
-    """The service of one voice; with ``key`` only for those who send it."""
+def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
+    """The service of these voices; with ``key`` only for those who send it."""
     app = FastAPI(title="Tacotron2 and WaveGlow", docs_url=None, redoc_url=None)
-    metrics = Metrics(speaker)
+    metrics = Metrics(voices)
     app.add_middleware(Gate, key=key, count=metrics.count)
     app.include_router(page.router)
 
     @app.post("/v1/audio/speech")
     async def speak(wish: Wish) -> Response:
-        speech, queue = begin(wish, speaker, voice, settings, limits)
+        entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", ""))
+        if len(wish.input) > limits.characters:
+            what = f"the text has {len(wish.input)} characters, at most {limits.characters} may be"
+            raise RefusalError(400, what, "input")
+        check_queue(voices, limits)
+        speaker = await voices.speaker(entry)
+        check_queue(voices, limits)  # others may have come while the voice was loaded
+        speech, queue = begin(wish, speaker, entry.settings)
         sound = samples_of(speech, queue, speaker, metrics)
         encode = make_encoder(wish.response_format, speaker.rate)
         speaker.add(speech)
@@ -84,13 +92,12 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
         return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "local"}]}
 
     @app.get("/v1/audio/voices")
-    async def voices() -> dict:
-        defaults = {"sigma": settings.sigma, "denoiser_strength": settings.denoiser_strength}
-        return {"voices": [{"id": voice, "name": voice, "sampling_rate": speaker.rate} | defaults]}
+    async def list_voices() -> dict:
+        return {"voices": [about(entry) for entry in voices.entries.values()]}
 
     @app.get("/health")
     async def health() -> dict:
-        return {"status": "ok", "active": len(speaker.active)}
+        return {"status": "ok", "active": voices.active}
 
     @app.get("/metrics")
     async def tell_metrics() -> Response:
@@ -113,20 +120,21 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
     return app
 
 
-def begin(
-    wish: Wish, speaker: Speaker, voice: str, settings: Settings, limits: Limits
-) -> tuple[Speech, asyncio.Queue[Item]]:
-    """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
-    name = wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", "")
-    if name not in ("", voice):
-        raise RefusalError(400, f"there is no voice {name!r}: there is {voice}", "voice")
-    if len(wish.input) > limits.characters:
-        raise RefusalError(
-            400, f"the text has {len(wish.input)} characters, at most {limits.characters} may be", "input"
-        )
-    if len(speaker.active) >= limits.speeches:
+def about(entry: Entry) -> dict:
+    """What clients are told of a voice."""
+    defaults = {"sigma": entry.settings.sigma, "denoiser_strength": entry.settings.denoiser_strength}
+    return {"id": entry.name, "name": entry.name, "sampling_rate": entry.rate} | defaults
+
+
+def check_queue(voices: Voices, limits: Limits) -> None:
+    """RefusalError if no further text may wait."""
+    if voices.active >= limits.speeches:
         retry = {"Retry-After": str(limits.retry_after)}
         raise RefusalError(429, f"{limits.speeches} texts are being spoken: try again later", headers=retry)
+
+
+def begin(wish: Wish, speaker: Speaker, settings: Settings) -> tuple[Speech, asyncio.Queue[Item]]:
+    """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
     try:
         pieces = speaker.synthesizer.take_apart(wish.input)
     except UserError as error:

@@ -83,12 +83,14 @@ class Speech:
 class Speaker:
     """A voice that speaks to many at once. ``close`` ends its threads.
 
-    Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over.
+    Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over; ``bytes`` of the weights.
     """
 
     def __init__(self, synthesizer: Synthesizer, vocoder: Vocoder):
         self.synthesizer, self.vocoder = synthesizer, vocoder
         self.rate = synthesizer.config.data_config.sampling_rate
+        weights = [*synthesizer.model.state_dict().values(), *vocoder.model.state_dict().values()]
+        self.bytes = sum(weight.nbytes for weight in weights)
         self.active: list[Speech] = []
         self.changed = threading.Condition()
         self._closed = False
