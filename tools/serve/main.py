@@ -4,8 +4,11 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
+import sys
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -91,7 +94,10 @@ def open_port(host: str, port: int) -> socket.socket:
 
 def serve(index: int, place: socket.socket, args: argparse.Namespace, key: bytes, entries: list[Entry]) -> None:
     """One process: all voices on one device, until SIGTERM or SIGINT."""
-    open_log(None, quiet=False)
+    if parent_process():  # a worker
+        open_log(None, quiet=False)
+    # While the models are loaded; and when all is done, since uvicorn then gives on the signal that has ended it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not args.log_text:  # it names sentences that went wrong
         logging.getLogger("tacotron2.synthesizer").setLevel(logging.ERROR)
     device = pick_device(args.device)
