@@ -49,6 +49,8 @@ class Utterance:
     "Whether it has an end: if not it ran into max_decoder_steps before the gate ended it."
     alignment: Tensor
     "[S, N] float32, attention of its steps to its own symbols."
+    gate: Tensor
+    "[S] float32, each step's probability to be the last."
     diagonality: float
     coverage: float
     "See ``tacotron2.alignment``."
@@ -235,7 +237,8 @@ class Tacotron2(nn.Module):
         utterances = []
         ends = zip(lengths.tolist(), text_lengths.tolist(), stopped.tolist())
         for i, (length, symbols, has_stopped) in enumerate(ends):
-            alignment = decoded.alignments[i, : length // self.decoder.n_frames_per_step, :symbols]
+            steps = length // self.decoder.n_frames_per_step
+            alignment, gate = decoded.alignments[i, :steps, :symbols], torch.sigmoid(decoded.gate[i, :steps])
             quality = alignment_quality(alignment)
-            utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, *quality))
+            utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, gate, *quality))
         return utterances

@@ -131,7 +131,8 @@ class Synthesizer:
         lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
         with self.precision.autocast():
             utterances = self.model.infer(text, lengths, seeds)
-        return [replace(each, mel=each.mel.cpu(), alignment=each.alignment.cpu()) for each in utterances]
+        on_cpu = lambda each: {name: getattr(each, name).cpu() for name in ("mel", "alignment", "gate")}  # noqa: E731
+        return [replace(each, **on_cpu(each)) for each in utterances]
 
     def _choose(self, text: str, outcomes: list[Utterance]) -> Spoken:
         """The best of the outcomes; what was wrong with the others is said."""
@@ -186,8 +187,8 @@ def cut_behind_the_text(utterance: Utterance) -> Utterance:
     if steps is None:
         return utterance
     length = utterance.length // len(utterance.alignment) * steps
-    alignment = utterance.alignment[:steps]
-    return Utterance(utterance.mel[:, :length], length, True, alignment, *alignment_quality(alignment))
+    alignment, gate = utterance.alignment[:steps], utterance.gate[:steps]
+    return Utterance(utterance.mel[:, :length], length, True, alignment, gate, *alignment_quality(alignment))
 
 
 def quality(utterance: Utterance) -> tuple[bool, float]:

@@ -26,6 +26,9 @@ from common import program  # noqa: E402 - only now can it be found
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
+# A plugin of two files, which import its functions, too.
+pytest.register_assert_rewrite("serving")
+
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"
 NPU = {"PYTHONPATH": str(EMULATOR)}

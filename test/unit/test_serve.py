@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import socket
 import threading
 import time
 
@@ -11,15 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_synthesize import make_models
 
-from common.audio import to_16_bit
-from common.voices import Settings
 from conftest import RATE
-from runs import CPU
-from tacotron2 import synthesizer as module
-from tacotron2.synthesizer import Synthesizer
-from waveglow.vocoder import Vocoder
+from serving import TEXT, assert_same, wait_for, whole
 
 openai = pytest.importorskip("openai", reason="requirement-serve.txt is not installed")
 uvicorn = pytest.importorskip("uvicorn")
@@ -28,51 +21,9 @@ speaker_module = pytest.importorskip("tools.serve.speaker")
 application = pytest.importorskip("tools.serve.application")
 limits_module = pytest.importorskip("tools.serve.limits")
 
+pytest_plugins = ["serving"]
 MODEL = application.MODEL
 Speaker, Speech = speaker_module.Speaker, speaker_module.Speech
-TEXT = "Hello there. Go now!\nThe end."
-SETTINGS = Settings(sigma=0.3, denoiser_strength=0.2)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Two checkpoints; the sound of a new WaveGlow would not depend on the spectrogram."""
-    paths = [option.partition("=")[2] for option in make_models(tmp_path_factory.mktemp("models"))]
-    state = torch.load(paths[1], weights_only=True)
-    for name, weight in state["model"].items():
-        if ".end." in name:
-            weight.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
-    torch.save(state, paths[1])
-    return paths
-
-
-@pytest.fixture
-def speaker(models, monkeypatch):
-    monkeypatch.setattr(module, "find_flaw", lambda utterance: "")
-    speaker = Speaker(Synthesizer(models[0], CPU), Vocoder(models[1], CPU))
-    yield speaker
-    speaker.close()
-
-
-@pytest.fixture
-def serve(speaker):
-    """A function that starts the service; returns its address."""
-    servers = []
-
-    def start(key=b"", **limits):
-        app = application.make_application(speaker, "toy", SETTINGS, limits_module.Limits(**limits), key)
-        place = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
-        thread = threading.Thread(target=server.run, args=([place],), daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{place.getsockname()[1]}"
-
-    yield start
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 def client_of(address, key="any"):
@@ -81,29 +32,6 @@ def client_of(address, key="any"):
 
 def speak(client, text=TEXT, form="pcm", **more):
     return client.audio.speech.create(model=MODEL, voice="toy", input=text, response_format=form, **more).content
-
-
-def whole(speaker, text=TEXT, seed=1234):
-    """What tools/synthesize.py would write: every piece in one go."""
-    pieces = speaker.synthesizer.take_apart(text)
-    parts = []
-    for piece, spoken in zip(pieces, speaker.synthesizer.speak([piece.text for piece in pieces], seed)):
-        audio = speaker.vocoder.synthesize(spoken.utterance.mel, SETTINGS.sigma, SETTINGS.denoiser_strength, seed)
-        parts += [to_16_bit(audio), np.zeros(round(piece.pause * RATE), np.int16)]
-    return np.concatenate(parts[:-1])
-
-
-def assert_same(ours, theirs):
-    """Sample for sample, but for the rounding of float32, which may turn the last bit of 16."""
-    assert ours.shape == theirs.shape
-    assert np.abs(ours.astype(int) - theirs).max() <= 1
-
-
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("chunks", [(2, 3, 4), (1000,)])
@@ -216,7 +144,9 @@ def test_what_an_operator_looks_at(speaker, serve):
     assert [each.id for each in client.models.list()] == [MODEL]
     speak(client)
     get = lambda path: client._client.get(f"{address}{path}")  # noqa: E731
-    assert get("/v1/audio/voices").json() == {"voices": [{"id": "toy", "name": "toy"}]}
+    assert get("/v1/audio/voices").json() == {
+        "voices": [{"id": "toy", "name": "toy", "sampling_rate": RATE, "sigma": 0.3, "denoiser_strength": 0.2}]
+    }
     assert get("/health").json() == {"status": "ok", "active": 0}
     told = get("/metrics").text
     assert 'speech_requests_total{status="200"} 1.0' in told

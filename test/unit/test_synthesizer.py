@@ -48,7 +48,9 @@ def any_is_good(monkeypatch):
 
 
 def utterance(stopped=True, diagonality=0.9, coverage=0.9, length=4):
-    return Utterance(torch.zeros(6, length), length, stopped, torch.zeros(length, 3), diagonality, coverage)
+    return Utterance(
+        torch.zeros(6, length), length, stopped, torch.zeros(length, 3), torch.zeros(length), diagonality, coverage
+    )
 
 
 def spoken_by_fake(synthesizer, monkeypatch, make):
@@ -132,7 +134,14 @@ def test_what_never_ends_is_cut_where_the_text_ends(path, monkeypatch, caplog):
 
     def endless(seed):
         alignment = torch.nn.functional.one_hot(there_and_on if goes_there else never_there, symbols).float()
-        return Utterance(torch.ones(6, 140 * r), 140 * r, False, alignment, *alignment_quality(alignment))
+        return Utterance(
+            torch.ones(6, 140 * r),
+            140 * r,
+            False,
+            alignment,
+            torch.zeros(len(alignment)),
+            *alignment_quality(alignment),
+        )
 
     spoken_by_fake(synthesizer, monkeypatch, endless)
     goes_there = True
@@ -196,7 +205,7 @@ def test_texts_without_end_are_spoken_in_bounded_memory(path, monkeypatch):
     def make(seed):
         mel = torch.zeros(6, 4)
         alive.add(mel)
-        return Utterance(mel, 4, seed % 5 > 0, torch.zeros(4, 3), 0.9, 0.9)
+        return Utterance(mel, 4, seed % 5 > 0, torch.zeros(4, 3), torch.zeros(4), 0.9, 0.9)
 
     def texts():
         nonlocal taken

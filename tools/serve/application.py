@@ -17,10 +17,14 @@ from starlette.exceptions import HTTPException
 
 from common.program import UserError
 from common.voices import Settings
+from tacotron2.synthesizer import Spoken
+from tools.serve import page
 from tools.serve.audio_formats import MEDIA_TYPES, Encoder, make_encoder
+from tools.serve.details import describe
 from tools.serve.errors import RefusalError, answer
 from tools.serve.limits import Gate, Limits
-from tools.serve.speaker import Speaker, Speech
+from tools.serve.speaker import Item, Speaker, Speech
+from tools.serve.voices import Entry, Voices
 
 MODEL = "tacotron2-waveglow"
 LONGEST_SILENCE = 120.0
@@ -38,18 +42,20 @@ class Wish(BaseModel):
     seed: int = Field(1234, ge=0, lt=2**63)
     sigma: float | None = Field(None, ge=0, le=10)
     denoiser_strength: float | None = Field(None, ge=0, le=10)
+    details: bool = False
+    "Among the server-sent events one for each piece of the text: its spectrogram, alignment, gate and flaw."
 
 
 class Metrics:
     """What /metrics tells."""
 
-    def __init__(self, speaker: Speaker):
+    def __init__(self, voices: Voices):
         self.registry = CollectorRegistry()
         self.requests = Counter("speech_requests", "Requests, by status", ["status"], registry=self.registry)
         self.seconds = Counter("speech_audio_seconds", "Seconds of audio sent", registry=self.registry)
         self.first = Histogram("speech_first_audio_seconds", "Time to the first audio", registry=self.registry)
         active = Gauge("speech_active", "Texts that wait or are being spoken", registry=self.registry)
-        active.set_function(lambda: len(speaker.active))
+        active.set_function(lambda: voices.active)
 
     def count(self, path: str, status: int) -> None:
         """Take note of an answer."""
@@ -57,20 +63,28 @@ class Metrics:
             self.requests.labels(status).inc()
 
 
-def make_application(speaker: Speaker, voice: str, settings: Settings, limits: Limits, key: bytes) -> FastAPI:
-    """The service of one voice; with ``key`` only for those who send it."""
+def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
+    """The service of these voices; with ``key`` only for those who send it."""
     app = FastAPI(title="Tacotron2 and WaveGlow", docs_url=None, redoc_url=None)
-    metrics = Metrics(speaker)
+    metrics = Metrics(voices)
     app.add_middleware(Gate, key=key, count=metrics.count)
+    app.include_router(page.router)
 
     @app.post("/v1/audio/speech")
     async def speak(wish: Wish) -> Response:
-        speech, queue = begin(wish, speaker, voice, settings, limits)
+        entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", ""))
+        if len(wish.input) > limits.characters:
+            what = f"the text has {len(wish.input)} characters, at most {limits.characters} may be"
+            raise RefusalError(400, what, "input")
+        check_queue(voices, limits)
+        speaker = await voices.speaker(entry)
+        check_queue(voices, limits)  # others may have come while the voice was loaded
+        speech, queue = begin(wish, speaker, entry.settings)
         sound = samples_of(speech, queue, speaker, metrics)
         encode = make_encoder(wish.response_format, speaker.rate)
         speaker.add(speech)
         if wish.stream_format == "sse":
-            return StreamingResponse(events(sound, encode), media_type="text/event-stream")
+            return StreamingResponse(events(sound, encode, wish.details), media_type="text/event-stream")
         return StreamingResponse(encoded(sound, encode), media_type=MEDIA_TYPES[wish.response_format])
 
     @app.get("/v1/models")
@@ -78,12 +92,12 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
         return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "local"}]}
 
     @app.get("/v1/audio/voices")
-    async def voices() -> dict:
-        return {"voices": [{"id": voice, "name": voice}]}
+    async def list_voices() -> dict:
+        return {"voices": [about(entry) for entry in voices.entries.values()]}
 
     @app.get("/health")
     async def health() -> dict:
-        return {"status": "ok", "active": len(speaker.active)}
+        return {"status": "ok", "active": voices.active}
 
     @app.get("/metrics")
     async def tell_metrics() -> Response:
@@ -106,32 +120,33 @@ def make_application(speaker: Speaker, voice: str, settings: Settings, limits: L
     return app
 
 
-def begin(
-    wish: Wish, speaker: Speaker, voice: str, settings: Settings, limits: Limits
-) -> tuple[Speech, asyncio.Queue[np.ndarray | Exception | None]]:
-    """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
-    name = wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", "")
-    if name not in ("", voice):
-        raise RefusalError(400, f"there is no voice {name!r}: there is {voice}", "voice")
-    if len(wish.input) > limits.characters:
-        raise RefusalError(
-            400, f"the text has {len(wish.input)} characters, at most {limits.characters} may be", "input"
-        )
-    if len(speaker.active) >= limits.speeches:
+def about(entry: Entry) -> dict:
+    """What clients are told of a voice."""
+    defaults = {"sigma": entry.settings.sigma, "denoiser_strength": entry.settings.denoiser_strength}
+    return {"id": entry.name, "name": entry.name, "sampling_rate": entry.rate} | defaults
+
+
+def check_queue(voices: Voices, limits: Limits) -> None:
+    """RefusalError if no further text may wait."""
+    if voices.active >= limits.speeches:
         retry = {"Retry-After": str(limits.retry_after)}
         raise RefusalError(429, f"{limits.speeches} texts are being spoken: try again later", headers=retry)
+
+
+def begin(wish: Wish, speaker: Speaker, settings: Settings) -> tuple[Speech, asyncio.Queue[Item]]:
+    """The speech that is wished for, and the queue that will get its samples. RefusalError if there cannot be one."""
     try:
         pieces = speaker.synthesizer.take_apart(wish.input)
     except UserError as error:
         raise RefusalError(400, str(error), "input") from error
     if not pieces:
         raise RefusalError(400, "nothing of the text can be spoken, it needs letters or digits", "input")
-    queue: asyncio.Queue[np.ndarray | Exception | None] = asyncio.Queue()
+    queue: asyncio.Queue[Item] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     sigma = settings.sigma if wish.sigma is None else wish.sigma
     strength = settings.denoiser_strength if wish.denoiser_strength is None else wish.denoiser_strength
 
-    def deliver(item: np.ndarray | Exception | None) -> None:
+    def deliver(item: Item) -> None:
         with suppress(RuntimeError):  # the service has ended meanwhile
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
@@ -139,13 +154,19 @@ def begin(
 
 
 async def samples_of(
-    speech: Speech, queue: asyncio.Queue[np.ndarray | Exception | None], speaker: Speaker, metrics: Metrics
-) -> AsyncIterator[np.ndarray]:
-    """The samples as they are made. Whoever stops listening ends the work for it; an error breaks the answer off."""
+    speech: Speech, queue: asyncio.Queue[Item], speaker: Speaker, metrics: Metrics
+) -> AsyncIterator[np.ndarray | Spoken]:
+    """The samples as they are made, in front of those of a piece its ``Spoken``.
+
+    Whoever stops listening ends the work for it; an error breaks the answer off.
+    """
     try:
         while (item := await asyncio.wait_for(queue.get(), LONGEST_SILENCE)) is not None:
             if isinstance(item, Exception):
                 raise item
+            if isinstance(item, Spoken):
+                yield item
+                continue
             if not speech.taken:
                 metrics.first.observe(speech.heard_from - speech.began)
             yield item
@@ -155,19 +176,28 @@ async def samples_of(
         speaker.cancel(speech)
 
 
-async def encoded(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[bytes]:
-    async for samples in sound:
-        if ready := encode(samples):
+async def encoded(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder) -> AsyncIterator[bytes]:
+    async for item in sound:
+        if isinstance(item, np.ndarray) and (ready := encode(item)):
             yield ready
     yield encode(None)
 
 
-async def events(sound: AsyncIterator[np.ndarray], encode: Encoder) -> AsyncIterator[str]:
-    """OpenAI's server-sent events: the same bytes in base64."""
-    async for ready in encoded(sound, encode):
-        yield event({"type": "speech.audio.delta", "audio": base64.b64encode(ready).decode()})
+async def events(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder, with_details: bool) -> AsyncIterator[str]:
+    """OpenAI's server-sent events: the same bytes in base64; ``with_details`` also what was spoken."""
+    async for item in sound:
+        if isinstance(item, np.ndarray):
+            if ready := encode(item):
+                yield audio_event(ready)
+        elif with_details:
+            yield event(await asyncio.to_thread(describe, item))
+    yield audio_event(encode(None))
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     yield event({"type": "speech.audio.done", "usage": usage})
+
+
+def audio_event(audio: bytes) -> str:
+    return event({"type": "speech.audio.delta", "audio": base64.b64encode(audio).decode()})
 
 
 def event(values: dict) -> str:

@@ -1,25 +1,30 @@
 """Speech as a service: bash tools/serve.sh --help"""
 
 import argparse
+import asyncio
 import logging
 import os
-from pathlib import Path
+import signal
+import socket
+import sys
+from functools import partial
+from multiprocessing import parent_process
 
-import torch
 import uvicorn
 
 from common import program
-from common.device import Device, keep_freed_memory, pick_device
+from common.device import device_count, pick_device
 from common.hints import add_hint_options
 from common.log import open_log
 from common.program import UserError
-from common.voices import DEFAULT, Settings, find_voice
-from tacotron2.synthesizer import Synthesizer
+from common.voices import DEFAULT
 from tools.serve.application import make_application
+from tools.serve.errors import RefusalError
 from tools.serve.limits import Limits, read_key
-from tools.serve.speaker import Speaker
-from tools.sound import check_same_audio, hints_for_both
-from waveglow.vocoder import Vocoder
+from tools.serve.loading import MEMORY, find_voices, voices_on
+from tools.serve.voices import Entry, Voices
+from tools.serve.workers import run_workers
+from tools.sound import hints_for_both
 
 log = logging.getLogger(__name__)
 
@@ -35,57 +40,73 @@ EXAMPLES = """\
 
 LAST_REQUESTS = 120
 "Seconds that SIGTERM leaves for what was begun."
-OWN = "own"
-"Name of the voice of --tacotron2 and --waveglow."
-WARM_UP = "The first sentence takes longer than those after it."
 
 
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
+    key = read_key(args.api_key_file)
+    entries = find_voices(args.voice or "", args.tacotron2 or "", args.waveglow or "", hints_for_both(args))
+    place = open_port(args.host, args.port)
+    if args.workers == 1:
+        serve(0, place, args, key, entries)
+    else:
+        run_workers(args.workers, place, partial(serve, args=args, key=key, entries=entries), LAST_REQUESTS + 10)
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """A socket that listens; UserError if it cannot."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        place = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"cannot listen on {host}:{port} ({why}): choose another --host or --port") from error
+    return place
+
+
+def serve(index: int, place: socket.socket, args: argparse.Namespace, key: bytes, entries: list[Entry]) -> None:
+    """One process: all voices on one device, until SIGTERM or SIGINT."""
+    if parent_process():  # a worker
+        open_log(None, quiet=False)
+    # While the models are loaded; and when all is done, since uvicorn then gives on the signal that has ended it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not args.log_text:  # it names sentences that went wrong
         logging.getLogger("tacotron2.synthesizer").setLevel(logging.ERROR)
-    key = read_key(args.api_key_file)
-    name, settings = OWN, Settings()
-    if not args.tacotron2:
-        voice = find_voice(args.voice or "")
-        name, settings, args.tacotron2, args.waveglow = voice.name, voice.settings, voice.tacotron2, voice.waveglow
     device = pick_device(args.device)
-    keep_freed_memory(device)
-    if device.type == "cpu":  # the speaker's two threads compute at the same time
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
-    amp = args.amp or fastest_level(device)
-    hints = hints_for_both(args)
-    synthesizer = Synthesizer(args.tacotron2, device, amp, hints=hints)
-    vocoder = Vocoder(args.waveglow, device, amp, hints=hints)
-    check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, args.waveglow)
-    warm_up = WARM_UP if synthesizer.symbols(WARM_UP) else synthesizer.alphabet.example()
-    for spoken in synthesizer.speak([warm_up], tries=1):
-        vocoder.synthesize(spoken.utterance.mel)
-    speaker = Speaker(synthesizer, vocoder)
-    app = make_application(speaker, name, settings, Limits(speeches=args.queue), key)
-    log.info("listening on http://%s:%d", args.host, args.port)
-    config = uvicorn.Config(
-        app, args.host, args.port, log_level="warning", access_log=False, timeout_graceful_shutdown=LAST_REQUESTS
-    )
-    server = uvicorn.Server(config)
+    if device.type != "cpu":
+        device = pick_device(device.type, index % int(device_count(device.type)))
+    voices = voices_on(device, entries, len(os.sched_getaffinity(0)) // args.workers, args.amp or "", args.memory)
+    asyncio.run(answer(voices, Limits(speeches=args.queue), key, place))
+
+
+async def answer(voices: Voices, limits: Limits, key: bytes, place: socket.socket) -> None:
     try:
-        server.run()
-    except SystemExit as error:  # uvicorn has said why
-        raise UserError(f"cannot listen on {args.host}:{args.port}: choose another --host or --port") from error
+        await voices.speaker(voices.entry(voices.default))
+    except RefusalError as error:
+        raise UserError(str(error)) from error
+    log.info("listening on http://%s:%d", *place.getsockname()[:2])
+    config = uvicorn.Config(
+        make_application(voices, limits, key), log_level="warning", access_log=False,
+        timeout_graceful_shutdown=LAST_REQUESTS,
+    )  # fmt: skip
+    try:
+        await uvicorn.Server(config).serve([place])
     finally:
-        speaker.close()
+        voices.close()
 
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("--voice", metavar="NAME", help=f"a folder of voices/ (default: {DEFAULT})")
+    add("--voice", metavar="NAME", help=f"the folder of voices/ for requests that name none (default: {DEFAULT})")
     add("--tacotron2", metavar="FILE", help="checkpoint of Tacotron2, of any form")
     add("--waveglow", metavar="FILE", help="that of WaveGlow")
     add("--host", default="127.0.0.1", help="0.0.0.0 is reached from other machines (default: %(default)s)")
     add("--port", type=int, default=8000, help="default: %(default)s")
     add("--api_key_file", metavar="FILE", help="holds the key that clients must send (default: none is needed)")
+    add("--workers", type=int, default=1, metavar="N", help="processes, each with its models and its card")
+    add("--memory", type=float, default=MEMORY, metavar="GIB", help="for a process's voices (default: %(default)g)")
     add("--queue", type=int, default=Limits.speeches, metavar="N", help="texts at once (default: %(default)s)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: O1 on CPUs with bfloat16, else the device's)")
@@ -94,18 +115,11 @@ def read_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.tacotron2) != bool(args.waveglow):
         parser.error("--tacotron2 and --waveglow go together")
-    if not 0 < args.port < 65536 or args.queue < 1:
-        parser.error("--port must be 1 to 65535, and --queue at least 1")
+    if not 0 < args.port < 65536 or min(args.queue, args.workers) < 1 or not args.memory > 0:
+        parser.error("--port must be 1 to 65535, --queue and --workers at least 1, and --memory above 0")
     if args.voice and args.tacotron2:
         parser.error("--voice and --tacotron2 exclude each other: a voice has its own")
     return args
-
-
-def fastest_level(device: Device) -> str:
-    """O1 on a CPU that computes in bfloat16; else empty, which is the device's own."""
-    flags = Path("/proc/cpuinfo")
-    bfloat16 = flags.is_file() and {"amx_bf16", "avx512_bf16"} & set(flags.read_text().split())
-    return "O1" if device.type == "cpu" and bfloat16 else ""
 
 
 if __name__ == "__main__":

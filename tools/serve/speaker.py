@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ LONGEST_WAIT = 60.0
 "Seconds after which a reader who takes nothing is given up."
 
 
+Item: TypeAlias = np.ndarray | Spoken | Exception | None
+"""What a speech gives: a piece as it was decoded, in front of its audio; 16-bit samples [N], chunk after chunk; at last
+None, or the error that ended it."""
+
+
 @dataclass(eq=False)
 class Speech:
     """A text that is being spoken. The speaker's threads write all fields but ``taken`` and ``cancelled``."""
@@ -45,8 +51,8 @@ class Speech:
     seed: int
     sigma: float
     denoiser_strength: float
-    deliver: Callable[[np.ndarray | Exception | None], None]
-    "Gets 16-bit samples [N], chunk after chunk; at last None, or the error that ended it. Called in a thread."
+    deliver: Callable[[Item], None]
+    "Called in a thread."
     began: float = field(default_factory=time.monotonic)
     spoken: list[Spoken] = field(default_factory=list)
     "Pieces whose spectrograms are there and whose audio is not; the first of them is being made."
@@ -77,12 +83,14 @@ class Speech:
 class Speaker:
     """A voice that speaks to many at once. ``close`` ends its threads.
 
-    Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over.
+    Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over; ``bytes`` of the weights.
     """
 
     def __init__(self, synthesizer: Synthesizer, vocoder: Vocoder):
         self.synthesizer, self.vocoder = synthesizer, vocoder
         self.rate = synthesizer.config.data_config.sampling_rate
+        weights = [*synthesizer.model.state_dict().values(), *vocoder.model.state_dict().values()]
+        self.bytes = sum(weight.nbytes for weight in weights)
         self.active: list[Speech] = []
         self.changed = threading.Condition()
         self._closed = False
@@ -179,6 +187,7 @@ class Speaker:
         if speech.chunks is None:
             mel = speech.spoken[0].utterance.mel
             sizes = itertools.chain(CHUNK_FRAMES if not speech.made else (), itertools.repeat(CHUNK_FRAMES[-1]))
+            speech.deliver(speech.spoken[0])
             speech.chunks = self.vocoder.stream(mel, speech.sigma, speech.denoiser_strength, speech.seed, sizes)
         audio = next(speech.chunks, None)
         if audio is not None:

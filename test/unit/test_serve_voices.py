@@ -1,0 +1,197 @@
+"""Several voices within a limit of memory, and several processes at one address."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from common.program import UserError
+from common.voices import Settings
+from conftest import ROOT
+from serving import wait_for
+
+pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
+module = pytest.importorskip("tools.serve.voices")
+errors = pytest.importorskip("tools.serve.errors")
+workers = pytest.importorskip("tools.serve.workers")
+
+
+class FakeSpeaker:
+    def __init__(self, name):
+        self.name, self.bytes, self.active, self.closed = name, 10, [], False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def voices(monkeypatch):
+    """Three voices of 10 bytes, of which two have room."""
+    monkeypatch.setattr(module, "LATELY", 0.0)
+    entries = [module.Entry(name, "", "", Settings(), 22050) for name in ("first", "second", "third")]
+    voices = module.Voices(entries, lambda entry: voices.made.append(FakeSpeaker(entry.name)) or voices.made[-1], 20)
+    voices.made = []
+    return voices
+
+
+def get(voices, *names):
+    """The speakers, asked for one after the other."""
+
+    async def ask():
+        return [await voices.speaker(voices.entry(name)) for name in names]
+
+    return asyncio.run(ask())
+
+
+def test_a_voice_is_loaded_once(voices):
+    speakers = get(voices, "", "first", "second", "first")
+    assert [speaker.name for speaker in speakers] == ["first", "first", "second", "first"]
+    assert len(voices.made) == 2
+
+
+def test_requests_that_come_together_load_it_once(voices):
+    async def ask():
+        return await asyncio.gather(*(voices.speaker(voices.entry("first")) for _ in range(20)))
+
+    assert len(set(asyncio.run(ask()))) == 1
+    assert len(voices.made) == 1
+
+
+def test_the_voice_that_was_idle_for_longest_makes_room(voices):
+    get(voices, "first", "second", "first", "third")
+    assert [(speaker.name, speaker.closed) for speaker in voices.made] == [
+        ("first", False), ("second", True), ("third", False),
+    ]  # fmt: skip
+    get(voices, "second")
+    assert voices.made[0].closed
+
+
+def test_a_voice_that_speaks_stays(voices):
+    first, second = get(voices, "first", "second")
+    first.active.append("speech")
+    get(voices, "third")
+    assert not first.closed
+    assert second.closed
+    assert voices.active == 1
+    get(voices, "third")[0].active.append("speech")
+    with pytest.raises(errors.RefusalError, match="other voices are speaking") as error:
+        get(voices, "second")
+    assert error.value.status == 429
+    assert int(error.value.headers["Retry-After"]) > 0
+
+
+def test_a_voice_that_was_just_asked_for_stays(voices, monkeypatch):
+    monkeypatch.setattr(module, "LATELY", 1000.0)
+    get(voices, "first", "second")
+    with pytest.raises(errors.RefusalError, match="there is no room for third"):
+        get(voices, "third")
+
+
+def test_unknown_and_damaged_voices(voices):
+    with pytest.raises(errors.RefusalError, match="no voice 'alloy': there is first, second, third"):
+        voices.entry("alloy")
+
+    def fail(entry):
+        raise UserError("/secret/place is damaged")
+
+    voices._load = fail
+    with pytest.raises(errors.RefusalError) as error:
+        get(voices, "second")
+    assert error.value.status == 500
+    assert "secret" not in str(error.value)
+
+
+WORKERS = """
+import os, socket, sys, time
+from tools.serve import workers
+
+def serve(index, place):
+    while True:
+        connection, _ = place.accept()
+        connection.sendall(f"{index} {os.getpid()}".encode())
+        connection.close()
+
+if __name__ == "__main__":
+    workers.SOONEST_RESTART = float(sys.argv[1])
+    place = socket.create_server(("127.0.0.1", 0))
+    print(place.getsockname()[1], flush=True)
+    workers.run_workers(2, place, serve, 10)
+"""
+
+
+@pytest.fixture
+def start_workers(tmp_path):
+    """A function that starts two workers; returns the process and a function that asks one: its index and pid."""
+    (tmp_path / "two_workers.py").write_text(WORKERS)
+    processes = []
+
+    def start(soonest_restart):
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "two_workers.py", str(soonest_restart)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        processes.append(process)
+        port = int(process.stdout.readline())
+
+        def ask():
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                return tuple(map(int, connection.recv(100).split()))
+
+        return process, ask
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ask_both(ask):
+    """Index -> pid of both workers."""
+    found = {}
+
+    def both():
+        found.update([ask()])
+        return len(found) == 2
+
+    wait_for(both, 100)
+    return found
+
+
+def test_workers_share_the_address_and_are_started_again(start_workers):
+    process, ask = start_workers(soonest_restart=0)
+    pids = ask_both(ask)
+    os.kill(pids[1], signal.SIGKILL)
+    wait_for(lambda: ask()[1] not in pids.values(), 100)
+    pids = ask_both(ask)
+    assert set(pids) == {0, 1}
+    process.terminate()
+    assert process.wait(60) == 0
+    assert not any(map(is_alive, pids.values()))
+
+
+def test_workers_end_with_their_parent(start_workers):
+    process, ask = start_workers(soonest_restart=0)
+    pids = ask_both(ask)
+    process.kill()
+    wait_for(lambda: not any(map(is_alive, pids.values())), 60)
+
+
+def test_a_worker_that_dies_at_once_ends_all(start_workers):
+    process, ask = start_workers(soonest_restart=1000)
+    pids = ask_both(ask)
+    os.kill(pids[0], signal.SIGKILL)
+    assert "worker 0 has ended with code -9" in process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert not any(map(is_alive, pids.values()))
