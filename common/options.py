@@ -47,7 +47,7 @@ def add_training_options(parser: Parser, default_config: str, kind: type[BaseCon
     )
     hints, about = get_type_hints(sections["train_config"]), explanations(sections["train_config"])
     for name, metavar in TRAINING_OPTIONS.items():
-        default = getattr(sections["train_config"], name)
+        default = getattr(sections["train_config"], name, None)  # none of a list
         help = about[name].replace("%", "%%") + (f" [{default}]" if default else "")
         if hints[name] is bool:
             group.add_argument(f"--{name}", action="store_true", default=None, help=help)
