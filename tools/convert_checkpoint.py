@@ -51,7 +51,7 @@ EXAMPLES = """\
   python tools/convert_checkpoint.py checkpoints/waveglow_21000 waveglow.safetensors --to safetensors"""
 
 LEARNING_RATES = {"waveglow": 1e-4, "tacotron2": 1e-3}
-"NVIDIA's own, for the forms that have one."
+"NVIDIA's learning rates, for the forms that hold one."
 
 
 def main() -> None:
