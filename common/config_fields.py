@@ -1,4 +1,4 @@
-"""What is written at a field of a configuration: its type, its explanation, whether it may change on resume."""
+"""What a field of a configuration says about itself: its type, its explanation, whether it may change on resume."""
 
 import ast
 import inspect

@@ -88,7 +88,7 @@ def listed_clips(path: str) -> list[Path]:
 
 
 def listed_path(name: str, list_path: Path) -> Path:
-    """The path that a list means: as it stands there, or relative to the list's folder."""
+    """The path that an entry of a list stands for: the path itself, or relative to the list's folder."""
     path = Path(name)
     beside = list_path.parent / path
     return beside if not path.exists() and beside.exists() else path

@@ -1,4 +1,5 @@
-"""The device: an Ascend NPU, a CUDA card or the CPU. Only this file and layers/npu.py call what is theirs alone."""
+"""The device: an Ascend NPU, a CUDA card or the CPU. Only this file and layers/npu.py call device-specific
+interfaces."""
 
 import ctypes
 import importlib
@@ -28,14 +29,14 @@ Result = TypeVar("Result")
 
 KINDS = ("npu", "cuda", "cpu")
 RUNS_BEFORE_A_RECORDING = 2
-"In which libraries set themselves up, as they may not while a CUDA graph is recorded."
+"In these runs libraries set themselves up, which they may not do while a CUDA graph is recorded."
 CANN_ROOT = Path("/usr/local/Ascend")
 CANN_LAYOUTS = ("cann", "ascend-toolkit/latest", "nnae/latest")
-"Where a CANN is that no variable names: from 8.5 on, an older one, the part that only runs networks."
+"Where to find a CANN that no variable names: 8.5 and later, an older one, the part that only runs networks."
 OLDEST_CANN = (7, 0)
 "Of PyTorch 2.1, the oldest that this runs on."
 TAKEN = re.compile("EL0005|EJ0001|Resource_Busy|resources are busy")
-"In CANN's error about a card that another process has."
+"Part of CANN's error for a card that another process is using."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 "Constants of glibc's malloc.h."
 
@@ -91,7 +92,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
 
 
 def _take_card(kind: str, index: int) -> None:
-    """Make a card the current one; UserError if another process has it to itself."""
+    """Make a card the current one; UserError if another process uses it exclusively."""
     try:
         _torch_module(kind).set_device(index)
     except RuntimeError as error:
@@ -117,7 +118,7 @@ def _has_bfloat16(kind: str, index: int) -> bool:
 
 
 def device_count(kind: str) -> float:
-    """How many cards of this kind there are; processes on the CPU are not limited."""
+    """How many cards of this kind there are; the CPU has no such limit."""
     return float("inf") if kind == "cpu" else _torch_module(kind).device_count()
 
 
@@ -220,7 +221,7 @@ def use_tf32(device: Device, products: bool = True) -> None:
 
 
 class Stream:
-    """Work on a CUDA card beside that of other streams; on other devices it is no different from other work."""
+    """Work on a CUDA card that runs alongside other streams; on other devices it is ordinary work."""
 
     def __init__(self, device: Device, first: bool):
         """``first``: before the work of other streams."""
@@ -270,12 +271,12 @@ def _saturates(device: Device) -> bool:
 
 
 def card_name(device: Device) -> str:
-    """Such as Ascend910A; empty for what is no card."""
+    """The card's name, such as Ascend910A; empty for the CPU."""
     return "" if device.type == "cpu" else _torch_module(device.type).get_device_name(device.torch_device)
 
 
 def peak_memory(device: Device) -> int:
-    """Bytes that this process has needed at most so far: on a card its tensors, on the CPU everything."""
+    """The most bytes that this process has needed so far: on a card for its tensors, on the CPU for everything."""
     if device.type == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else 1024 * peak
@@ -283,14 +284,14 @@ def peak_memory(device: Device) -> int:
 
 
 def reset_peak_memory(device: Device) -> None:
-    """Begin to measure ``peak_memory`` anew, on a card."""
+    """Start measuring ``peak_memory`` afresh, on a card."""
     if device.type != "cpu":
         _torch_module(device.type).empty_cache()
         _torch_module(device.type).reset_peak_memory_stats(device.torch_device)
 
 
 def cann_version() -> tuple[int, ...] | None:
-    """(major, minor) of the CANN that is installed, if it says so."""
+    """(major, minor) of the installed CANN, if it can be found out."""
     named = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH")
     homes = [Path(named)] if named else [CANN_ROOT / layout for layout in CANN_LAYOUTS]
     files = ("*/ascend_*_install.info", "ascend_*_install.info", "version.cfg")
@@ -328,7 +329,7 @@ def own_random_numbers(seed: int, device: Device) -> Iterator[None]:
 
 
 def _why_missing(kind: str) -> str:
-    """Empty if the device is there."""
+    """Why the device cannot be used; empty if it can."""
     if kind == "cpu":
         return ""
     if kind == "cuda":
@@ -349,7 +350,7 @@ def _why_missing(kind: str) -> str:
 
 
 def _likely_cause() -> str:
-    """Of torch_npu's not loading."""
+    """Why torch_npu did not load."""
     try:
         version = importlib.metadata.version("torch-npu")
     except importlib.metadata.PackageNotFoundError:

@@ -29,7 +29,7 @@ GROWTH_INTERVAL = 2000
 
 
 def amp_level(amp: str, fp16_run: bool, device: Device) -> str:
-    """The amp level that is asked for, else that of NVIDIA's ``fp16_run`` on this device."""
+    """The requested amp level, else the one that NVIDIA's ``fp16_run`` stands for on this device."""
     return amp or (device.amp if fp16_run else "O0")
 
 
@@ -198,7 +198,7 @@ class ApexPrecision(Precision):
         super().__init__("O2", loss_scale, device, model)
 
     def _keep_masters(self, model: nn.Module) -> None:
-        """``amp.initialize`` does, and wants the optimizer."""
+        """Nothing: ``amp.initialize`` does this, and needs the optimizer for it."""
 
     def make_optimizer(self, learning_rate: float, weight_decay: float = 0.0) -> Optimizer:
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -215,11 +215,12 @@ class ApexPrecision(Precision):
             scaled.backward()
 
     def _unscale(self) -> None:
-        """apex has done it at the end of the last backward pass."""
+        """Nothing: apex has done this at the end of the last backward pass."""
 
 
 def convert(model: nn.Module, dtype: torch.dtype) -> None:
-    """Everything to ``dtype`` but batch norm: its statistics need float32, and it takes half-precision input so."""
+    """Convert everything but batch norm to ``dtype``: its statistics need float32, and it accepts half-precision input
+    as it is."""
     exact = [
         (module, copy.deepcopy(module.state_dict())) for module in model.modules() if isinstance(module, _BatchNorm)
     ]

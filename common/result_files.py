@@ -18,7 +18,7 @@ class Results:
     rank_size: int
     batch_size: int
     case: str
-    "acc or perf."
+    "acc, or perf for a speed measurement."
     fps: float
     "Clips per second of all processes together."
     samples_per_second: float

@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice whose files are there and whole."""
+    """A voice whose files are present and undamaged."""
 
     name: str
     tacotron2: Path
@@ -65,7 +65,7 @@ def names() -> list[str]:
 
 
 def checkpoint_of(text: str) -> str | Path:
-    """A checkpoint's path, or where ``text`` is ``<voice>/<model>`` and no file, that of the voice's model."""
+    """A checkpoint's path; if ``text`` is ``<voice>/<model>`` and not a file, that of the voice's model."""
     name, _, model = str(text).partition("/")
     if os.path.exists(text) or model not in MODELS or name not in names():
         return text

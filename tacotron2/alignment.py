@@ -1,4 +1,4 @@
-"""How good an alignment between text and speech is, in numbers that need no ear."""
+"""How good an alignment between text and speech is, in numbers that need no listening."""
 
 from typing import NamedTuple
 

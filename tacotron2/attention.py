@@ -15,7 +15,7 @@ from common.layers.conv import Conv1d
 from tacotron2.attention_recurrence import MASKED, attend_over_time
 
 Gain: TypeAlias = Literal["linear", "relu", "sigmoid", "tanh"]
-"Nonlinearity behind a layer, after which the initialization is scaled."
+"The nonlinearity that follows a layer; the initialization is scaled for it."
 
 
 class Linear(nn.Module):

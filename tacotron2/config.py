@@ -43,9 +43,9 @@ class Tacotron2TrainConfig(TrainConfig):
     weight_decay: float = 1e-6
     "Adam's; added to the gradients (L2)."
     align_by: MayChange[int] = 20000
-    "Steps after which a validation without a diagonal alignment is warned of."
+    "Steps after which a validation without a diagonal alignment causes a warning."
     guided_attention: float = 0.0
-    "Weight in the loss of attention off the diagonal, which brings alignment about sooner; 0 = none."
+    "Weight in the loss of attention off the diagonal, which makes the alignment appear sooner; 0 = none."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,7 @@ class Tacotron2TrainConfig(TrainConfig):
 
 @dataclass
 class DataConfig(AudioConfig):
-    """Which speech is learned, and how its text is read."""
+    """The speech to learn, and how its text is read."""
 
     training_files: MayChange[str] = ""
     "A text file with `path of a wav|text` a line, used when no data_path is given."
@@ -65,7 +65,7 @@ class DataConfig(AudioConfig):
     """Names from tacotron2/text/cleaners.py, applied in this order. If there is no such key: english_cleaners for
     NVIDIA's symbols, basic_cleaners for others."""
     dictionary: str = ""
-    "A pronunciation dictionary: 'cmudict', or a file of its form. Its words are read as ARPAbet. Empty: none."
+    "A pronunciation dictionary: 'cmudict', or a file in the same format. Its words are read as ARPAbet. Empty: none."
     symbols: list | str = field(default_factory=lambda: list(SYMBOLS))
     "What texts are made of, by id: a list, or a file with a symbol a line, which is read here. NVIDIA's by default."
 
@@ -136,7 +136,7 @@ class Tacotron2Config:
     postnet_n_convolutions: int = 5
     "Convolutions of the postnet, at least 2."
     mask_padding: bool = True
-    "Whether training leaves what is predicted behind the end of a clip out of account."
+    "Whether training ignores predictions behind the end of a clip."
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

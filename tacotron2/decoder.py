@@ -26,7 +26,7 @@ MEAN_LOG_MEL = -5.25
 """About the mean of speech, and exact in half precision. Frames begin at this value and not at 0: Adam would need
 thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
 STEPS_BETWEEN_LOOKS = 16
-"""After how many steps of inference a card is asked whether all clips have ended, for which the host waits each time.
+"""Steps of inference from one check to the next whether all clips have ended; the host waits for the card at each.
 Steps behind the end are cut off."""
 
 
@@ -72,7 +72,7 @@ class Decoded(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """A linear layer, put together of a model's parameters."""
+    """A linear layer made from a model's parameters."""
 
     weight: Tensor
     "[out, in]"

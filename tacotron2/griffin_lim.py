@@ -1,4 +1,4 @@
-"""Mel spectrograms to audio without a trained vocoder (Griffin & Lim 1984): rough, and at once."""
+"""Mel spectrograms to audio without a trained vocoder (Griffin & Lim 1984): rough, but immediate."""
 
 import math
 
@@ -13,7 +13,7 @@ ITERATIONS = 60
 
 
 class GriffinLim:
-    """Finds samples whose spectrogram is the one that the mel bands suggest."""
+    """Finds samples whose spectrogram matches the mel bands."""
 
     def __init__(self, mel: MelSpectrogram):
         self.mel = mel

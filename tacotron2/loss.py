@@ -8,7 +8,7 @@ from tacotron2.decoder import steps_of
 from tacotron2.model import padding_mask
 
 GUIDE_WIDTH = 0.2
-"How far off the diagonal attention is let be (g in the paper), text and speech scaled to 0..1."
+"How far attention may stray from the diagonal (g in the paper), text and speech scaled to 0..1."
 
 
 class Tacotron2Loss(nn.Module):

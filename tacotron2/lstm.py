@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from common.layers.matmul import constant_linear, product_over_rows
 
 FRAMES_AT_A_TIME = 16
-"Frames whose derivatives are computed at once in the backward pass. So many fit in the cache."
+"Frames whose derivatives are computed at once in the backward pass; this many fit in the cache."
 
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,12 +29,12 @@ NOT_OF_THE_MODEL = {
     "mel_fmin", "mel_fmax", "use_saved_learning_rate", "learning_rate", "weight_decay", "grad_clip_thresh",
     "batch_size",
 }  # fmt: skip
-"NVIDIA's hyperparameters of training and audio, which it keeps in one list with the model's."
+"NVIDIA's hyperparameters of training and audio, which its code keeps in one list with the model's."
 CLOSED = -60
 """Of an LSTM's gates at padding, before activation: they let nothing in and nothing out. The one direction ends with
 zeros so, the other one comes in from the padding with none of it. Not lower, of which exp would overflow."""
 PADDED_GATE = 1e3
-"The logit behind the end of a clip: certainly over."
+"The gate's logit behind the end of a clip: certainly over."
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Utterance:
     length: int
     "Frames, all those of each step."
     stopped: bool
-    "Whether it has an end: if not it ran into max_decoder_steps before the gate ended it."
+    "Whether the gate ended it; if not, it ran into max_decoder_steps."
     alignment: Tensor
     "[S, N] float32, attention of its steps to its own symbols."
     gate: Tensor
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
 
 class Postnet(nn.Module):
-    """Convolutions over all frames, to refine what the decoder could only see the past of."""
+    """Convolutions over all frames: they refine frames of which the decoder could only see the past."""
 
     def __init__(self, n_mel_channels: int, embedding_dim: int, n_convolutions: int, kernel_size: int):
         super().__init__()

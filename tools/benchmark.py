@@ -58,7 +58,7 @@ EXAMPLES = """\
 LIMIT = 3600
 "Seconds for one process."
 ROUNDS = 2
-"How often each implementation gets its turn, so that a machine that slows down slows all of them."
+"Turns that each implementation gets, so that a machine that slows down slows all of them."
 
 
 UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), "voice": ("samples", 1), PEAK: ("GFLOP", 1e9)}

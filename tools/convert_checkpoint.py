@@ -55,7 +55,7 @@ EXAMPLES = """\
 
 PACKAGES = {"waveglow": waveglow.config, "tacotron2": tacotron2.config}
 LEARNING_RATES = {"waveglow": 1e-4, "tacotron2": 1e-3}
-"NVIDIA's own, for the forms that have one."
+"NVIDIA's learning rates, for the forms that hold one."
 
 
 def main() -> None:

@@ -14,16 +14,16 @@ class WaveGlowTrainConfig(TrainConfig):
     """Fields of WaveGlow's training alone."""
 
     interpolating_start: bool = False
-    "Begin with an upsampling that interpolates the standardized mel spectrogram, and not at random."
+    "Start with an upsampling that interpolates the standardized mel spectrogram, rather than at random."
     fixed_upsampling: bool = False
-    "Leave the upsampling as it begins, which makes the conditions of small batches cheap (``waveglow.conditioning``)."
+    "Keep the initial upsampling, which makes the conditions of small batches cheap (``waveglow.conditioning``)."
     recompute: MayChange[bool] = False
     "Compute a coupling's activations again in the backward pass: less memory, more time, equal to rounding."
 
 
 @dataclass
 class DataConfig(AudioConfig):
-    """Which audio is learned, in pieces of which length."""
+    """The audio to learn, and the length of its segments."""
 
     training_files: MayChange[str] = ""
     "A text file with the path of a wav a line, used when no data_path is given."

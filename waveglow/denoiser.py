@@ -1,4 +1,4 @@
-"""Take away the hum that a WaveGlow adds to everything it says."""
+"""Removes the hum that a WaveGlow adds to everything it says."""
 
 import torch
 from torch import Tensor, nn

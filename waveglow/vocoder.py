@@ -20,7 +20,7 @@ from waveglow.denoiser import Denoiser
 log = logging.getLogger(__name__)
 
 DENOISER_CONTEXT = 2048
-"Samples beyond the model's own context, so that the denoiser's STFT sees no edge of a chunk."
+"Samples beyond the model's own context that keep the denoiser's STFT away from the edge of a chunk."
 
 
 class Vocoder:

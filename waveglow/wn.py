@@ -157,7 +157,7 @@ class WN(nn.Module):
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Keep the kernels that are computed with and not those that they are made of; for inference.
+        """Keep only the merged kernels, and not those that they are made from; for inference.
 
         ``end`` keeps a weight that nothing needs any more.
         """

@@ -1,4 +1,4 @@
-"""What reading a checkpoint may take, so that a small file cannot take the machine down."""
+"""A limit on what reading a checkpoint may take, so that a small file cannot take the machine down."""
 
 import time
 from typing import BinaryIO
@@ -8,11 +8,11 @@ MEMORY, MEMORY_PER_BYTE = 2**28, 16
 VIEWS_PER_BYTE = 4
 "Bytes of tensors for each byte of the file. Tensors may share their storage, and few do."
 SECONDS, BYTES_PER_SECOND = 30.0, 2e7
-"Time of this thread, waiting for the disk left out: for any file, and for larger ones so much more."
+"Seconds of this thread's own time, without waiting for the disk: for any file, and more for larger ones."
 INSTRUCTION, ENTRY = 150, 100
-"Bytes that an instruction of a pickle takes at the most, or nearly so, and an entry of a dict."
+"About the most bytes that one instruction of a pickle takes, and the bytes of an entry of a dict."
 LOOKS = 1000
-"Every so many instructions the clock is looked at."
+"Instructions from one look at the clock to the next."
 
 
 class RefusedError(Exception):
@@ -20,7 +20,7 @@ class RefusedError(Exception):
 
 
 class Budget:
-    """What is left for a file of ``size`` bytes. All methods raise ``RefusedError`` where it does not suffice."""
+    """What is left for a file of ``size`` bytes. All methods raise ``RefusedError`` when it is used up."""
 
     def __init__(self, size: int):
         self.size = size
@@ -46,7 +46,7 @@ class Budget:
             raise ValueError("tensors larger than the file, so it is truncated, or claims what it has not")
 
     def spend_tensor(self, size: int) -> None:
-        """Bytes of a tensor, which may have its storage in common with others."""
+        """Bytes of a tensor, which may share its storage with others."""
         self.tensors -= size
         if self.tensors < 0:
             raise RefusedError("its tensors are so many on one storage that they are much larger than the file")

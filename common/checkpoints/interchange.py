@@ -27,12 +27,12 @@ NOT_IN_SHAPES = (
     "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "p_frame_dropout",
     "max_decoder_steps", "gate_threshold",
 )  # fmt: skip
-"Hyperparameters of Tacotron2 that no tensor tells."
+"Hyperparameters of Tacotron2 that no tensor's shape reveals."
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 "How the names of a state dict's buffers end."
 ROWS = 8
 MOST_VISITS, DEEPEST = 100_000, 50
-"Modules to look into for weights, and how deep in one another they may lie; honest files have hundreds, and ten."
+"How many modules to search for weights, and how deeply nested; honest files have hundreds of modules, ten levels deep."
 
 
 @dataclass
@@ -145,7 +145,7 @@ def load_adam(path: str | Path) -> tuple[float, Weights, Weights]:
 
 
 def steps_of_adam(value: Any) -> float | None:
-    """The number that an Adam counts its steps with; None for what is no such number."""
+    """An Adam's step count as a number; None if it is not one."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     return float(value) if type(value) in (int, float) and 0 <= value < 2**53 else None
@@ -211,8 +211,8 @@ def _of_module(path: str | Path, root: Shell, visits: Iterator[int]) -> tuple[We
 
 
 def _modules(root: Shell) -> Iterator[tuple[str, Shell]]:
-    """(prefix of its weights, module) in the order of their weights, each module once, however they refer
-    to one another."""
+    """(prefix of its weights, module) in the order of the weights; each module once, even if modules refer to one
+    another in a circle."""
     waiting, seen = [("", root)], set()
     while waiting:
         prefix, module = waiting.pop()
@@ -246,7 +246,7 @@ def _options(top: dict) -> dict[str, Any]:
 
 
 def _reading(known: dict[str, Any]) -> dict[str, Any]:
-    """How text is read. Of a dictionary only a name counts: the path of a file is another machine's."""
+    """How text is read. A dictionary counts only if it is a name: the path of a file belongs to another machine."""
     dictionary = known.get("dictionary")
     found: dict[str, Any] = {}
     for name in ("text_cleaners", "symbols"):
@@ -259,7 +259,7 @@ def _reading(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as the file tells it itself (``known``), and as the shapes do."""
+    """The configuration from what the file says (``known``) and from the shapes of the weights."""
     try:
         sizes = waveglow_sizes(weights) if kind == "waveglow" else tacotron2_sizes(weights)
     except KeyError as error:

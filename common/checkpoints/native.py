@@ -35,7 +35,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def keep_earlier(path: Path) -> None:
-    """Give the file that another run left under this name a dated one as well, before it is replaced."""
+    """Give a checkpoint that another run left under this name a dated name, too, before it is replaced."""
     if not path.is_file():
         return
     dated = path.with_name(f"{path.name}.{time.strftime('%Y-%m-%d_%H-%M-%S')}")
@@ -60,6 +60,6 @@ def load(path: str | Path, with_tensors: bool = True) -> dict[str, Any]:
 
 
 def newest_first(directory: str | Path, name: str) -> list[Path]:
-    """The checkpoints in the directory, that of the highest iteration first."""
+    """The checkpoints in the directory, highest iteration first."""
     found = ((re.fullmatch(rf"{name}_(\d+)", path.name), path) for path in Path(directory).glob(f"{name}_*"))
     return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]

@@ -26,7 +26,7 @@ def nvidia_name(name: str) -> str:
 
 
 def nvidia_weights(path: str | Path, tensors: Weights) -> Weights:
-    """By NVIDIA's names, each in memory of its own, of the shapes that they have today."""
+    """The weights under NVIDIA's names, each in memory of its own and in today's shapes."""
     own = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     if sum(tensor.nbytes for tensor in tensors.values()) > VIEWS_PER_BYTE * (sum(own.values()) + 2**20):
         raise UserError(f"{path} is refused: it has so many names for one tensor that they outgrow the file")

@@ -35,7 +35,7 @@ FAMILIES = (
     *("glow.", "glow_old.", "waveglow.", "tacotron2.", "model.", "models.", "modules.", "layers.", "common."),
     *("hparams.", "utils.", "__main__."),
 )
-"Where classes may lie whose objects become shells."
+"Modules whose classes may appear; their objects become shells."
 
 NAMES = {
     *(
@@ -52,7 +52,7 @@ NAMES = {
 }
 "Other names that may appear: classes of shells, and arguments of builders."
 MAX_DIMENSIONS = 8
-"Of a tensor; PyTorch's loops over dimensions are not made for thousands of them."
+"Of a tensor; PyTorch's loops over dimensions are not made for thousands."
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,8 @@ def _data_of_parameter(data: Tensor, *_: Any) -> Tensor:
 
 
 def checked_key(key: Any) -> Any:
-    """The key of a dict or the item of a set. A hash may take for ever, and many equal ones let a dict crawl."""
+    """The key of a dict or the item of a set. Hashing some keys takes forever, and many with equal hashes make a dict
+    crawl."""
     simple = key is None or isinstance(key, str | bytes | float | Tensor | Global)
     small = isinstance(key, int) and abs(key) < sys.hash_info.modulus
     flat = isinstance(key, tuple) and not any(isinstance(item, tuple) for item in key)

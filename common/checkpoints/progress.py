@@ -1,4 +1,4 @@
-"""How far a training is, as its checkpoints tell."""
+"""How far a training has come, as its checkpoints record it."""
 
 import logging
 import math
@@ -27,11 +27,11 @@ class Progress:
     finetuned_from: str = ""
     "The checkpoint that gave the first weights."
     case: str = "acc"
-    "acc, or perf for a measurement of speed, which no other run goes on from."
+    "acc, or perf for a speed measurement, from which no other run continues."
     run: int = 0
-    "Runs are numbered in the order in which they began in a directory, from 1; 0 in checkpoints of before."
+    "Runs in a directory are numbered from 1 in the order in which they began; 0 in checkpoints older than this field."
     started: float = field(default_factory=time.time)
-    "When this run began, in seconds since 1970. Tells runs of the number 0 apart; clocks are set back, numbers not."
+    "When this run began, in seconds since 1970. Tells runs numbered 0 apart; clocks may be set back, numbers are not."
     losses: list[float] = field(default_factory=list)
     "The training loss of every step, skipped ones (nan) and those of the run it was finetuned from included."
     validation_losses: list[tuple[int, float]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def which_run(self) -> tuple[int, float]:
-        """Of two runs in a directory the later one's is the greater."""
+        """Sorts runs in a directory: a later run compares greater."""
         return self.run, self.started
 
 

@@ -39,7 +39,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Unpickler(pickle._Unpickler):
-    """pickle's own unpickler with the rules above. In Python: the one in C trusts sizes in the file."""
+    """pickle's own unpickler with the rules above. The Python version, since the one in C trusts sizes in the file."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
@@ -186,7 +186,7 @@ def _load_zip(file: BinaryIO, budget: Budget, with_tensors: bool) -> Any:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Its bytes. BadZipFile where they are not those that were written, by their CRC."""
+    """The bytes of a member. BadZipFile if its CRC shows that they are not those that were written."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:  # then it may be a bomb
         raise RefusedError("it is compressed, which torch never does")
@@ -194,7 +194,7 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _load_legacy(file: BinaryIO, budget: Budget, with_tensors: bool) -> Any:
-    """The format before: five pickles, the fourth being the object, then the storages one by one."""
+    """The format before that: five pickles, of which the fourth is the object, then the storages one by one."""
     magic, _version, _system = (Unpickler(file, budget).load() for _ in range(3))
     if magic != LEGACY_MAGIC:
         raise ValueError("no file of torch.save")

@@ -1,4 +1,4 @@
-"""Checkpoints written in the background, of which the last few and the best stay."""
+"""Checkpoints written in the background; the last few and the best are kept."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ class Saved:
 
     path: Path
     validation_loss: float
-    "The last one measured before it was written; nan where none was."
+    "The last validation loss before it was written; nan if there was none."
 
 
 class Saver:
@@ -42,14 +42,14 @@ class Saver:
         self._failure: UserError | None = None
 
     def save(self, path: Path, state: dict[str, Any], validation_loss: float) -> None:
-        """Have ``state`` written as it is now."""
+        """Write ``state`` in the background, as it is now."""
         snapshot = copied_to_host(state)
         if self._last and self._last.cancel():
             log.warning("the disk does not keep up: the checkpoint before %s is left out", path.name)
         self._last = self._thread.submit(self._write, Saved(path, validation_loss), snapshot)
 
     def check(self) -> None:
-        """UserError if a checkpoint could not be written and that is to stop the run."""
+        """UserError if a checkpoint could not be written and ``on_error`` is stop."""
         if self._failure and self.on_error == "stop":
             raise self._failure
 

@@ -10,9 +10,9 @@ from torch import Tensor
 CEPSTRAL_COEFFICIENTS = 13
 "Number of coefficients, as in Kubichek 1993, the source of the measure. The coefficient of loudness is left out."
 LOWEST_PITCH, HIGHEST_PITCH = 65.0, 600.0
-"Hz; between them speak men, women and children."
+"Hz; men, women and children speak within this range."
 NEAR_SILENCE = -60.0
-"dB of full scale; a frame below it is a pause, whatever noise it holds."
+"dB of full scale; a frame below it is a pause, whatever noise it contains."
 
 
 def mel_l1(a: Tensor, b: Tensor) -> float:

@@ -16,7 +16,7 @@ from common.layers.conv import Conv1d, windows
 from common.program import UserError
 
 FEWEST = 16
-"Convolutions of fewer channels, in or out, stay as they are: WaveGlow's that see or make the audio."
+"Convolutions with fewer channels, in or out, are left alone: WaveGlow's first and last, which see or make the audio."
 ZERO = 128
 "The byte that stands for 0."
 
@@ -93,7 +93,7 @@ def use_int8(model: nn.Module, device: Device) -> None:
 
 
 def why_no_int8(device: Device) -> str:
-    """Empty where this can be used."""
+    """Why this cannot be used; empty if it can."""
     if device.type != "cpu":
         return "is for CPUs only"
     # Without these instructions the sums of products overflow.

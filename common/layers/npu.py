@@ -26,9 +26,9 @@ from common.layers.conv import Conv1d, LogAbsDet, Upsampling
 log = logging.getLogger(__name__)
 
 NATIVE_CONV1D_SINCE = (8, 0)
-"CANN whose 1-D convolutions are native; what lies between 5.0.3 and it is treated like 5.0.3."
+"The CANN from which 1-D convolutions are native; releases between 5.0.3 and it are treated like 5.0.3."
 NATIVE_CONV1D_CARDS = re.compile(r"Ascend(910B\d|910C|910_9|950)")
-"Cards they are native on, A2 and later. A 910B without a digit is of the first generation, with 910A and 910ProB."
+"Cards on which they are native, A2 and later. A 910B without a digit is first generation, as are 910A and 910ProB."
 
 
 HOST = torch.device("cpu")
@@ -41,9 +41,9 @@ class Crossings:
     count: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    "Of the copies."
+    "Spent copying."
     host_seconds: float = 0.0
-    "Of the computing."
+    "Spent computing on the host."
 
     def move(self, tensor: Tensor, device: torch.device) -> Tensor:
         """The tensor [...] on ``device``; counted if that is another one."""

@@ -1,4 +1,5 @@
-"""A moving average of the weights, which speaks better than the weights of the last step (Polyak, Juditsky 1992)."""
+"""A moving average of the weights, which gives better speech than the weights of the last step (Polyak, Juditsky
+1992)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,12 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Begin with the weights as they are."""
+        """Start from the current weights."""
         self.weights = {name: tensor.clone() for name, tensor in self.precision.model_state(self.model).items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights behind the step of this number, counted from 1."""
+        """Include the weights after this step; steps count from 1."""
         share = 1 - min(self.decay, step / (step + 10))
         state = self.precision.model_state(self.model)
         averaged = [name for name, tensor in state.items() if tensor.is_floating_point()]
@@ -42,13 +43,13 @@ class WeightAverage:
             self.weights[name].copy_(state[name])
 
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Go on from what a checkpoint holds."""
+        """Continue from the average in a checkpoint: names to tensors of the parameters' shapes."""
         for name, tensor in self.weights.items():
             tensor.copy_(weights[name])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model with these weights inside, and with its own ones again outside."""
+        """A context in which the model has these weights; afterwards it has its own again."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(self.weights)
         try:

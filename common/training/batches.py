@@ -13,7 +13,7 @@ from common.config import TrainConfig
 from common.program import UserError
 
 LOADER_TIMEOUT = 600
-"Seconds after which a loader that delivers nothing is an error."
+"Seconds without a batch from the loader after which the run ends with an error."
 
 
 def shuffled(clips: int, seed: int) -> Callable[[int], np.ndarray]:
@@ -71,7 +71,7 @@ class StepSampler(Sampler):
         self.first = 0
 
     def start_at(self, epoch: int, clips: int) -> None:
-        """Begin in this epoch, after so many clips of it."""
+        """Start in this epoch, after this many of its clips."""
         self.epoch, self.first = epoch, clips
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

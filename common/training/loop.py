@@ -179,8 +179,8 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float, device: Device)
 
 
 def set_learning_rate(run: Run, left: float) -> None:
-    """The configured one, with so many steps left: risen to over the first steps, a tenth after each of the
-    anneal_epochs, fallen from over the last steps along a cosine."""
+    """Set the configured rate, given how many steps are left: it rises over the first steps, falls to a tenth at each
+    of the anneal_epochs, and falls along a cosine over the last steps."""
     config, progress = run.config.train_config, run.progress
     rate = config.learning_rate * 0.1 ** sum(progress.epoch >= epoch for epoch in config.anneal_epochs)
     if progress.steps < config.warmup_steps:
@@ -213,7 +213,7 @@ def note_step(run: Run, loss: float, seconds: float, clips: int, board: TensorBo
 
 
 def next_epoch_if_done(run: Run, task: Task, clips_per_step: int) -> bool:
-    """Turn to the next epoch when this one has too few clips left for a step."""
+    """Go to the next epoch if this one has too few clips left for a step."""
     done = task.clips_per_epoch - run.progress.clips < clips_per_step
     if done:
         run.progress.epoch += 1
@@ -222,13 +222,13 @@ def next_epoch_if_done(run: Run, task: Task, clips_per_step: int) -> bool:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether the configured end is reached."""
+    """Whether the configured end has been reached."""
     config, progress = run.config.train_config, run.progress
     return progress.epoch >= config.epochs or 0 < config.max_steps <= progress.steps
 
 
 def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> None:
-    """Say that a step was left out, with the clips it concerns."""
+    """Log that a step was skipped, with the clips it concerns."""
     # Every process logs its own clips: the first one alone would hide the others'.
     log.warning(
         "iteration %d: loss %s or its gradients are not finite, step skipped (%d in a row); clips: %s",
@@ -237,7 +237,7 @@ def report_skip(run: Run, batches: list[Batch], loss: float, in_a_row: int) -> N
 
 
 def give_up(run: Run, batches: list[Batch]) -> None:
-    """UserError with the clips of the last of too many skipped steps."""
+    """UserError after too many skipped steps, with the clips of the last one."""
     everywhere = [name for names in distributed.gather_objects(names_of(batches)) for name in names]
     raise UserError(
         f"the loss was not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to iteration {run.progress.iteration};"
@@ -250,7 +250,7 @@ def names_of(batches: list[Batch]) -> list[str]:
 
 
 def validate(run: Run, task: Task, board: TensorBoard) -> None:
-    """Note the loss on held-back clips, and let TensorBoard hear and see one."""
+    """Record the loss on held-back clips, and show one of them in TensorBoard."""
     run.model.eval()
     distributed.share_buffers(run.model)
     with torch.no_grad(), run.average.in_place() if run.average else nullcontext():
@@ -263,7 +263,7 @@ def validate(run: Run, task: Task, board: TensorBoard) -> None:
 
 
 def make_saver(run: Run) -> Saver:
-    """The one of the first process knows what the run has saved before; the others' have nothing to do."""
+    """A saver. That of the first process knows what the run has saved before; the others have nothing to do."""
     config = run.config.train_config
     saved = []
     if distributed.ranks().rank == 0:
@@ -273,14 +273,14 @@ def make_saver(run: Run) -> Saver:
 
 
 def save(run: Run, saver: Saver) -> None:
-    """Have a checkpoint written; the first process does, for all."""
+    """Save a checkpoint; the first process writes it for all."""
     states = distributed.gather_objects(rng_state(run.device))
     if distributed.ranks().rank == 0:
         saver.save(run.path(), run.state(states), run.progress.validation_losses[-1][1])
 
 
 def throughput(seconds: list[float], clips_per_step: int) -> float:
-    """Clips per second without the warm-up, unless the run was no longer than that; nan without steps."""
+    """Clips per second without the warm-up, unless the run was too short to leave it out; nan without steps."""
     measured = seconds[WARM_UP_STEPS:] or seconds
     return clips_per_step * len(measured) / sum(measured) if measured else math.nan
 

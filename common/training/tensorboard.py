@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class TensorBoard:
-    """TensorBoard's logs, written by the first process; given up with a warning where that fails."""
+    """TensorBoard's logs, written by the first process. If writing fails, it stops with a warning."""
 
     def __init__(self, folder: str):
         self.writer: SummaryWriter | None = None

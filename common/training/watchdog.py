@@ -1,4 +1,4 @@
-"""Ends a process that gets nowhere, so that a hanging rank does not hold the others for ever."""
+"""Ends a process that makes no progress, so that a hanging rank does not hold up the others forever."""
 
 import faulthandler
 import logging
@@ -12,13 +12,14 @@ from common.program import left_for_launcher
 log = logging.getLogger(__name__)
 
 OWN_SHARE = 0.8
-"Share of the limit for work that a process does alone. So a process that hangs reports before those that wait for it."
+"""Share of the limit for work that a process does alone, so that a process that hangs reports before those that wait
+for it."""
 CHECKS = 50
-"How often in a limit the watchdog looks."
+"How many times the watchdog looks within the limit."
 
 
 class Watchdog:
-    """A thread that ends the process with 1, after showing where all its threads are, when it gets nowhere."""
+    """A thread that, if the process makes no progress, shows where all its threads are and ends it with 1."""
 
     def __init__(self, limit: float):
         """``limit`` in seconds."""
@@ -28,7 +29,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def beat(self, doing: str, waits_for_others: bool = False) -> None:
-        """The process gets on with what is said here; the next beat is due within the limit."""
+        """The process has begun ``doing``; the next beat is due within the limit."""
         self._doing = doing
         self._due = time.monotonic() + self.limit * (1 if waits_for_others else OWN_SHARE)
 

@@ -27,7 +27,7 @@ Ranges = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that graphs or engines were made of."""
+    """Weights that graphs or engines were made from."""
 
     path: str
     "The checkpoint, or ``models.RANDOM``."
@@ -145,5 +145,5 @@ def read_contents(folder: Path, engine: str, how: str) -> Contents:
 
 
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:
-    """Where engines go that nobody gave a folder for."""
+    """The default folder for engines."""
     return models_dir / f"{engine}_{quant_mode}"

@@ -24,7 +24,7 @@ from tacotron2.text import text_to_sequence
 READERS = 16
 "Threads that read wavs."
 ROUND_FRAMES = 16
-"To a multiple of which the frames of a batch are filled up."
+"The frames of a batch are padded to a multiple of this."
 
 Batch = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""MagicMind, on Cambricon's cards. Written after public call sites; it has met no card yet."""
+"""MagicMind, on Cambricon's cards. Written from public call sites; it has never run on a card."""
 
 import json
 from collections.abc import Mapping
@@ -150,13 +150,13 @@ def numpy_type(dtype: Any) -> np.dtype:
 
 
 def check(status: Any, what: str) -> None:
-    """UserError for a status that is not ok."""
+    """UserError for a status other than ok."""
     if not status.ok():
         raise UserError(f"MagicMind failed to {what}: {status}")
 
 
 def made(result: Any, what: str) -> Any:
-    """The result of a factory. UserError for None, with which they say that they failed."""
+    """The result of a factory. UserError for None, which is how factories report failure."""
     if result is None:
         raise UserError(f"MagicMind failed to {what}; its log says why")
     return result

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 LONGEST_ANSWER = 10
-"Seconds that a program of a card's maker has to answer."
+"Seconds to wait for the answer of a card maker's program."
 
 
 def processor_name() -> str:
@@ -32,7 +32,7 @@ def mlu_name(number: int) -> str:
 
 
 def ask(*command: str) -> str:
-    """What a program answers, nothing where there is none."""
+    """A program's output; empty if there is no such program."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_ANSWER, check=True).stdout
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Inputs that fit a graph, to make it with and to compare it with its model."""
+"""Inputs that fit a graph, for tracing it and for comparing it with its model."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ from tools.deploy.signatures import Signature
 
 
 def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
-    """Random ones, the same for the same sizes; the clips of a batch are of lengths down from ``length``."""
+    """Random inputs, the same for the same sizes, with the shapes of the signature; the clips of a batch have lengths
+    from ``length`` down."""
     generator = torch.Generator().manual_seed(1000 * batch + length)
     lengths = (length - torch.arange(batch)).clamp(min=1)
     special = {

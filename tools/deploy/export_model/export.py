@@ -44,7 +44,7 @@ EXAMPLES = """\
   python -m tools.deploy.export_model.export --tacotron2 tacotron2_5000 --waveglow waveglow_21000"""
 
 BATCH, LENGTH = 3, 7
-"Sizes of the inputs that the graphs are traced with. The exporter takes a size of 1 for a fixed one."
+"Sizes of the inputs that the graphs are traced with. The exporter treats a size of 1 as fixed."
 
 
 class Export(NamedTuple):

@@ -15,11 +15,11 @@ from common.program import UserError
 from tools.deploy.signatures import Port, Signature, factor, name_of
 
 OPSET = 18
-"The oldest that the exporter writes; the newer an opset, the fewer engines take it."
+"The oldest opset that the exporter writes; newer opsets are accepted by fewer engines."
 
 
 def check_exporter() -> None:
-    """UserError if the one of this PyTorch cannot do what is needed."""
+    """UserError if this PyTorch's exporter is too old."""
     if not hasattr(torch.onnx, "ops"):
         raise UserError(
             f"PyTorch {torch.__version__} cannot export the graphs, 2.8 or later can;"
@@ -64,7 +64,7 @@ def dynamic_shapes(ports: Iterable[Port]) -> tuple[dict[int, "torch.export.Dim"]
 
 
 def strip(model: ModelProto) -> None:
-    """Take out what the exporter remembers of this machine: where in which file an operator comes from."""
+    """Remove what the exporter records about this machine: the file in which each operator was defined."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
@@ -73,7 +73,7 @@ def strip(model: ModelProto) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter talks about itself."""
+    """Silence the exporter's messages about itself."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

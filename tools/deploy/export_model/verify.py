@@ -1,4 +1,4 @@
-"""Whether a graph computes what its model does, at sizes that it was not made with."""
+"""Whether a graph computes what its model does, at sizes other than those it was traced with."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 TOLERANCE = 1e-3
 "Largest difference between a graph and its model."
 SIZES = [(1, 2), (2, 11), (5, 16)]
-"(batch, length), none of which a graph was made with."
+"(batch, length), other than those a graph is traced with."
 
 
 def difference(graph: ModelProto, model: nn.Module, inputs: Callable[[int, int], dict[str, Tensor]]) -> float:
-    """The largest one between their outputs, for the inputs of SIZES; inf where a shape is another."""
+    """The largest difference between their outputs for the inputs of SIZES; inf if a shape differs."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     worst = 0.0
     for batch, length in SIZES:

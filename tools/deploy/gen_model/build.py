@@ -48,7 +48,7 @@ EXAMPLES = """\
 
 @dataclass
 class Order:
-    """Engines that are wanted."""
+    """The engines to build."""
 
     engine: str
     quant_mode: str
@@ -58,7 +58,7 @@ class Order:
     "For the engines."
     settings: Settings
     graphs: dict[str, Path] = field(default_factory=dict)
-    "Graphs in the place of the exported ones."
+    "Graphs that replace the exported ones."
     compare: bool = True
     "Whether to measure what the mode costs."
 
@@ -154,7 +154,7 @@ def whole(folder: Path, wanted: Contents) -> Contents | None:
 
 
 def say_what(order: Order, wanted: Contents) -> None:
-    """Name what is begun."""
+    """Log what is being built."""
     sizes = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in wanted.ranges.items() if axis != "steps")
     log.info("building %s engines in %s, for sizes of %s", order.engine, order.quant_mode, sizes)
     log.info("of %s", " and ".join(source.path for source in wanted.sources.values()))
@@ -205,7 +205,7 @@ def check_own_graphs(order: Order, exported: Contents, usable: list[str]) -> Non
 
 
 def compare(order: Order, contents: Contents, exported: Contents) -> None:
-    """Measure what the mode costs, and keep it with the engines; where that cannot be, say so."""
+    """Measure what the mode costs and store it with the engines; if that is impossible, say so."""
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("what %s costs is not known: onnxruntime is not there to compare with", contents.quant_mode)
         return

@@ -31,7 +31,7 @@ class Sizes:
 
 @dataclass
 class EngineSettings:
-    """What every engine has."""
+    """Settings of every engine."""
 
     decoder: str = "decoder"
     "Which graph decodes: decoder, the whole loop, or decoder_iter, a frame at a time driven from here."
@@ -54,7 +54,7 @@ class OnnxRuntimeSettings(EngineSettings):
     """ONNX Runtime's."""
 
     spinning: bool = False
-    "Whether threads that wait for work keep their cores busy. Faster, if nobody else wants them."
+    "Whether threads that wait for work keep their cores busy. Faster if nothing else needs the cores."
 
 
 @dataclass

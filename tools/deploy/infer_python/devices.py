@@ -17,9 +17,9 @@ from tools.deploy.infer_python.worker import Message, Ready, Work, do
 log = logging.getLogger(__name__)
 
 LONGEST_SILENCE = 7200
-"Seconds without a word from any device, after which they are given up; a warm-up on one core can take an hour."
+"Seconds without a message from any device after which all are given up; a warm-up on one core can take an hour."
 LONGEST_END = 10
-"Seconds that a process has to end once it is told to."
+"Seconds in which a process must end once it is told to."
 
 
 def run_on_devices(works: list[Work]) -> dict[int, DeviceResult]:

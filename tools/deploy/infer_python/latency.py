@@ -8,7 +8,7 @@ import numpy as np
 
 PERCENTS = (50, 90, 95, 99, 100)
 FRAME_RATE, SAMPLE_RATE = "tacotron2_items_per_sec average", "Throughput average (samples/sec)"
-"What adds up over several devices."
+"The fields that are summed over several devices."
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Summary:
     postnet: float
     latency: float
     std: float
-    "Of the latencies."
+    "Standard deviation of the latencies, dividing by n."
     percentiles: dict[int, float]
     "Percent -> the smallest latency that so many percent of all do not exceed."
     frame_rate: float
@@ -157,7 +157,7 @@ class Run:
         return asdict(self) | {"devices": devices, "sum": self.rates()}
 
     def as_text(self) -> str:
-        """The report, as Cambricon's looks."""
+        """The report, in the layout of Cambricon's."""
         length = f"{self.input_length} characters" if self.input_length else "a text"
         lines = [f"{self.engine}, {self.quant_mode}, batch {self.batch}, {length}"]
         lines += [f"{model}: {source}" for model, source in self.weights.items()]

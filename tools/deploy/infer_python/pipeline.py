@@ -40,7 +40,7 @@ class Pipeline:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside as this stage's."""
+        """A context whose duration counts as this stage's."""
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
