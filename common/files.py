@@ -138,7 +138,8 @@ def _as_write_errors(path: Path, folder: Path, *own: Path) -> Iterator[None]:
         reason = cause.strerror
         if cause.errno in (errno.ENOSPC, errno.EDQUOT):
             with suppress(OSError):
-                reason += f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder})"
+                where = "there" if folder == Path(os.path.realpath(path)).parent else f"in {folder}"
+                reason += f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free {where})"
         raise WriteError(cause.errno, reason, str(path)) from error
 
 

@@ -61,7 +61,7 @@ def open_log(path: Path | None, quiet: bool, only_warnings: bool = False) -> Non
         file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - open until the process ends
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        _add_handler(logging.StreamHandler(file), logging.DEBUG)
+        _add_handler(_FileHandler(file), logging.DEBUG)
     if quiet:
         console.mute()
     elif only_warnings:
@@ -118,6 +118,17 @@ def still(doing: str) -> Iterator[None]:
     finally:
         over.set()
         teller.join()
+
+
+class _FileHandler(logging.StreamHandler):
+    """Says on the terminal, once, that the file takes no more lines, on a full disk say. The program goes on."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not self.failed:
+            self.failed = True
+            console.say(f"warning: the log {self.stream.name} is not complete: {sys.exc_info()[1]}")
 
 
 class _ConsoleHandler(logging.Handler):

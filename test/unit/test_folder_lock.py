@@ -241,3 +241,36 @@ def test_two_runs_in_one_output_directory(place, tmp_path):
     assert done.returncode == 0, done.stderr
     end(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
+
+
+CONTENDER = """
+import os, sys
+from common.folder_lock import BusyError, sole_writer
+print("ready", flush=True)
+sys.stdin.readline()
+held = 0
+while held < 30:
+    try:
+        with sole_writer(sys.argv[1]):
+            os.close(os.open(f"{sys.argv[1]}/mark", os.O_CREAT | os.O_EXCL))  # fails if another one is inside
+            os.sched_yield()
+            os.unlink(f"{sys.argv[1]}/mark")
+        held += 1
+    except BusyError as error:
+        assert "another run is writing" in str(error)
+"""
+
+
+def test_of_many_that_come_and_go_one_is_inside(tmp_path):
+    """Though the lock's file is removed each time."""
+    command = [sys.executable, "-c", CONTENDER, tmp_path]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    contenders = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in contenders] == ["ready\n"] * 4
+    for process in contenders:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in contenders:
+        process.communicate(timeout=100)
+    assert [process.returncode for process in contenders] == [0] * 4
+    assert list(tmp_path.iterdir()) == []

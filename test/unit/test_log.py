@@ -27,6 +27,7 @@ os.system("echo from below Python")
 console.say("a result")
 log.info("the end")
 """
+DISK_FULL = "warning: the log /dev/full is not complete: [Errno 28] No space left on device"
 IN_THE_FILE = "a step\na validation\na warning\nfrom below Python\nthe end\n"
 
 
@@ -79,3 +80,9 @@ def test_long_work_is_not_silent_and_short_work_is(monkeypatch, caplog):
         raise ZeroDivisionError
     assert caplog.messages[0].startswith("thinking: ")
     assert set(threading.enumerate()) <= before  # nobody is left who could say more
+
+
+def test_a_log_that_the_disk_does_not_take_is_said_once_and_the_program_goes_on():
+    done = run("/dev/full", "loud", capture_output=True)
+    assert done.stdout.splitlines() == [DISK_FULL, "a validation", "a result", "the end"]
+    assert done.stderr == "a warning\n"

@@ -152,7 +152,7 @@ def test_a_full_disk_is_said_with_the_file_and_the_space(small_disk):
     write(small_disk / "a", bytes(10**6))
     with pytest.raises(WriteError) as caught:
         write(small_disk / "b", bytes(5 * 10**6))
-    expected = rf"cannot write {small_disk}/b: No space left on device \(\d\.\d MB are free in {small_disk}\)"
+    expected = rf"cannot write {small_disk}/b: No space left on device \(\d\.\d MB are free there\)"
     assert re.fullmatch(expected, str(caught.value))
     assert caught.value.errno == errno.ENOSPC and isinstance(caught.value, OSError)
     assert [path.name for path in small_disk.iterdir()] == ["a"]
