@@ -39,7 +39,7 @@ PADDED_GATE = 1e3
 
 @dataclass
 class Utterance:
-    """One clip of ``Tacotron2.infer``."""
+    """One clip of ``Tacotron2.infer``, its tensors on the CPU."""
 
     mel: Tensor
     "[n_mel, length] float32, refined by the postnet."
@@ -231,10 +231,12 @@ class Tacotron2(nn.Module):
         decoded, lengths, stopped = self.decoder.infer(values, padding, seeds)
         frames = padding_mask(lengths, decoded.mel.shape[2])
         mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
+        # Of a card's memory the whole batch is copied at once, for which the host waits each time.
+        mel, alignments = mel.cpu(), decoded.alignments.cpu()
+        ends = torch.stack([lengths, text_lengths, stopped.long()], dim=1).tolist()
         utterances = []
-        ends = zip(lengths.tolist(), text_lengths.tolist(), stopped.tolist())
         for i, (length, symbols, has_stopped) in enumerate(ends):
-            alignment = decoded.alignments[i, : length // self.decoder.n_frames_per_step, :symbols]
+            alignment = alignments[i, : length // self.decoder.n_frames_per_step, :symbols]
             quality = alignment_quality(alignment)
-            utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, *quality))
+            utterances.append(Utterance(mel[i, :, :length], length, bool(has_stopped), alignment, *quality))
         return utterances
