@@ -336,7 +336,7 @@ def _why_missing(kind: str) -> str:
         return "" if torch.cuda.is_available() else "no CUDA card is visible to PyTorch"
     if not hasattr(torch, "npu"):
         version = cann_version()
-        if version and version < OLDEST_CANN and importlib.util.find_spec("torch_npu"):
+        if version and version < OLDEST_CANN:
             have, need = (".".join(map(str, each)) for each in (version, OLDEST_CANN))
             return f"CANN {have} is too old: PyTorch 2.1, the oldest that runs here, needs CANN {need} or later"
         try:

@@ -215,7 +215,7 @@ def predict(clip: Clip, mel: Tensor, synthesizer: Synthesizer, seed: int) -> Pre
     config = synthesizer.config
     criterion = Tacotron2Loss(config.train_config.guided_attention, config.tacotron2_config.n_frames_per_step)
     loss = criterion(output, text_lengths, mel, mel_lengths).item()
-    _, refined, gate, alignment = (each[0].cpu() for each in output)
+    refined, gate, alignment = (each[0].cpu() for each in output[1:])
     return Predicted(loss, refined, gate.sigmoid(), alignment)
 
 

@@ -39,7 +39,7 @@ PADDED_GATE = 1e3
 
 @dataclass
 class Utterance:
-    """One clip of ``Tacotron2.infer``."""
+    """One clip of ``Tacotron2.infer``, its tensors on the CPU."""
 
     mel: Tensor
     "[n_mel, length] float32, refined by the postnet."
@@ -234,11 +234,13 @@ class Tacotron2(nn.Module):
         decoded, lengths, stopped = self.decoder.infer(values, padding, seeds)
         frames = padding_mask(lengths, decoded.mel.shape[2])
         mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
+        # Of a card's memory the whole batch is copied at once, for which the host waits each time.
+        mel, alignments, gates = mel.cpu(), decoded.alignments.cpu(), torch.sigmoid(decoded.gate).cpu()
+        ends = torch.stack([lengths, text_lengths, stopped.long()], dim=1).tolist()
         utterances = []
-        ends = zip(lengths.tolist(), text_lengths.tolist(), stopped.tolist())
         for i, (length, symbols, has_stopped) in enumerate(ends):
             steps = length // self.decoder.n_frames_per_step
-            alignment, gate = decoded.alignments[i, :steps, :symbols], torch.sigmoid(decoded.gate[i, :steps])
+            alignment, gate = alignments[i, :steps, :symbols], gates[i, :steps]
             quality = alignment_quality(alignment)
-            utterances.append(Utterance(mel[i, :, :length], length, has_stopped, alignment, gate, *quality))
+            utterances.append(Utterance(mel[i, :, :length], length, bool(has_stopped), alignment, gate, *quality))
         return utterances

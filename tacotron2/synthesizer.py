@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -130,9 +130,7 @@ class Synthesizer:
         text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
         lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
         with self.precision.autocast():
-            utterances = self.model.infer(text, lengths, seeds)
-        on_cpu = lambda each: {name: getattr(each, name).cpu() for name in ("mel", "alignment", "gate")}  # noqa: E731
-        return [replace(each, **on_cpu(each)) for each in utterances]
+            return self.model.infer(text, lengths, seeds)
 
     def _choose(self, text: str, outcomes: list[Utterance]) -> Spoken:
         """The best of the outcomes; what was wrong with the others is said."""

@@ -14,8 +14,9 @@ _env_npu_setup() {
     folders+=$'\n'/usr/local/Ascend
     while IFS= read -r folder; do
         [ -n "$folder" ] || continue
-        # CANN from 8.5 on, older ones, and the part of them that only runs networks.
-        for set_env in "$folder"/{cann/,ascend-toolkit/,nnae/,}set_env.sh; do
+        # CANN from 8.5 on, older ones, and the part of them that only runs networks; CANN itself names the folder
+        # `latest` of the two, beside which the script is.
+        for set_env in "$folder"/{cann/,ascend-toolkit/,nnae/,,../}set_env.sh; do
             # What an uninstalled toolkit leaves behind has no version.
             [[ $set_env == */ascend-toolkit/set_env.sh && ! -d $folder/ascend-toolkit/latest ]] && continue
             [ -f "$set_env" ] && break 2

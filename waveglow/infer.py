@@ -223,8 +223,9 @@ def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
         samples = pad_and_dither(recording[start : start + length].numpy(), length, np.random.default_rng(start))
         segment = torch.from_numpy(samples)[None]
         with vocoder.precision.autocast():
-            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(*place), segment.to(*place))).item())
-    return sum(losses) / len(losses)
+            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(*place), segment.to(*place))))
+    # Read at the end, since the host waits for a card each time.
+    return sum(torch.stack(losses).tolist()) / len(losses)
 
 
 def summarize(clips: list[ClipFigures]) -> ClipFigures:

@@ -22,6 +22,7 @@ from torch.profiler import record_function
 from common.config import NpuConfig
 from common.device import Device, cann_version, card_name, set_jit_compile
 from common.layers.conv import Conv1d, LogAbsDet, Upsampling
+from common.program import UserError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ NATIVE_CONV1D_SINCE = (8, 0)
 "The CANN from which 1-D convolutions are native; releases between 5.0.3 and it are treated like 5.0.3."
 NATIVE_CONV1D_CARDS = re.compile(r"Ascend(910B\d|910C|910_9|950)")
 "Cards on which they are native, A2 and later. A 910B without a digit is first generation, as are 910A and 910ProB."
-
-
+LARGEST = 255
+"""As far as CANN's convolutions pad, and the longest kernel of the transposed ones on the cards above (documentation of
+aclnnConvolution in github.com/hicann/ops-nn)."""
 HOST = torch.device("cpu")
 
 
@@ -113,10 +115,15 @@ class HostUpsampling(Upsampling):
 
     composable = False
     crossings: Crossings
+    moved: list[Tensor] | None = None
+    "Weight and bias there, once they are not trained any more: they are much more than what is upsampled."
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
-        return on_host(self.crossings, self._in_float32, x, self.weight, self.bias)
+        if self.weight.requires_grad:
+            return on_host(self.crossings, self._in_float32, x, self.weight, self.bias)
+        self.moved = self.moved or [self.crossings.move(each, HOST) for each in (self.weight, self.bias)]
+        return on_host(self.crossings, self._in_float32, x, *self.moved)
 
     def _in_float32(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """x [B, in, T], weight [in, out, k], bias [out] -> [B, out, (T - 1) * stride + k], in the precision of x."""
@@ -187,11 +194,29 @@ def patch_for_npu(model: nn.Module, config: NpuConfig, device: Device) -> Crossi
             module.__class__ = swaps[type(module)]
             if isinstance(module, HostUpsampling | HostLogAbsDet):
                 module.crossings = crossings
+    if device.type == "npu":
+        check_limits(model, device)
     if config.jit_compile != "auto":
         set_jit_compile(device, config.jit_compile == "on")
     if device.type == "npu" or swaps:
         log.info("npu patch: %s (%s)", ", ".join(name for name, on in wanted.items() if on) or "nothing", why)
     return crossings
+
+
+def check_limits(model: nn.Module, device: Device) -> None:
+    """UserError if a patched model has a convolution that is too large for CANN's."""
+    for name, module in model.named_modules():
+        if isinstance(module, Conv1d) and module.padding > LARGEST:
+            raise UserError(
+                f"{name} pads by {module.padding} on each side, and CANN's convolutions by at most {LARGEST}:"
+                " take a smaller kernel_size or, in WN_config, fewer n_layers"
+            )
+        too_long = isinstance(module, Float32Upsampling) and module.kernel_size[0] > LARGEST
+        if too_long and NATIVE_CONV1D_CARDS.match(card_name(device)):
+            raise UserError(
+                f"npu_config leaves the upsampling, with a kernel of {module.kernel_size[0]}, to CANN's own operator,"
+                f" which takes at most {LARGEST}: set conv_transpose_as_product or conv_transpose_on_cpu to auto or on"
+            )
 
 
 def choose(config: NpuConfig, device: Device) -> tuple[dict[str, bool], str]:

@@ -22,7 +22,7 @@ SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ["-std=c++20", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-w"]
 LIBRARIES = ["-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python"]
 LOCK_SECONDS = 600
-OLDEST_TORCH = (2, 13)
+OLDEST_TORCH = (2, 8)
 NOT_HERE = 3
 
 

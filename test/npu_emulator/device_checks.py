@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from comparison import NPU, make_net, same
-from torch_npu import emulator
+from torch_npu import emulator, limits
 from torch_npu.optim import NpuFusedAdam
 
 from common.device import make_adam, pick_device
@@ -27,7 +27,8 @@ def test_torch_sees_npus():
     assert torch.npu.is_available() and torch.npu.device_count() == 8
     assert torch.accelerator.current_accelerator().type == "npu"
     x = torch.ones(2).npu()
-    assert x.is_npu and str(x.device) == "npu:0" and "npu:0" in repr(x)
+    with emulator.refusing(()):  # numbers are printed in float64
+        assert x.is_npu and str(x.device) == "npu:0" and "npu:0" in repr(x)
     with pytest.raises(TypeError, match="npu"):
         x.numpy()
 
@@ -102,7 +103,61 @@ def test_autograd_crosses():
     assert torch.equal(w.grad, x.detach().tanh())
 
 
-# ---- refused operators ----
+# ---- what is refused ----
+
+CONVOLUTIONS = {
+    "transposed kernels": lambda: F.conv_transpose2d(*planes(1, 256)),
+    "transposed dilation": lambda: F.conv_transpose2d(*planes(1, 2), dilation=256),
+    "padding": lambda: F.conv2d(*planes(1, 1), padding=256),
+    "dimensions": lambda: F.conv2d(*planes(1_000_001, 1)),
+}
+"Of the table's rows those about the sizes of a convolution: something just beyond each."
+
+
+def planes(height: int, taps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input and weight."""
+    return torch.ones(1, 1, height, 1, device=NPU), torch.ones(1, 1, taps, 1, device=NPU)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_convolution_beyond_the_limits_is_refused(name):
+    what, largest = limits.ROWS[name].convolution
+    with pytest.raises(NotImplementedError, match=rf"{what} of up to {largest} in a convolution, not of {largest + 1}"):
+        CONVOLUTIONS[name]()
+    assert F.conv_transpose2d(*planes(1, 255)).shape == (1, 1, 255, 1)
+    with emulator.refusing(()):
+        assert F.conv_transpose2d(*planes(1, 256)).shape == (1, 1, 256, 1)
+
+
+def test_what_torch_npu_has_no_kernel_for_is_refused():
+    x = torch.ones(2, 2, device=NPU)
+    for name, call in {"_fused_adam_": torch.optim.Adam([x.requires_grad_()], fused=True).step, "erfcx": None}.items():
+        x.grad = torch.ones_like(x)
+        with pytest.raises(NotImplementedError, match=f"no kernel for 'aten::.*{name}'.*FALLBACK_CPU_DISABLE"):
+            call() if call else torch.special.erfcx(x.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
+def test_wide_types_can_be_kept_and_not_computed_with(dtype):
+    x = torch.ones(2, dtype=dtype).to(NPU)
+    assert x.cpu().dtype == x.to("npu:1").dtype == dtype
+    with pytest.raises(NotImplementedError, match="does not compute with"):
+        x + x
+    assert (torch.ones(2, device=NPU) * torch.tensor(2.0, dtype=torch.float64)).dtype == torch.float32
+
+
+def test_each_row_of_the_table_holds_for_its_cards_and_versions():
+    def refused(card, cann):
+        return {name for row in limits.holding(card, cann) for name in row.names}
+
+    assert {"conv1d", "linalg_inv_ex"} <= refused("Ascend910A", (9, 1))
+    assert "conv1d" in refused("Ascend910B", (9, 1)) and "conv1d" in refused("Ascend910B3", (7, 0))
+    assert "conv1d" not in refused("Ascend910B3", (8, 0)) and "conv1d" not in refused("Ascend910_9391", (8, 0))
+    assert "unfold_backward" in refused("Ascend910B3", (8, 2)) - refused("Ascend910B3", (8, 3))
+    assert refused("Ascend910A", (7, 0)) == emulator.REFUSED
+    assert all(row.source and (row.names or row.convolution) for row in limits.ROWS.values())
+    assert {name for name, row in limits.ROWS.items() if row.convolution} == set(CONVOLUTIONS)
+    assert {"mm", "_weight_norm_interface"} <= limits.with_kernel((7, 0)) < limits.with_kernel((9, 1))
 
 
 @pytest.mark.parametrize(

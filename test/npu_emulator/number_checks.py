@@ -50,8 +50,10 @@ pytestmark = pytest.mark.usefixtures("fresh")
     }.values(),
 )
 def test_numbers_are_the_cpus(function, shapes):
-    for on_npu, on_cpu in both(function, *(torch.randn(shape) for shape in shapes)):
-        assert same(on_npu, on_cpu)
+    """Whatever a card would refuse of it."""
+    with emulator.refusing(()), emulator.random_numbers_of_the_cpu():
+        for on_npu, on_cpu in both(function, *(torch.randn(shape) for shape in shapes)):
+            assert same(on_npu, on_cpu)
 
 
 def test_out_and_resize():
@@ -99,7 +101,8 @@ def train(device, make_optimizer, steps=5):
     ],
 )
 def test_training_is_the_cpus(on_npu, on_cpu):
-    losses, weights, _ = train(NPU, on_npu)
+    with emulator.refusing(()):  # torch's fused Adam is no operator of a card
+        losses, weights, _ = train(NPU, on_npu)
     cpu_losses, cpu_weights, _ = train("cpu", on_cpu)
     assert losses == cpu_losses and losses[-1] < losses[0]
     assert all(map(torch.equal, weights, cpu_weights))
@@ -140,14 +143,15 @@ def test_autocast_and_scaler():
         assert y.dtype == torch.float16
         loss = F.mse_loss(y, torch.zeros_like(y))
         assert loss.dtype == torch.float32
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    before = [param.clone() for param in net.parameters()]
-    optimizer.zero_grad()
-    scaler.scale(net(x).sum() * float("inf")).backward()
-    scaler.step(optimizer)
-    scaler.update()
+    with emulator.refusing(()):  # torch's own divides in float64
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        before = [param.clone() for param in net.parameters()]
+        optimizer.zero_grad()
+        scaler.scale(net(x).sum() * float("inf")).backward()
+        scaler.step(optimizer)
+        scaler.update()
     assert scaler.get_scale() == 64
     assert all(torch.equal(*pair) for pair in zip(before, net.parameters()))
     assert torch.npu.amp.GradScaler(init_scale=128.0, dynamic=False).is_enabled()
@@ -165,7 +169,11 @@ def test_generators():
     torch.randn(9)
     b = torch.randn(4, device=NPU)
     torch.manual_seed(7)
-    assert torch.equal(a, b) and same(a, torch.randn(4))
+    on_cpu = torch.randn(4)
+    assert torch.equal(a, b) and not torch.equal(a.cpu(), on_cpu)
+    with emulator.random_numbers_of_the_cpu():
+        torch.manual_seed(7)
+        assert same(torch.randn(4, device=NPU), on_cpu)
     state = torch.npu.get_rng_state()
     a = F.dropout(torch.ones(9, device=NPU))
     torch.npu.set_rng_state(state)
@@ -177,3 +185,29 @@ def test_generators():
         torch.randn(3, device=NPU, generator=torch.Generator())
     with pytest.raises(NotImplementedError, match="native_dropout"):
         torch.native_dropout(torch.ones(3, device=NPU), 0.5, True)
+
+
+# ---- saturating arithmetic ----
+
+
+def test_results_are_saturated_and_the_flag_tells():
+    """The examples of torch_npu's documentation of INF_NAN_MODE_ENABLE, and what is copied to a smaller type."""
+    utils = torch.npu.utils
+    large, negative = torch.tensor([12.0], device=NPU).half(), torch.tensor([-1.0], device=NPU).half()
+    assert large.exp().item() == float("inf") and utils.is_support_inf_nan()
+    with pytest.raises(RuntimeError, match="Unsupported api"):
+        utils.get_npu_overflow_flag()
+    with emulator.saturating():
+        assert not utils.is_support_inf_nan() and not utils.get_npu_overflow_flag()
+        for result, expected in {
+            lambda: large.exp(): 65504.0,
+            lambda: -large.exp() * 2: -65504.0,
+            lambda: negative.sqrt(): 0.0,
+            lambda: torch.full((1,), 1e6, device=NPU).half(): 65504.0,
+            lambda: torch.full((1,), 1e38, device=NPU) * 10: torch.finfo(torch.float32).max,
+            lambda: F.conv2d(*torch.full((2, 1, 1, 1, 1), 300.0, device=NPU).half()): 65504.0,
+        }.items():
+            utils.clear_npu_overflow_flag()
+            assert result().item() == expected and utils.get_npu_overflow_flag()
+        utils.clear_npu_overflow_flag()
+        assert (large * 2).item() == 24 and not utils.get_npu_overflow_flag()

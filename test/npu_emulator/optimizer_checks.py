@@ -115,4 +115,4 @@ def test_adam_steps_without_crossing():
         optimizer.zero_grad()
     copies = emulator.copies()
     assert copies.host_to_device == copies.device_to_host == copies.scalars_read == 0
-    assert emulator.operator_counts()["_fused_adam_"] == 3
+    assert emulator.operator_counts()["npu_apply_adam"] == 3

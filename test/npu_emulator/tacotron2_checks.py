@@ -90,11 +90,13 @@ def test_nothing_crosses_in_a_step(device, corpus, tmp_path):
 @pytest.fixture
 def plain_cpu(monkeypatch):
     """The CPU without oneDNN's products, which sum up in another order than the kernels the card is emulated with,
-    and with torch's dropout."""
+    and with torch's dropout, whose random numbers the card has for once, too."""
     monkeypatch.setattr(matmul, "can_pack", lambda weight: False)
     monkeypatch.setattr(matmul, "_is_for_onednn", lambda x: False)
     for module in (decoder, model):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
+    with emulator.random_numbers_of_the_cpu():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +105,23 @@ def exact(corpus, tmp_path_factory):
     return start(toy_tacotron2_config(), corpus, tmp_path_factory.mktemp("O0"), device=pick_device("npu"), **CURVE)[0]
 
 
-def test_the_curve_is_the_cpus_bit_for_bit(corpus, tmp_path, exact, plain_cpu):
-    """All dropout on: after the same seed the emulated device draws the CPU's random numbers."""
-    here, _ = start(toy_tacotron2_config() | ALONE, corpus, tmp_path, **CURVE)
-    assert exact.progress.losses == here.progress.losses
-    assert exact.progress.validation_losses == here.progress.validation_losses
+def test_the_curve_is_the_cpus_bit_for_bit(device, corpus, tmp_path, plain_cpu):
+    """All dropout on."""
+    there, _ = start(toy_tacotron2_config(), corpus, tmp_path / "npu", device=device, **CURVE)
+    here, _ = start(toy_tacotron2_config() | ALONE, corpus, tmp_path / "cpu", **CURVE)
+    assert there.progress.losses == here.progress.losses
+    assert there.progress.validation_losses == here.progress.validation_losses
     assert here.progress.losses[-1] < here.progress.losses[0] / 1.5
-    assert same(model_of(exact), model_of(here))
-    assert type(exact.optimizer) is torch_npu.optim.NpuFusedAdam
+    assert same(model_of(there), model_of(here))
+    assert type(there.optimizer) is torch_npu.optim.NpuFusedAdam
+
+
+def test_a_curve_with_random_numbers_of_the_cards_own(corpus, tmp_path, exact):
+    """As on a real card: it is another one, and learns as well."""
+    here, _ = start(toy_tacotron2_config() | ALONE, corpus, tmp_path, **CURVE)
+    assert exact.progress.losses != here.progress.losses
+    assert exact.progress.losses[-1] < exact.progress.losses[0] / 1.5
+    assert distance(exact.progress.losses, here.progress.losses) < 1
 
 
 @pytest.mark.parametrize("level", ["O1", "O2", "O2 by apex"])
@@ -132,7 +143,14 @@ def test_half_precision_follows_float32(device, corpus, tmp_path, exact, level, 
     assert set(dtypes.values()) == {torch.float16 if level == "O2" else torch.float32}
 
 
-def test_an_overflow_is_skipped_and_the_scale_lowered(device, corpus, tmp_path, caplog):
+@pytest.mark.parametrize("saturates", [False, True])
+def test_an_overflow_is_skipped_and_the_scale_lowered(device, corpus, tmp_path, caplog, saturates):
+    """Whether it shows as inf or only in the card's flag."""
+    with emulator.saturating(saturates):
+        check_overflow(device, corpus, tmp_path, caplog)
+
+
+def check_overflow(device, corpus, tmp_path, caplog):
     values = toy_tacotron2_config()
     before = model_of(make_run(values, tmp_path, device, amp="O2"))
     after = {}

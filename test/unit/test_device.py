@@ -111,6 +111,12 @@ def test_a_cann_that_is_too_old_is_said_with_the_versions(torch_npu_that_fails):
         pick_device("npu")
 
 
+def test_an_old_cann_is_said_before_that_torch_npu_is_missing(bare):
+    bare.setattr(device, "cann_version", lambda: (5, 1))
+    with pytest.raises(UserError, match=r"CANN 5.1 is too old"):
+        pick_device("npu")
+
+
 def test_a_torch_npu_for_another_torch_is_said_with_the_versions(torch_npu_that_fails):
     torch_npu_that_fails.setattr(device.importlib.metadata, "version", lambda name: "1.11.0.post4")
     expected = re.escape(f"torch_npu 1.11.0.post4 does not fit torch {torch.__version__}")

@@ -24,7 +24,7 @@ def source(script: str, home: str = "", **environment: str) -> dict[str, str]:
 def add_set_env(folder) -> None:
     """As CANN's: it reads variables that are not set."""
     folder.mkdir(parents=True)
-    (folder / "set_env.sh").write_text(f"export FOUND={folder}; NEVER=$NEVER_SET\n")
+    (folder / "set_env.sh").write_text(f"export FOUND='{folder}'; NEVER=$NEVER_SET\n")
 
 
 @pytest.mark.parametrize("layout", ["cann", "ascend-toolkit", "nnae", "."])
@@ -43,6 +43,33 @@ def test_the_newest_layout_comes_first_and_an_uninstalled_toolkit_does_not_count
     assert source(SHOW, str(tmp_path))["found"] == str(tmp_path / "ascend-toolkit")
     add_set_env(tmp_path / "cann")
     assert source(SHOW, str(tmp_path))["found"] == str(tmp_path / "cann")
+
+
+def test_the_folder_that_cann_itself_names_is_enough(tmp_path):
+    """Of 8.5 and later that with the script, of older ones the one below it."""
+    for home in (tmp_path / "cann-8.5.0", tmp_path / "ascend-toolkit/latest"):
+        add_set_env(home if "cann" in home.name else home.parent)
+        home.mkdir(exist_ok=True)
+        found = source(SHOW, str(home))
+        assert os.path.realpath(found["found"]) == str(home if "cann" in home.name else home.parent)
+        assert found["COMBINED_ENABLE"] == "1"
+
+
+@pytest.mark.parametrize(
+    "note", ["ascend_cann_install.info", "ascend_toolkit_install.info", "ascend_nnae_install.info"]
+)
+def test_a_folder_that_an_installer_noted_is_found(tmp_path, note):
+    """The notes are the system's: the script is run with another folder for them."""
+    home = tmp_path / "opt/my Ascend"
+    add_set_env(home / "nnae")
+    notes = tmp_path / "etc"
+    notes.mkdir()
+    (notes / note).write_text(f"package_name=Ascend\nInstall_Path={home}\r\n")
+    script = (ROOT / "test/env_npu.sh").read_text()
+    assert script.count("/etc/Ascend/") == 1
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/env_npu.sh").write_text(script.replace("/etc/Ascend/", f"{notes}/"))
+    assert source(SHOW.replace("$1", str(tmp_path)))["found"] == str(home / "nnae")
 
 
 def test_what_the_user_has_set_stays(tmp_path):

@@ -160,6 +160,38 @@ def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version, vari
     assert cann_version() == version
 
 
+@pytest.mark.parametrize(
+    ("card", "taps", "refused"), [("Ascend910B1", 256, True), ("Ascend910B1", 255, False), ("Ascend910A", 256, False)]
+)
+def test_an_upsampling_that_cann_does_not_take_is_said_at_the_start(monkeypatch, card, taps, refused):
+    """Where CANN's documentation says so: on the first generation it may be tried."""
+    monkeypatch.setattr(npu, "card_name", lambda device: card)
+    config = NpuConfig(**dict.fromkeys(PARTS, "off"), jit_compile="auto")
+    model = torch.nn.Sequential(Upsampling(2, taps, 8))
+    if refused:
+        with pytest.raises(
+            UserError, match="a kernel of 256, to CANN's own operator, which takes at most 255: set conv_"
+        ):
+            patch_for_npu(model, config, NPU)
+    else:
+        patch_for_npu(model, config, NPU)
+    patch_for_npu(torch.nn.Sequential(Upsampling(2, taps, 8)), replace(config, conv_transpose_as_product="on"), NPU)
+
+
+def test_a_dilation_that_cann_does_not_take_is_said_at_the_start(monkeypatch, reference):
+    monkeypatch.setattr(npu, "card_name", lambda device: "Ascend910A")
+    for n_layers, padding in ((8, 128), (9, 256)):
+        config = reference["config"] | {"WN_config": reference["config"]["WN_config"] | {"n_layers": n_layers}}
+        model = WaveGlow(**config)
+        assert model.WN[0].in_layers[-1].padding == padding
+        if padding > 255:
+            with pytest.raises(UserError, match=r"^WN.0.in_layers.8 pads by 256 on each side, .* fewer n_layers"):
+                patch_for_npu(model, NpuConfig(jit_compile="auto"), NPU)
+            patch_for_npu(model, NpuConfig(jit_compile="auto"), CPU)
+        else:
+            patch_for_npu(model, NpuConfig(jit_compile="auto"), NPU)
+
+
 def test_the_layers_of_a_patched_model_can_be_fused(models, reference):
     models[1].fuse()
     assert isinstance(models[1].WN[0].start, Conv1dAsConv2d)

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import EMULATOR, NPU
 
-FILES = [EMULATOR / f"{topic}_checks.py" for topic in ("device", "number", "optimizer", "product")]
+FILES = [EMULATOR / f"{topic}_checks.py" for topic in ("device", "number", "optimizer", "product", "crossing")]
 
 
 def checks_in(*files: Path) -> list[str]:

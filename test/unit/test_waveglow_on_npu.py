@@ -83,6 +83,46 @@ def test_an_unpatched_model_is_refused_by_the_operators_name(place):
     assert re.search(r"error: NotImplementedError: .*conv_transpose1d", refused.stderr)
 
 
+def cann(place, version):
+    """The environment of a CANN that is there, for the product and the emulated card."""
+    home = place.checkout / f"cann {version}"
+    home.mkdir(exist_ok=True)
+    (home / "version.cfg").write_text(f"runtime_running_version=[1.0:{version}]\n")
+    return {"ASCEND_HOME_PATH": str(home), "NPU_EMULATOR_CANN": version}
+
+
+def test_a_newer_card_with_a_newer_cann(place, plain):
+    """Its own 1-D convolutions, and the upsampling as a product, with nothing but log-determinants on the host."""
+    newer = cann(place, "8.1") | {"NPU_EMULATOR_CARD": "Ascend910B3"}
+    run = place.train("npu", "newer", "--profile=1", NPU_EMULATOR_COUNTS=f"{place.checkout}/newer.json", **newer)
+    assert run.code == 0, run.stderr
+    chosen = "npu patch: conv_transpose_as_product, logdet_on_cpu (auto: CANN 8.1 on Ascend910B3"
+    assert chosen in run.logs[0]
+    assert run.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert set(re.findall(r"crossings between device and host: (\d+),", run.logs[0])) == {str(2 * 4)}
+    operators = json.loads((place.checkout / "newer.json").read_text())["operators"]
+    assert operators["conv1d"] and not {"conv2d", "conv_transpose1d"} & operators.keys()
+    refused = place.train("npu", "refused", config="unpatched", **newer)
+    assert refused.code == 1
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert "a kernel of 1024, to CANN's own operator, which takes at most 255" in line
+
+
+def test_a_card_that_is_taken_is_said_before_the_data_are_read(place):
+    for name, options, taken, message in (
+        ("one", ["--device_id=3"], "3", "error: npu card 3 is taken by another process"),
+        ("two", ["--nproc=2"], "0,2,1", "error: rank "),
+    ):
+        script = "train_performance_1p.sh" if name == "one" else "train_performance_8p.sh"
+        run = place.run(
+            script, f"taken {name}", "--device=npu", "--max_steps=1", *options, f"--data_path={place.checkout}/nothing",
+            config="a config", NPU_EMULATOR_TAKEN=taken, **NPU,
+        )  # fmt: skip
+        assert run.code == 1
+        assert run.stderr.startswith(message) and "is taken by another process (npu-smi info" in run.stderr
+        assert len(run.stderr.splitlines()) == 1 and "Traceback" not in run.stderr
+
+
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(place, on_npu):
     """Profiled as well, with the number of crossings that the patch is designed for."""
     (place.checkout / "parts").mkdir()

@@ -173,16 +173,27 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
 };
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 
-// ---- random numbers: each device draws from its own CPU engine ----
+// ---- random numbers: each device draws from a CPU engine of its own, after a seed other numbers than the CPU ----
+
+inline bool draws_like_the_cpu = false;
 
 struct DeviceGenerator final : c10::GeneratorImpl {
   at::Generator engine;
+  uint64_t given = 0;
 
   explicit DeviceGenerator(DeviceIndex index)
-      : GeneratorImpl(Device(kNpu, index), kNpuKeys), engine(at::detail::createCPUGenerator()) {}
-  void set_current_seed(uint64_t seed) override { engine.set_current_seed(seed); }
-  uint64_t current_seed() const override { return engine.current_seed(); }
-  uint64_t seed() override { return engine.seed(); }
+      : GeneratorImpl(Device(kNpu, index), kNpuKeys), engine(at::detail::createCPUGenerator()) {
+    set_current_seed(engine.current_seed());
+  }
+  void set_current_seed(uint64_t seed) override {
+    given = seed;
+    engine.set_current_seed(draws_like_the_cpu ? seed : seed ^ 0x4e5055);
+  }
+  uint64_t current_seed() const override { return given; }
+  uint64_t seed() override {
+    set_current_seed(c10::detail::getNonDeterministicRandom());
+    return given;
+  }
   void set_offset(uint64_t) override { TORCH_CHECK(false, "the generator of the emulated NPU has no offset"); }
   uint64_t get_offset() const override { return 0; }
   void set_state(const c10::TensorImpl& state) override { engine.unsafeGetGeneratorImpl()->set_state(state); }
@@ -191,6 +202,7 @@ struct DeviceGenerator final : c10::GeneratorImpl {
   }
   DeviceGenerator* clone_impl() const override {
     auto* copy = new DeviceGenerator(device().index());
+    copy->given = given;
     copy->engine = engine.clone();
     return copy;
   }

@@ -34,7 +34,15 @@ class Hccl final : public c10d::Backend {
   explicit Hccl(c10::intrusive_ptr<c10d::Backend> gloo)
       : Backend(gloo->getRank(), gloo->getSize()), gloo_(std::move(gloo)) {}
   const std::string getBackendName() const override { return "hccl"; }
-  void setTimeout(std::chrono::milliseconds timeout) override { gloo_->setTimeout(timeout); }
+  // Backends of older PyTorch have no such function to override.
+  void setTimeout(std::chrono::milliseconds timeout) {
+    const auto pass_on = [timeout](auto& gloo) {
+      if constexpr (requires { gloo.setTimeout(timeout); }) {
+        gloo.setTimeout(timeout);
+      }
+    };
+    pass_on(*gloo_);
+  }
 
   WorkPointer broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override {
     auto views = host(tensors);

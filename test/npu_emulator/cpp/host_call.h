@@ -16,6 +16,26 @@ inline std::mutex records_mutex;
 inline std::set<std::string> refused_operators;
 inline std::map<std::string, int64_t> operator_counts;
 
+// What torch_npu/limits.py has beside names; with their reasons.
+struct Limits {
+  bool hold = false;
+  std::set<std::string> with_kernel;
+  std::map<std::string, int64_t> convolution;
+};
+inline Limits limits;
+
+inline void check_kernel(const std::string& name) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !limits.hold || limits.with_kernel.count(name), "the NPU (emulated) has no kernel for 'aten::", name,
+      "': it would run on the CPU, which TORCH_NPU_FALLBACK_CPU_DISABLE=1 forbids");
+}
+
+inline void check_type(const Tensor& tensor) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !limits.hold || !(tensor.is_complex() || tensor.scalar_type() == at::kDouble),
+      "the NPU (emulated) does not compute with ", tensor.scalar_type());
+}
+
 // Names have neither namespace nor overload: "im2col".
 inline void count_or_refuse(const std::string& name) {
   std::lock_guard<std::mutex> lock(records_mutex);
@@ -23,6 +43,23 @@ inline void count_or_refuse(const std::string& name) {
       !refused_operators.count(name), "the NPU (emulated) has no operator 'aten::", name,
       "': run it on the CPU");
   operator_counts[name]++;
+}
+
+// ---- saturating arithmetic, all that a first-generation card has ----
+
+inline bool saturates = false;
+inline std::atomic<bool> overflowed{false};
+
+// Inf becomes the largest number and nan 0, in place, and the card's flag tells of it.
+inline void saturate(const Tensor& on_host) {
+  if (!saturates || !on_host.defined() || !on_host.is_floating_point()) {
+    return;
+  }
+  at::AutoDispatchBelowADInplaceOrView guard;
+  if (!at::isfinite(on_host).all().item<bool>()) {
+    overflowed = true;
+    Tensor(on_host).nan_to_num_(0.0);
+  }
 }
 
 // ---- one call ----
@@ -33,6 +70,7 @@ class HostCall {
 
   void note(const Tensor& tensor) {
     if (is_npu(tensor)) {
+      check_type(tensor);
       note(tensor.device());
     } else if (tensor.defined() && tensor.dim() > 0) {  // a number may come from the host
       on_host_ = true;
@@ -121,6 +159,7 @@ inline bool takes_generator(const c10::Argument& argument) {
 inline void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   std::string name = op.schema().name();
   name = name.substr(name.rfind(':') + 1);
+  check_kernel(name);
   count_or_refuse(name);
   HostCall call(name);
 
@@ -178,10 +217,12 @@ inline void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack)
   const size_t n_results = op.schema().returns().size();
   for (auto result = stack->end() - n_results; result != stack->end(); ++result) {
     if (result->isTensor()) {
+      saturate(result->toTensor());
       *result = call.to_device(result->toTensor());
     } else if (result->isTensorList()) {
       c10::List<Tensor> list;
       for (const Tensor& tensor : result->toTensorVector()) {
+        saturate(tensor);
         list.push_back(call.to_device(tensor));
       }
       *result = list;

@@ -58,6 +58,9 @@ inline Tensor copy_from(const Tensor& source, const Tensor& target, bool) {
   }
   Tensor to = is_npu(target) ? host_view(target) : target;
   to.copy_(is_npu(source) ? host_view(source) : source);
+  if (is_npu(source) && is_npu(target) && source.scalar_type() != target.scalar_type()) {
+    saturate(to);
+  }
   return target;
 }
 
@@ -95,21 +98,49 @@ inline std::string convolution_name(const Tensor& input, bool transposed) {
   return (transposed ? "conv_transpose" : "conv") + std::to_string(input.dim() - 2) + "d";
 }
 
+inline void check_limit(const std::string& what, c10::IntArrayRef values) {
+  const auto limit = limits.convolution.find(what);
+  if (!limits.hold || limit == limits.convolution.end()) {
+    return;
+  }
+  for (const auto value : values) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        value <= limit->second, "the NPU (emulated) takes a ", what, " of up to ", limit->second,
+        " in a convolution, not of ", value);
+  }
+}
+
+inline void check_convolution(
+    const Tensor& input, const Tensor& weight, c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed) {
+  if (transposed) {
+    check_limit("transposed kernel", weight.sizes().slice(2));
+    check_limit("transposed dilation", dilation);
+  } else {
+    check_limit("padding", padding);
+    check_limit("dilation", dilation);
+  }
+  check_limit("dimension", input.sizes());
+  check_limit("dimension", weight.sizes());
+}
+
 inline Tensor convolution(
     const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, c10::IntArrayRef stride,
     c10::IntArrayRef padding, c10::IntArrayRef dilation, bool transposed, c10::IntArrayRef output_padding,
     int64_t groups) {
   const auto name = convolution_name(input, transposed);
   count_or_refuse(name);
+  check_convolution(input, weight, padding, dilation, transposed);
   HostCall call(name);
   for (const Tensor& tensor : {input, weight, bias.value_or(Tensor())}) {
     call.note(tensor);
   }
   call.device();
   const auto host_bias = bias ? std::optional<Tensor>(call.to_host(*bias)) : std::nullopt;
-  return call.to_device(at::convolution(
+  const Tensor result = at::convolution(
       call.to_host(input), call.to_host(weight), host_bias, stride, padding, dilation, transposed, output_padding,
-      groups));
+      groups);
+  saturate(result);
+  return call.to_device(result);
 }
 
 inline std::tuple<Tensor, Tensor, Tensor> convolution_backward(
@@ -126,6 +157,9 @@ inline std::tuple<Tensor, Tensor, Tensor> convolution_backward(
   const auto [d_input, d_weight, d_bias] = at::convolution_backward(
       call.to_host(gradient), call.to_host(input), call.to_host(weight), bias_sizes, stride, padding, dilation,
       transposed, output_padding, groups, wanted);
+  for (const Tensor& tensor : {d_input, d_weight, d_bias}) {
+    saturate(tensor);
+  }
   return {call.to_device(d_input), call.to_device(d_weight), call.to_device(d_bias)};
 }
 

@@ -40,6 +40,15 @@ PYBIND11_MODULE(_C, module) {
     std::swap(refused_operators, names);
     return names;
   });
+  module.def("set_limits", [](std::set<std::string> with_kernel, std::map<std::string, int64_t> convolution) {
+    limits = {limits.hold, std::move(with_kernel), std::move(convolution)};
+  });
+  module.def("hold_limits", [](bool hold) { return std::exchange(limits.hold, hold); });
+  module.def("set_saturating", [](bool wanted) { return std::exchange(saturates, wanted); });
+  module.def("saturates", [] { return saturates; });
+  module.def("overflowed", [] { return overflowed.load(); });
+  module.def("clear_overflow", [] { overflowed = false; });
+  module.def("draw_like_the_cpu", [](bool wanted) { return std::exchange(draws_like_the_cpu, wanted); });
   module.def("count_or_refuse", &count_or_refuse);
   module.def("operator_counts", [] {
     std::lock_guard<std::mutex> lock(records_mutex);

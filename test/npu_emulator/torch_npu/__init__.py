@@ -2,10 +2,15 @@
 
 With this folder's parent on PYTHONPATH, ``import torch_npu`` makes host memory look like NPUs: the device ``npu``,
 ``torch.npu``, the communication backend ``hccl`` and ``torch_npu.optim.NpuFusedAdam``. Every operator runs PyTorch's
-CPU kernel over the device's memory, so results are those of the CPU bit for bit; what an old CANN could not run is
-refused. It holds for the whole process and cannot be undone: tests use it in processes of their own.
+CPU kernel over the device's memory, so results are those of the CPU bit for bit; random numbers are not. What a real
+card could not run is refused, see ``limits``. It holds for the whole process and cannot be undone: tests use it in
+processes of their own.
 
 NPU_EMULATOR_DEVICES: how many devices there are, by default 8.
+NPU_EMULATOR_CARD, NPU_EMULATOR_CANN: which card and CANN refuse, by default Ascend910A and 7.0, the strictest.
+NPU_EMULATOR_SATURATES: 1 for saturating arithmetic, see ``emulator.saturating``.
+NPU_EMULATOR_RANDOM: cpu for random numbers that after a seed are the CPU's.
+NPU_EMULATOR_TAKEN: indices, with commas, of devices that another process has.
 NPU_EMULATOR_BUILD: folder of the built C++ extension, see ``build_extension.cache_folder``.
 NPU_EMULATOR_WHEEL: folder of Huawei's unpacked wheel, whose own NpuFusedAdam then takes the place of the emulated one.
 NPU_EMULATOR_COUNTS: file that is given the operator and copy counts at the process's end, see ``emulator``.
@@ -54,7 +59,9 @@ from torch_npu import composites, emulator, optim  # noqa: E402
 
 composites.register()
 torch_optimizer._get_foreach_kernels_supported_devices = optim.foreach_kernels_supported_devices
-emulator.refuse(emulator.REFUSED)
+emulator.refuse_as_the_card()
+_C.set_saturating(os.environ.get("NPU_EMULATOR_SATURATES") == "1")
+_C.draw_like_the_cpu(os.environ.get("NPU_EMULATOR_RANDOM") == "cpu")
 if os.environ.get("NPU_EMULATOR_WHEEL"):
     from torch_npu import wheel
 

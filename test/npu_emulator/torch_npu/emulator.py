@@ -9,21 +9,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch_npu import _C
+from torch_npu import _C, limits
 
-REFUSED = frozenset(
-    {
-        # 1-D convolutions, so that whoever goes without them shows it
-        "conv1d", "conv1d_backward", "conv_transpose1d", "conv_transpose1d_backward",
-        # Tensor.unfold, torch.nn.functional.unfold and fold
-        "unfold", "unfold_backward", "im2col", "col2im",
-        # what logdet, slogdet, det and lu are made of
-        "_linalg_slogdet", "_linalg_det", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve", "lu_unpack",
-        # torch.linalg.inv
-        "linalg_inv_ex",
-    }
-)  # fmt: skip
-"What CANN 5.0.3 could not run, or not at speed; names as in ``operator_counts``."
+CARD = os.environ.get("NPU_EMULATOR_CARD") or "Ascend910A"
+CANN = limits.version_of(os.environ.get("NPU_EMULATOR_CANN") or "7.0")
+_rows = limits.holding(CARD, CANN)
+REFUSED = frozenset(name for row in _rows for name in row.names)
+"Operators that this card refuses whatever they are given; names as in ``operator_counts``."
 
 
 @dataclass(frozen=True)
@@ -57,19 +49,47 @@ def reset() -> None:
     _C.reset_counts()
 
 
-def refuse(names: Iterable[str]) -> set[str]:
-    """Refuse these operators and no others; returns those refused before."""
-    return _C.refuse(set(names))
+def refuse_as_the_card() -> None:
+    """All that ``limits`` says of it."""
+    _C.refuse(set(REFUSED))
+    _C.set_limits(limits.with_kernel(CANN), dict(row.convolution for row in _rows if row.convolution))
+    _C.hold_limits(True)
 
 
 @contextmanager
 def refusing(names: Iterable[str]) -> Iterator[None]:
-    """``refuse`` for a while."""
-    before = refuse(names)
+    """For a while refuse these operators and nothing else."""
+    before, held = _C.refuse(set(names)), _C.hold_limits(False)
     try:
         yield
     finally:
-        refuse(before)
+        _C.refuse(before)
+        _C.hold_limits(held)
+
+
+@contextmanager
+def saturating(wanted: bool = True) -> Iterator[None]:
+    """For a while results are saturated: the largest number for inf and 0 for nan, and a flag tells of it.
+
+    All that Atlas training products, the first generation, can do, and never A2 and later by default (torch_npu's
+    documentation of INF_NAN_MODE_ENABLE, CANN's of aclrtFloatOverflowMode).
+    """
+    before = _C.set_saturating(wanted)
+    _C.clear_overflow()
+    try:
+        yield
+    finally:
+        _C.set_saturating(before)
+
+
+@contextmanager
+def random_numbers_of_the_cpu() -> Iterator[None]:
+    """For a while the same seed gives the devices the CPU's random numbers, which a real card has not."""
+    before = _C.draw_like_the_cpu(True)
+    try:
+        yield
+    finally:
+        _C.draw_like_the_cpu(before)
 
 
 def write_counts_at_exit(path: str | None) -> None:

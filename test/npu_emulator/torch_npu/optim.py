@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_npu import npu
+from torch_npu import _C, npu
 
 DTYPES = (torch.float32, torch.float16)
 ALIGNMENT = 64
@@ -78,16 +78,18 @@ class NpuFusedAdam(torch.optim.Optimizer):
                 one.step += 1
                 for param in one.params:
                     self.state[param]["step"] += 1
-                # Filled there: a number made on the host would be a copy to the device.
-                step_tensor = torch.full((), float(one.step), device=one.grads.device)
                 beta1, beta2 = group["betas"]
+                # Over the device's memory: torch_npu has no kernel for the operator of this name.
+                _C.count_or_refuse("npu_apply_adam")
                 torch._fused_adam_(
-                    one.param_views,
-                    one.grad_views,
-                    one.states["exp_avg"],
-                    one.states["exp_avg_sq"],
-                    one.states.get("max_exp_avg_sq", []),
-                    [step_tensor] * len(one.params),
+                    *(
+                        [_C.host_view(view) for view in views]
+                        for views in (
+                            one.param_views, one.grad_views, one.states["exp_avg"], one.states["exp_avg_sq"],
+                            one.states.get("max_exp_avg_sq", []),
+                        )
+                    ),
+                    [torch.tensor(float(one.step))] * len(one.params),
                     lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
                     amsgrad=group["amsgrad"], maximize=False,
                 )  # fmt: skip

@@ -44,7 +44,13 @@ def _is_in_bad_fork() -> bool:
 
 
 def set_device(device: DeviceLike) -> None:
-    _C.set_device(_index(device))
+    index = _index(device)
+    if str(index) in os.environ.get("NPU_EMULATOR_TAKEN", "").split(","):
+        raise RuntimeError(
+            "Initialize: NPU function error: aclrtSetDevice, error code is 507033\n"
+            "EL0005: [PID: 1] Resource_Busy(EL0005): The resources are busy."
+        )
+    _C.set_device(index)
     _take_share_of_cores()
 
 
@@ -81,8 +87,7 @@ def empty_cache() -> None:
 
 
 def get_device_name(device: DeviceLike = None) -> str:
-    """Begins with the name of the oldest card, the one that was refused the most."""
-    return "Ascend910A (emulated)"
+    return f"{os.environ.get('NPU_EMULATOR_CARD') or 'Ascend910A'} (emulated)"
 
 
 def set_compile_mode(jit_compile: bool = False) -> None:
