@@ -1,6 +1,7 @@
 """Audio in and out, and the mel spectrogram both models are built on."""
 
 import io
+import os
 from enum import IntEnum
 from pathlib import Path
 
@@ -97,27 +98,25 @@ class ClipError(UserError):
         self.fault = fault
 
 
-def check_wav(path: str | Path, sampling_rate: int) -> int:
-    """Look at the header of a wav (FLAC, AIFF and the like will do): the number of samples.
+def sound_of(path: str | Path) -> bytes | io.BytesIO:
+    """What libsndfile is to open. By the name alone it would take the ``._a.mp3`` that macOS puts beside ``a.mp3`` for
+    a part of it."""
+    path = Path(path)
+    return io.BytesIO(path.read_bytes()) if path.with_name(f"._{path.name}").exists() else os.fsencode(path)
 
-    Refuses with ClipError what training must not silently change: another sampling rate, more than
-    one channel, a truncated or empty file, what is no audio. Any sample format is fine.
-    """
+
+def look_at(path: str | Path) -> soundfile._SoundFileInfo:
+    """The header of an audio file of any rate. ClipError if it is unreadable, cut off or empty, if it does not say
+    how long it is, and for formats of which that cannot be told."""
     try:
         missing = missing_bytes(path)
-        info = soundfile.info(str(path))
+        info = soundfile.info(sound_of(path))
     except UserError as error:
         raise ClipError(str(error)) from error
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
     if info.format not in FORMATS:
         raise ClipError(f"{path} is of the format {info.format}, which is not read; {CONVERT}", Fault.FORMAT)
-    if info.samplerate != sampling_rate or info.channels != 1:
-        raise ClipError(
-            f"{path} has {info.samplerate} Hz and {info.channels} channel(s), needed are {sampling_rate} Hz and 1;"
-            f" convert it: sox IN.wav -r {sampling_rate} -c 1 -b 16 OUT.wav",
-            Fault.FORMAT,
-        )
     if missing:
         how_many = f"{missing} bytes fewer than its header announces"
         why = "its last page is missing" if info.format == "OGG" else how_many
@@ -129,6 +128,22 @@ def check_wav(path: str | Path, sampling_rate: int) -> int:
         )
     if info.frames == 0:
         raise ClipError(f"{path} holds no samples", Fault.SHORT)
+    return info
+
+
+def check_wav(path: str | Path, sampling_rate: int) -> int:
+    """Look at the header of a wav (FLAC, AIFF and the like will do): the number of samples.
+
+    Refuses with ClipError what training must not silently change: another sampling rate, more than
+    one channel, a truncated or empty file, what is no audio. Any sample format is fine.
+    """
+    info = look_at(path)
+    if info.samplerate != sampling_rate or info.channels != 1:
+        raise ClipError(
+            f"{path} has {info.samplerate} Hz and {info.channels} channel(s), needed are {sampling_rate} Hz and 1;"
+            f" convert it: sox IN.wav -r {sampling_rate} -c 1 -b 16 OUT.wav",
+            Fault.FORMAT,
+        )
     return info.frames
 
 
@@ -144,13 +159,10 @@ def read_samples(
     frames = check_wav(path, sampling_rate) if frames is None else frames
     wanted = max(0, frames - start) if length < 0 else min(length, max(0, frames - start))
     try:
-        audio, _ = soundfile.read(str(path), length, start, dtype="float32")
+        audio, _ = soundfile.read(sound_of(path), length, start, dtype="float32")
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
-    if len(audio) < wanted:
-        raise ClipError(f"{path} is truncated: {wanted - len(audio)} samples fewer than announced", Fault.CUT_OFF)
-    if not np.isfinite(audio).all():
-        raise ClipError(f"{path} holds samples that are not finite numbers", Fault.NOT_FINITE)
+    check_whole(path, audio, wanted)
     peak = float(np.abs(audio).max(initial=0))
     if peak > LOUDEST:
         raise ClipError(
@@ -159,6 +171,14 @@ def read_samples(
             Fault.SCALED,
         )
     return audio
+
+
+def check_whole(path: str | Path, audio: np.ndarray, announced: int) -> None:
+    """ClipError if there are fewer samples [N, ...] than the header announced, or some that are not finite."""
+    if len(audio) < announced:
+        raise ClipError(f"{path} is truncated: {announced - len(audio)} samples fewer than announced", Fault.CUT_OFF)
+    if not np.isfinite(audio).all():
+        raise ClipError(f"{path} holds samples that are not finite numbers", Fault.NOT_FINITE)
 
 
 def read_wav(

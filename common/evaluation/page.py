@@ -14,6 +14,7 @@ from common.audio import to_16_bit
 from common.files import written_whole
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+"Others may extend it."
 
 
 def as_png(figure: Figure) -> str:
@@ -30,9 +31,10 @@ def as_wav(audio: np.ndarray | Tensor, sampling_rate: int) -> str:
     return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def write_page(path: Path, **content: object) -> None:
+def write_page(path: Path, template: Path = TEMPLATE, **content: object) -> None:
     """Fill the template (its head says with what); the page needs no other file and no network."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content)
+    loader = jinja2.FileSystemLoader([template.parent, TEMPLATE.parent])
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, loader=loader)
+    page = environment.get_template(template.name).render(**content)
     with written_whole(path) as file:
         file.write(page.encode())

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -52,16 +53,22 @@ class Server(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path):
+@contextmanager
+def serve(contents: dict[str, bytes]):
     handler = type("Handler", (Server,), {})
     handler.cut, handler.silent, handler.resumes, handler.asked = set(), set(), True, []
-    handler.contents = {name: path.read_bytes() for name, path in CHECKPOINTS.items()}
+    handler.contents = contents
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         handler.url = f"http://127.0.0.1:{running.server_port}"
         yield handler
         running.shutdown()
+
+
+@pytest.fixture
+def server():
+    with serve({name: path.read_bytes() for name, path in CHECKPOINTS.items()}) as handler:
+        yield handler
 
 
 @pytest.fixture

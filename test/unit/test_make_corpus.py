@@ -228,7 +228,7 @@ def test_peaks_are_scaled(tmp_path, monkeypatch, in_process):
 
 
 def test_a_process_that_is_killed(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"a process that speaks was killed, .* the same command goes on where it was"):
+    with pytest.raises(UserError, match=r"a process was killed, .* the same command goes on where it was"):
         run(monkeypatch, tmp_path / "c", "--jobs=2", lines=[*TEXTS * 2, "A fatal line.", *TEXTS])
     there = numbers(tmp_path / "c")
     assert there == list(range(1, len(there) + 1))

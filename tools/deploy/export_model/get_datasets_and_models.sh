@@ -17,6 +17,8 @@
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
+# shellcheck source=tools/download.sh
+source "$deploy_dir/../download.sh" # download
 answer_help "" "$@"
 arguments=("$@")
 declare -A OPTIONS=()
@@ -60,19 +62,8 @@ from common.checkpoints import interchange
 program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
 }
 
-download() { # download URL FILE: goes on where FILE ends
-    local code=0 curl=(curl --fail --location --silent --show-error --retry 2 --output "$2")
-    curl+=(--connect-timeout 20 --speed-limit 1 --speed-time 60)
-    "${curl[@]}" --continue-at - "$1" || code=$?
-    # 22 and 33: FILE is all there is, or the server gives whole files only.
-    if [[ $code == 22 || $code == 33 ]] && [[ -s $2 ]]; then
-        code=0
-        "${curl[@]}" "$1" || code=$?
-    fi
-    ((code == 0)) || fail 1 "cannot download $1 (curl ends with $code, see above).
-Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
+hint="Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
 without checkpoints export_model/run.sh takes the voice heart, with --random random weights, to measure speed."
-}
 
 get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
     local given=${OPTIONS[$1]:-} file=$folder/$2
@@ -86,9 +77,8 @@ get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or fr
         echo "$models_dir/$2" # fetched by hand, as the README of Cambricon's sample has it
         return
     elif [[ ! -f $file ]]; then
-        command -v curl >/dev/null || fail 1 "curl is needed to download"
         echo "downloading $server/$3/$2"
-        download "$server/$3/$2" "$file.part"
+        download "$server/$3/$2" "$file.part" "$hint"
         check_contents "$1" "$file.part" || { rm "$file.part" && exit 1; }
         mv "$file.part" "$file"
     fi

@@ -1,0 +1,1 @@
+"""A user's recordings become a data set in LJ Speech's layout."""

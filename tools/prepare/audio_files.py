@@ -1,0 +1,107 @@
+"""The audio files of a folder, found by the names that lists have for them."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from common.corpus import OTHER_AUDIO, name_key
+
+ENDINGS = (
+    ".wav",
+    ".flac",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".w64",
+    ".rf64",
+    *sorted(OTHER_AUDIO - {".flac", ".aif", ".aiff", ".au"}),
+)
+"The better ones first: of files that differ in nothing else the first is taken."
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """The files of a folder and of those in it, in the order of their names; links are followed, and nothing that
+    begins with a dot, as macOS's ``._a.wav`` does."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+
+
+def is_audio(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
+
+
+def without_ending(name: str) -> str:
+    """A name without the ending of an audio file; other dots belong to it."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in ENDINGS else name
+
+
+def parts_of(name: str) -> list[str]:
+    """A path in the form of any system, in parts that can be compared."""
+    return [name_key(part) for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+
+
+class AudioFiles:
+    """The audio files in a folder. They are looked for only when a name is not a path by itself."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        return [path for path in walk(self.root) if is_audio(path)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in self.paths:
+            found.setdefault(name_key(without_ending(path.name)), []).append(path)
+        return found
+
+    def find(self, name: str) -> list[Path]:
+        """The files that a name may mean: none, one, or several that it does not tell apart.
+
+        It may be a path, absolute or relative, of another machine or system, without its folder or ending, in
+        other case or with accents composed otherwise.
+        """
+        if not name:
+            return []
+        for path in (self.root / name, Path(name)):
+            if is_audio(path) and path.is_file():
+                return [path]
+        *folders, last = parts_of(name) or [""]
+        found = self._by_name.get(without_ending(last), [])
+        exact = [path for path in found if name_key(path.name) == last]
+        found = exact or _best_endings(found)
+        while len(found) > 1 and folders:  # as many of its folders as tell them apart
+            tail = [*folders, without_ending(last)]
+            fitting = [path for path in found if self._parts(path)[-len(tail) :] == tail]
+            if fitting:
+                found = fitting
+                break
+            folders = folders[1:]
+        same_case = [
+            path for path in found if without_ending(path.name) == without_ending(re.split(r"[/\\]", name)[-1])
+        ]
+        return same_case if len(same_case) == 1 else found
+
+    def _parts(self, path: Path) -> list[str]:
+        *folders, last = parts_of(str(path))
+        return [*folders, without_ending(last)]
+
+
+def _best_endings(paths: list[Path]) -> list[Path]:
+    """Of the files in one folder that differ only in their endings, the first by ``ENDINGS``."""
+    best: dict[tuple[Path, str], Path] = {}
+    for path in sorted(paths, key=lambda path: ENDINGS.index(path.suffix.lower())):
+        best.setdefault((path.parent, without_ending(path.name)), path)
+    return [path for path in paths if path in best.values()]
