@@ -145,9 +145,7 @@ class Float32Upsampling(Upsampling):
     composable = False
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
-        with torch.autocast(x.device.type, enabled=False):
-            y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
-        return y.to(x.dtype)
+        return self.in_float32(x)
 
 
 class HostLogAbsDet(LogAbsDet):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import tacotron2.config
 import waveglow.config
+from common.program import UserError
 from tacotron2.attention import Memory
 from tacotron2.decoder import AttentionState, Decoder, DecoderState, Prenet
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
@@ -113,6 +114,11 @@ def tacotron2_signatures(config: tacotron2.config.Config) -> dict[str, Signature
 def waveglow_signatures(config: waveglow.config.Config) -> dict[str, Signature]:
     """Signature of WaveGlow's one graph."""
     sizes, hop_length = config.waveglow_config, config.data_config.hop_length
+    if hop_length % sizes.n_group:
+        raise UserError(
+            f"hop_length {hop_length} is no multiple of n_group {sizes.n_group}: graphs need a whole number of groups"
+            " in a frame; tools/synthesize.py does not"
+        )
     inputs = {
         "mel": Port(("batch", sizes.n_mel_channels, "mel", 1)),
         "z": Port(("batch", sizes.n_group, f"{hop_length // sizes.n_group}*mel", 1)),
