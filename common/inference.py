@@ -64,8 +64,10 @@ def with_hints(path: str | Path, checkpoint: Checkpoint, hints: Hints, kind: typ
     own = for_kind(hints, kind)
     model = f"{checkpoint.kind}_config"
     own.get(model, {}).pop("n_symbols", None)  # follows from the weights
+    if not any(own.values()) or not isinstance(checkpoint.config, dict):
+        return checkpoint
     of_file = [checkpoint.config.get(name, {}) for name in (model, "data_config")]
-    if not any(own.values()) or not all(isinstance(section, dict) for section in of_file):
+    if not all(isinstance(section, dict) for section in of_file):
         return checkpoint  # what is no section is refused later
     current = {model: own.get(model, {}), "data_config": {}}
     check_same_model(path, checkpoint.config, current, checkpoint.kind, may_change=NOT_IN_SHAPES)

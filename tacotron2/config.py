@@ -20,7 +20,13 @@ from tacotron2.text.alphabet import Alphabet, read_symbols
 from tacotron2.text.cleaners import clean
 from tacotron2.text.symbols import SYMBOLS
 
-LIMITS = {"max_decoder_steps": 10**6, "n_symbols": 2**20, "encoder_n_convolutions": 64, "postnet_n_convolutions": 64}
+LIMITS = {
+    "max_decoder_steps": 10**6,
+    "gate_threshold": 1,
+    "n_symbols": 2**20,
+    "encoder_n_convolutions": 64,
+    "postnet_n_convolutions": 64,
+}
 "Largest values of those fields that are not widths."
 UNSAID = [""]
 "The cleaners where no configuration names any."

@@ -68,12 +68,13 @@ class WaveGlow(nn.Module):
         n_group: neighbouring samples that form one group, the channels of the flow.
         n_early_every, n_early_size: every so many flows, so many channels leave the flow.
         WN_config: ``n_layers``, ``n_channels``, ``kernel_size`` of each ``WN``.
-        hop_length: samples of audio a mel frame, the stride of the upsampling.
+        hop_length: samples of audio a mel frame, the stride of the upsampling. Where it is no multiple of n_group,
+            groups lie across frames.
         upsample_kernel: width of the upsampling convolution in samples.
 
     Attributes: ``recompute``, whether training keeps no activations of a ``WN`` and computes them
     again in the backward pass; ``is_composed``, whether ``fuse`` has merged the upsampling into each ``cond_layer``,
-    None before.
+    None before; ``groups_per_frame``, None where groups lie across frames.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -92,17 +93,17 @@ class WaveGlow(nn.Module):
         super().__init__()
         if n_group % 2 or n_early_size % 2:
             raise ValueError(f"n_group {n_group} and n_early_size {n_early_size} must be even")
-        if hop_length % n_group or upsample_kernel < hop_length:
-            raise ValueError(
-                f"hop_length {hop_length} must be a multiple of n_group {n_group}"
-                f" and at most upsample_kernel {upsample_kernel}"
-            )
+        # Where a frame is no whole number of groups, the last group may reach beyond the last frame.
+        least = hop_length + (n_group - 1 if hop_length % n_group else 0)
+        if upsample_kernel < least:
+            raise ValueError(f"upsample_kernel {upsample_kernel} must be at least {least} with hop_length {hop_length}")
         self.recompute = False
         self.is_composed: bool | None = None
         self.n_group = n_group
         self.n_early_every = n_early_every
         self.n_early_size = n_early_size
         self.hop_length = hop_length
+        self.groups_per_frame = hop_length // n_group if hop_length % n_group == 0 else None
         self.upsample = Upsampling(n_mel_channels, upsample_kernel, hop_length)
         self.convinv: ModuleList[Invertible1x1Conv] = ModuleList()
         self.WN: ModuleList[WN] = ModuleList()
@@ -156,7 +157,7 @@ class WaveGlow(nn.Module):
         if noise is None:
             noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
         remaining, *early = noise
-        condition = self._conditioning(mel, frames * self.hop_length // self.n_group)
+        condition = self._conditioning(mel, self.groups(frames))
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
             x_a, x_b = x.chunk(2, dim=1)
@@ -165,11 +166,23 @@ class WaveGlow(nn.Module):
             x = self.convinv[k].inverse(x)
             if self._exits_before(k):
                 x = torch.cat([sigma * early.pop(0), x], dim=1)
-        return x.transpose(1, 2).reshape(x.shape[0], -1)
+        audio = x.transpose(1, 2).reshape(x.shape[0], -1)
+        return audio if self.groups_per_frame else audio[:, : frames * self.hop_length]
+
+    def groups(self, frames: int) -> int:
+        """Groups of samples that cover so many frames."""
+        if self.groups_per_frame:
+            return frames * self.groups_per_frame
+        return -(-frames * self.hop_length // self.n_group)
+
+    @property
+    def whole_frames(self) -> int:
+        """Frames that are a whole number of groups, the fewest: 1 if a frame is."""
+        return self.n_group // math.gcd(self.hop_length, self.n_group)
 
     def noise_shapes(self, batch: int, frames: int) -> list[tuple[int, int, int]]:
         """Shapes [B, C, L] of the noise of ``infer``, in the order it is used: the last exit first."""
-        groups = frames * self.hop_length // self.n_group
+        groups = self.groups(frames)
         early = [self.n_early_size] * sum(self._exits_before(k) for k in range(len(self.WN)))
         return [(batch, channels, groups) for channels in (self.n_remaining_channels, *early)]
 
@@ -177,8 +190,10 @@ class WaveGlow(nn.Module):
     def context_frames(self) -> int:
         """Mel frames to either side of a place that the audio there depends on."""
         reach = sum(layer.padding for layer in self.WN[0].in_layers) * len(self.WN)
-        upsampling = self.upsample.kernel_size[0] // self.hop_length
-        return math.ceil(reach * self.n_group / self.hop_length) + upsampling
+        upsampling = math.ceil(self.upsample.kernel_size[0] / self.hop_length)
+        # A group that lies across the end of the last frame is another one in a longer spectrogram.
+        cut = 0 if self.groups_per_frame else 1
+        return math.ceil((reach + cut) * self.n_group / self.hop_length) + upsampling
 
     def _conditioning(self, mel: Tensor, groups: int, plainly: bool = False) -> GroupRate | FrameRate:
         """mel [B, n_mel, T] as the couplings take it, for so many groups: the way with fewer multiplications."""
@@ -186,7 +201,7 @@ class WaveGlow(nn.Module):
         covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
         if covered < groups * self.n_group:
             raise ValueError(f"the mel spectrogram covers {covered // self.n_group} groups of samples, not {groups}")
-        at_frame_rate = self.is_composed
+        at_frame_rate = self.is_composed if self.groups_per_frame else False
         if at_frame_rate is None:
             at_frame_rate = not plainly and self._pays_to_compose(batch * groups)
         if at_frame_rate:
@@ -212,10 +227,13 @@ class WaveGlow(nn.Module):
             convinv.fuse()
             wn.fuse()
         upsample, n_group = self.upsample, self.n_group
-        self.is_composed = upsample.composable and 0 < self.hop_length * upsample.reach <= 2 * n_group**2
+        pays = upsample.composable and 0 < self.hop_length * upsample.reach <= 2 * n_group**2
+        self.is_composed = pays and self.groups_per_frame is not None
         if not self.is_composed:
             return
         matrix = conditioning.upsampling_matrix(upsample, n_group)
         for wn in self.WN:
-            layer, groups_per_frame = wn.cond_layer, self.hop_length // n_group
-            layer.replace_kernel(*conditioning.kernel_at_frame_rate(layer, wn.n_layers, groups_per_frame, *matrix))
+            layer = wn.cond_layer
+            layer.replace_kernel(
+                *conditioning.kernel_at_frame_rate(layer, wn.n_layers, self.hop_length // n_group, *matrix)
+            )

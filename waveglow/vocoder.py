@@ -78,8 +78,8 @@ class Vocoder:
         generator = torch.Generator().manual_seed(seed)
         noise = [torch.randn(shape, generator=generator) for shape in self.model.noise_shapes(1, frames)]
         context = self.model.context_frames + math.ceil(DENOISER_CONTEXT / hop)
-        # The frames of the denoiser's STFT must lie in a chunk as they lie in the whole.
-        grid = DENOISER_HOP // math.gcd(DENOISER_HOP, hop)
+        # The frames of the denoiser's STFT and the groups of samples must lie in a chunk as they lie in the whole.
+        grid = math.lcm(DENOISER_HOP // math.gcd(DENOISER_HOP, hop), self.model.whole_frames)
         begin = 0
         for size in sizes:
             if begin >= frames:
@@ -105,8 +105,7 @@ class Vocoder:
 
     def _cut(self, noise: list[Tensor], left: int, right: int) -> list[Tensor]:
         """The noise [1, c, L] of the frames from left to right."""
-        groups = self.model.hop_length // self.model.n_group
-        return [n[:, :, left * groups : right * groups] for n in noise]
+        return [n[:, :, self.model.groups(left) : self.model.groups(right)] for n in noise]
 
     @property
     def denoiser(self) -> Denoiser:

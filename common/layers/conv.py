@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.layers.matmul import dtype_of_products
+
 
 class Conv1d(nn.Module):
     """1-D convolution that keeps its length, with optional weight norm (Salimans & Kingma 2016).
@@ -118,6 +120,18 @@ class Upsampling(nn.ConvTranspose1d):
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
         super().__init__(channels, channels, kernel_size, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
+        """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
+        if x.device.type == "cpu" and dtype_of_products(x) == torch.bfloat16:
+            return self.in_float32(x)  # in bfloat16 oneDNN has ended the process with strides of 600 and 800
+        return super().forward(x)
+
+    def in_float32(self, x: Tensor) -> Tensor:
+        """``forward``, computed in float32 whatever the precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
+        return y.to(x.dtype)
 
     @property
     def reach(self) -> int:

@@ -159,9 +159,7 @@ class Float32Upsampling(Upsampling):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
-        with torch.autocast(x.device.type, enabled=False):
-            y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
-        return y.to(x.dtype)
+        return self.in_float32(x)
 
 
 class HostLogAbsDet(LogAbsDet):

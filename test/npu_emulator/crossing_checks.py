@@ -98,7 +98,8 @@ def test_speech_crosses_once_a_batch(device, checkpoints, texts):
     with crossings() as seen:
         list(synthesizer.speak(["A tone."] * texts, tries=1))
     looks = STEPS // STEPS_BETWEEN_LOOKS
-    # Text, lengths, masks; spectrograms, alignments, gates, ends; the shortest text, the longest speech, looks at the gate.
+    # Text, lengths, masks; spectrograms, alignments, gates, ends; the shortest text, the longest speech, looks at
+    # the gate.
     assert seen == [2 + -(-STEPS // MASKS_AT_A_TIME), 4, 2 + looks]
 
 

@@ -86,9 +86,9 @@ def test_mistakes_are_named(tmp_path, section, key, value, message):
     assert str(path) in str(error.value)
 
 
-def test_hop_that_does_not_divide_is_refused(tmp_path):
-    values = NVIDIA | {"data_config": NVIDIA["data_config"] | {"hop_length": 250}}
-    with pytest.raises(UserError, match="hop_length 250 must be a multiple of n_group 8"):
+def test_a_hop_beyond_the_kernel_is_refused(tmp_path):
+    values = NVIDIA | {"data_config": NVIDIA["data_config"] | {"hop_length": 1020}}
+    with pytest.raises(UserError, match="upsample_kernel 1024 must be at least 1027 with hop_length 1020"):
         build_model(load_config(write_config(tmp_path / "c.json", values), Config))
 
 

@@ -208,7 +208,7 @@ def test_fresh_kernels_are_rotations(channels):
     [
         dict(n_group=7),
         dict(n_early_size=3),
-        dict(hop_length=20),
+        dict(hop_length=60),
         dict(n_early_every=1, n_flows=9),
         dict(upsample_kernel=8),
     ],

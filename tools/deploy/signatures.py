@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import tacotron2.config
 import waveglow.config
+from common.program import UserError
 
 GRAPHS = ("encoder", "decoder_iter", "decoder", "postnet", "waveglow")
 
@@ -98,6 +99,11 @@ def tacotron2_signatures(config: tacotron2.config.Config) -> dict[str, Signature
 def waveglow_signatures(config: waveglow.config.Config) -> dict[str, Signature]:
     """Signature of WaveGlow's one graph."""
     sizes, hop_length = config.waveglow_config, config.data_config.hop_length
+    if hop_length % sizes.n_group:
+        raise UserError(
+            f"hop_length {hop_length} is no multiple of n_group {sizes.n_group}: graphs need a whole number of groups"
+            " in a frame; tools/synthesize.py does not"
+        )
     inputs = {
         "mel": Port(("batch", sizes.n_mel_channels, "mel", 1)),
         "z": Port(("batch", sizes.n_group, f"{hop_length // sizes.n_group}*mel", 1)),

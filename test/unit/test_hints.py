@@ -1,0 +1,142 @@
+"""What a checkpoint does not say is said by the user, or named in one line; what contradicts the weights is refused."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+import tacotron2.config
+import waveglow.config
+from common import inference
+from common.checkpoints.interchange import read
+from common.hints import read_hints
+from common.program import Parser, UserError
+from conftest import ROOT, toy_config, toy_tacotron2_config
+from runs import make_run
+from tacotron2.text.symbols import SYMBOLS
+from tools.sound import add_sound_options
+
+BOTH = [tacotron2.config.Config, waveglow.config.Config]
+
+
+def foreign(tmp_path, values=None, **sizes):
+    """A checkpoint that holds nothing but weights."""
+    values = values or toy_config()
+    (name,) = (name for name in values if name in ("waveglow_config", "tacotron2_config"))
+    values[name] |= sizes
+    model = make_run(values, tmp_path / "out").model
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "foreign.pt")
+    return tmp_path / "foreign.pt"
+
+
+def load(path, **hints):
+    package = waveglow.config if read(path).kind == "waveglow" else tacotron2.config
+    return inference.load(path, read(path).kind, package.Config, package.build_model, hints)
+
+
+def said(tmp_path, values, kinds=BOTH, **options):
+    (tmp_path / "c.json").write_text(values if isinstance(values, str) else json.dumps(values))
+    return read_hints(argparse.Namespace(config=str(tmp_path / "c.json"), **options), kinds)
+
+
+def test_what_is_assumed_is_one_line(tmp_path, caplog):
+    path = foreign(tmp_path)
+    with caplog.at_level("INFO"):
+        load(path, data_config={"sampling_rate": 16000, "mel_fmin": 50.0})
+    (line,) = [line for line in caplog.messages if "assumed" in line]
+    assert line == (
+        f"{path} does not say, and it is assumed: filter_length 1024, hop_length 256, win_length 1024,"
+        " mel_fmax 8000.0; --config=FILE says otherwise"
+    )
+
+
+def test_nothing_is_assumed_where_all_is_said(tmp_path, caplog):
+    path = foreign(tmp_path, toy_tacotron2_config())
+    shipped = json.loads((ROOT / "configs/tacotron2_demo.json").read_text())
+    speech = {name: shipped["tacotron2_config"][name] for name in ("gate_threshold", "max_decoder_steps")}
+    hints = said(tmp_path, {"data_config": shipped["data_config"], "tacotron2_config": speech})
+    with caplog.at_level("INFO"):
+        config = load(path, **hints).config
+    assert "assumed" not in caplog.text
+    assert config.tacotron2_config.gate_threshold == 0.3 and config.data_config.symbols == SYMBOLS
+
+
+@pytest.mark.parametrize(("kernel", "hop_length", "guess"), [(1024, 256, 256), (800, 200, 200), (512, 256, 128)])
+def test_an_upsampling_of_another_width_is_read_off_the_shapes(tmp_path, kernel, hop_length, guess):
+    path = foreign(tmp_path, upsample_kernel=kernel)
+    assert load(path).model.hop_length == guess
+    loaded = load(path, data_config={"hop_length": hop_length})
+    assert loaded.model.hop_length == loaded.config.data_config.hop_length == hop_length
+    assert loaded.config.waveglow_config.upsample_kernel == kernel == loaded.model.upsample.kernel_size[0]
+
+
+def test_the_user_goes_before_the_file(tmp_path):
+    torch.save({**torch.load(foreign(tmp_path)), "config": {"sampling_rate": 24000, "mel_fmin": 20.0}},
+               tmp_path / "says.pt")  # fmt: skip
+    assert load(tmp_path / "says.pt").config.data_config.sampling_rate == 24000
+    data = load(tmp_path / "says.pt", data_config={"sampling_rate": 16000}).config.data_config
+    assert (data.sampling_rate, data.mel_fmin) == (16000, 20.0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_flows", 3), ("n_group", 16), ("WN_config", {"n_channels": 16})])
+def test_a_size_that_contradicts_the_weights_is_refused(tmp_path, name, value):
+    hints = said(tmp_path, {"waveglow_config": {name: value}})
+    with pytest.raises(UserError, match=r"foreign.pt was trained with waveglow_config\.\w+.*the config says"):
+        load(foreign(tmp_path), **hints)
+
+
+def test_only_what_stands_in_the_file_is_said(tmp_path):
+    values = {"data_config": {"sampling_rate": 16000}, "waveglow_config": {"WN_config": {"n_layers": 2}}}
+    assert said(tmp_path, values) == values
+    assert said(tmp_path, values, hop_length=300, gate_threshold=0.25, symbols=None) == {
+        "data_config": {"sampling_rate": 16000, "hop_length": 300},
+        "waveglow_config": {"WN_config": {"n_layers": 2}},
+        "tacotron2_config": {"gate_threshold": 0.25},
+    }
+    assert read_hints(argparse.Namespace(), BOTH) == {}
+
+
+def test_the_configurations_of_trainings_are_taken(tmp_path):
+    for name in ("tacotron2_demo", "waveglow_demo"):
+        values = json.loads((ROOT / f"configs/{name}.json").read_text())
+        hints = said(tmp_path, values)
+        assert hints["data_config"].items() >= values["data_config"].items()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("[", "is not JSON"),
+        ([], "must be an object of sections"),
+        ({"data_config": 1}, "must be an object of sections"),
+        ({"data_konfig": {}}, "perhaps 'data_config'"),
+        ({"data_config": {"sampling_rat": 1}}, "perhaps 'sampling_rate'"),
+        ({"data_config": {"sampling_rate": "1"}}, "sampling_rate is '1', must be int"),
+        ({"data_config": {"hop_length": 0}}, "hop_length is 0, must be above 0"),
+        ({"tacotron2_config": {"gate_threshold": 1.5}}, "gate_threshold is 1.5, must be at most 1"),
+        ({"data_config": {"symbols": "nowhere.txt"}}, "cannot read nowhere.txt"),
+        ({"data_config": {"text_cleaners": ["russian"]}}, "no text cleaner 'russian'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, values, message):
+    with pytest.raises(UserError) as error:
+        said(tmp_path, values)
+    assert message in str(error.value) and "c.json" in str(error.value)
+
+
+def test_waveglow_knows_no_cleaners(tmp_path):
+    with pytest.raises(UserError, match="unknown key 'text_cleaners'"):
+        said(tmp_path, {"data_config": {"text_cleaners": []}}, kinds=[waveglow.config.Config])
+
+
+def test_the_options_of_a_program_are_hints():
+    parser = Parser("", "")
+    add_sound_options(parser)
+    words = "--sampling_rate=16000 --hop_length=200 --gate_threshold=0.4 --max_decoder_steps=70"
+    assert read_hints(parser.parse_args(words.split()), BOTH) == {
+        "data_config": {"sampling_rate": 16000, "hop_length": 200},
+        "tacotron2_config": {"gate_threshold": 0.4, "max_decoder_steps": 70},
+    }
+    with pytest.raises(UserError, match="data_config: sampling_rate is -1"):
+        read_hints(parser.parse_args(["--sampling_rate=-1"]), BOTH)
