@@ -26,6 +26,11 @@ def add_training_options(parser: Parser, default_config: str) -> None:
     add = parser.add_argument
     add("--config", default=default_config, metavar="FILE", help="JSON file (default: %(default)s)")
     add("--training_files", metavar="FILE", help="in place of --data_path: a list of wavs, for Tacotron2 `wav|text`")
+    add(
+        "--mels_path",
+        metavar="DIR",
+        help="WaveGlow: learn from the mels that `tacotron2.infer --teacher_forced` wrote",
+    )
     add("--output_directory", metavar="DIR", help="for checkpoints and TensorBoard logs")
     add("--checkpoint_path", metavar="FILE", help="finetune from this checkpoint")
     add("--keep_optimizer", action="store_true", default=None, help="finetune with Adam's state of that checkpoint")
@@ -59,7 +64,9 @@ def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
         raise UserError("give --data_path or --training_files, not both")
     known = {field.name for field in fields(TrainConfig)}
     given = {name: value for name, value in vars(args).items() if name in known and value is not None}
-    files = {"training_files": args.training_files} if args.training_files else {}
+    files = {name: getattr(args, name) for name in ("training_files", "mels_path") if getattr(args, name)}
+    if "mels_path" in files and not hasattr(config.data_config, "mels_path"):
+        raise UserError("--mels_path is for WaveGlow: Tacotron2 makes such mels")
     return replace(
         config,
         train_config=replace(config.train_config, **given),

@@ -12,7 +12,7 @@ start_time=$(date +%s)
 source "$test_path_dir/find_python.sh" # fail, find_python
 
 LAUNCHER_OPTIONS=" network nproc nnodes node_rank master_addr master_port max_restarts "
-FLAGS=" debug keep_optimizer int8 "
+FLAGS=" debug keep_optimizer int8 teacher_forced "
 
 RUNNING_HELP="\
   --network=WaveGlow|Tacotron2   default WaveGlow
@@ -32,6 +32,7 @@ TRAINING_HELP="$RUNNING_HELP
   --output_directory=DIR  for checkpoints (waveglow_<iteration>) and TensorBoard logs
   --config=FILE           default configs/waveglow.json or configs/tacotron2.json
   --training_files=FILE   in place of --data_path: a list with a wav on each line, for Tacotron2 \`wav|text\`
+  --mels_path=DIR         WaveGlow: learn from the mels that an evaluation with --teacher_forced wrote
   --batch_size=N          clips for each process      --epochs=N         passes over the corpus
   --max_steps=N           end after N steps           --learning_rate=X
   --loss_scale=N|dynamic  for float16                 --workers=N        loader processes
@@ -54,6 +55,8 @@ EVALUATION_HELP="$RUNNING_HELP
   --sigma=X               WaveGlow: scale of the noise, default 0.6
   --denoiser_strength=X   WaveGlow: 0 = off, the default; try 0.1
   --chunk_frames=N        WaveGlow: less takes less memory
+  --mels_path=DIR         WaveGlow: mels of the clips to synthesize from, in place of the recordings' own
+  --teacher_forced        Tacotron2: write the mels of all clips, in step with the recordings, for --mels_path
   --earlier=DIR,DIR       WaveGlow: earlier evaluations of these clips, for the page to play too
   --int8                  WaveGlow: convolutions in 8-bit integers, the fastest on CPUs with VNNI
   --on_bad_clip=stop|skip what to do with clips that cannot be used
@@ -220,7 +223,7 @@ package() { # the network's Python package
 train() { # train CASE
     local package
     package=$(package) || exit
-    make_absolute data_path training_files output_directory checkpoint_path config
+    make_absolute data_path training_files mels_path output_directory checkpoint_path config
     case ${OPTIONS[resume]:-auto} in auto | no) ;; *) make_absolute resume ;; esac
     [[ -n ${OPTIONS[training_files]:-} ]] || require data_path
     require output_directory
@@ -230,7 +233,7 @@ train() { # train CASE
 evaluate() {
     local package
     package=$(package) || exit
-    make_absolute data_path output_directory pth_path
+    make_absolute data_path mels_path output_directory pth_path
     require data_path pth_path output_directory
     OPTIONS[output_directory]+=/eval_$(basename "${OPTIONS[pth_path]}")
     run_program acc "$package.infer"

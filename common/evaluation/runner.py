@@ -35,12 +35,12 @@ def output_name(path: Path) -> str:
     return f"{path.stem}_synthesis.wav"
 
 
-def check_outputs_differ(inputs: Iterable[Path]) -> None:
-    """UserError if two inputs would become the same wav."""
+def check_outputs_differ(inputs: Iterable[Path], name: Callable[[Path], str] = output_name) -> None:
+    """UserError if two inputs would become the same file, by default a wav."""
     seen: dict[str, Path] = {}
     for path in inputs:
         if other := seen.get(path.stem):
-            raise UserError(f"{other} and {path} would both become {output_name(path)}: rename one")
+            raise UserError(f"{other} and {path} would both become {name(path)}: rename one")
         seen[path.stem] = path
 
 
