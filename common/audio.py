@@ -1,6 +1,7 @@
 """Audio in and out, and the mel spectrogram both models are built on."""
 
 import io
+import logging
 import os
 from enum import IntEnum
 from pathlib import Path
@@ -15,6 +16,8 @@ from common.container import FORMATS, missing_bytes
 from common.files import written_whole
 from common.program import UserError
 
+log = logging.getLogger(__name__)
+
 CONVERT = "convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav"
 LONGEST = 2**40
 "Samples; what libsndfile says where a file does not say its length is more."
@@ -23,6 +26,8 @@ LOUDEST = 16.0
 # A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
 # but digital silence: the likelihood of a constant has no upper bound, and training on it ends in NaN.
 NEAR_SILENT_RMS = 1e-4
+HEARD_CLIPPED = 1e-3
+"From this share of samples on, clipping is warned of."
 
 
 class MelSpectrogram(nn.Module):
@@ -88,6 +93,8 @@ class Fault(IntEnum):
     NOT_FINITE = 5
     CUT_OFF = 6
     UNREADABLE = 7
+    MEL = 8
+    "The mel spectrogram that is given with it is missing, of another length or no such thing."
 
 
 class ClipError(UserError):
@@ -197,6 +204,19 @@ def to_16_bit(audio: np.ndarray | Tensor) -> np.ndarray:
     """Samples [...] in -1..1 as 16-bit integers; louder ones are clipped, not wrapped around."""
     audio = np.asarray(audio, dtype=np.float32)
     return np.clip(np.round(audio * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def count_clipped(audio: Tensor) -> int:
+    """How many samples [N] are at or beyond full scale."""
+    return int((audio.abs() >= 1).sum())
+
+
+def say_clipped(clipped: int, samples: int) -> None:
+    """Say how many of the synthesized samples were clipped, if any were."""
+    if clipped:
+        level = logging.WARNING if clipped >= HEARD_CLIPPED * samples else logging.INFO
+        share = f"{clipped:,} of {samples:,} samples ({clipped / samples:.2%})"
+        log.log(level, "%s are clipped at full scale: a lower --sigma is less loud", share)
 
 
 def write_wav(path: str | Path, audio: np.ndarray | Tensor, sampling_rate: int) -> None:

@@ -41,6 +41,8 @@ def add_training_options(parser: Parser, default_config: str, kind: type[BaseCon
     add = parser.add_argument
     add("--config", default=default_config, metavar="FILE", help="JSON file (default: %(default)s)")
     add("--training_files", metavar="FILE", help=about_data["training_files"])
+    if "mels_path" in about_data:
+        add("--mels_path", metavar="DIR", help=about_data["mels_path"])
     add("--resume", default="auto", metavar="auto|no|FILE", help="auto: the newest checkpoint of output_directory")
     group = parser.add_argument_group(
         "train_config", "They override --config. In brackets: the value when neither gives one."
@@ -95,7 +97,7 @@ def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
         raise UserError("give --data_path or --training_files, not both")
     known = {field.name for field in fields(TrainConfig)}
     given = {name: value for name, value in vars(args).items() if name in known and value is not None}
-    files = {"training_files": args.training_files} if args.training_files else {}
+    files = {name: path for name in ("training_files", "mels_path") if (path := getattr(args, name, None))}
     return replace(
         config,
         train_config=replace(config.train_config, **given),

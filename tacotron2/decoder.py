@@ -139,8 +139,12 @@ class Decoder(nn.Module):
         nn.init.constant_(self.linear_projection.linear_layer.bias, MEAN_LOG_MEL)
         self.gate_layer = Linear(decoder_rnn_dim + encoder_embedding_dim, 1, gain="sigmoid")
 
-    def forward(self, values: Tensor, padding: Tensor, mel: Tensor) -> Decoded:
-        """Teacher forcing: the encoder's values [B, N, E], padding [B, N], mel [B, n_mel, T] to predict."""
+    def forward(self, values: Tensor, padding: Tensor, mel: Tensor, seeds: list[int] | None = None) -> Decoded:
+        """Teacher forcing: the encoder's values [B, N, E], padding [B, N], mel [B, n_mel, T] to predict.
+
+        A clip's prenet dropout follows from its seed, as in ``infer``; without seeds it is drawn from torch's
+        default generator.
+        """
         (batch, n_mel, length), r = mel.shape, self.n_frames_per_step
         steps = steps_of(length, r)
         # The last step may be short of frames, but no other one follows that would be given them.
@@ -151,7 +155,8 @@ class Decoder(nn.Module):
             frames = torch.where(seen, frames, torch.full_like(frames[..., :1], MEAN_LOG_MEL))
 
         rnn, prenet_dim = self.attention_rnn, self.prenet_dim
-        known = linear(self.prenet(frames), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
+        drawn = seeds and torch.stack([*islice(self.prenet.draw_masks(seeds, like=frames), steps)], dim=1)
+        known = linear(self.prenet(frames, drawn), rnn.weight_ih[:, :prenet_dim], rnn.bias_ih + rnn.bias_hh)
         feedback = torch.cat([rnn.weight_hh, rnn.weight_ih[:, prenet_dim:]], dim=1)
         masks = self.dropout_masks(known, self.p_attention_dropout)
         attended, alignments = self.attention_layer.over_time(known, feedback, values, padding, masks)

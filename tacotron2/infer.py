@@ -1,4 +1,5 @@
-"""Speak the held-back clips of a corpus with Tacotron2 and measure it: python -m tacotron2.infer --help"""
+"""Speak the held-back clips of a corpus with Tacotron2 and measure it, or predict the mels of a whole corpus:
+python -m tacotron2.infer --help"""
 
 import argparse
 import logging
@@ -39,11 +40,14 @@ from tacotron2.griffin_lim import GriffinLim
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import Utterance
 from tacotron2.synthesizer import Synthesizer
+from tacotron2.teacher_forced import predict_corpus
 
 log = logging.getLogger(__name__)
 
 EXAMPLES = """\
   python -m tacotron2.infer --pth_path=checkpoints/tacotron2_5000 --output_directory=out --data_path=LJSpeech-1.1
+  python -m tacotron2.infer --pth_path=checkpoints/tacotron2_5000 --output_directory=mels --data_path=LJSpeech-1.1 \\
+      --teacher_forced
 """
 
 COLUMNS = [
@@ -104,10 +108,15 @@ def main() -> None:
     start_log(args)
     device = pick_device(args.device, args.device_id or ranks.local_rank)
     synthesizer = Synthesizer(args.pth_path, device, args.amp or "", hints=read_hints(args, [Config]))
-    vocoder = GriffinLim(synthesizer.mel)
     output = make_output_folder(args.output_directory)
     distributed.start(device)
     distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
+    if args.teacher_forced:
+        distributed.agree(facts_of_evaluation(args, synthesizer.model, ()))
+        predict_corpus(args, synthesizer, output)
+        distributed.stop()
+        return
+    vocoder = GriffinLim(synthesizer.mel)
     clips = find_held_back(args, synthesizer, output)
     check_outputs_differ(clip.path for clip in clips)
     distributed.agree(facts_of_evaluation(args, synthesizer.model, (clip.path for clip in clips)))
@@ -148,9 +157,19 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=1234, help="the same seed gives the same speech (default: %(default)s)")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
-    add("--batch_size", type=int, help="only for the name of the result file")
+    add(
+        "--teacher_forced",
+        action="store_true",
+        help="write the mels of the whole corpus, frame by frame beside its recordings, for WaveGlow's --mels_path",
+    )
+    add("--training_files", default="", metavar="FILE", help="for it, in place of --data_path: a list of `wav|text`")
+    add("--batch_size", type=int, metavar="N", help="clips in a batch of it (default: 16); else for the result's name")
     add_hint_options(parser, speech=True)
     args = parser.parse_args(given)
+    if args.training_files and (args.data_path or not args.teacher_forced):
+        parser.error("--training_files belongs to --teacher_forced, in place of --data_path")
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error("--batch_size must be at least 1")
     if not 0 <= args.seed < 2**63:
         parser.error("--seed must be at least 0 and below 2**63")
     return args

@@ -216,6 +216,31 @@ class Tacotron2(nn.Module):
         return mel, mel_postnet, gate, alignments
 
     @torch.no_grad()
+    def predict(
+        self, text: Tensor, text_lengths: Tensor, mel: Tensor, mel_lengths: Tensor, seeds: list[int]
+    ) -> list[Utterance]:
+        """Predict the frames of each step from those before it, each clip as if it was a batch of its own.
+
+        Arguments as of ``forward``; a clip's prenet dropout follows from its seed. The utterances are on the CPU, each
+        as long as its ``mel``. RuntimeError in training mode, as ``infer``.
+        """
+        if self.training:
+            raise RuntimeError("predict needs the model in evaluation mode: call eval()")
+        padding = padding_mask(text_lengths, text.shape[1])
+        values = self.encoder(self.embedding(text).transpose(1, 2), padding, alone=True)
+        decoded = self.decoder(values, padding, mel, seeds)
+        frames = padding_mask(mel_lengths, mel.shape[2])
+        refined = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
+        utterances = []
+        for i, (length, symbols) in enumerate(zip(mel_lengths.tolist(), text_lengths.tolist())):
+            steps = steps_of(length, self.decoder.n_frames_per_step)
+            alignment = decoded.alignments[i, :steps, :symbols].cpu()
+            gate = torch.sigmoid(decoded.gate[i, :steps]).cpu()
+            quality = alignment_quality(alignment)
+            utterances.append(Utterance(refined[i, :, :length].cpu(), length, True, alignment, gate, *quality))
+        return utterances
+
+    @torch.no_grad()
     def infer(self, text: Tensor, text_lengths: Tensor, seeds: list[int] | None = None) -> list[Utterance]:
         """Speak each text, as if it was a batch of its own.
 

@@ -11,7 +11,7 @@ start_time=$(date +%s)
 source "$test_path_dir/find_python.sh" # fail, find_python
 
 LAUNCHER_OPTIONS="network nproc nnodes node_rank master_addr master_port max_restarts"
-PATH_OPTIONS="data_path training_files output_directory checkpoint_path pth_path config symbols log_directory"
+PATH_OPTIONS="data_path training_files mels_path output_directory checkpoint_path pth_path config symbols log_directory"
 # shellcheck disable=SC2034  # the scripts use it
 RUN_OPTIONS="$LAUNCHER_OPTIONS $PATH_OPTIONS device_id resume earlier"
 

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import program
 from common.config import load_config
+from common.folder_lock import sole_writer
 from common.log import console, open_log
 from common.program import StopSignal, UserError
 from tacotron2.config import Config, DataConfig
-from tools.deploy.artifacts import sole_writer
 from tools.prepare.clips import convert_all
 from tools.prepare.convert import Recipe
 from tools.prepare.folder import Folder

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from common import program
-from common.audio import to_16_bit
+from common.audio import count_clipped, say_clipped, to_16_bit
 from common.corpus import read_lines
 from common.device import pick_device
 from common.files import is_stream, make_output_folder, written_whole
@@ -68,6 +68,8 @@ class Total:
 
     seconds: float = 0.0
     peak: float = 0.0
+    clipped: int = 0
+    "Samples at full scale."
     flawed: int = 0
     "Pieces that no try got right."
 
@@ -88,6 +90,7 @@ def main() -> None:
     if total.flawed:
         pieces = sum(len(clip.pieces) for clip in clips)
         log.warning("%d of %d pieces of the text are flawed, listen to those named above", total.flawed, pieces)
+    say_clipped(total.clipped, round(total.seconds * synthesizer.config.data_config.sampling_rate))
     log.info(
         "wrote %s: %d clip(s), %.1f s of audio in %.1f s (real-time factor %.2f), peak %.2f",
         output, len(clips), total.seconds, elapsed, elapsed / total.seconds, total.peak,
@@ -197,6 +200,7 @@ def speak(clips: list[Wav], synthesizer: Synthesizer, vocode: Callable[[Tensor],
                         write(part)
                         total.seconds += len(part) / rate
                     total.peak = max(total.peak, audio.abs().max().item())
+                    total.clipped += count_clipped(audio)
                     total.flawed += bool(result.flaw)
                     silence = torch.zeros(round(piece.pause * rate))
                     bar.update()

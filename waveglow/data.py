@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, check_wav, is_near_silent, read_wav
@@ -14,6 +13,7 @@ from common.bad_clips import BadClips
 from common.census import read_all
 from common.corpus import first_readable
 from waveglow.config import DataConfig
+from waveglow.segment_mels import SegmentMels
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,16 @@ class Census:
     "Clips with samples beyond full scale, which are clipped."
 
 
-def take_census(clips: list[Path], config: DataConfig, bad: BadClips | None = None) -> Census:
-    """Read every clip once. Those that cannot be used go to ``bad``; without it UserError says them."""
+def take_census(
+    clips: list[Path], config: DataConfig, bad: BadClips | None = None, mels: SegmentMels | None = None
+) -> Census:
+    """Read every clip once, and its given mel. Those that cannot be used go to ``bad``; without it UserError says
+    them."""
     census, found = Census(), bad or BadClips()
-    for _, audio in read_all(clips, config.sampling_rate, found):
+    for number, audio in read_all(clips, config.sampling_rate, found):
+        if mels and (fault := mels.fault(clips[number], audio)):
+            found.add_error(fault, clips[number])
+            continue
         census.clips += 1
         census.seconds += len(audio) / config.sampling_rate
         census.short += len(audio) < config.segment_length
@@ -79,7 +85,7 @@ class TrainingSegments(Dataset):
     ):
         self.clips = clips
         self.config = config
-        self.mel = mel
+        self.mels = SegmentMels(config, mel)
         self.seed = seed
         self.on_bad_clip = on_bad_clip
 
@@ -94,10 +100,11 @@ class TrainingSegments(Dataset):
         frames = check_wav(clip, rate)
         last_start = max(0, frames - length)
         for _ in range(DRAWS):
-            audio = read_wav(clip, rate, int(rng.integers(last_start + 1)), length, frames)
+            start = int(rng.integers(last_start // self.mels.step + 1)) * self.mels.step
+            audio = read_wav(clip, rate, start, length, frames)
             if not is_near_silent(audio):
                 break
-        return segment(clip.name, pad_and_dither(audio, length, rng), self.mel)
+        return self.mels(clip, start, pad_and_dither(audio, length, rng))
 
 
 class HeldBackSegments(Dataset):
@@ -105,10 +112,10 @@ class HeldBackSegments(Dataset):
 
     def __init__(self, clips: list[Path], config: DataConfig, mel: MelSpectrogram, on_bad_clip: str = "stop"):
         self.config = config
-        self.mel = mel
+        self.mels = SegmentMels(config, mel)
         self.on_bad_clip = on_bad_clip
         self.places = [
-            (clip, i * config.segment_length)
+            (clip, i * config.segment_length // self.mels.step * self.mels.step)
             for clip in clips
             for i in range(max(1, min(SEGMENTS_PER_HELD_BACK_CLIP, self._whole_segments(clip))))
         ]
@@ -126,10 +133,4 @@ class HeldBackSegments(Dataset):
         clip, start = self.places[index]
         audio = read_wav(clip, self.config.sampling_rate, start, self.config.segment_length)
         rng = np.random.default_rng(index)
-        return segment(clip.name, pad_and_dither(audio, self.config.segment_length, rng), self.mel)
-
-
-def segment(name: str, audio: np.ndarray, mel: MelSpectrogram) -> dict:
-    """An item of a batch: name, audio [N], mel [n_mel, T]."""
-    samples = torch.from_numpy(audio)
-    return {"names": name, "audio": samples, "mel": mel(samples[None])[0]}
+        return self.mels(clip, start, pad_and_dither(audio, self.config.segment_length, rng))

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from common import distributed, program
-from common.audio import read_wav, write_wav
+from common.audio import count_clipped, read_wav, say_clipped, write_wav
 from common.bad_clips import BadClips
-from common.census import read_all
 from common.corpus import find_clips, split_clips, wavs_in
 from common.device import pick_device
 from common.evaluation import page, pictures
@@ -32,15 +31,18 @@ from common.evaluation.runner import (
     shared_out,
     write_json,
 )
-from common.files import make_output_folder, open_input
+from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.hints import add_hint_options, read_hints
+from common.mel_files import is_mel_file, read_mel
+from common.mel_forms import FORMS, to_natural_log
 from common.options import add_run_options, start_log
 from common.program import UserError
 from common.result_files import Results
 from waveglow.config import Config
-from waveglow.data import pad_and_dither
+from waveglow.data import pad_and_dither, take_census
 from waveglow.loss import WaveGlowLoss
+from waveglow.segment_mels import SegmentMels
 from waveglow.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 EXAMPLES = """\
   python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out a.wav mel.pt
   python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out --data_path=LJSpeech-1.1
+  python -m waveglow.infer --pth_path=checkpoints/waveglow_21000 --output_directory=out decibels.npy --mel_form=db
 """
 
 COLUMNS = ["seconds", "loss", "mel L1", "MCD (dB)", "real-time factor"]
@@ -68,6 +71,8 @@ class ClipFigures:
     mel_l1: float
     mel_cepstral_distortion: float
     real_time_factor: float
+    clipped: int = 0
+    "Samples."
 
     def figures(self) -> list[str]:
         """For the page's table."""
@@ -85,18 +90,20 @@ def main() -> None:
     output = make_output_folder(args.output_directory)
     distributed.start(device)
     distributed.first_ranks(lambda: hold_folder(output, "--output_directory"))
-    inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output)
+    mels = segment_mels(vocoder, args.mels_path)
+    inputs = find_inputs(args.inputs) if args.inputs else find_held_back(args, vocoder, output, mels)
     check_outputs_differ(inputs)
     distributed.agree(facts_of_evaluation(args, vocoder.model, inputs))
 
     began = time.perf_counter()
-    clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output))
+    clips = shared_out(inputs, lambda path: evaluate(path, vocoder, args, output, mels))
     elapsed = time.perf_counter() - began
     distributed.stop()
     if ranks.rank > 0:
         return
     overall = summarize(clips)
     log.info("overall: %s", describe(overall))
+    say_clipped(overall.clipped, round(overall.seconds * vocoder.config.data_config.sampling_rate))
     facts = {name: getattr(args, name) for name in ("sigma", "denoiser_strength", "seed", "int8")}
     write_json(output / "evaluation.json", {"checkpoint": str(args.pth_path)} | facts, overall, clips)
     write_page(output, inputs, clips, overall, vocoder, args)
@@ -122,10 +129,12 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "inputs",
         nargs="*",
         metavar="FILE",
-        help="wavs, or mels [n_mel, T] as .pt or .npy; default: the held-back clips of --data_path",
+        help="wavs, or mels [n_mel, T] as .npy, .npz or .pt; default: the held-back clips of --data_path",
     )
     add("--pth_path", required=True, metavar="FILE", help="checkpoint")
     add("--output_directory", required=True, metavar="DIR", help="for wavs, evaluation.json and index.html")
+    add("--mel_form", default="", choices=FORMS, help="what mels hold (default: natural logarithms, checked)")
+    add("--mels_path", default="", metavar="DIR", help="mels to synthesize wavs from, by their names: Tacotron2's")
     add("--sigma", type=float, default=0.6, help="scale of the noise (default: %(default)s)")
     add("--denoiser_strength", type=float, default=0.0, help="0 = off (default); try 0.1")
     add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
@@ -156,41 +165,33 @@ def find_inputs(names: list[str]) -> list[Path]:
     return paths
 
 
-def find_held_back(args: argparse.Namespace, vocoder: Vocoder, output: Path) -> list[Path]:
+def find_held_back(args: argparse.Namespace, vocoder: Vocoder, output: Path, mels: SegmentMels) -> list[Path]:
     """The held-back clips that can be used. UserError as ``BadClips.settle``."""
     bad = BadClips(args.on_bad_clip, output)
     clips = split_clips(find_clips(args.data_path, bad=bad))[1]
-    for _ in read_all(clips, vocoder.config.data_config.sampling_rate, bad):
-        pass
+    take_census(clips, vocoder.config.data_config, bad, mels)
     bad.settle(len(clips))
     return bad.without(clips, "held-back")
 
 
-def read_input(path: Path, vocoder: Vocoder) -> tuple[Tensor, Tensor | None]:
+def read_input(path: Path, vocoder: Vocoder, form: str) -> tuple[Tensor, Tensor | None]:
     """mel [n_mel, T], and the recording [N] if the file is one. UserError for what does not fit."""
-    bands = vocoder.config.waveglow_config.n_mel_channels
-    if path.suffix not in (".pt", ".npy"):
-        audio = torch.from_numpy(read_wav(path, vocoder.config.data_config.sampling_rate))
-        return vocoder.spectrogram(audio), audio
-    try:
-        with open_input(path) as file:
-            mel = torch.load(file, weights_only=True) if path.suffix == ".pt" else torch.from_numpy(np.load(file))
-    except FileNotFoundError as error:
-        raise UserError(f"no file {path}") from error
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file raises nearly anything while it is unpickled
-        raise UserError(f"{path} is not readable as a mel spectrogram") from error
-    if not isinstance(mel, Tensor) or mel.ndim != 2 or mel.shape[0] != bands or mel.shape[1] == 0:
-        raise UserError(f"{path} must hold a mel spectrogram [{bands}, T], not {getattr(mel, 'shape', type(mel))}")
-    return mel.float(), None
+    if is_mel_file(path):
+        mel = read_mel(path, vocoder.config.waveglow_config.n_mel_channels)
+        try:
+            return to_natural_log(mel, form), None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    audio = torch.from_numpy(read_wav(path, vocoder.config.data_config.sampling_rate))
+    return vocoder.spectrogram(audio), audio
 
 
-def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Path) -> ClipFigures:
+def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Path, mels: SegmentMels) -> ClipFigures:
     """Synthesize one input, write the wav and measure it."""
-    mel, recording = read_input(path, vocoder)
+    mel, recording = read_input(path, vocoder, args.mel_form)
+    source = mel if recording is None or not mels.given else mels.given(path)
     began = time.perf_counter()
-    audio = vocoder.synthesize(mel, args.sigma, args.denoiser_strength, args.seed)
+    audio = vocoder.synthesize(source, args.sigma, args.denoiser_strength, args.seed)
     elapsed = time.perf_counter() - began
     if recording is not None:
         audio = audio[: len(recording)]
@@ -202,30 +203,39 @@ def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Pat
     clip = ClipFigures(
         name=path.stem,
         seconds=len(audio) / rate,
-        loss=math.nan if recording is None else recording_loss(recording, vocoder),
+        loss=math.nan if recording is None else recording_loss(recording, vocoder, mels, path),
         mel_l1=mel_l1(mel, synthesized),
         mel_cepstral_distortion=mel_cepstral_distortion(mel, synthesized),
         real_time_factor=elapsed / (len(audio) / rate),
+        clipped=count_clipped(audio),
     )
     log.info("%s: %s", clip.name, describe(clip))
     return clip
 
 
 @torch.no_grad()
-def recording_loss(recording: Tensor, vocoder: Vocoder) -> float:
-    """The training loss on consecutive segments of a recording [N]."""
+def recording_loss(recording: Tensor, vocoder: Vocoder, mels: SegmentMels | None = None, path: Path = Path()) -> float:
+    """The training loss on consecutive segments of a recording [N]; of its file, where the mels are given ones."""
     config = vocoder.config
     length = config.data_config.segment_length
+    mels = mels or segment_mels(vocoder)
     criterion = WaveGlowLoss(config.train_config.sigma)
     place = (vocoder.device.torch_device, vocoder.precision.input_dtype)
     losses = []
     for start in range(0, max(1, len(recording) - length + 1), length):
+        start -= start % mels.step
         samples = pad_and_dither(recording[start : start + length].numpy(), length, np.random.default_rng(start))
-        segment = torch.from_numpy(samples)[None]
+        item = mels(path, start, samples)
+        mel, audio = (item[name][None].to(*place) for name in ("mel", "audio"))
         with vocoder.precision.autocast():
-            losses.append(criterion(vocoder.model(vocoder.mel(segment).to(*place), segment.to(*place))))
+            losses.append(criterion(vocoder.model(mel, audio)))
     # Read at the end, since the host waits for a card each time.
     return sum(torch.stack(losses).tolist()) / len(losses)
+
+
+def segment_mels(vocoder: Vocoder, mels_path: str = "") -> SegmentMels:
+    """The mels of recordings, or the given ones; not those that the model was trained on."""
+    return SegmentMels(replace(vocoder.config.data_config, mels_path=mels_path), vocoder.mel)
 
 
 def summarize(clips: list[ClipFigures]) -> ClipFigures:
@@ -238,6 +248,7 @@ def summarize(clips: list[ClipFigures]) -> ClipFigures:
         mel_l1=mean(clip.mel_l1 for clip in clips),
         mel_cepstral_distortion=mean(clip.mel_cepstral_distortion for clip in clips),
         real_time_factor=sum(clip.real_time_factor * clip.seconds for clip in clips) / seconds,
+        clipped=sum(clip.clipped for clip in clips),
     )
 
 
@@ -263,7 +274,7 @@ def write_page(
     paths = {path.stem: path for path in inputs}
     entries: list[dict[str, Any]] = [{"name": clip.name, "figures": clip.figures(), "sounds": {}} for clip in clips]
     for entry in entries[:CLIPS_ON_PAGE]:
-        mel, recording = read_input(paths[entry["name"]], vocoder)
+        mel, recording = read_input(paths[entry["name"]], vocoder, args.mel_form)
         wav = output_name(paths[entry["name"]])
         synthesis = torch.from_numpy(read_wav(output / wav, rate))
         entry["sounds"]["synthesized"] = page.as_wav(synthesis, rate)

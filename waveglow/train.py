@@ -24,6 +24,7 @@ from waveglow.config import Config, build_mel, build_model
 from waveglow.data import HeldBackSegments, TrainingSegments, take_census
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
+from waveglow.segment_mels import SegmentMels
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ EXAMPLES = """\
   python -m waveglow.train --data_path=LJSpeech-1.1 --output_directory=checkpoints
   python -m waveglow.train --config=configs/waveglow_demo.json --data_path=test/data/corpus --device=cpu
   python -m waveglow.train --data_path=DIR --checkpoint_path=checkpoints/waveglow_1000    (finetune)
+  python -m waveglow.train --data_path=DIR --checkpoint_path=... --mels_path=mels   (... on Tacotron2's predictions)
 """
 
 START_SEGMENTS = 64
@@ -55,10 +57,10 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     bad = BadClips(config.train_config.on_bad_clip, Path(config.train_config.output_directory))
     clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files, bad))
     agree_on_corpus(clips + held_back)
-    report_census(clips + held_back, config, bad)
+    mel = build_mel(config)
+    report_census(clips + held_back, config, bad, SegmentMels(config.data_config, mel))
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     run.model.recompute = config.train_config.recompute
-    mel = build_mel(config)
     on_bad_clip = config.train_config.on_bad_clip
     training_set = TrainingSegments(clips, config.data_config, mel, config.train_config.seed, on_bad_clip)
     held_back_set = HeldBackSegments(held_back, config.data_config, mel, on_bad_clip)
@@ -105,10 +107,10 @@ def start_as_interpolation(run: Run[Config, WaveGlow], training_set: TrainingSeg
     run.precision.load_model_state(run.model, state)
 
 
-def report_census(clips: list[Path], config: Config, bad: BadClips) -> None:
+def report_census(clips: list[Path], config: Config, bad: BadClips, mels: SegmentMels) -> None:
     """Look at all clips, each process at a share, and say what was found. UserError as ``BadClips.settle``."""
     ranks = distributed.ranks()
-    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config, bad)
+    own = take_census(clips[ranks.rank :: ranks.world_size], config.data_config, bad, mels)
     bad.gather(clips)
     bad.settle(len(clips))
     censuses = distributed.gather_objects(own)
@@ -135,7 +137,8 @@ def show_sample(
         audio = run.model.infer(to_device(target[None]), 0.6, [to_device(n) for n in noise]).float().cpu()
     writer.add_audio("clip/synthesized", audio.clamp(-1, 1), iteration, rate)
     writer.add_audio("clip/recorded", item["audio"][None, : audio.shape[1]], iteration, rate)
-    figure = pictures.plot_spectrograms({"recorded": target, "synthesized": mel(audio)[0]})
+    recorded = mel(item["audio"][None])[0, :, :SHOWN_FRAMES]
+    figure = pictures.plot_spectrograms({"recorded": recorded, "synthesized": mel(audio)[0]})
     writer.add_figure("clip/mel spectrograms", figure, iteration)
 
 

@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 
 MAY_DIFFER = {
     "inputs", "data_path", "pth_path", "output_directory", "log_directory", "started", "earlier", "debug",
+    "mels_path", "training_files",
 }  # fmt: skip
 "Options that each machine has for itself."
 CLIPS_ON_PAGE = 20
@@ -56,12 +57,12 @@ def output_name(path: Path) -> str:
     return f"{path.stem}_synthesis.wav"
 
 
-def check_outputs_differ(inputs: Iterable[Path]) -> None:
-    """UserError if two inputs would become the same wav."""
+def check_outputs_differ(inputs: Iterable[Path], name: Callable[[Path], str] = output_name) -> None:
+    """UserError if two inputs would become the same file, by default a wav."""
     seen: dict[str, Path] = {}
     for path in inputs:
         if other := seen.get(path.stem):
-            raise UserError(f"{other} and {path} would both become {output_name(path)}: rename one")
+            raise UserError(f"{other} and {path} would both become {name(path)}: rename one")
         seen[path.stem] = path
 
 

@@ -33,7 +33,7 @@ def test_a_segment_depends_on_seed_epoch_and_clip_alone(corpus):
     ours = segments(corpus)
     item = ours[(3, 5)]
     assert torch.equal(item["audio"], segments(corpus)[(3, 5)]["audio"])
-    assert torch.equal(item["mel"], ours.mel(item["audio"][None])[0])
+    assert torch.equal(item["mel"], ours.mels.mel(item["audio"][None])[0])
     assert not torch.equal(item["audio"], ours[(4, 5)]["audio"])
     assert not torch.equal(item["audio"], segments(corpus, seed=2)[(3, 5)]["audio"])
     # The same clip at another place of a smaller corpus.

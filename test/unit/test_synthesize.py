@@ -58,7 +58,8 @@ def read(path):
 
 
 def messages(caplog, level=logging.WARNING):
-    return [record.message for record in caplog.records if record.levelno >= level]
+    """But for the clipped samples: the toy's sound is loud."""
+    return [r.message for r in caplog.records if r.levelno >= level and "full scale" not in r.message]
 
 
 def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog):
@@ -103,6 +104,19 @@ def test_the_seed_decides(models, tmp_path, monkeypatch, preview):
         run(monkeypatch, "Hello there. Go!", *models, f"--seed={seed}", "-o", tmp_path / f"{name}.wav")
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize(("loud", "level"), [(0, None), (2, logging.INFO), (500, logging.WARNING)])
+def test_clipped_samples_are_counted(models, tmp_path, monkeypatch, caplog, loud, level):
+    caplog.set_level(logging.INFO)
+    audio = torch.full((10000,), 0.9999)
+    audio[:loud] = torch.tensor([1.0, -1.0]).repeat(loud // 2)
+    monkeypatch.setattr(synthesize, "make_vocoder", lambda args, synthesizer: lambda mel: audio)
+    run(monkeypatch, "Hello there.", *models, "-o", tmp_path / "out.wav")
+    said = [(record.levelno, record.message) for record in caplog.records if "full scale" in record.message]
+    share = f"{loud / 10000:.2%}"
+    expected = [(level, f"{loud} of 10,000 samples ({share}) are clipped at full scale: a lower --sigma is less loud")]
+    assert said == expected * bool(loud)
 
 
 def test_options_of_the_sound(models, tmp_path, monkeypatch):
@@ -288,7 +302,7 @@ def test_as_a_program(models, tmp_path):
     command = [sys.executable, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", "out.wav"]
     good = subprocess.run([*command, "Hello there."], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (good.returncode, (tmp_path / "out.wav").exists()) == (0, True)
-    assert len(good.stderr.splitlines()) == 2  # the toy's text has no end, and is counted
+    assert len(good.stderr.splitlines()) == 3  # the toy's text has no end, and is counted; samples are clipped
     bad = subprocess.run([*command, "☺"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert bad.returncode == 1
     assert bad.stderr.splitlines() == [

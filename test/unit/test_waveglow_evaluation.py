@@ -133,7 +133,18 @@ def test_figures_are_those_of_the_files(vocoder, path, tmp_path, monkeypatch):
 
 
 def test_audio_that_is_not_finite_is_refused(path, tmp_path, monkeypatch):
-    torch.save(torch.full((6, 3), math.nan), tmp_path / "a.pt")
+    torch.save(torch.full((6, 3), -3.0), tmp_path / "a.pt")
+    monkeypatch.setattr(Vocoder, "synthesize", lambda self, mel, *settings: torch.full((3 * 256,), math.nan))
     with pytest.raises(UserError, match=r"the audio of .*a\.pt is not finite: the checkpoint is not usable"):
         evaluate(monkeypatch, path, tmp_path / "out", [tmp_path / "a.pt"])
     assert not list((tmp_path / "out").glob("*.wav"))
+
+
+def test_clipped_samples_are_counted(path, tmp_path, monkeypatch, caplog):
+    torch.save(torch.full((6, 8), -3.0), tmp_path / "a.pt")
+    loud = torch.linspace(0, 1, 8 * 256).round(decimals=1)
+    monkeypatch.setattr(Vocoder, "synthesize", lambda self, mel, *settings: loud)
+    found, _ = evaluate(monkeypatch, path, tmp_path / "out", [tmp_path / "a.pt"])
+    clipped = int((loud == 1).sum())
+    assert clipped > 10 and found["overall"]["clipped"] == found["clips"][0]["clipped"] == clipped
+    assert f"{clipped} of 2,048 samples" in caplog.text

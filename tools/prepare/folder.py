@@ -8,14 +8,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from common.files import make_output_folder, remove_leftovers, written_whole
-from common.program import UserError
-from tools.deploy.artifacts import writing
+from common.folder_lock import LOCK
+from common.program import UserError, WriteError
 from tools.prepare.convert import Clip, Recipe
 from tools.prepare.figures import Figures
 from tools.prepare.sources import Item
@@ -45,7 +46,7 @@ class Folder:
         """UserError if there is something that this program has not made, or that was changed since."""
         self.path = path
         self.wavs, self.new = path / "wavs", path / NEW
-        if path.is_dir() and any(path.iterdir()) and not (path / MARK).is_file():
+        if path.is_dir() and any(each.name != LOCK for each in path.iterdir()) and not (path / MARK).is_file():
             raise UserError(f"{path} holds files, but no {MARK}: this program has not made it; take an empty folder")
         self.there, self.pending = _read_done(path / f".{DONE}"), _read_done(self.new / DONE)
         self._check_own()
@@ -115,8 +116,17 @@ class Folder:
             return []
 
     def _write(self, name: str, content: str) -> None:
-        with writing(self.path / name), written_whole(self.path / name) as file:
+        with written_whole(self.path / name) as file:
             file.write(content.encode())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """WriteError, with the file's name or else ``path``, for what the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, error.filename or str(path)) from error
 
 
 def key_of(item: Item, recipe: Recipe) -> str:

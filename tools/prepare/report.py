@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from common.audio import read_wav
 from common.evaluation import page
 from common.files import written_whole
-from tools.deploy.artifacts import writing
 from tools.prepare.convert import Clip, Recipe
 from tools.prepare.figures import Figures
 from tools.prepare.problems import Kind, Problem, printable, worst_first
@@ -65,11 +64,10 @@ class Report:
 
 def write_report(report: Report, folder: Path) -> None:
     """Write all four to the folder of the data set."""
-    with writing(folder):
-        write_problems(report, folder)
-        _write(folder / TABLE, table(report))
-        _write(folder / JSON, json.dumps(as_json(report), indent=1) + "\n")
-        write_page(report, folder)
+    write_problems(report, folder)
+    _write(folder / TABLE, table(report))
+    _write(folder / JSON, json.dumps(as_json(report), indent=1) + "\n")
+    write_page(report, folder)
 
 
 def write_problems(report: Report, folder: Path) -> None:

@@ -1,0 +1,156 @@
+"""Tacotron2's mels of a whole corpus: in step with the recordings, the same however a run went."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_synthesizer import make_checkpoint
+
+from common.config import from_dict
+from common.program import UserError
+from conftest import RATE, toy_tacotron2_config
+from tacotron2 import infer, teacher_forced
+from tacotron2.config import Config, build_model
+
+LENGTHS = [9000, 4000, 9600, 6000, 2500, 9001, 7000]
+WORDS = ["one", "another", "a third clip", "four", "the fifth", "six", "the last of all"]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Clips of several lengths; no length is a multiple of the hop's."""
+    folder, rng = tmp_path / "corpus", np.random.default_rng(0)
+    (folder / "wavs").mkdir(parents=True)
+    for i, length in enumerate(LENGTHS):
+        soundfile.write(folder / f"wavs/c{i}.wav", 0.1 * rng.standard_normal(length), RATE)
+    (folder / "metadata.csv").write_text("".join(f"c{i}|{text}\n" for i, text in enumerate(WORDS)))
+    return folder
+
+
+@pytest.fixture(params=[1, 3])
+def checkpoint(request, tmp_path):
+    """Frames a step."""
+    config = toy_tacotron2_config()
+    config["tacotron2_config"]["n_frames_per_step"] = request.param
+    return make_checkpoint(tmp_path / "tacotron2_2", config)
+
+
+def run(monkeypatch, checkpoint, corpus, output, *options):
+    arguments = [f"--pth_path={checkpoint}", f"--output_directory={output}", "--teacher_forced", "--device=cpu"]
+    arguments += [f"--data_path={corpus}"] * bool(corpus)
+    monkeypatch.setattr(sys, "argv", ["infer", *arguments, *options])
+    monkeypatch.setattr(infer, "start_log", lambda args: None)
+    infer.main()
+    return {path.stem: np.load(path) for path in sorted(output.glob("*.npy"))}
+
+
+def test_every_clip_has_a_mel_of_its_own_frames(checkpoint, corpus, tmp_path, monkeypatch):
+    """Those that are held back, too; the last step of a clip may be short of frames."""
+    mels = run(monkeypatch, checkpoint, corpus, tmp_path / "out", "--batch_size=3")
+    assert {name: mel.shape for name, mel in mels.items()} == {
+        f"c{i}": (6, length // 256 + 1) for i, length in enumerate(LENGTHS)
+    }
+    assert all(mel.dtype == np.float32 and np.isfinite(mel).all() for mel in mels.values())
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_clip_is_predicted_in_a_batch_as_alone(checkpoint, corpus, tmp_path, monkeypatch):
+    together = run(monkeypatch, checkpoint, corpus, tmp_path / "a", "--batch_size=7")
+    alone = run(monkeypatch, checkpoint, corpus, tmp_path / "b", "--batch_size=1")
+    assert all(np.allclose(together[name], alone[name], atol=1e-5) for name in alone)
+    other = run(monkeypatch, checkpoint, corpus, tmp_path / "c", "--seed=3")
+    assert not any(np.allclose(other[name], alone[name], atol=1e-3) for name in alone)
+
+
+def test_a_frame_follows_from_those_before_it(toy):
+    """What comes later in the recording changes no earlier frame of the decoder, and what is predicted is in place."""
+    torch.manual_seed(0)
+    model = build_model(from_dict(Config, toy)).eval()
+    model.postnet.forward = lambda mel, padding=None: torch.zeros_like(mel)
+    text, mel = torch.randint(1, 100, (1, 9)), torch.randn(1, 6, 20)
+    changed = mel.clone()
+    changed[:, :, 12] += 1
+    one, other = (model.predict(text, torch.tensor([9]), m, torch.tensor([20]), [5])[0].mel for m in (mel, changed))
+    differs = (one != other).any(dim=0)
+    assert not differs[:13].any() and differs[13]
+
+
+def test_a_stopped_run_goes_on_with_the_same_numbers(checkpoint, corpus, tmp_path, monkeypatch):
+    whole = run(monkeypatch, checkpoint, corpus, tmp_path / "whole", "--batch_size=3")
+    predict_batch, calls = teacher_forced.predict_batch, []
+
+    def killed_in_the_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict_batch(*arguments)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(teacher_forced, "predict_batch", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, checkpoint, corpus, out, "--batch_size=3")
+    assert len(list(out.glob("*.npy"))) == 3
+    done = next(out.glob("*.npy"))
+    before = done.stat().st_mtime_ns
+    (out / "c2.npy").write_bytes(b"\x93NUMPY")  # cut off, as by another program
+    resumed = run(monkeypatch, checkpoint, corpus, out, "--batch_size=3")
+    assert len(calls) == 4 and done.stat().st_mtime_ns == before
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_changed_is_made_again(checkpoint, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(monkeypatch, checkpoint, corpus, out, "--batch_size=1")
+
+    def made_again(path):
+        os.utime(path, (2e9, 2e9))
+        for mel in out.glob("*.npy"):
+            os.utime(mel, (1e9, 1e9)) if path.name == "metadata.csv" else os.utime(mel, (1.5e9, 1.5e9))
+        run(monkeypatch, checkpoint, corpus, out, "--batch_size=1")
+        again = [mel.stem for mel in sorted(out.glob("*.npy")) if mel.stat().st_mtime not in (1e9, 1.5e9)]
+        os.utime(path, (1e9, 1e9))
+        return again
+
+    for path in [*corpus.glob("wavs/*"), corpus / "metadata.csv"]:
+        os.utime(path, (1e9, 1e9))
+    assert made_again(corpus / "wavs/c3.wav") == ["c3"]
+    assert len(made_again(corpus / "metadata.csv")) == len(LENGTHS)
+
+
+def test_mels_of_another_model_or_seed_are_not_mixed(checkpoint, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(monkeypatch, checkpoint, corpus, out)
+    facts = json.loads((out / "teacher_forced.json").read_text())
+    assert facts["seed"] == 1234 and facts["precision"] == "O0"
+    with pytest.raises(UserError, match="made with seed 1234, now it is 5: name another folder"):
+        run(monkeypatch, checkpoint, corpus, out, "--seed=5")
+    config = toy_tacotron2_config()
+    config["tacotron2_config"]["max_decoder_steps"] = 7
+    torch.manual_seed(7)
+    other = make_checkpoint(tmp_path / "tacotron2_3", config | {"data_config": {"dictionary": "cmudict"}})
+    with pytest.raises(UserError, match=r"made with (weights|dictionary)"):
+        run(monkeypatch, other, corpus, out)
+
+
+def test_bad_clips_are_named_before_or_left_out(checkpoint, corpus, tmp_path, monkeypatch):
+    soundfile.write(corpus / "wavs/c1.wav", np.zeros(9000), 8000)
+    with pytest.raises(UserError, match=r"1 of 7 clips cannot be used: .*c1\.wav has 8000 Hz"):
+        run(monkeypatch, checkpoint, corpus, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.npy"))
+    assert len(run(monkeypatch, checkpoint, corpus, tmp_path / "out", "--on_bad_clip=skip")) == len(LENGTHS) - 1
+
+
+def test_a_list_of_files(checkpoint, corpus, tmp_path, monkeypatch):
+    """Also of clips that are elsewhere, but not two of one name."""
+    lines = [f"{corpus}/wavs/c{i}.wav|{WORDS[i]}\n" for i in (2, 4)]
+    (tmp_path / "list.txt").write_text("".join(lines))
+    mels = run(monkeypatch, checkpoint, "", tmp_path / "out", f"--training_files={tmp_path / 'list.txt'}")
+    assert list(mels) == ["c2", "c4"]
+    (tmp_path / "c2.wav").write_bytes((corpus / "wavs/c2.wav").read_bytes())
+    (tmp_path / "list.txt").write_text("".join([*lines, "c2.wav|Again.\n"]))
+    with pytest.raises(UserError, match=r"would both become c2\.npy: rename one"):
+        run(monkeypatch, checkpoint, "", tmp_path / "other", f"--training_files={tmp_path / 'list.txt'}")
