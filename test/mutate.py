@@ -182,12 +182,19 @@ def choose(session: Path, name: str, limit: int) -> None:
     """Leave out the mistakes that nobody makes, and all but ``limit`` of the others; fewer are a part of more."""
     with use_db(session) as database:
         items, known = sorted(database.work_items, key=place), dict(database.results)
-        likely = [item.job_id for item in items if LIKELY.search(item.mutations[0].operator_name)]
+        lines = Path(name).read_text().splitlines()
+        likely = [item.job_id for item in items if is_likely(item, lines)]
         random.Random(name).shuffle(likely)
         chosen = likely[: limit or None]
         others = {item.job_id for item in items} - known.keys() - set(chosen)
         database.set_multiple_results(others, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
     forget(session, [job for job in chosen if job in known and known[job].worker_outcome == WorkerOutcome.SKIPPED])
+
+
+def is_likely(item: WorkItem, lines: list[str]) -> bool:
+    """A dataclass that is not frozen any more computes the same."""
+    mutation = item.mutations[0]
+    return bool(LIKELY.search(mutation.operator_name)) and "(frozen=True)" not in lines[mutation.start_pos[0] - 1]
 
 
 def place(item: WorkItem) -> tuple:

@@ -200,7 +200,7 @@ def npu_extension() -> Path:
 
 
 def run_script(
-    checkout: Path, script: str, *options: str, cwd: Path | None = None, timeout: float = 120, **environment
+    checkout: Path, script: str, *options: str, cwd: Path | None = None, timeout: float = 500, **environment
 ):
     """Run a script of test/ as a user would; the finished process with its output as text."""
     return subprocess.run(
@@ -212,6 +212,24 @@ def run_script(
 def script_environment() -> dict[str, str]:
     """The environment in which the scripts find this interpreter."""
     return os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys, tmp_path):
+    """Run a program in the folder of the test, in its process: another one takes seconds to load PyTorch."""
+    from common import log, program
+
+    def run(main, *options) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, options)])
+        monkeypatch.setattr(program, "_end", sys.exit)  # which ends at once, without Python's own end
+        monkeypatch.setattr(log, "console", log.Console())
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            program.run(main)
+        return subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -143,8 +143,18 @@ def run_script(name: str, *options, cwd=None, **environment) -> subprocess.Compl
     """A script of tools/deploy, run as a user would."""
     return subprocess.run(
         ["bash", ROOT / "tools/deploy" / name, *options],
-        cwd=cwd, env=script_environment() | environment, capture_output=True, text=True, timeout=240,
+        cwd=cwd, env=script_environment() | environment, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
+
+
+def to_infer(quant_mode: str, batch: str, length: str, *options) -> list:
+    """The options that infer_python/run.sh gives its program."""
+    return ["--quant_mode", quant_mode, "--bs", batch, "--il", length, f"--models_dir={engines()}", *options]
+
+
+def to_build(quant_mode: str, *options) -> list:
+    """The options that gen_model/run.sh gives its program."""
+    return ["--quant_mode", quant_mode, "--bs", *options]
 
 
 def report_of(text: str) -> dict[str, dict[str, float]]:

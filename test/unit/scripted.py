@@ -42,7 +42,7 @@ class Place:
         config_option = [f"--config={self.checkout / config}.json"] if config else []
         paths = [f"--data_path={self.checkout}/a corpus", f"--output_directory={output}", *config_option]
         network = f"--network={self.network}"
-        done = run_script(self.checkout, script, network, *paths, *options, timeout=300, **environment)
+        done = run_script(self.checkout, script, network, *paths, *options, timeout=500, **environment)
         return Outcome(
             done.returncode, done.stdout, done.stderr,
             logs=[path.read_text() for path in sorted(logs.glob("?/train_?.log"))],

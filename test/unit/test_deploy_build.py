@@ -8,12 +8,13 @@ import shutil
 import subprocess
 
 import pytest
-from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
+from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start, to_build
 
 from common.folder_lock import sole_writer
 from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
+from tools.deploy.gen_model import build
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_a_full_disk(tmp_path, engine):
     ]
     done = subprocess.run(
         ["bash", "-c", 'ulimit -f 3 && bash "$@"', "bash", script, *options],
-        env=script_environment(), capture_output=True, text=True, timeout=120,
+        env=script_environment(), capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 1
     assert re.search(r"x cannot be written to|cannot write .*: File too large", done.stderr)
@@ -81,15 +82,22 @@ def test_other_graphs_than_the_exported_ones(tmp_path):
         (["force_float32", "1", "four", "8"], 2, "--bs/-bs/--batch-size: must be numbers, as 0,1, and not '1 four 8'"),
         (["force_float32", "1", "4", "8", "--bs=1,2"], 1, "batch is [1, 2]: must be the smallest, usual and largest"),
         (["force_float32", "1", "4", "8", "--engine=tensorrt"], 2, "invalid choice: 'tensorrt'"),
-        (["force_float32", "1", "4"], 2, "wanted are QUANT_MODE BS_MIN BS BS_MAX"),
         (["force_float32", "1", "4", "8", "--json=nowhere.json"], 1, "cannot read the config nowhere.json"),
         (["force_float32", "1", "4", "8", "--models_dir=nothing here"], 1, "run export_model/run.sh first"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said_in_a_line(tmp_path, options, code, says):
-    done = run_script("gen_model/run.sh", *options, cwd=tmp_path, MODEL_PATH=str(models_dir()))
+def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, monkeypatch, options, code, says):
+    monkeypatch.setenv("MODEL_PATH", str(models_dir()))
+    done = run_here(build.main, *to_build(*options))
     assert done.returncode == code
     assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_so_are_values_that_the_script_misses():
+    done = run_script("gen_model/run.sh", "force_float32", "1", "4")
+    assert done.returncode == 2
+    assert "wanted are QUANT_MODE BS_MIN BS BS_MAX" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -128,7 +128,7 @@ def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, cards, numb
         os.killpg(running.pid, number)
     else:
         running.send_signal(number)
-    said, _ = running.communicate(timeout=120)  # which waits for the last process that could say something
+    said, _ = running.communicate(timeout=500)  # which waits for the last process that could say something
     limit.cancel()
     assert running.returncode == code
     assert said == ""

@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, raw, report_of, run_infer
+from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, raw, report_of, run_infer, run_script, to_infer
 
 from common.program import UserError
 from tacotron2.text import text_to_sequence
 from tools.deploy.artifacts import read_contents
 from tools.deploy.benchmark import perf
+from tools.deploy.infer_python import infer
 from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.infer_python.requests import Request, reader, sentence
 from tools.deploy.infer_python.worker import Wavs, Work, do
@@ -39,15 +40,16 @@ def test_the_script_speaks_and_reports(tmp_path):
         assert np.abs(audio).max() > 0
 
 
-def test_without_waveglow(tmp_path):
-    done = run_infer("force_float32", "1", "20", "--num_iters=1", "--no-waveglow", "-o", str(tmp_path))
+def test_without_waveglow(run_here, tmp_path):
+    done = run_here(infer.main, *to_infer("force_float32", "1", "20", "--num_iters=1", "--no-waveglow", "-o", tmp_path))
     report = report_of(done.stdout)["dev[0]"]
     assert list(report) == FIELDS
     assert not list(tmp_path.glob("*.wav"))
 
 
-def test_all_batches_that_were_built_for(tmp_path):
-    done = run_infer("force_float32", "1", "20", "--num_iters=1", "--warmup_iters=0", "--all", "-o", str(tmp_path))
+def test_all_batches_that_were_built_for(run_here, tmp_path):
+    once = ["--num_iters=1", "--warmup_iters=0"]
+    done = run_here(infer.main, *to_infer("force_float32", "1", "20", *once, "--all", "-o", tmp_path))
     heads = [line for line in done.stdout.splitlines() if line.endswith("20 characters")]
     assert [head.split(", ")[2] for head in heads] == ["batch 1", "batch 2", "batch 4"]
     assert [run["batch"] for run in json.loads((tmp_path / "latency.json").read_text())["runs"]] == [1, 2, 4]
@@ -68,9 +70,10 @@ def test_a_text_is_spoken_line_by_line(tmp_path):
     assert "6 of 6 clips find no end and are cut off at the limit of frames" in done.stderr
 
 
-def test_a_wav_that_cannot_be_written(tmp_path):
+def test_a_wav_that_cannot_be_written(run_here, tmp_path):
     (tmp_path / "dev0_0.wav").mkdir()
-    done = run_infer("force_float32", "1", "20", "--num_iters=1", "--warmup_iters=0", "-o", str(tmp_path))
+    once = ["--num_iters=1", "--warmup_iters=0"]
+    done = run_here(infer.main, *to_infer("force_float32", "1", "20", *once, "-o", tmp_path))
     assert done.returncode == 1
     assert done.stderr == f"error: cannot write {tmp_path}/dev0_0.wav: Is a directory\n"
 
@@ -111,52 +114,53 @@ def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch, capsys):
     assert len(json.loads((tmp_path / "perf.json").read_text())["runs"]) == 2
 
 
-MORE_THAT_IS_WRONG = [
-    (["force_float32", "1", "3"], 1, "--il is 3, and these engines are built for 4 to 256"),
-    (["int4", "1", "128"], 2, "invalid choice: 'int4'"),
-    (["int8", "1", "128"], 1, "is force_float32, --quant_mode says int8"),
-    (["force_float32", "1", "128", "--engine=torch"], 1, "is for onnxruntime, not for torch: run gen_model/run.sh"),
-    (["force_float32", "1", "128", "--devices=99"], 1, "device 99 does not exist"),
-    (["force_float32", "1", "128", "--devices=0,99"], 1, "on device 99: device 99 does not exist"),
-    (
-        ["force_float32", "1", "128", "--devices=0,0"],
-        2,
-        "each of them once, as 0,1, and not '0 0'",
-    ),
-    (
-        ["force_float32", "1", "128", "--devices=zero"],
-        2,
-        "must be numbers, as 0,1, and not 'zero'",
-    ),
-    (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
-    (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
-    (["force_float32", "1", "128", "--devices=-1"], 2, "--devices/--device: must be numbers"),
-    (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
-    (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
-    (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
-    (["force_float32", "1"], 2, "wanted are QUANT_MODE BS INPUT_LENGTH"),
-]
-
-
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
         (["force_float32", "5", "128"], 1, "--bs is 5, and these engines are built for 1 to 4"),
         (["force_float32", "1", "257"], 1, "--il is 257, and these engines are built for 4 to 256"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_THAT_IS_WRONG),
+        (["force_float32", "1", "3"], 1, "--il is 3, and these engines are built for 4 to 256"),
+        (["int4", "1", "128"], 2, "invalid choice: 'int4'"),
+        (["int8", "1", "128"], 1, "is force_float32, --quant_mode says int8"),
+        (["force_float32", "1", "128", "--engine=torch"], 1, "is for onnxruntime, not for torch: run gen_model/run.sh"),
+        (["force_float32", "1", "128", "--devices=99"], 1, "device 99 does not exist"),
+        (["force_float32", "1", "128", "--devices=0,99"], 1, "on device 99: device 99 does not exist"),
+        (
+            ["force_float32", "1", "128", "--devices=0,0"],
+            2,
+            "each of them once, as 0,1, and not '0 0'",
+        ),
+        (
+            ["force_float32", "1", "128", "--devices=zero"],
+            2,
+            "must be numbers, as 0,1, and not 'zero'",
+        ),
+        (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
+        (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
+        (["force_float32", "1", "128", "--devices=-1"], 2, "--devices/--device: must be numbers"),
+        (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
+        (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
+        (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said_in_a_line(tmp_path, options, code, says):
-    done = run_infer(*options, "-o", str(tmp_path), cwd=tmp_path)
+def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, options, code, says):
+    done = run_here(infer.main, *to_infer(*options, "-o", tmp_path))
     assert done.returncode == code
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_so_are_values_that_the_script_misses():
+    done = run_script("infer_python/run.sh", "force_float32", "1")
+    assert done.returncode == 2
+    assert "wanted are QUANT_MODE BS INPUT_LENGTH" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("text", ["...\n--\n", "", "ъ\n"])
-def test_a_text_with_nothing_to_speak(tmp_path, text):
+def test_a_text_with_nothing_to_speak(run_here, tmp_path, text):
     (tmp_path / "a.txt").write_text(text)
-    done = run_infer("force_float32", "1", "1", "--text=a.txt", "-o", str(tmp_path), cwd=tmp_path)
+    done = run_here(infer.main, *to_infer("force_float32", "1", "1", "--text=a.txt", "-o", tmp_path))
     assert done.returncode == 1
     assert "nothing of the text can be spoken, it needs letters or digits" in done.stderr
 

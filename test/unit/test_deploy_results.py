@@ -3,8 +3,9 @@
 import os
 import time
 
-from deploy_toys import report_of, run_infer
+from deploy_toys import report_of, to_infer
 
+from tools.deploy.infer_python import infer
 from tools.deploy.infer_python.results import Results, set_aside
 
 
@@ -26,16 +27,16 @@ def test_nothing_to_set_aside(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_as_log_file_gets_the_samples_name(tmp_path):
+def test_a_folder_as_log_file_gets_the_samples_name(run_here, tmp_path):
     options = ["--log_file", ".", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
     for _ in range(2):
-        done = run_infer("force_float32", "2", "20", *options, cwd=tmp_path)
+        done = run_here(infer.main, *to_infer("force_float32", "2", "20", *options))
         assert done.returncode == 0, done.stderr
     assert list(report_of((tmp_path / "force_float32_2_20_log_perf").read_text())) == ["dev[0]"]
     assert len(list(tmp_path.glob("*/force_float32_2_20_log_perf"))) == 1  # of the first run
 
 
-def test_an_empty_log_file_is_the_terminal(tmp_path):
+def test_an_empty_log_file_is_the_terminal(run_here):
     options = ["--log_file", "", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
-    done = run_infer("force_float32", "1", "20", *options, cwd=tmp_path)
+    done = run_here(infer.main, *to_infer("force_float32", "1", "20", *options))
     assert list(report_of(done.stdout)) == ["dev[0]"]

@@ -8,6 +8,8 @@ import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS, models_dir, report_of, run_script
 
 from conftest import ROOT, script_environment
+from tools.deploy import run
+from tools.deploy.benchmark import perf
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_all_of_it_without_a_network(tmp_path):
     assert sorted(path.name for path in (tmp_path / "my models").iterdir()) == ["onnx", "torch_int8"]
 
 
-@pytest.mark.parametrize("script", ["run.sh", "benchmark/perf.sh"])
+@pytest.mark.parametrize("module", [run, perf])
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -90,8 +92,8 @@ def test_all_of_it_without_a_network(tmp_path):
         (["--engine", "tensorrt"], "invalid choice: 'tensorrt'"),
     ],
 )
-def test_a_wrong_option_is_said_before_anything_is_done(tmp_path, script, options, says):
-    done = run_script(script, "--models_dir=models", *options, cwd=tmp_path)
+def test_a_wrong_option_is_said_before_anything_is_done(run_here, tmp_path, module, options, says):
+    done = run_here(module.main, "--models_dir=models", *options)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1

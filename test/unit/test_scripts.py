@@ -224,7 +224,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(place):
     script = ["bash", "-c", f'ulimit -f {limit}; exec bash "$@"', "-", str(checkout / "test/train_full_8p.sh")]
     done = subprocess.run(
         [*script, *options, "--nproc=1", "--max_steps=3"],
-        cwd=checkout, env=script_environment(), capture_output=True, text=True, timeout=120,
+        cwd=checkout, env=script_environment(), capture_output=True, text=True, timeout=500,
     )  # fmt: skip
     assert done.returncode == 1
     assert re.search(r"error: cannot save .*waveglow_3: File too large", done.stderr)
@@ -292,9 +292,6 @@ def test_wrong_options(checkout, script, options, code, message):
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        (["--device=gpu"], 1, "error: --device is 'gpu', must be auto, npu, cuda, cpu"),
-        (["--device=npu"], 1, "error: --device=npu: "),
-        (["--data_path=/nowhere"], 1, "error: data_path /nowhere is no folder"),
         (["--output_directory=/proc/nothing"], 1, "error: cannot write to output_directory /proc/nothing"),
         (["--checkpoint_path=/nowhere/waveglow_1"], 1, "error: no checkpoint at /nowhere/waveglow_1"),
     ],

@@ -300,10 +300,10 @@ def test_audio_that_is_not_finite(models, tmp_path, monkeypatch):
 def test_as_a_program(models, tmp_path):
     """One line for an error, code 1, and no traceback; no warnings of libraries."""
     command = [sys.executable, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", "out.wav"]
-    good = subprocess.run([*command, "Hello there."], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    good = subprocess.run([*command, "Hello there."], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert (good.returncode, (tmp_path / "out.wav").exists()) == (0, True)
     assert len(good.stderr.splitlines()) == 3  # the toy's text has no end, and is counted; samples are clipped
-    bad = subprocess.run([*command, "☺"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    bad = subprocess.run([*command, "☺"], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert bad.returncode == 1
     assert bad.stderr.splitlines() == [
         "error: nothing of the text can be spoken, it needs letters or digits: left out: '☺'; nothing is left to speak"

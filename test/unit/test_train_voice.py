@@ -121,7 +121,7 @@ def test_the_program(data, tmp_path, monkeypatch):
         options.append(f"--{name}_config={path}")
     out = tmp_path / "out"
     program = [sys.executable, ROOT / "tools/train_voice.py", data, out, "--minutes=0.08", "--device=cpu", *options]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = {path.name.split("_")[0]: path for path in out.iterdir()}
     assert found.keys() == {"tacotron2", "waveglow"}
@@ -164,6 +164,6 @@ def test_it_says_what_does_not_fit(data, tmp_path):
     """And the exit code tells that it failed."""
     path = write_config(tmp_path / "waveglow.json", toy_config())
     program = [sys.executable, ROOT / "tools/train_voice.py", data, tmp_path / "out", "--device=cpu"]
-    done = subprocess.run([*program, f"--waveglow_config={path}"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*program, f"--waveglow_config={path}"], capture_output=True, text=True, timeout=500)
     assert done.returncode == 1
     assert "--waveglow_config: train_config needs an ema_decay above 0" in done.stderr
