@@ -18,7 +18,7 @@ from common.layers.conv import Upsampling
 from common.program import UserError
 from conftest import ROOT, toy_config
 from runs import make_run, start
-from tools.deploy.graphs import waveglow_signatures
+from tools.deploy.signatures import waveglow_signatures
 from waveglow.model import WaveGlow
 from waveglow.vocoder import Vocoder
 
