@@ -95,11 +95,10 @@ def _passed_on(path: Path) -> Iterator[BinaryIO]:
     """A file that is put into the pipe or device once it is complete."""
     with tempfile.TemporaryDirectory() as folder:
         complete = Path(folder, path.name)
-        with _as_write_errors(path, Path(folder), complete):
-            with open(complete, "wb") as file:
-                yield file
-            with open(complete, "rb") as file, _open_stream(path) as stream:
-                shutil.copyfileobj(file, stream)
+        with _as_write_errors(path, Path(folder), complete), open(complete, "wb") as file:
+            yield file
+        with _as_write_errors(path, None), open(complete, "rb") as file, _open_stream(path) as stream:
+            shutil.copyfileobj(file, stream)
 
 
 def _open_stream(path: Path) -> BinaryIO:
@@ -120,8 +119,8 @@ def _open_stream(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def _as_write_errors(path: Path, folder: Path, *own: Path) -> Iterator[None]:
-    """WriteError with the name of ``path``, and with the space that is left, for what the system refuses in ``folder``.
+def _as_write_errors(path: Path, folder: Path | None, *own: Path) -> Iterator[None]:
+    """WriteError with the name of ``path``, and with the space that is left in ``folder``, for what the system refuses.
 
     Of errors with a file's name those about the files ``own`` are meant, and those about ``folder``.
     """
@@ -136,7 +135,7 @@ def _as_write_errors(path: Path, folder: Path, *own: Path) -> Iterator[None]:
         if cause.filename not in names:
             raise
         reason = cause.strerror
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if folder and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             with suppress(OSError):
                 where = "there" if folder == Path(os.path.realpath(path)).parent else f"in {folder}"
                 reason += f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free {where})"

@@ -18,13 +18,13 @@ def test_results_of_an_earlier_run_stay_under_their_date(tmp_path):
         files[3].write_text("the user's own")
         Results(tmp_path, "", "name")
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1.6e9))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [date, f"{date}_", f"{date}__", "mine.wav"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [date, f"{date}_", f"{date}__", "mine.wav"]
     assert [(tmp_path / f"{date}{end}/dev0_0.wav").read_text() for end in ("", "_", "__")] == ["0", "1", "2"]
 
 
 def test_nothing_to_set_aside(tmp_path):
     set_aside([tmp_path / "a.wav"])
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("[!.]*")) == []
 
 
 def test_a_folder_as_log_file_gets_the_samples_name(run_here, tmp_path):

@@ -153,7 +153,7 @@ def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch)
 def test_a_full_disk(config, corpus, small_disk, caplog, on_error):
     often = {"iters_per_checkpoint": 1, "keep_checkpoints": 0, "max_steps": 100, "on_save_error": on_error}
     with pytest.raises(
-        UserError, match=r"cannot save .*No space left on device; the earlier checkpoints are untouched"
+        UserError, match=r"cannot save .*No space left on device .*free there.; the earlier checkpoints are untouched"
     ):
         start(config[1], corpus, small_disk, **often)
     whole = names(small_disk)
