@@ -28,7 +28,7 @@ TIMEOUT = timedelta(minutes=30)
 HCCL_LIMITS = {"HCCL_CONNECT_TIMEOUT": 7200, "HCCL_EXEC_TIMEOUT": 17340}
 "HCCL's own limits, in seconds, and the largest that CANN's documentation allows."
 MOST_PROCESSES = 2**16
-ROLL_CALL = 5.0
+ROLL_CALL = 10.0
 "Seconds in which a process that has lost another one hears from the others."
 SAME_EVERYWHERE = "start all of them with the same options, configuration, code and data"
 
@@ -135,7 +135,7 @@ def naming_the_absent() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _store is None or not is_of_a_peer(error) or ranks().world_size == _local_world_size():
+        if _store is None or not is_of_a_peer(error) or _all_are_here():
             raise
         raise ConnectionError(f"{_absent()}: {first_line(error)}") from error
 
@@ -154,8 +154,9 @@ def _absent() -> str:
     return f"rank {meeting.listed(missing)} ({', '.join(hosts)}) does not answer"
 
 
-def _local_world_size() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+def _all_are_here() -> bool:
+    """Whether all processes are on this machine."""
+    return os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
 
 
 def stop() -> None:

@@ -64,7 +64,12 @@ def read_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=float, default=0, help="in all; half of it for kills, unless --kills counts them")
     add("--kills", type=int, default=0, metavar="N", help="so many (without --minutes: 100)")
-    add("--phases", default="", metavar="NAME,NAME", help="some of: cache, checkpoint, evaluation, page, engines")
+    add(
+        "--phases",
+        default="",
+        metavar="NAME,NAME",
+        help="some of: cache, checkpoint, evaluation, page, engines, preparing",
+    )
     add("--files", default="yes", choices=["yes", "no"], help="whether to try hostile files, too")
     add("--seed", type=int, default=0, help="of moments and files")
     args = parser.parse_args()

@@ -37,8 +37,6 @@ FAULTS = ("kill", "full disk", "hang")
 HANG_LIMIT = 60
 LOOK = 5.0
 "Seconds from one measurement to the next."
-YOUNG = 30
-"Seconds in which a process still sets itself up and is not compared."
 GROWTH = 1.1
 "Largest ratio of the second half's median to the first's."
 
@@ -86,14 +84,18 @@ def soak(disk: Path, steps: int, every: float) -> None:
         before = newest(disk)
         run, due = start(disk), time.monotonic() + every * rng.uniform(0.7, 1.3)
         fault = ""
-        while run.poll() is None:
-            time.sleep(LOOK)
-            measure(disk)
-            if not fault and time.monotonic() > due and newest(disk) > before:
-                fault = FAULTS[faults % len(FAULTS)]
-                faults += 1
-                note(fault, disk)
-                bring_about(fault, disk, rng)
+        try:
+            while run.poll() is None:
+                time.sleep(LOOK)
+                settled = newest(disk) > before  # it has done all that a run does, validation and saving included
+                measure(disk, settled)
+                if not fault and time.monotonic() > due and settled:
+                    fault = FAULTS[faults % len(FAULTS)]
+                    faults += 1
+                    note(fault, disk)
+                    bring_about(fault, disk, rng)
+        finally:
+            run.terminate()
         (disk / "filler").unlink(missing_ok=True)
         last = (run.stderr.read().strip().splitlines() or ["no error"])[-1]
         note("end", disk, code=run.returncode, said=last)
@@ -140,15 +142,14 @@ def ranks(disk: Path) -> dict[int, int]:
     return found
 
 
-def measure(disk: Path) -> None:
-    """Note memory and open files of each rank."""
+def measure(disk: Path, settled: bool) -> None:
+    """Note memory and open files of each rank, and whether they are to be compared."""
     for process, rank in ranks(disk).items():
         with suppress(OSError):
             folder = Path(f"/proc/{process}")
             memory = int(re.search(r"VmRSS:\s+(\d+)", (folder / "status").read_text())[1]) * 1024
-            age = time.time() - folder.stat().st_ctime
             files = len(list((folder / "fd").iterdir()))
-            note("look", disk, rank=rank, process=process, age=age, memory=memory, files=files)
+            note("look", disk, rank=rank, process=process, settled=settled, memory=memory, files=files)
 
 
 def newest(disk: Path) -> int:
@@ -179,7 +180,7 @@ def verdict(disk: Path, steps: int) -> str:
     losses = native.load(disk / f"out/waveglow_{steps}")["progress"]["losses"]
     if len(losses) != steps or not all(map(math.isfinite, losses)):
         raise SystemExit(f"{len(losses)} losses for {steps} steps, or not all of them are finite")
-    grown = [each for each in measurements() if each["age"] > YOUNG]
+    grown = [each for each in measurements() if each["settled"]]
     said = []
     for name in ("memory", "files"):
         halves = grown[: len(grown) // 2], grown[len(grown) // 2 :]

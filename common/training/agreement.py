@@ -19,8 +19,8 @@ MAY_DIFFER = {
 }  # fmt: skip
 "Fields of the configuration that each machine has for itself: paths, and what it can bear."
 COMPARE_EVERY = 100
-"""Steps from one comparison of the weights to the next. On cards each one copies the weights to the host: 0.2 s for
-WaveGlow's 350 MB where a hundred steps take a minute."""
+"""Steps from one comparison of the weights to the next. It copies them to the host, one by one, and takes 0.25 s of a
+core there for the 350 MB of WaveGlow, of which a hundred steps take a minute."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 "By their bytes."
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -74,25 +73,27 @@ def start_both(first: Machine, second: Machine, *options: str) -> list[subproces
     return [machine.start(*common, f"--node_rank={rank}") for rank, machine in enumerate((first, second))]
 
 
-def ended(processes: list[subprocess.Popen], seconds: float = 120) -> list[tuple[int, str]]:
+def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
     """Exit code and errors of each."""
-    return [(process.wait(), errors) for process in processes for _, errors in [process.communicate(timeout=seconds)]]
+    errors = [process.communicate(timeout=200)[1] for process in processes]
+    return [(process.returncode, said) for process, said in zip(processes, errors)]
+
+
+def kill_launcher(machine: Machine, running: list[subprocess.Popen], first: Machine) -> None:
+    """As soon as the first machine has written a checkpoint."""
+    deadline = time.monotonic() + 200
+    while not first.saved():
+        assert time.monotonic() < deadline and all(process.poll() is None for process in running), ended(running)
+        time.sleep(0.05)
+    (launcher,) = [number for number, command in machine.processes().items() if "common.launch" in command]
+    os.kill(launcher, signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_two_machines_equal_one_and_go_on_after_the_death_of_a_launcher(machines, tmp_path):
     first, second = machines
-    alone = Machine(tmp_path, 3)
-    ((code, errors),) = ended([alone.start("--nproc=2", f"--max_steps={STEPS}")])
-    assert code == 0, errors
-
     running = start_both(first, second, "--epochs=1000")
-    deadline = time.monotonic() + 120
-    while not first.saved():
-        assert time.monotonic() < deadline and all(process.poll() is None for process in running), ended(running)
-        time.sleep(0.05)
-    (launcher,) = [number for number, command in second.processes().items() if "common.launch" in command]
-    os.kill(launcher, signal.SIGKILL)
+    kill_launcher(second, running, first)
     began = time.monotonic()
     (code, errors), (_, errors_of_second) = ended(running)
     assert time.monotonic() - began < LIMIT
@@ -107,6 +108,7 @@ def test_two_machines_equal_one_and_go_on_after_the_death_of_a_launcher(machines
     done = ended(start_both(second, first, f"--max_steps={reached + STEPS}"))
     assert [code for code, _ in done] == [0, 0], done
     assert second.saved()[0] == reached + STEPS and first.saved()[0] == reached
+    alone = Machine(tmp_path, 3)
     ((code, errors),) = ended([alone.start("--nproc=2", f"--max_steps={reached + STEPS}")])
     assert code == 0, errors
     ours, theirs = (native.load(each.output / f"waveglow_{reached + STEPS}") for each in (second, alone))
@@ -118,12 +120,7 @@ def test_two_machines_equal_one_and_go_on_after_the_death_of_a_launcher(machines
 def test_the_first_machine_s_death_is_named_by_the_second(machines):
     first, second = machines
     running = start_both(first, second, "--epochs=1000")
-    deadline = time.monotonic() + 120
-    while not first.saved():
-        assert time.monotonic() < deadline and all(process.poll() is None for process in running), ended(running)
-        time.sleep(0.05)
-    (launcher,) = [number for number, command in first.processes().items() if "common.launch" in command]
-    os.kill(launcher, signal.SIGKILL)
+    kill_launcher(first, running, first)
     _, (code, errors) = ended(running)
     assert code == 1
     assert re.search(r"error: rank 1 failed: .*the machine of rank 0 \(.+, 127\.0\.0\.1\) does not answer", errors)
@@ -151,4 +148,3 @@ def test_a_machine_that_is_not_like_the_other_is_named(machines, what):
         assert code == 1
         assert re.search(rf"error: rank [01] failed: the processes disagree: {said}", errors), errors
     assert not first.saved()
-    shutil.rmtree(second.output, ignore_errors=True)
