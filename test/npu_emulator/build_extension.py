@@ -71,9 +71,19 @@ def cache_folder() -> Path:
     return folder
 
 
+def _abi() -> list[str]:
+    """Flags with which the library fits this PyTorch: C++'s strings, and pybind11's types where it shares them by the
+    compiler it was built with."""
+    flags = [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    for name in ("COMPILER_TYPE", "STDLIB", "BUILD_ABI"):
+        if value := getattr(torch._C, f"_PYBIND11_{name}", None):
+            flags.append(f'-DPYBIND11_{name}="{value}"')
+    return flags
+
+
 def _fingerprint() -> str:
     """Of all that the library depends on."""
-    digest = hashlib.sha256(f"{torch.__version__} {sys.version} {FLAGS} {LIBRARIES}".encode())
+    digest = hashlib.sha256(f"{torch.__version__} {sys.version} {FLAGS} {_abi()} {LIBRARIES}".encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -101,9 +111,9 @@ def _build(compiler: str, target: Path) -> None:
     folders = [headers, headers / "torch/csrc/api/include", sysconfig.get_paths()["include"]]
     includes = [f"-isystem{folder}" for folder in folders]
     paths = [f"-L{torch_folder}/lib", f"-Wl,-rpath,{torch_folder}/lib"]
-    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     unfinished = target.with_suffix(f".{os.getpid()}")
-    command = [compiler, *FLAGS, abi, *includes, str(SOURCES / "module.cpp"), *paths, *LIBRARIES, "-o", str(unfinished)]
+    sources = [*includes, str(SOURCES / "module.cpp")]
+    command = [compiler, *FLAGS, *_abi(), *sources, *paths, *LIBRARIES, "-o", str(unfinished)]
     try:
         built = subprocess.run(command, capture_output=True, text=True)
         if built.returncode:
