@@ -214,6 +214,17 @@ def test_texts_become_one_line_without_what_nobody_sees():
     assert tidy("می\u200cخواهم") == "می\u200cخواهم"
 
 
+def test_audio_alone_beside_a_list_of_another_name(tmp_path):
+    wavs(tmp_path, NAMES)
+    (tmp_path / "transcript.csv").write_text("a|b")
+    assert "transcript.csv has the texts, name it in place of the folder" in find_source(tmp_path).facts[0]
+
+
+def test_a_text_that_ends_as_the_name_of_a_file_does(tmp_path):
+    long = "See it on www." + 300 * "x" + ".au"
+    assert texts_of(found(tmp_path, f"Clip_0|{long}\nClip_1|{long} too"))["Clip_0"] == long
+
+
 def test_links_that_lead_back_end(tmp_path):
     wavs(tmp_path / "a", ["x"])
     (tmp_path / "a/loop").symlink_to(tmp_path)
