@@ -80,6 +80,13 @@ def test_quotation_marks_in_texts_are_no_quoting():
     assert [row.cells for row in rows] == [line.split("|") for line in lines]
 
 
+def test_a_whole_text_in_quotation_marks_is_a_quotation():
+    """Where the other lines have none."""
+    lines = ["a|They went.", "b|She said so.", 'c|"Never!"', "d|And that was it."]
+    rows, how = split_rows("\n".join(lines))
+    assert rows[2].cells == ["c", '"Never!"'] and "quoted" not in how
+
+
 def test_quotation_marks_that_do_not_match_are_an_error(tmp_path):
     lines = [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 4)]
     lines += [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 10)] * 4
