@@ -132,6 +132,7 @@ def test_the_same_command_changes_nothing_and_converts_nothing(source, tmp_path,
 @pytest.mark.slow
 def test_processes_make_the_same(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
+    monkeypatch.setattr(clips, "FEW", 0)
     prepare(monkeypatch, source, tmp_path / "other", "--jobs=2")
     ours, theirs = (contents(tmp_path / name) for name in ("data", "other"))
     for name in ("index.html", ".clips.jsonl"):  # the page has the folder's name, the list its order of writing
@@ -176,6 +177,19 @@ def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers,
     for name in ("metadata.csv", *(f"wavs/clip {i}.wav" for i in range(4))):
         assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "data/.new").exists()
+
+
+def test_what_a_stopped_run_left_is_not_taken_for_what_is_there(source, tmp_path, monkeypatch, handlers):
+    prepare(monkeypatch, source, tmp_path / "data")
+    before = contents(tmp_path / "data")
+    handlers.clear()
+    with monkeypatch.context() as context:
+        context.setattr(clips, "make_clip", lambda job, make=clips.make_clip: [
+            make(job), handlers[signal.SIGTERM](signal.SIGTERM, None)][0])  # fmt: skip
+        with pytest.raises(SystemExit):
+            prepare(context, source, tmp_path / "data", "--level=-26")
+    prepare(monkeypatch, source, tmp_path / "data")
+    assert contents(tmp_path / "data") == before
 
 
 def test_what_is_not_its_own_is_not_touched(source, tmp_path, monkeypatch):

@@ -80,6 +80,13 @@ def test_quotation_marks_in_texts_are_no_quoting():
     assert [row.cells for row in rows] == [line.split("|") for line in lines]
 
 
+def test_a_whole_text_in_quotation_marks_is_a_quotation():
+    """Where the other lines have none."""
+    lines = ["a|They went.", "b|She said so.", 'c|"Never!"', "d|And that was it."]
+    rows, how = split_rows("\n".join(lines))
+    assert rows[2].cells == ["c", '"Never!"'] and "quoted" not in how
+
+
 def test_quotation_marks_that_do_not_match_are_an_error(tmp_path):
     lines = [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 4)]
     lines += [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 10)] * 4
@@ -212,6 +219,17 @@ def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path):
 def test_texts_become_one_line_without_what_nobody_sees():
     assert tidy("\ufeffa\u0308 |\tb\u00a0c\r\nd\u200be\u00adf") == "ä b c def"
     assert tidy("می\u200cخواهم") == "می\u200cخواهم"
+
+
+def test_audio_alone_beside_a_list_of_another_name(tmp_path):
+    wavs(tmp_path, NAMES)
+    (tmp_path / "transcript.csv").write_text("a|b")
+    assert "transcript.csv has the texts, name it in place of the folder" in find_source(tmp_path).facts[0]
+
+
+def test_a_text_that_ends_as_the_name_of_a_file_does(tmp_path):
+    long = "See it on www." + 300 * "x" + ".au"
+    assert texts_of(found(tmp_path, f"Clip_0|{long}\nClip_1|{long} too"))["Clip_0"] == long
 
 
 def test_links_that_lead_back_end(tmp_path):

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from common.corpus import OTHER_AUDIO, name_key
+from common.program import UserError
 
 ENDINGS = (
     ".wav",
@@ -23,9 +24,13 @@ ENDINGS = (
 
 def walk(root: Path) -> Iterator[Path]:
     """The files of a folder and of those in it, in the order of their names; links are followed, and nothing that
-    begins with a dot, as macOS's ``._a.wav`` does."""
+    begins with a dot, as macOS's ``._a.wav`` does. UserError for a folder that cannot be read."""
+
+    def cannot_read(error: OSError) -> None:
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=cannot_read, followlinks=True):
         here = os.path.realpath(folder)
         if here in seen:  # a link to a folder above
             folders.clear()
@@ -76,7 +81,7 @@ class AudioFiles:
         if not name:
             return []
         for path in (self.root / name, Path(name)):
-            if is_audio(path) and path.is_file():
+            if is_audio(path) and os.path.isfile(path):
                 return [path]
         *folders, last = parts_of(name) or [""]
         found = self._by_name.get(without_ending(last), [])

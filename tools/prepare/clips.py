@@ -13,6 +13,9 @@ from tools.prepare.folder import Folder
 from tools.prepare.problems import Problem, of_error
 from tools.prepare.sources import Item
 
+FEW = 100
+"Clips that are converted before other processes would have started."
+
 
 @dataclass(frozen=True)
 class Job:
@@ -47,7 +50,7 @@ def convert_all(
 
 
 def _results(orders: Sequence[Job], jobs: int, stop: StopSignal) -> Generator[Clip | Problem, None, None]:
-    if jobs > 1 and len(orders) > jobs:
+    if jobs > 1 and len(orders) > FEW:
         yield from in_processes(_begin, orders, jobs, stop)
         return
     for order in orders:

@@ -1,8 +1,7 @@
 """A recording of any kind becomes a clip for training."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -49,9 +48,6 @@ class Clip:
     figures: figures.Figures
     steps: list[str] = field(default_factory=list)
     "What was done to it."
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def convert(path: Path, recipe: Recipe) -> tuple[np.ndarray, Clip]:

@@ -49,6 +49,8 @@ class Folder:
         if path.is_dir() and any(each.name != LOCK for each in path.iterdir()) and not (path / MARK).is_file():
             raise UserError(f"{path} holds files, but no {MARK}: this program has not made it; take an empty folder")
         self.there, self.pending = _read_done(path / f".{DONE}"), _read_done(self.new / DONE)
+        self.used: dict[str, tuple[Done, Path]] = {}
+        "The clips of this run, and the folder each is in."
         self._check_own()
 
     def begin(self) -> None:
@@ -65,13 +67,14 @@ class Folder:
         for done, folder in ((self.pending, self.new), (self.there, self.wavs)):
             one = done.get(item.name)
             if one and one.key == key and _size(folder / f"{item.name}.wav") == one.bytes:
+                self.used[item.name] = one, folder
                 return one.clip
         return None
 
     def add(self, item: Item, recipe: Recipe, clip: Clip) -> None:
         """Note down a clip that was written to ``new``."""
         done = Done(key_of(item, recipe), _size(self.new / f"{item.name}.wav"), clip)
-        self.pending[item.name] = done
+        self.used[item.name] = done, self.new
         with writing(self.new / DONE), open(self.new / DONE, "a", encoding="utf-8") as file:
             file.write(_line(item.name, done))
 
@@ -80,13 +83,11 @@ class Folder:
         make_output_folder(self.wavs)
         with writing(self.path):
             for name in items:
-                if (self.new / f"{name}.wav").exists():
+                if self.used[name][1] == self.new:
                     os.replace(self.new / f"{name}.wav", self.wavs / f"{name}.wav")
-                    self.there[name] = self.pending[name]
-            for name in self.there.keys() - items.keys():
+            for name in (self.there.keys() | self.pending.keys()) - items.keys():
                 (self.wavs / f"{name}.wav").unlink(missing_ok=True)
-        self.there = {name: self.there[name] for name in items}
-        self._write(f".{DONE}", "".join(_line(name, done) for name, done in self.there.items()))
+        self._write(f".{DONE}", "".join(_line(name, self.used[name][0]) for name in items))
         texts = "".join(f"{name}|{item.text}\n" for name, item in items.items() if item.text is not None)
         sums = list(dict.fromkeys([hashlib.sha256(texts.encode()).hexdigest(), *self._known_texts()[:1]]))
         self._write(MARK, json.dumps({"metadata_sha256": sums, **facts}, indent=2, ensure_ascii=False) + "\n")
@@ -97,7 +98,7 @@ class Folder:
         shutil.rmtree(self.new)
 
     def _check_own(self) -> None:
-        for path in sorted(self.wavs.iterdir()) if self.wavs.is_dir() else ():
+        for path in sorted(self.wavs.glob("[!.]*")):
             ours = [done[path.stem].bytes for done in (self.there, self.pending) if path.stem in done]
             if path.suffix != ".wav" or _size(path) not in ours:
                 raise UserError(f"{path} was not made by this program, or changed since: move it away first")
@@ -131,7 +132,10 @@ def writing(path: Path) -> Iterator[None]:
 
 def key_of(item: Item, recipe: Recipe) -> str:
     """Another one as soon as the recording is another, or something else is to be made of it."""
-    stat = item.path.stat()
+    try:
+        stat = item.path.stat()
+    except OSError:  # converting says it
+        return ""
     what = repr((FORM, os.path.realpath(item.path), stat.st_size, stat.st_mtime_ns, asdict(recipe)))
     return hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()
 

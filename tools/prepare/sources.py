@@ -78,11 +78,10 @@ def find_source(path: Path, audio: Path | None = None, columns: str = "", encodi
 
 
 def _lists_in(root: Path) -> list[Path]:
-    """The lists in a folder; below a folder with a list no other one is looked for."""
+    """The lists in a folder; in and below a folder with a list no other one is looked for."""
     found: list[Path] = []
     for path in sorted(walk(root), key=lambda path: (len(path.parts), str(path))):
-        above = any(known.parent != path.parent and known.parent in path.parents for known in found)
-        if path.name.lower() in LIST_NAMES and not above:
+        if path.name.lower() in LIST_NAMES and not any(known.parent in path.parents for known in found):
             found.append(path)
     return found
 
@@ -139,24 +138,30 @@ def _read_pairs(source: Source, root: Path, files: AudioFiles, encoding: str) ->
     pairs = {path: _text_beside(path, texts) for path in files.paths}
     if not pairs:
         raise UserError(f"{files.root} holds no audio: name a folder of clips, or a list with `path|text` lines")
-    found = sorted({path for path in pairs.values() if path})
-    contents = {path: read_bytes(path) for path in found}
-    odd = [content for content in contents.values() if find_encoding(content)[1]]
-    name = encoding or (find_encoding(b"\n".join(odd))[0] if odd else "")  # one alone is too short to guess from
+    if not any(pairs.values()):
+        lists = [str(path) for path in walk(root) if path.suffix.lower() in (".csv", ".tsv", ".txt", ".json")]
+        hint = f"; if {', '.join(lists[:FEW])} has the texts, name it in place of the folder" * bool(lists)
+        source.facts.append(f"{root}: {len(pairs)} audio files alone" + hint)
+        source.items = [Item(path, None, str(path)) for path in pairs]
+        return
+    contents, guess = _read_texts({path for path in pairs.values() if path}, encoding)
     for path, text_path in pairs.items():
         if text_path:
-            content = contents[text_path]
-            known, guessed = find_encoding(content)
-            text = decode(content, name if encoding or guessed else known, str(text_path))
-            source.items.append(Item(path, tidy(text), str(text_path)))
-        elif found:
-            source.add(Kind.UNUSED, f"{path}: there is no {path.stem}.txt for it")
+            source.items.append(Item(path, tidy(contents[text_path]), str(text_path)))
         else:
-            source.items.append(Item(path, None, str(path)))
-    fact = (
-        f"{root}: {len(source.items)} pairs of audio and text" if found else f"{root}: {len(pairs)} audio files alone"
-    )
-    source.facts.append(fact + f", {name.upper()}" + " by the bytes of all" * (not encoding) if odd else fact)
+            source.add(Kind.UNUSED, f"{path}: there is no {path.stem}.txt for it")
+    source.facts.append(f"{root}: {len(source.items)} pairs of audio and text{guess}")
+
+
+def _read_texts(paths: Iterable[Path], encoding: str) -> tuple[dict[Path, str], str]:
+    """The texts of files, and in which encoding those are that do not say it: one alone is too short to guess from."""
+    contents = {path: read_bytes(path) for path in sorted(paths)}
+    found = {path: find_encoding(content) for path, content in contents.items()}
+    odd = [content for path, content in contents.items() if found[path][1]]
+    guess = encoding or (find_encoding(b"\n".join(odd))[0] if odd else "")
+    names = {path: guess if encoding or guessed else name for path, (name, guessed) in found.items()}
+    said = f", {guess.upper()}" + " by the bytes of all" * (not encoding)
+    return {path: decode(contents[path], names[path], str(path)) for path in contents}, said * bool(odd)
 
 
 def _text_beside(path: Path, texts: dict[str, list[Path]]) -> Path | None:
