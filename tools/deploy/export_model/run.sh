@@ -6,6 +6,7 @@
 #
 #   --tacotron2=FILE --waveglow=FILE   checkpoints of any form; by default what get_datasets_and_models.sh
 #                                      or you have fetched to $MODEL_PATH, else the voice heart
+#   --config=FILE --symbols=FILE ...   what a checkpoint does not say of itself: docs/checkpoints.md
 #   --voice=NAME                       both checkpoints of a voice of this repository
 #   --random                           random weights at full size, to measure speed; in $MODEL_PATH/random
 #   --models_dir=DIR                   instead of $MODEL_PATH
