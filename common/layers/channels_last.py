@@ -62,23 +62,16 @@ class _ParameterGradients(torch.autograd.Function):
 
 
 class ProductUpsampling(Upsampling):
-    """An ``Upsampling`` as one product of a matrix with each r frames of the input, over which its kernel reaches.
-
-    That of oneDNN in bfloat16 has ended the process with strides of 600 and 800.
-    """
+    """An ``Upsampling`` with a kernel of r strides, as one product of a matrix with each r frames of the input."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
-        """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
-        (stride,), (taps,) = self.stride, self.kernel_size
-        last = -(-taps // stride) - 1
+        """x [B, in, T] -> [B, out, (T + r - 1) * stride]."""
+        (stride,), last = self.stride, self.reach - 1
         frames = x.shape[2] + last
         padded = F.pad(x, (last, last))
         seen = torch.cat([padded[:, :, start : start + frames] for start in range(last, -1, -1)], dim=1)
         # To the precision of products first: it would come after the reordering, of twice the bytes.
-        weight = self.weight.to(dtype_of_products(x))
-        if missing := (last + 1) * stride - taps:
-            weight = F.pad(weight, (0, missing))
-        weight = weight.unflatten(2, (-1, stride))
+        weight = self.weight.to(dtype_of_products(x)).unflatten(2, (-1, stride))
         if weight.requires_grad:
             # Else its gradient would be reordered after the conversion to float32, of twice the bytes.
             weight.register_hook(Tensor.contiguous)
@@ -86,7 +79,7 @@ class ProductUpsampling(Upsampling):
         weight = weight.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
         y = seen.transpose(1, 2) @ weight
         y = y.unflatten(2, (-1, stride)).transpose(1, 2).flatten(2)
-        return y[:, :, : (x.shape[2] - 1) * stride + taps] + self.bias[:, None].to(y.dtype)
+        return y + self.bias[:, None].to(y.dtype)
 
 
 def use_channels_last(model: nn.Module, device: Device) -> None:
@@ -96,5 +89,5 @@ def use_channels_last(model: nn.Module, device: Device) -> None:
     for module in model.modules():
         if type(module) is Conv1d and module.kernel_size <= module.in_channels:
             module.__class__ = ChannelsLastConv1d
-        elif type(module) is Upsampling:
+        elif type(module) is Upsampling and module.reach:
             module.__class__ = ProductUpsampling

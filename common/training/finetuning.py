@@ -44,7 +44,8 @@ def starting_weights(
     ignored = find_layers(config.train_config.ignore_layers, fresh)
     # The sizes of what stays fresh are free. Those of the other layers are then compared as shapes.
     sizes = asdict(config)[f"{origin.kind}_config"] if ignored else {}
-    check_same_model(path, origin.config, asdict(config), origin.kind, {*NOT_IN_SHAPES, "n_symbols", *sizes})
+    free = {*NOT_IN_SHAPES, "n_symbols", *origin.guessed, *sizes}
+    check_same_model(path, origin.config, asdict(config), origin.kind, free)
     left_out = {without_norm(name) for name in ignored}
     weights = {name: tensor for name, tensor in origin.weights.items() if without_norm(name) not in left_out}
     weights |= {name: fresh[name].cpu() for name in ignored}

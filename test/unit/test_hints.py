@@ -140,3 +140,10 @@ def test_the_options_of_a_program_are_hints():
     }
     with pytest.raises(UserError, match="data_config: sampling_rate is -1"):
         read_hints(parser.parse_args(["--sampling_rate=-1"]), BOTH)
+
+
+def test_finetuning_compares_no_hop_that_was_only_guessed(tmp_path):
+    values = toy_config()
+    values["waveglow_config"]["upsample_kernel"] = 512  # a quarter of which would be 128
+    path = foreign(tmp_path, values)
+    make_run(values, tmp_path / "again", checkpoint_path=str(path)).start("no")
