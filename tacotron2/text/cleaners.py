@@ -53,7 +53,8 @@ def english_cleaners(text: str) -> str:
 
 def english_cleaners_v2(text: str) -> str:
     """Lower-case ASCII, all read as a person would: amounts, dates, units, addresses, initials, ..."""
-    return collapse_whitespace(to_ascii(in_words(text)).lower())
+    # Digits of other scripts and superscripts are none before they are ASCII.
+    return collapse_whitespace(expand_numbers(to_ascii(in_words(text)).lower()))
 
 
 def transliteration_cleaners(text: str) -> str:

@@ -54,7 +54,7 @@ def main() -> None:
     if device.type == "cpu":  # the speaker's two threads compute at the same time
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // 2))
     amp = args.amp or fastest_level(device)
-    synthesizer = Synthesizer(args.tacotron2, device, amp)
+    synthesizer = Synthesizer(args.tacotron2, device, amp, cleaners=settings.text_cleaners)
     vocoder = Vocoder(args.waveglow, device, amp)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, args.waveglow)
     for spoken in synthesizer.speak([WARM_UP], tries=1):
