@@ -28,6 +28,8 @@ class Settings:
     "Scale of WaveGlow's noise with which it sounds best."
     denoiser_strength: float = 0.0
     "Strength of the denoiser with which it sounds best."
+    text_cleaners: list = field(default_factory=list)
+    "Cleaners with which texts are read to it; empty: those of its training."
 
 
 @dataclass(frozen=True)

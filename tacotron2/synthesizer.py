@@ -21,6 +21,7 @@ from tacotron2.config import Config, build_mel, build_model, check_symbols
 from tacotron2.model import Utterance
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import text_to_sequence
+from tacotron2.text.cleaners import clean
 from tacotron2.text.dictionary import load_dictionary
 from tacotron2.text.ends import with_end
 
@@ -67,10 +68,13 @@ class Synthesizer:
         amp: str = "",
         dictionary: str | None = None,
         hints: Hints | None = None,
+        cleaners: Sequence[str] = (),
     ):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
         ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
-        say. UserError if its symbols are not known."""
+        say; ``cleaners``: names, by default those of the training. UserError for names of none, and if the symbols of
+        the file are not known."""
+        clean("", cleaners)
         loaded = inference.load(path, "tacotron2", Config, build_model, hints)
         self.path, self.device = path, device
         self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
@@ -79,7 +83,7 @@ class Synthesizer:
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
         self.mel = build_mel(self.config)
-        self.cleaners = self.config.data_config.text_cleaners
+        self.cleaners = list(cleaners) or self.config.data_config.text_cleaners
         dictionary = self.config.data_config.dictionary if dictionary is None else dictionary
         self.dictionary = load_dictionary(dictionary, self.alphabet) if dictionary else None
         log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)

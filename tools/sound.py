@@ -28,6 +28,7 @@ def add_sound_options(parser: Parser) -> None:
     add("--waveglow", metavar="FILE", help="that of WaveGlow; of --tacotron2 alone you hear a preview by Griffin-Lim")
     add("--sigma", type=float, help="scale of WaveGlow's noise (default: the voice's, or 0.6)")
     add("--denoiser_strength", type=float, help="0 = off (default: the voice's, or off); try 0.1")
+    add("--cleaners", metavar="NAME,...", help="how texts are read (default: the voice's, else those of the training)")
     add("--seed", type=int, default=1234, help="the same seed gives the same sound (default: %(default)s)")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="WaveGlow's convolutions in 8-bit integers, the fastest on CPUs with VNNI")
@@ -43,6 +44,7 @@ def check_sound_options(parser: Parser, args: argparse.Namespace) -> None:
         voice = find_voice(args.voice or "")
         args.tacotron2, args.waveglow = voice.tacotron2, args.waveglow or voice.waveglow
         settings = voice.settings
+    args.cleaners = settings.text_cleaners if args.cleaners is None else args.cleaners.split(",")
     for name in ("sigma", "denoiser_strength"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(settings, name))

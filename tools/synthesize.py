@@ -48,6 +48,7 @@ Text may hold phones of ARPAbet in braces, as in: Turn left on {HH AW1 S T AH0 N
 EXAMPLES = """\
   python tools/synthesize.py "Any text." -o out.wav
   python tools/synthesize.py "Any text." --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o out.wav
+  python tools/synthesize.py "Dinner is £12 at 7:45." --cleaners=english_cleaners_v2 --tacotron2 ... -o out.wav
   python tools/synthesize.py lines.txt --tacotron2 tacotron2_5000 --waveglow waveglow_21000 -o clips
   fortune | python tools/synthesize.py --tacotron2 tacotron2_5000 -o out.wav"""
 
@@ -81,7 +82,8 @@ def main() -> None:
     output = Path(args.output)
     prepare(output)
     hints = hints_for_both(args)
-    synthesizer = Synthesizer(args.tacotron2, pick_device(args.device), args.amp or "", args.dictionary, hints)
+    device = pick_device(args.device)
+    synthesizer = Synthesizer(args.tacotron2, device, args.amp or "", args.dictionary, hints, args.cleaners)
     vocode = make_vocoder(args, synthesizer, hints)
     clips = plan(lines, synthesizer, output)
     began = time.perf_counter()

@@ -11,6 +11,7 @@ from functools import partial
 from unidecode import unidecode
 
 from common.program import UserError, shown
+from tacotron2.text.english import in_words
 from tacotron2.text.numbers import expand_numbers
 
 # In this order, one after the other: what an earlier one leaves behind is no new beginning of a word.
@@ -50,6 +51,12 @@ def english_cleaners(text: str) -> str:
     return collapse_whitespace(expand_abbreviations(expand_numbers(to_ascii(text).lower())))
 
 
+def english_cleaners_v2(text: str) -> str:
+    """Lower-case ASCII, all read as a person would: amounts, dates, units, addresses, initials, ..."""
+    # Digits of other scripts and superscripts are none before they are ASCII.
+    return collapse_whitespace(expand_numbers(to_ascii(in_words(text)).lower()))
+
+
 def transliteration_cleaners(text: str) -> str:
     """Lower-case ASCII, for other languages than English."""
     return collapse_whitespace(to_ascii(text).lower())
@@ -60,7 +67,10 @@ def basic_cleaners(text: str) -> str:
     return collapse_whitespace(text.lower())
 
 
-CLEANERS = {cleaner.__name__: cleaner for cleaner in (english_cleaners, transliteration_cleaners, basic_cleaners)}
+CLEANERS = {
+    cleaner.__name__: cleaner
+    for cleaner in (english_cleaners, english_cleaners_v2, transliteration_cleaners, basic_cleaners)
+}
 
 
 def to_ascii(text: str) -> str:

@@ -50,6 +50,8 @@ def _characters(plain: list[str], cleaners: Sequence[str], alphabet: Alphabet) -
             # "$" alone leaves nothing, but has become a word where it stands before a number.
             if character in cleaned or not character.isascii():
                 lost.append(character)
+        elif "english_cleaners_v2" in cleaners and not character.isalpha():
+            continue  # a sign, which is read as what it means
         elif (
             any(c.isalpha() for c in spoken)
             and spoken != character.lower()

@@ -56,7 +56,8 @@ def voices_on(device: Device, entries: list[Entry], threads: int, amp: str = "",
 
 def load(entry: Entry, device: Device, amp: str) -> Speaker:
     """A voice that has spoken its first sentence, which takes longer than those after it."""
-    synthesizer = Synthesizer(entry.tacotron2, device, amp, hints=entry.hints)
+    cleaners = entry.settings.text_cleaners
+    synthesizer = Synthesizer(entry.tacotron2, device, amp, hints=entry.hints, cleaners=cleaners)
     vocoder = Vocoder(entry.waveglow, device, amp, hints=entry.hints)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, entry.waveglow)
     warm_up = WARM_UP if synthesizer.symbols(WARM_UP) else synthesizer.alphabet.example()
