@@ -252,8 +252,8 @@ def names_of(batches: list[Batch]) -> list[str]:
 def validate(run: Run, task: Task, board: TensorBoard) -> None:
     """Record the loss on held-back clips, and show one of them in TensorBoard."""
     run.model.eval()
-    distributed.share_buffers(run.model)
     with torch.no_grad(), run.average.in_place() if run.average else nullcontext():
+        distributed.share_buffers(run.model)
         loss = task.validate()
         run.progress.validation_losses.append((run.progress.iteration, loss))
         log.info("iteration %d: validation loss:%.6f", run.progress.iteration, loss)

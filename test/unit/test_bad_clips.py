@@ -59,8 +59,9 @@ def test_samples_that_are_said_to_reach_beyond_the_file(tmp_path, noise):
         check_wav(path, RATE)
 
 
-def test_floats_scaled_as_integers_are_refused(tmp_path, noise):
-    soundfile.write(tmp_path / "a.wav", noise * 32768, RATE, subtype="FLOAT")
+@pytest.mark.parametrize("sign", [1, -1])
+def test_floats_scaled_as_integers_are_refused(tmp_path, noise, sign):
+    soundfile.write(tmp_path / "a.wav", sign * np.abs(noise) * 32768, RATE, subtype="FLOAT")
     with pytest.raises(ClipError, match=r"which are not in -1\.\.1 as floating-point audio is"):
         read_wav(tmp_path / "a.wav", RATE)
 

@@ -38,6 +38,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """And then its name is there, too: the power may go at any moment."""
+    steps, fsync, replace = [], os.fsync, os.replace
+
+    def synced(number):
+        steps.append("folder" if os.path.isdir(number) else f"{os.fstat(number).st_size} bytes")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: steps.append("name") or replace(*paths))
+    with written_whole(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert steps == ["5 bytes", "name", "folder"]
+
+
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     """A limit on file size stands in for the full disk: writing fails in the same places."""
     native.save(tmp_path / "waveglow_1", state())

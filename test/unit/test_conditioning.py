@@ -12,7 +12,7 @@ from runs import make_run, model_of, start
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
-from waveglow.train import make_task
+from waveglow.train import make_task, start_as_interpolation
 
 FRAMES = 12
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
@@ -160,6 +160,26 @@ def test_the_interpolating_start_interpolates(kernel_size):
         expected = expected.flatten(2)
     assert torch.allclose(y, expected, atol=1e-5)
     assert weight.shape == (2, 2, kernel_size)
+
+
+def test_a_band_with_nothing_in_it_is_not_amplified(config, tmp_path):
+    """As above what a telephone hears: its values are all the same."""
+    mel = torch.randn(6, 500)
+    mel[3] = -11.5
+    run = make_run(config[1], tmp_path)
+    start_as_interpolation(run, Segments([mel[:, :250], mel[:, 250:]]))
+    largest = run.model.upsample.weight.diagonal()[256]
+    assert largest[3].item() == pytest.approx(10)
+    assert torch.allclose(largest[[0, 1, 2, 4, 5]], torch.ones(5), rtol=0.2)
+
+
+class Segments(list):
+    """Stands in for a training's: looked up by epoch and clip."""
+
+    clips = property(lambda self: self)
+
+    def __getitem__(self, key):
+        return {"mel": super().__getitem__(key[1])}
 
 
 @pytest.mark.parametrize("amp", ["O0", "O2"])

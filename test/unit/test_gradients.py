@@ -124,6 +124,18 @@ def test_the_average_takes_in_the_weights_behind_the_step():
     assert run.average.weights["weight"].tolist() == pytest.approx([-10 - 10 / 12, -10])
 
 
+def validated(run: Run, rank: int) -> list[list[float]]:
+    """The statistics with which this rank validates: its own ones, and the averaged ones, are those of its clips."""
+    seen = []
+    task = SimpleNamespace(validate=lambda: seen.append(run.model.seen.tolist()) or 0.0, show=None)
+    run.average.weights["seen"][:] = 2 + rank
+    loop.validate(run, task, loop.TensorBoard(""))
+    run.average = None
+    run.model.seen[:] = 4 + rank
+    loop.validate(run, task, loop.TensorBoard(""))
+    return seen
+
+
 def on_a_rank(rank: int, folder: str) -> None:
     """Steps of two processes: a plain one, one with a fault on rank 1, and one in which rank 1 is asked to stop."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
@@ -141,17 +153,18 @@ def on_a_rank(rank: int, folder: str) -> None:
     ):
         outcome = step(run, *gradients, model=model, **options)
         found.append((*outcome, run.model.weight.tolist()))
-    torch.save(found, f"{folder}/{rank}")
+    torch.save((found, validated(run, rank)), f"{folder}/{rank}")
     dist.destroy_process_group()
 
 
 def test_processes_do_the_same_step_and_share_what_one_of_them_knows(tmp_path):
-    """The mean loss and gradient, and that one had no finite loss or was asked to stop."""
+    """The mean loss and gradient, that one had no finite loss or was asked to stop, and the first one's statistics."""
     multiprocessing.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method="forkserver")
-    ours, theirs = (torch.load(tmp_path / str(rank)) for rank in range(2))
+    (ours, validated_ours), (theirs, validated_theirs) = (torch.load(tmp_path / str(rank)) for rank in range(2))
     plain, fault, asked = ours
     # Rank 0 has the losses 4 and 0, rank 1 those 4 and 8.
     assert plain == (4.0, True, False, [-1.0, -1.0])
     assert fault[1:] == (False, False, plain[3])
     assert asked[1:] == (True, True, plain[3])
     assert theirs[0] == plain and theirs[1][1:] == fault[1:] and theirs[2] == asked
+    assert validated_ours == validated_theirs == [[2, 2], [4, 4]]

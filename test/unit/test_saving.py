@@ -78,7 +78,7 @@ def test_training_does_not_wait_for_the_disk(config, corpus, tmp_path, monkeypat
 
     def slow(path, state):
         if path.name == "waveglow_1":
-            assert stuck.wait(30)
+            assert stuck.wait(300)
         original(path, state)
 
     def let_go_in_the_end(task, run):
