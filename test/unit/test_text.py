@@ -91,9 +91,7 @@ def test_cleaners_are_applied_in_their_order():
 
 @pytest.mark.parametrize("text", ["", "a", "{HH}"])
 def test_an_unknown_cleaner_is_refused(text):
-    with pytest.raises(
-        UserError, match=r"'french_cleaners'; choose from english_cleaners, translit.*, basic_cleaners$"
-    ):
+    with pytest.raises(UserError, match=r"'french_cleaners'; choose from english_cleaners, .*, basic_cleaners$"):
         text_to_sequence(text, ["basic_cleaners", "french_cleaners"])
 
 
