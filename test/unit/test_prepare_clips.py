@@ -239,6 +239,15 @@ def test_signs_that_are_lost():
     assert lost == {"ü", "ß", "5"}
 
 
+def test_texts_are_read_with_the_symbols_of_the_configuration():
+    config = DataConfig(symbols=["_", *"абвгд5 ."], text_cleaners=["basic_cleaners"])
+    counts, problems = count_symbols(items("Баг 5.", "abc 5."), config)
+    assert list(counts.values()) == [len("баг 5.")]
+    assert len(problems) == 1
+    lost = {sign for sign, found in find_signs(["Баг 5.", "abc"], config).items() if found.lost}
+    assert lost == set("abc")
+
+
 def test_the_same_text_twice():
     texts = items("Yes, it is.", "No.", "yes, it is.")
     problems = judge_texts(texts, find_signs([item.text for item in texts], DataConfig()), DataConfig())

@@ -34,8 +34,8 @@ def count_symbols(items: Sequence[Item], config: DataConfig) -> tuple[dict[str, 
     for item in items:
         if item.text is None:
             continue
-        ids = text_to_sequence(item.text, config.text_cleaners)
-        if any(character.isalpha() for character in sequence_to_text(ids)):
+        ids = text_to_sequence(item.text, config.text_cleaners, alphabet=config.alphabet)
+        if config.alphabet.has_letter(ids):
             counts[item.name] = len(ids)
         elif item.text:
             left = f"of its text {item.text[:50]!r} nothing is left to speak"
@@ -68,7 +68,8 @@ def _is_lost(character: str, texts: list[str], config: DataConfig) -> bool:
     """
 
     def learned(text: str) -> str:
-        return sequence_to_text(text_to_sequence(text, config.text_cleaners)).replace(" ", "")
+        ids = text_to_sequence(text, config.text_cleaners, alphabet=config.alphabet)
+        return sequence_to_text(ids, config.alphabet).replace(" ", "")
 
     return not learned(character) and any(learned(text) == learned(text.replace(character, "")) for text in texts)
 
