@@ -1,5 +1,6 @@
 """The clips of a corpus in LJ Speech's layout."""
 
+import io
 import logging
 import unicodedata
 from collections.abc import Callable
@@ -99,7 +100,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         # Not splitlines, which also splits at characters that a text may hold, and counts other lines than an editor.
         with open_input(path) as file:
-            return file.read().decode("utf-8-sig").split("\n")
+            return io.TextIOWrapper(file, encoding="utf-8-sig").read().split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -160,6 +160,7 @@ def is_whole(path: Path, shape: tuple[int, int], since: float) -> bool:
 
 
 def recorded_mel(path: Path, synthesizer: Synthesizer) -> Tensor:
+    """mel [n_mel, T] of a recording."""
     audio = read_wav(path, synthesizer.config.data_config.sampling_rate)
     return synthesizer.mel(torch.from_numpy(audio)[None])[0]
 

@@ -50,7 +50,7 @@ class GivenMels:
         return path
 
     def check(self, clip: Path, recorded: Tensor) -> None:
-        """ClipError unless there is a mel of a clip that can be that of its recording, with the mel ``recorded``."""
+        """ClipError unless there is a mel of a clip that can be that of its recording, ``recorded`` [n_mel, T]."""
         mel, path = self(clip), self._path(clip)
         if mel.shape != recorded.shape:
             raise ClipError(f"{path} has {mel.shape[1]} frames, {clip} has {recorded.shape[1]}", Fault.MEL)

@@ -128,7 +128,7 @@ class Upsampling(nn.ConvTranspose1d):
         return super().forward(x)
 
     def in_float32(self, x: Tensor) -> Tensor:
-        """``forward``, computed in float32 whatever the precision."""
+        """x [B, in, T] -> [B, out, ...] as ``forward``, computed in float32 whatever the precision."""
         with torch.autocast(x.device.type, enabled=False):
             y = F.conv_transpose1d(x.float(), self.weight.float(), self.bias.float(), self.stride)
         return y.to(x.dtype)

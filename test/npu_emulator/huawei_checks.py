@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from common.layers import matmul
 from conftest import make_corpus, toy_config, toy_tacotron2_config
 from runs import model_of, start
-from tacotron2 import decoder, model
+from tacotron2 import decoder, model, prenet
 
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("device")
@@ -34,7 +34,7 @@ def torchs_own_numbers(monkeypatch):
     there, too."""
     monkeypatch.setattr(matmul, "can_pack", lambda weight: False)
     monkeypatch.setattr(matmul, "_is_for_onednn", lambda x: False)
-    for module in (decoder, model):
+    for module in (decoder, model, prenet):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
     with emulator.random_numbers_of_the_cpu():
         yield

@@ -18,7 +18,7 @@ from common.layers import matmul
 from common.precision import ApexPrecision, Precision
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CPU, CURVE, TOLERANCE, distance, make_run, model_of, same, start
-from tacotron2 import decoder, model
+from tacotron2 import decoder, model, prenet
 from tacotron2.train import make_task
 
 pytest_plugins = ["check_fixtures"]
@@ -93,7 +93,7 @@ def plain_cpu(monkeypatch):
     and with torch's dropout, whose random numbers the card has for once, too."""
     monkeypatch.setattr(matmul, "can_pack", lambda weight: False)
     monkeypatch.setattr(matmul, "_is_for_onednn", lambda x: False)
-    for module in (decoder, model):
+    for module in (decoder, model, prenet):
         monkeypatch.setattr(module, "dropout", torch.nn.functional.dropout)
     with emulator.random_numbers_of_the_cpu():
         yield

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def unchecked(tmp_path):
     """An environment whose Python takes every file for a checkpoint: that is not asked by loading PyTorch each time."""
     python = tmp_path / "bin/python"
     python.parent.mkdir()
-    python.write_text("#!/bin/bash\n")
+    python.write_text(f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return {"PATH": f"{python.parent}:{script_environment()['PATH']}"}
 

@@ -67,7 +67,7 @@ def mel_spectrogram(path):
 
     from waveglow.infer import read_input
 
-    read_input(path, SimpleNamespace(config=Config()))
+    read_input(path, SimpleNamespace(config=Config()), form="ln")
 
 
 def shapes_of_tbe(path):

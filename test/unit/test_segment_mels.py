@@ -151,7 +151,7 @@ def test_training_takes_them_for_validation_too(corpus, tmp_path):
 
 def test_a_run_does_not_go_on_with_other_mels(corpus, tmp_path):
     start(toy_config(), corpus, tmp_path / "out", max_steps=2)
-    with pytest.raises(UserError, match=r"data_config.mels_path = , the config says .*--checkpoint_path=.* trains on"):
+    with pytest.raises(UserError, match=r"mels_path = '', the config says .*--checkpoint_path=.* trains on"):
         start(with_mels(tmp_path / "mels"), corpus, tmp_path / "out", max_steps=4)
     run, _ = start(
         with_mels(tmp_path / "mels"), corpus, tmp_path / "next", max_steps=4,

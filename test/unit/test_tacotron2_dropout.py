@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_tacotron2_model import encoded, toy, toy_batch
 
-from tacotron2 import decoder, model
+from tacotron2 import decoder, model, prenet
 
 SHARES = {"p_prenet_dropout": 0.4, "p_attention_dropout": 0.3, "p_decoder_dropout": 0.2}
 FRAMES, CLIPS = 25, 4
@@ -21,7 +21,7 @@ def dropped(monkeypatch):
             calls.append((p, tuple(x.shape)))
         return x
 
-    for module in (model, decoder):
+    for module in (model, decoder, prenet):
         monkeypatch.setattr(module, "dropout", record)
     return calls
 
@@ -59,7 +59,8 @@ def test_frame_dropout_hides_whole_steps_from_the_prenet(monkeypatch):
     """In training a share of the steps, each with all of its frames; in evaluation none."""
     seen = []
     network = toy(**SHARES, p_frame_dropout=0.5)
-    monkeypatch.setattr(network.decoder.prenet, "forward", lambda frames: seen.append(frames) or torch.zeros(25, 4, 12))
+    forward = lambda frames, *_: seen.append(frames) or torch.zeros(25, 4, 12)  # noqa: E731
+    monkeypatch.setattr(network.decoder.prenet, "forward", forward)
     values = encoded(network)
     mel = toy_batch()[2]
     network.decoder(*values, mel)
