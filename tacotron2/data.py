@@ -182,7 +182,7 @@ class MelCache:
         return kept
 
     def _find(self, path: Path, key: bytes) -> Tensor | None:
-        """mel [n_mel, T]; None where there is nothing yet; and, said, for what is not the file that was written for this key."""
+        """mel [n_mel, T]; None where there is nothing yet; and, said, for what was not written for this key."""
         try:
             with open_input(path) as file:
                 content = file.read()

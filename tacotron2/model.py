@@ -221,8 +221,8 @@ class Tacotron2(nn.Module):
     ) -> list[Utterance]:
         """Predict the frames of each step from those before it, each clip as if it was a batch of its own.
 
-        Arguments and shapes as of ``forward``; a clip's prenet dropout follows from its seed. The utterances are on the CPU, each
-        as long as its ``mel``. RuntimeError in training mode, as ``infer``.
+        Arguments and shapes as of ``forward``; a clip's prenet dropout follows from its seed. The utterances are on
+        the CPU, each as long as its ``mel``. RuntimeError in training mode, as ``infer``.
         """
         if self.training:
             raise RuntimeError("predict needs the model in evaluation mode: call eval()")

@@ -85,9 +85,10 @@ def test_an_evaluated_recording_is_waited_for_twice(device, checkpoints, corpus,
     """For its synthesis, and for its losses of all segments together."""
     vocoder = Vocoder(checkpoints / "waveglow_1", device)
     vocoder.config.data_config.segment_length = 6615 // segments // 8 * 8
-    args = argparse.Namespace(sigma=0.6, denoiser_strength=0.0, seed=1)
+    args = argparse.Namespace(sigma=0.6, denoiser_strength=0.0, seed=1, mel_form="ln")
+    mels = waveglow.infer.segment_mels(vocoder)
     with crossings() as seen:
-        waveglow.infer.evaluate(corpus / "wavs/clip00.wav", vocoder, args, tmp_path)
+        waveglow.infer.evaluate(corpus / "wavs/clip00.wav", vocoder, args, tmp_path, mels)
     # Each flow's matrix goes to the host for its log-determinant, and that comes back.
     logdets = 2 * segments
     assert seen == [2 + 2 * segments + logdets, 1 + logdets + 1, 0]
