@@ -237,12 +237,38 @@ def test_a_client_that_goes_away_stops_its_work(speaker, serve, monkeypatch):
     assert len(speak(client_of(address))) > 0
 
 
-def test_an_error_breaks_off_only_its_own_answer(speaker, serve, monkeypatch):
-    """The client sees that it is not whole, and the next one is served."""
+def test_a_client_that_goes_away_before_the_first_audio_stops_its_work(speaker, serve, monkeypatch):
+    monkeypatch.setattr(application, "LOOK", 0.05)
+    address, go_on = serve(), threading.Event()
+    together = speaker.synthesizer.speak_together
+    monkeypatch.setattr(speaker.synthesizer, "speak_together", lambda *args: go_on.wait(60) and together(*args))
+    with pytest.raises(openai.APITimeoutError):
+        speak(client_of(address).with_options(timeout=0.5), "Hello there. " * 100)
+    (speech,) = speaker.active
+    wait_for(lambda: speech.cancelled)
+    go_on.set()
+    wait_for(lambda: not speaker.active)
+    assert speech.decoded <= 1
+    assert len(speak(client_of(address))) > 0
+
+
+@pytest.mark.parametrize(("good", "expected"), [(0, "speaking failed"), (1, "closed|incomplete|Connection")])
+def test_an_error_ends_only_its_own_answer(speaker, serve, monkeypatch, good, expected):
+    """Before the first audio it has a status; later the client sees that the answer is not whole."""
     address = serve()
+    monkeypatch.setattr(speaker_module, "CHUNK_FRAMES", (5,))
+    is_finite, chunks = torch.isfinite, []
+
+    def some_are_finite(values):
+        if values.ndim > 1:  # a spectrogram
+            return is_finite(values)
+        chunks.append(values)
+        return torch.tensor(len(chunks) <= good)
+
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "isfinite", lambda audio: torch.zeros(1, dtype=torch.bool))
-        with pytest.raises(Exception, match=r"closed|incomplete|Connection"):
+        patch.setattr(torch, "isfinite", some_are_finite)
+        with pytest.raises(Exception, match=expected) as error:
             speak(client_of(address))
+    assert isinstance(error.value, openai.InternalServerError) == (good == 0)
     wait_for(lambda: not speaker.active)
     assert_same(np.frombuffer(speak(client_of(address)), np.int16), whole(speaker))

@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -26,7 +26,12 @@ from tools.serve.limits import Gate, Limits
 from tools.serve.speaker import Item, Speaker, Speech
 from tools.serve.voices import Entry, Voices
 
+Sound: TypeAlias = AsyncGenerator[np.ndarray | Spoken, None]
+"Samples as they are made, in front of those of a piece its ``Spoken``."
+
 MODEL = "tacotron2-waveglow"
+LOOK = 1.0
+"Seconds between looks whether a client that waits for its first audio is still there."
 LONGEST_SILENCE = 120.0
 "Seconds that a request waits for its next audio."
 
@@ -71,7 +76,7 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
     app.include_router(page.router)
 
     @app.post("/v1/audio/speech")
-    async def speak(wish: Wish) -> Response:
+    async def speak(wish: Wish, request: Request) -> Response:
         entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", ""))
         if len(wish.input) > limits.characters:
             what = f"the text has {len(wish.input)} characters, at most {limits.characters} may be"
@@ -80,9 +85,9 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
         speaker = await voices.speaker(entry)
         check_queue(voices, limits)  # others may have come while the voice was loaded
         speech, queue = begin(wish, speaker, entry.settings)
-        sound = samples_of(speech, queue, speaker, metrics)
         encode = make_encoder(wish.response_format, speaker.rate)
         speaker.add(speech)
+        sound = await begun(request, samples_of(speech, queue, speaker, metrics))
         if wish.stream_format == "sse":
             return StreamingResponse(events(sound, encode, wish.details), media_type="text/event-stream")
         return StreamingResponse(encoded(sound, encode), media_type=MEDIA_TYPES[wish.response_format])
@@ -153,13 +158,8 @@ def begin(wish: Wish, speaker: Speaker, settings: Settings) -> tuple[Speech, asy
     return Speech(pieces, wish.seed, sigma, strength, deliver), queue
 
 
-async def samples_of(
-    speech: Speech, queue: asyncio.Queue[Item], speaker: Speaker, metrics: Metrics
-) -> AsyncIterator[np.ndarray | Spoken]:
-    """The samples as they are made, in front of those of a piece its ``Spoken``.
-
-    Whoever stops listening ends the work for it; an error breaks the answer off.
-    """
+async def samples_of(speech: Speech, queue: asyncio.Queue[Item], speaker: Speaker, metrics: Metrics) -> Sound:
+    """What the speaker's threads deliver. Whoever stops listening ends the work for it; an error is raised."""
     try:
         while (item := await asyncio.wait_for(queue.get(), LONGEST_SILENCE)) is not None:
             if isinstance(item, Exception):
@@ -176,14 +176,51 @@ async def samples_of(
         speaker.cancel(speech)
 
 
-async def encoded(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder) -> AsyncIterator[bytes]:
+async def begun(request: Request, sound: Sound) -> Sound:
+    """The same, once the first audio is there: what fails before is an error with its status, which clients try again.
+
+    RefusalError for it, and for a client that has gone away.
+    """
+    first = asyncio.ensure_future(up_to_audio(sound))
+    while not first.done():
+        await asyncio.wait([first], timeout=LOOK)
+        if not first.done() and await request.is_disconnected():
+            first.cancel()
+            await asyncio.wait([first])
+            raise RefusalError(499, "the client has gone away")
+    try:
+        return chained(first.result(), sound)
+    except Exception as error:
+        raise RefusalError(500, "speaking failed, the service's log says why") from error
+
+
+async def up_to_audio(sound: Sound) -> list[np.ndarray | Spoken]:
+    items = []
+    async for item in sound:
+        items.append(item)
+        if isinstance(item, np.ndarray):
+            break
+    return items
+
+
+async def chained(first: list[np.ndarray | Spoken], rest: Sound) -> Sound:
+    try:
+        for item in first:
+            yield item
+        async for item in rest:
+            yield item
+    finally:
+        await rest.aclose()
+
+
+async def encoded(sound: Sound, encode: Encoder) -> AsyncIterator[bytes]:
     async for item in sound:
         if isinstance(item, np.ndarray) and (ready := encode(item)):
             yield ready
     yield encode(None)
 
 
-async def events(sound: AsyncIterator[np.ndarray | Spoken], encode: Encoder, with_details: bool) -> AsyncIterator[str]:
+async def events(sound: Sound, encode: Encoder, with_details: bool) -> AsyncIterator[str]:
     """OpenAI's server-sent events: the same bytes in base64; ``with_details`` also what was spoken."""
     async for item in sound:
         if isinstance(item, np.ndarray):
