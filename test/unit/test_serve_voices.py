@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -138,8 +139,11 @@ def start_workers(tmp_path):
         port = int(process.stdout.readline())
 
         def ask():
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-                return tuple(map(int, connection.recv(100).split()))
+            """The index and pid of a worker; of one that is killed meanwhile there is no answer, and another is asked."""
+            while True:
+                with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                    if answer := connection.recv(100).split():
+                        return tuple(map(int, answer))
 
         return process, ask
 
