@@ -139,11 +139,12 @@ def start_workers(tmp_path):
         port = int(process.stdout.readline())
 
         def ask():
-            """The index and pid of a worker; of one that is killed meanwhile there is no answer, and another is asked."""
-            while True:
+            """The index and pid of a worker; one that is killed meanwhile gives no answer, and another is asked."""
+            for _ in range(100):
                 with suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                     if answer := connection.recv(100).split():
                         return tuple(map(int, answer))
+            raise AssertionError("no worker answers")
 
         return process, ask
 
