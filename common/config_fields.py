@@ -36,6 +36,14 @@ def choices(hint: Any) -> tuple | None:
     return typing.get_args(hint) if typing.get_origin(hint) is Literal else None
 
 
+def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
+    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
+    flat: dict[str, Any] = {}
+    for name, value in section.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
 def check_type(name: str, value: Any, hint: Any) -> None:
     """UserError unless the value is of the field's type."""
     if allowed := choices(hint):

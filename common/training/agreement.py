@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import BaseConfig
+from common.config_fields import flattened
 from common.distributed import agree, ranks
 from common.precision import Precision
 
@@ -40,14 +41,6 @@ def facts_of_start(name: str, config: BaseConfig, resume: str, case: str) -> dic
             if path.is_file() and "__pycache__" not in path.parts:
                 facts[f"the code in {path.relative_to(ROOT).as_posix()}"] = digest([path.read_bytes()])
     return facts
-
-
-def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
-    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def agree_on_corpus(paths: list[Path], texts: Iterable[str] = ()) -> None:

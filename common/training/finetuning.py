@@ -6,12 +6,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, Checkpoint, Weights, fitted
 from common.config import BaseConfig, config_of_checkpoint
+from common.config_fields import flattened
 from common.program import UserError, shown
 
 log = logging.getLogger(__name__)
@@ -113,11 +114,3 @@ def check_same_model(path: str | Path, saved: dict, current: dict, kind: str, ma
                     f"{path} was trained with {section}.{name} = {shown(theirs[name])},"
                     f" the config says {shown(ours[name])}"
                 )
-
-
-def flattened(section: dict, prefix: str = "") -> dict[str, Any]:
-    """``{"WN_config": {"n_layers": 8}}`` -> ``{"WN_config.n_layers": 8}``."""
-    flat: dict[str, Any] = {}
-    for name, value in section.items():
-        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -12,8 +12,8 @@ from test_synthesize import make_models, run
 from common import voices
 from common.checkpoints import native
 from common.checkpoints.interchange import read
+from common.config_fields import flattened
 from common.program import UserError
-from common.training.agreement import flattened
 from tools import convert_checkpoint, make_voice
 
 

@@ -182,12 +182,13 @@ async def begun(request: Request, sound: Sound) -> Sound:
     RefusalError for it, and for a client that has gone away.
     """
     first = asyncio.ensure_future(up_to_audio(sound))
-    while not first.done():
-        await asyncio.wait([first], timeout=LOOK)
-        if not first.done() and await request.is_disconnected():
-            first.cancel()
-            await asyncio.wait([first])
-            raise RefusalError(499, "the client has gone away")
+    try:
+        while not first.done():
+            await asyncio.wait([first], timeout=LOOK)
+            if not first.done() and await request.is_disconnected():
+                raise RefusalError(499, "the client has gone away")
+    finally:
+        first.cancel()  # unless it is done
     try:
         return chained(first.result(), sound)
     except Exception as error:
