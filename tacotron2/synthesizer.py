@@ -1,6 +1,7 @@
 """Texts of any length to mel spectrograms, with a trained Tacotron2."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -54,39 +55,36 @@ class Spoken:
     "What is wrong with it; empty if nothing is."
 
 
-class Synthesizer:
-    """A Tacotron2 ready to speak.
+class BaseSynthesizer(ABC):
+    """Texts of any length to mel spectrograms; a subclass says how the model runs.
 
-    Attributes: ``config`` as far as the checkpoint tells it, ``model``, ``mel`` (the spectrogram that it
-    predicts), ``training`` (the checkpoint's progress), ``precision``, ``device``, ``alphabet``.
+    Attributes: ``path`` for messages, ``config`` as far as the checkpoint tells it, ``alphabet``, ``cleaners``,
+    ``dictionary``, ``longest`` (symbols of a piece), ``bytes`` (of the weights).
     """
+
+    bytes: int
 
     def __init__(
         self,
         path: str | Path,
-        device: Device,
-        amp: str = "",
+        config: Config,
         dictionary: str | None = None,
-        hints: Hints | None = None,
         cleaners: Sequence[str] = (),
+        longest: int = LONGEST_PIECE,
     ):
-        """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
-        ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
-        say; ``cleaners``: names, by default those of the training. UserError for names of none, and if the symbols of
-        the file are not known."""
-        clean("", cleaners)
-        loaded = inference.load(path, "tacotron2", Config, build_model, hints)
-        self.path, self.device = path, device
-        self.config, self.model, self.training = loaded.config, loaded.model, loaded.training
-        check_symbols(path, self.config, NAME_SYMBOLS)
-        self.alphabet = self.config.data_config.alphabet
-        level = amp_level(amp, self.config.train_config.fp16_run, device)
-        self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
-        self.mel = build_mel(self.config)
-        self.cleaners = list(cleaners) or self.config.data_config.text_cleaners
-        dictionary = self.config.data_config.dictionary if dictionary is None else dictionary
+        """Arguments as those of ``Synthesizer``. UserError for a dictionary that is missing, and if the symbols of
+        the checkpoint are not known."""
+        check_symbols(path, config, NAME_SYMBOLS)
+        self.path, self.config, self.longest = path, config, longest
+        self.alphabet = config.data_config.alphabet
+        self.cleaners = list(cleaners) or config.data_config.text_cleaners
+        dictionary = config.data_config.dictionary if dictionary is None else dictionary
         self.dictionary = load_dictionary(dictionary, self.alphabet) if dictionary else None
-        log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
+
+    @abstractmethod
+    def infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
+        """Texts as ids and a seed for each, which decides its prenet dropout -> what is spoken, each text as if it
+        was alone."""
 
     def symbols(self, text: str) -> list[int]:
         """The ids of a text, spoken as a sentence; none if nothing of it can be spoken."""
@@ -98,7 +96,7 @@ class Synthesizer:
 
     def take_apart(self, text: str) -> list[Piece]:
         """The pieces in which to speak a text of any length; what is no more than punctuation is left out."""
-        return [piece for piece in take_apart(text, self._read, LONGEST_PIECE) if self.alphabet.can_speak(piece.ids)]
+        return [piece for piece in take_apart(text, self._read, self.longest) if self.alphabet.can_speak(piece.ids)]
 
     def speak(self, texts: Iterable[str], seed: int = 1234, tries: int = TRIES) -> Iterator[Spoken]:
         """Speak each text in one go; as ``speak_pieces``."""
@@ -125,16 +123,10 @@ class Synthesizer:
             waiting = [i for i, so_far in enumerate(outcomes) if not so_far or find_flaw(so_far[-1])]
             for batch in in_batches(waiting, lambda i: len(symbols[i])):
                 seeds = [derive_seed(*pieces[i][1:], number) for i in batch]
-                for i, utterance in zip(batch, self._infer([symbols[i] for i in batch], seeds)):
+                for i, utterance in zip(batch, self.infer([symbols[i] for i in batch], seeds)):
                     outcomes[i].append(utterance)
         for (piece, _, _), each in zip(pieces, outcomes):
             yield self._choose(piece.text, each)
-
-    def _infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
-        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
-        lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
-        with self.precision.autocast():
-            return self.model.infer(text, lengths, seeds)
 
     def _choose(self, text: str, outcomes: list[Utterance]) -> Spoken:
         """The best of the outcomes; what was wrong with the others is said."""
@@ -153,6 +145,43 @@ class Synthesizer:
         elif tries > 1:
             log.info("%s %s at first; try %d is good", shorten(text), first, tries)
         return Spoken(text, best, tries, flaw)
+
+
+class Synthesizer(BaseSynthesizer):
+    """A Tacotron2 ready to speak, by PyTorch.
+
+    Attributes beside those of ``BaseSynthesizer``: ``model``, ``mel`` (the spectrogram that it predicts), ``training``
+    (the checkpoint's progress), ``precision``, ``device``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: Device,
+        amp: str = "",
+        dictionary: str | None = None,
+        hints: Hints | None = None,
+        cleaners: Sequence[str] = (),
+    ):
+        """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
+        ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
+        say; ``cleaners``: names, by default those of the training. UserError for names of none, and if the symbols of
+        the file are not known."""
+        clean("", cleaners)
+        loaded = inference.load(path, "tacotron2", Config, build_model, hints)
+        super().__init__(path, loaded.config, dictionary, cleaners)
+        self.device, self.model, self.training = device, loaded.model, loaded.training
+        level = amp_level(amp, self.config.train_config.fp16_run, device)
+        self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
+        self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
+        self.mel = build_mel(self.config)
+        log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
+
+    def infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
+        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
+        lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
+        with self.precision.autocast():
+            return self.model.infer(text, lengths, seeds)
 
 
 def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:

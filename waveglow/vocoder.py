@@ -27,7 +27,7 @@ class Vocoder:
     """A WaveGlow ready to synthesize: its layers fused, on its device, long inputs in chunks.
 
     Attributes: ``config`` as far as the checkpoint tells it, ``model``, ``mel`` (the spectrogram it is
-    conditioned on), ``training`` (the checkpoint's progress, for its loss curves).
+    conditioned on), ``training`` (the checkpoint's progress, for its loss curves), ``bytes`` (of the weights).
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Vocoder:
         if level == "O1" and not int8:
             for wn in self.model.WN:
                 wn.round_kernels(device.half)
+        self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
         self.mel = build_mel(self.config)
         self._denoiser: Denoiser | None = None
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)

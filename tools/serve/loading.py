@@ -1,5 +1,7 @@
 """The voices that a process serves, from checkpoints to speakers on its device."""
 
+import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +14,15 @@ from common.hints import Hints
 from common.inference import with_hints
 from common.voices import DEFAULT, Settings, find_voice, names
 from tacotron2.config import Config
-from tacotron2.synthesizer import Synthesizer
-from tools.serve.speaker import Speaker
+from tacotron2.synthesizer import BaseSynthesizer, Synthesizer
+from tools.deploy import stages
+from tools.deploy.artifacts import ONNX, engine_folder, read_contents
+from tools.deploy.export_model.export import export_graphs
+from tools.deploy.gen_model.build import Order, build
+from tools.deploy.gen_model.settings import load_settings
+from tools.deploy.infer_python.synthesizer import EngineSynthesizer
+from tools.deploy.models import Wanted
+from tools.serve.speaker import LARGEST_BATCH, Speaker
 from tools.serve.voices import Entry, Voices
 from tools.sound import check_same_audio
 from waveglow.vocoder import Vocoder
@@ -46,24 +55,65 @@ def rate_of(tacotron2: str | Path, hints: Hints) -> int:
     return config_of_checkpoint(tacotron2, Config, checkpoint.config).data_config.sampling_rate
 
 
-def voices_on(device: Device, entries: list[Entry], threads: int, amp: str = "", memory: float = MEMORY) -> Voices:
+@dataclass(frozen=True)
+class Decoding:
+    """What runs Tacotron2: PyTorch, or an engine of tools/deploy on the CPU."""
+
+    engine: str = "torch"
+    quant_mode: str = "force_float32"
+    models_dir: Path = Path()
+    "Of an engine: has a folder for each voice, with its graphs and engines."
+
+    def folder(self, voice: str) -> Path:
+        return engine_folder(self.models_dir / voice, self.engine, self.quant_mode)
+
+
+def make_engines(entries: list[Entry], decoding: Decoding) -> None:
+    """Export the voices and build their engines, where they are not there. UserError as these programs."""
+    settings = load_settings(None).for_batches([1, LARGEST_BATCH // 2, LARGEST_BATCH])
+    for entry in entries:
+        models_dir = decoding.models_dir / entry.name
+        paths = {"tacotron2": str(entry.tacotron2), "waveglow": str(entry.waveglow)}
+        wanted = Wanted(paths, named=True, sigma=entry.settings.sigma, hints=entry.hints)
+        if wanted.hints or not stages.are_there(models_dir / ONNX, wanted):
+            export_graphs(models_dir, wanted)
+        build(Order(decoding.engine, decoding.quant_mode, models_dir, decoding.folder(entry.name), settings))
+
+
+def voices_on(
+    device: Device,
+    entries: list[Entry],
+    threads: int,
+    amp: str = "",
+    memory: float = MEMORY,
+    decoding: Decoding = Decoding(),
+) -> Voices:
     """Voices that are loaded to the device when they are asked for, with so many threads on a CPU; memory in GiB."""
     keep_freed_memory(device)
     if device.type == "cpu":  # a speaker's two threads compute at the same time
         torch.set_num_threads(max(1, threads // 2))
-    return Voices(entries, partial(load, device=device, amp=amp or fastest_level(device)), memory * 2**30)
+    make = partial(load, device=device, amp=amp or fastest_level(device), decoding=decoding)
+    return Voices(entries, make, memory * 2**30)
 
 
-def load(entry: Entry, device: Device, amp: str) -> Speaker:
+def load(entry: Entry, device: Device, amp: str, decoding: Decoding) -> Speaker:
     """A voice that has spoken its first sentence, which takes longer than those after it."""
-    cleaners = entry.settings.text_cleaners
-    synthesizer = Synthesizer(entry.tacotron2, device, amp, hints=entry.hints, cleaners=cleaners)
+    synthesizer = load_synthesizer(entry, device, amp, decoding)
     vocoder = Vocoder(entry.waveglow, device, amp, hints=entry.hints)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, entry.waveglow)
     warm_up = WARM_UP if synthesizer.symbols(WARM_UP) else synthesizer.alphabet.example()
     for spoken in synthesizer.speak([warm_up], tries=1):
         vocoder.synthesize(spoken.utterance.mel)
     return Speaker(synthesizer, vocoder)
+
+
+def load_synthesizer(entry: Entry, device: Device, amp: str, decoding: Decoding) -> BaseSynthesizer:
+    cleaners = entry.settings.text_cleaners
+    if decoding.engine == "torch":
+        return Synthesizer(entry.tacotron2, device, amp, hints=entry.hints, cleaners=cleaners)
+    folder = decoding.folder(entry.name)
+    contents = read_contents(folder, decoding.engine, "start the service again")
+    return EngineSynthesizer(folder, contents, len(os.sched_getaffinity(0)) // torch.get_num_threads(), cleaners)
 
 
 def fastest_level(device: Device) -> str:

@@ -18,10 +18,11 @@ from common.hints import add_hint_options
 from common.log import open_log
 from common.program import UserError
 from common.voices import DEFAULT
+from tools.deploy.options import add_models_dir, add_quant_mode
 from tools.serve.application import make_application
 from tools.serve.errors import RefusalError
 from tools.serve.limits import Limits, read_key
-from tools.serve.loading import MEMORY, find_voices, voices_on
+from tools.serve.loading import MEMORY, Decoding, find_voices, make_engines, voices_on
 from tools.serve.voices import Entry, Voices
 from tools.serve.workers import run_workers
 from tools.sound import hints_for_both
@@ -47,11 +48,15 @@ def main() -> None:
     open_log(None, quiet=False)
     key = read_key(args.api_key_file)
     entries = find_voices(args.voice or "", args.tacotron2 or "", args.waveglow or "", hints_for_both(args))
+    decoding = Decoding(args.engine, args.quant_mode, args.models_dir)
+    if decoding.engine != "torch":
+        make_engines(entries, decoding)
     place = open_port(args.host, args.port)
     if args.workers == 1:
-        serve(0, place, args, key, entries)
+        serve(0, place, args, key, entries, decoding)
     else:
-        run_workers(args.workers, place, partial(serve, args=args, key=key, entries=entries), LAST_REQUESTS + 10)
+        work = partial(serve, args=args, key=key, entries=entries, decoding=decoding)
+        run_workers(args.workers, place, work, LAST_REQUESTS + 10)
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -65,7 +70,9 @@ def open_port(host: str, port: int) -> socket.socket:
     return place
 
 
-def serve(index: int, place: socket.socket, args: argparse.Namespace, key: bytes, entries: list[Entry]) -> None:
+def serve(
+    index: int, place: socket.socket, args: argparse.Namespace, key: bytes, entries: list[Entry], decoding: Decoding
+) -> None:
     """One process: all voices on one device, until SIGTERM or SIGINT."""
     if parent_process():  # a worker
         open_log(None, quiet=False)
@@ -76,7 +83,8 @@ def serve(index: int, place: socket.socket, args: argparse.Namespace, key: bytes
     device = pick_device(args.device)
     if device.type != "cpu":
         device = pick_device(device.type, index % int(device_count(device.type)))
-    voices = voices_on(device, entries, len(os.sched_getaffinity(0)) // args.workers, args.amp or "", args.memory)
+    threads = len(os.sched_getaffinity(0)) // args.workers
+    voices = voices_on(device, entries, threads, args.amp or "", args.memory, decoding)
     asyncio.run(answer(voices, Limits(speeches=args.queue), key, place))
 
 
@@ -110,6 +118,10 @@ def read_arguments() -> argparse.Namespace:
     add("--queue", type=int, default=Limits.speeches, metavar="N", help="texts at once (default: %(default)s)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: O1 on CPUs with bfloat16, else the device's)")
+    what = "what runs Tacotron2 (default: %(default)s); onnxruntime is faster on CPUs, the first start takes minutes"
+    add("--engine", default="torch", choices=["torch", "onnxruntime"], help=what)
+    add_quant_mode(parser, "force_float32")
+    add_models_dir(parser)
     add_hint_options(parser, speech=True)
     add("--log_text", action="store_true", help="name sentences that went wrong in the log")
     args = parser.parse_args()

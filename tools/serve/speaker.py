@@ -20,7 +20,7 @@ from torch import Tensor
 from common.audio import to_16_bit
 from common.program import UserError
 from tacotron2.sentences import Piece
-from tacotron2.synthesizer import Spoken, Synthesizer
+from tacotron2.synthesizer import BaseSynthesizer, Spoken
 from waveglow.vocoder import Vocoder
 
 log = logging.getLogger(__name__)
@@ -86,11 +86,10 @@ class Speaker:
     Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over; ``bytes`` of the weights.
     """
 
-    def __init__(self, synthesizer: Synthesizer, vocoder: Vocoder):
+    def __init__(self, synthesizer: BaseSynthesizer, vocoder: Vocoder):
         self.synthesizer, self.vocoder = synthesizer, vocoder
         self.rate = synthesizer.config.data_config.sampling_rate
-        weights = [*synthesizer.model.state_dict().values(), *vocoder.model.state_dict().values()]
-        self.bytes = sum(weight.nbytes for weight in weights)
+        self.bytes = synthesizer.bytes + vocoder.bytes
         self.active: list[Speech] = []
         self.changed = threading.Condition()
         self._closed = False

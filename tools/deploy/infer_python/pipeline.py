@@ -46,9 +46,17 @@ class Pipeline:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
     def spectrograms(self, texts: Sequence[Sequence[int]], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Texts as ids, a seed for each -> mel [B, n_mel, T] and its lengths [B] in frames.
+        """Texts as ids, a seed for each -> mel [B, n_mel, T] and its lengths [B] in frames. UserError as ``decode``."""
+        mel, lengths, _ = self.decode(texts, seeds)
+        return mel, lengths
 
-        UserError for a batch or a text beyond what the graphs were built for; what is below is filled up.
+    def decode(
+        self, texts: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Value]]:
+        """As ``spectrograms``, and what else the graph ``decoder`` gives: gate_outputs [B, S] and alignments [B, S, N].
+
+        Nothing where ``decoder_iter`` decodes. UserError for a batch or a text beyond what the graphs were built for;
+        what is below is filled up.
         """
         contents, wanted = self.contents, len(texts)
         smallest = {axis: sizes[0] for axis, sizes in contents.ranges.items()}
@@ -67,20 +75,23 @@ class Pipeline:
             mask = np.arange(longest) >= lengths[:, None]
             masks = draw_masks(self.prenet, list(seeds), self.limit).numpy()
             inputs = {"memory": encoded["memory"], "processed_memory": encoded["processed_memory"], "mask": mask}
-            mel, mel_lengths = (self._loop if "decoder" in self.graphs else self._step_by_step)(inputs, masks)
+            decoded: dict[str, Value] = {}
+            if "decoder" in self.graphs:
+                decoded = self._loop(inputs, masks)
+                mel, mel_lengths = decoded.pop("mel_outputs"), self.graphs["decoder"].fetch(decoded.pop("mel_lengths"))
+            else:
+                mel, mel_lengths = self._step_by_step(inputs, masks)
         with self.stage("postnet"):
             graph = self.graphs["postnet"]
             results = graph.run({"mel_outputs": self._long_enough(mel, mel_lengths.max()), "mel_lengths": mel_lengths})
             refined = graph.fetch(results["mel_outputs_postnet"])
         frames = mel_lengths[:wanted].max()
-        return refined[:wanted, :, :frames], mel_lengths[:wanted]
+        return refined[:wanted, :, :frames], mel_lengths[:wanted], decoded
 
-    def _loop(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
-        """The loop over steps inside of the engine: mel and lengths."""
-        graph = self.graphs["decoder"]
+    def _loop(self, inputs: dict[str, Value], masks: np.ndarray) -> dict[str, Value]:
+        """The loop over steps inside of the engine: what the graph gives."""
         limits = np.full(len(masks), self.limit, np.int32)
-        results = graph.run(inputs | {"prenet_masks": masks, "max_decoder_steps": limits})
-        return results["mel_outputs"], graph.fetch(results["mel_lengths"])
+        return self.graphs["decoder"].run(inputs | {"prenet_masks": masks, "max_decoder_steps": limits})
 
     def _step_by_step(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
         """The loop over steps from here. The state stays where the engine has it; frames and gate come back."""
