@@ -3,14 +3,13 @@
 import argparse
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from tools.deploy.engines.names import processor_name
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
 from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
 from tools.speed.peers import check_checkout
+from tools.speed.table import Measurement, plot, table
 
 log = logging.getLogger(__name__)
 
@@ -61,30 +61,6 @@ ROUNDS = 2
 "Turns that each implementation gets, so that a machine that slows down slows all of them."
 
 
-UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), "voice": ("samples", 1), PEAK: ("GFLOP", 1e9)}
-"Units counted per second, and the multiple in which they are shown."
-
-
-@dataclass
-class Measurement:
-    """A line of the table."""
-
-    job: str
-    implementation: str
-    precision: str
-    batch: int
-    units: int = 0
-    seconds: list[float] = field(default_factory=list)
-    peak_memory: int = 0
-    operations: int = 0
-    "Floating-point operations of ``units``; 0 where they were not counted."
-
-    @property
-    def rate(self) -> float:
-        """Units per second in the median repeat."""
-        return self.units / statistics.median(self.seconds)
-
-
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
@@ -101,13 +77,15 @@ def main() -> None:
             measure(each, device, Path(folder), args)
             write(args.output, device, [each for each in measurements if each.seconds])
     print((args.output / "benchmark.md").read_text(), end="")
-    log.info("wrote benchmark.md and benchmark.json to %s", args.output)
+    log.info("wrote benchmark.md, .png and .json to %s", args.output)
 
 
 def write(output: Path, device: Device, measurements: list[Measurement]) -> None:
     """What has been measured so far."""
     with written_whole(output / "benchmark.md") as file:
         file.write(f"{machine(device)}\n\n{table(measurements)}".encode())
+    with written_whole(output / "benchmark.png") as file:
+        plot(measurements).savefig(file, format="png", dpi=80)
     found = {"machine": machine(device), "measurements": [asdict(each) for each in measurements]}
     with written_whole(output / "benchmark.json") as file:
         file.write(json.dumps(found, indent=2).encode())
@@ -133,7 +111,7 @@ def read_arguments() -> argparse.Namespace:
     )
     add("--repeats", type=int, default=3, metavar="N", help="in each of two turns (default: %(default)s)")
     add("-o", "--output", type=Path, default=Path("benchmark"), metavar="OUT",
-        help="folder for benchmark.md, a table, and benchmark.json (default: %(default)s)")  # fmt: skip
+        help="folder for benchmark.md, a table, .png, a plot of it, and .json (default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}, must be 1 or above")
@@ -176,13 +154,14 @@ def onnx_models(measurements: list[Measurement]) -> Iterator[str]:
     """The folder of the graphs that ONNX Runtime is to run, with random weights, as long as they are needed."""
     modes = {each.precision for each in measurements if each.implementation == ONNX_RUNTIME}
     with tempfile.TemporaryDirectory() as folder:
+        models = f"{folder}/random"
         if modes:
             log.info("exporting the graphs for ONNX Runtime")
-            start("tools.deploy.export_model.export", "--models_dir", folder)
+            start("tools.deploy.export_model.export", "--random", "--models_dir", folder)
         for mode in sorted(modes):
             quant_mode = "int8" if mode == "int8" else "force_float32"
-            start("tools.deploy.gen_model.build", "--models_dir", folder, "--quant_mode", quant_mode, "--no-compare")
-        yield folder
+            start("tools.deploy.gen_model.build", "--models_dir", models, "--quant_mode", quant_mode, "--no-compare")
+        yield models
 
 
 def measure(measurement: Measurement, device: Device, folder: Path, args: argparse.Namespace) -> None:
@@ -217,39 +196,6 @@ def machine(device: Device) -> str:
     """For the head of the table."""
     where = card_name(device) or f"{processor_name()}, {torch.get_num_threads()} threads"
     return f"{date.today()}, {where}, torch {torch.__version__}; medians of {ROUNDS} turns."
-
-
-def table(measurements: list[Measurement]) -> str:
-    """In Markdown, with the ratio to the peer of each job: NVIDIA's float32, if it was measured."""
-    lines = [
-        "| job | batch | by | precision | per second | spread | times NVIDIA's float32 | of peak | peak memory |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    peers = {each.job: each for each in measurements if (each.implementation, each.precision) == (NVIDIA, "float32")}
-    for each in measurements:
-        slowest, fastest = (each.units / seconds for seconds in (max(each.seconds), min(each.seconds)))
-        unit, size = UNITS[each.job.partition("-")[0]]
-        peer = peers.get(each.job)
-        ratio = f"{each.rate / peer.rate:.2f}" if peer and each.implementation != LOADING else "-"
-        memory = f"{each.peak_memory / 1e9:.2f} GB"
-        if peer:
-            memory += f" ({each.peak_memory / peer.peak_memory:.2f})"
-        lines.append(
-            f"| {each.job} | {each.batch or '-'} | {each.implementation} | {each.precision}"
-            f" | {each.rate / size:,.0f} {unit} | {slowest / size:,.0f}-{fastest / size:,.0f}"
-            f" | {ratio} | {of_peak(each, measurements)} | {memory} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def of_peak(measurement: Measurement, measurements: list[Measurement]) -> str:
-    """The job's operations per second, as a share of those of a large matrix product; "-" where either is not known."""
-    precision = measurement.precision.partition(",")[0]
-    peak = [each.rate for each in measurements if (each.job, each.precision) == (PEAK, precision)]
-    needed = max(each.operations / each.units for each in measurements if each.job == measurement.job)
-    if not peak or not needed or measurement.implementation == LOADING:
-        return "-"
-    return f"{measurement.rate * needed / peak[0]:.0%}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from deploy_toys import make
 from torch.nn import functional as F
 
 from common.layers.int8 import why_no_int8
@@ -14,8 +16,8 @@ from common.layers.matmul import constant_linear
 from conftest import ROOT
 from runs import CPU
 from tools import benchmark
-from tools.benchmark import Measurement, peaks, planned, table
-from tools.speed import jobs, measure
+from tools.benchmark import peaks, planned
+from tools.speed import jobs, measure, peers
 from tools.speed.jobs import DATA, JOBS, Job, tacotron2_batch, waveglow_batch
 from tools.speed.measure import (
     LOADING,
@@ -30,6 +32,7 @@ from tools.speed.measure import (
     matrix_product,
     time_job,
 )  # fmt: skip
+from tools.speed.table import Measurement, plot, table
 
 
 def run(*args):
@@ -187,3 +190,32 @@ def test_the_table():
         "| waveglow-train | 2 | data loading | float32 | 1,000 samples | 1,000-1,000 | - | - | 2.00 GB (0.50) |",
         "| tacotron2-infer | 1 | this repository | half | 200 frames | 200-200 | - | - | 1.00 GB |",
     ]
+
+
+@pytest.mark.parametrize(("kind", "units"), [("waveglow", 100 * 256), ("tacotron2", 5)])
+def test_graphs_run_as_jobs_of_onnx_runtime(tmp_path, monkeypatch, kind, units):
+    monkeypatch.setattr(peers, "DECODED", 5)
+    make(tmp_path / "onnxruntime_force_float32")
+    job = getattr(peers, f"onnxruntime_{kind}")(tmp_path, "force_float32")
+    assert job.units == units
+    assert np.isfinite(job.work()).all() and job.work().size
+
+
+def test_graphs_are_made_of_random_weights_at_full_size(monkeypatch):
+    """And not of the voice that comes with the repository, which is smaller."""
+    started = []
+    monkeypatch.setattr(benchmark, "start", lambda *command: started.append(command))
+    with benchmark.onnx_models([Measurement("waveglow-infer", ONNX_RUNTIME, "float32", 1)]) as folder:
+        export, build = started
+    assert "--random" in export
+    assert folder == export[export.index("--models_dir") + 1] + "/random" == build[build.index("--models_dir") + 1]
+
+
+def test_the_plot_has_a_bar_for_each_measurement():
+    ours = [Measurement("waveglow-infer", OURS, each, 1, 100, [1.0, 2.0, 4.0]) for each in ("float32", "half")]
+    theirs = Measurement("waveglow-infer", NVIDIA, "float32", 1, 100, [4.0])
+    axis, other = plot([theirs, *ours, Measurement("waveglow-train", OURS, "half", 2, 100, [1.0])]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()][-1] == "NVIDIA, float32"  # on top
+    assert [bar.get_width() for bar in axis.patches] == [50, 50, 25]
+    assert "waveglow-train, batch 2" in other.get_title(loc="left")
+    assert plot([Measurement(PEAK, PYTORCH, "half", 0, 100, [1.0])]).axes

@@ -22,6 +22,8 @@ import tacotron2.config
 import waveglow.config
 from common.device import Device
 from common.program import UserError
+from tools.deploy.artifacts import Contents, engine_folder, read_contents
+from tools.deploy.engines.engine import Graph
 from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, tacotron2_batch, waveglow_batch
 
 
@@ -98,10 +100,11 @@ def _training(
 def onnxruntime_waveglow(models_dir: Path, quant_mode: str) -> Job:
     """The graph waveglow of tools/deploy."""
     graph, contents = _load("waveglow", models_dir, quant_mode)
-    mel = np.random.default_rng(0).standard_normal((1, 80, FRAMES, 1)).astype(np.float32)
-    shape = contents.signature("waveglow").inputs["z"].shape({"batch": 1, "mel": FRAMES})
-    inputs = {"mel": mel, "z": np.zeros(shape, np.float32), "sigma": np.full(1, 0.6, np.float32)}
-    return Job(lambda: graph.fetch(graph.run(inputs)["audio"]), FRAMES * 256)
+    ports = contents.signature("waveglow").inputs
+    shapes = {name: port.shape({"batch": 1, "mel": FRAMES}) for name, port in ports.items()}
+    mel = np.random.default_rng(0).standard_normal(shapes["mel"]).astype(np.float32)
+    inputs = {"mel": mel, "z": np.zeros(shapes["z"], np.float32), "sigma": np.full(1, 0.6, np.float32)}
+    return Job(lambda: graph.fetch(graph.run(inputs)["audio"]), FRAMES * contents.waveglow.data_config.hop_length)
 
 
 def onnxruntime_tacotron2(models_dir: Path, quant_mode: str) -> Job:
@@ -111,11 +114,11 @@ def onnxruntime_tacotron2(models_dir: Path, quant_mode: str) -> Job:
     postnet, _ = _load("postnet", models_dir, quant_mode)
     rng = np.random.default_rng(0)
     text = rng.integers(1, 148, (1, SYMBOLS))
-    prenet_dim = contents.sizes["tacotron2"]["tacotron2_config"]["prenet_dim"]
+    prenet_dim = contents.tacotron2.tacotron2_config.prenet_dim
     given = {
         "mask": np.zeros((1, SYMBOLS), bool),
-        "prenet_masks": 2 * rng.integers(0, 2, (DECODED, 2, 1, prenet_dim)).astype(np.float32),
-        "max_decoder_steps": np.array(DECODED),
+        "prenet_masks": 2 * rng.integers(0, 2, (1, DECODED, 2, prenet_dim)).astype(np.float32),
+        "max_decoder_steps": np.array([DECODED], np.int32),
     }
 
     def work() -> np.ndarray:
@@ -131,9 +134,8 @@ def onnxruntime_tacotron2(models_dir: Path, quant_mode: str) -> Job:
     return Job(work, DECODED)
 
 
-def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple:
+def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple[Graph, Contents]:
     """A graph of tools/deploy in ONNX Runtime, and the contents of its folder."""
-    from tools.deploy.artifacts import engine_folder, read_contents
     from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
 
     folder = engine_folder(models_dir, "onnxruntime", quant_mode)
