@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from common import distributed
-from common.config import AnyConfig, BaseConfig, TrainConfig, load_config
+from common.config import AnyConfig, BaseConfig, load_config
 from common.config_fields import choices, explanations
 from common.folder_lock import LOCK, hold_folder
 from common.log import keep_earlier, open_log
@@ -19,7 +19,8 @@ TRAINING_OPTIONS = {
     "workers": "N", "profile": "N", "keep_checkpoints": "N", "on_save_error": None, "on_bad_clip": None,
     "hang_limit": "SECONDS",
 }  # fmt: skip
-"Fields of train_config that are options, too, and what their values are called. All else is said at the field."
+"""Fields of train_config that are options, too, and what their values are called. All else is said at the field. A field
+of one model alone becomes an option of its program."""
 
 
 def add_run_options(parser: Parser) -> None:
@@ -49,6 +50,8 @@ def add_training_options(parser: Parser, default_config: str, kind: type[BaseCon
     )
     hints, about = get_type_hints(sections["train_config"]), explanations(sections["train_config"])
     for name, metavar in TRAINING_OPTIONS.items():
+        if name not in hints:  # the other model's
+            continue
         default = getattr(sections["train_config"], name, None)  # none of a list
         help = about[name].replace("%", "%%") + (f" [{default}]" if default else "")
         if hints[name] is bool:
@@ -95,7 +98,7 @@ def configure(args: argparse.Namespace, kind: type[AnyConfig]) -> AnyConfig:
     config = load_config(args.config, kind)
     if args.training_files and args.data_path:
         raise UserError("give --data_path or --training_files, not both")
-    known = {field.name for field in fields(TrainConfig)}
+    known = {field.name for field in fields(config.train_config)}
     given = {name: value for name, value in vars(args).items() if name in known and value is not None}
     files = {name: path for name in ("training_files", "mels_path") if (path := getattr(args, name, None))}
     return replace(

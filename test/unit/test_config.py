@@ -6,6 +6,7 @@ from typing import get_type_hints
 
 import pytest
 
+from common import options
 from common.config import TrainConfig, load_config, parse_loss_scale
 from common.config_fields import explanations, may_change
 from common.options import add_training_options
@@ -141,6 +142,18 @@ def test_an_option_says_what_its_field_says(monkeypatch):
     assert parser.parse_args(["--keep_optimizer", "--amp=O1", "--learning_rate=1"]).learning_rate == 1.0
     with pytest.raises(SystemExit):
         parser.parse_args(["--amp="])
+
+
+@pytest.mark.parametrize(("kind", "has"), [(Tacotron2Config, True), (Config, False)])
+def test_a_field_of_one_model_is_an_option_of_its_program(monkeypatch, kind, has):
+    monkeypatch.setitem(options.TRAINING_OPTIONS, "guided_attention", "X")
+    name = {Tacotron2Config: "tacotron2", Config: "waveglow"}[kind]
+    parser = Parser("", "")
+    add_training_options(parser, str(ROOT / f"configs/{name}.json"), kind)
+    args = parser.parse_args([])
+    assert hasattr(args, "guided_attention") == has
+    args.data_path, args.guided_attention = "", 0.25
+    assert getattr(options.configure(args, kind).train_config, "guided_attention", None) == (0.25 if has else None)
 
 
 def test_what_may_change_when_a_run_is_resumed():
