@@ -19,8 +19,8 @@ TRAINING_OPTIONS = {
     "workers": "N", "profile": "N", "keep_checkpoints": "N", "on_save_error": None, "on_bad_clip": None,
     "hang_limit": "SECONDS",
 }  # fmt: skip
-"""Fields of train_config that are options, too, and what their values are called. All else is said at the field. A field
-of one model alone becomes an option of its program."""
+"""Fields of train_config that are options, too, and what their values are called. All else is said at the field.
+A field of one model alone becomes an option of its program."""
 
 
 def add_run_options(parser: Parser) -> None:
