@@ -296,7 +296,11 @@ def cann_version() -> tuple[int, ...] | None:
     homes = [Path(named)] if named else [CANN_ROOT / layout for layout in CANN_LAYOUTS]
     files = ("*/ascend_*_install.info", "ascend_*_install.info", "version.cfg")
     for path in (path for home in homes for pattern in files for path in sorted(home.glob(pattern))):
-        found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", path.read_text()) if path.is_file() else None
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:  # not to be read by this user, or no file
+            continue
+        found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", text)
         if found:
             return int(found[1]), int(found[2])
     return None

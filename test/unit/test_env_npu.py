@@ -80,6 +80,13 @@ def test_what_the_user_has_set_stays(tmp_path):
     assert "HCCL_CONNECT_TIMEOUT" not in found  # common/distributed.py sets it
 
 
+@pytest.mark.parametrize("options", ["set -f", "shopt -s failglob", "shopt -s nullglob", "IFS=/a"])
+def test_whatever_options_the_callers_shell_has_it_goes_on(tmp_path, options):
+    """Its own that end it at any error, besides."""
+    add_set_env(tmp_path / "my Ascend/cann")
+    assert source(f"{options}; {SHOW}", str(tmp_path / "my Ascend"))["found"] == str(tmp_path / "my Ascend/cann")
+
+
 def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
     script = (
         "set -euo pipefail; env | sort >before; shopt -po >options;"
