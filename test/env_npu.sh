@@ -10,7 +10,7 @@ _env_npu_setup() {
     folders=${ASCEND_HOME_PATH:-}
     # compgen, since the caller may have turned globs off, or made one without a match an error.
     while IFS= read -r note; do
-        [ -f "$note" ] && folders+=$'\n'$(sed -n 's/^Install_Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')
+        [ -f "$note" ] && folders+=$'\n'$(sed -En 's/^(\w+_)?Install_?Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')
     done < <(compgen -G '/etc/Ascend/ascend_*_install.info' || true)
     folders+=$'\n'/usr/local/Ascend
     while IFS= read -r folder; do

@@ -1,6 +1,7 @@
-"""test/env_npu.sh: CANN is found wherever it is, and a user's own settings stay."""
+"""What an Ascend server needs: test/env_npu.sh finds CANN wherever it is and keeps a user's own settings; packages."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -56,15 +57,21 @@ def test_the_folder_that_cann_itself_names_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "note", ["ascend_cann_install.info", "ascend_toolkit_install.info", "ascend_nnae_install.info"]
+    ("note", "key"),
+    [
+        ("ascend_cann_install.info", "Install_Path"),
+        ("ascend_toolkit_install.info", "Install_Path"),
+        ("ascend_nnae_install.info", "Install_Path"),
+        ("ascend_cann_install.info", "Toolkit_InstallPath"),
+    ],
 )
-def test_a_folder_that_an_installer_noted_is_found(tmp_path, note):
+def test_a_folder_that_an_installer_noted_is_found(tmp_path, note, key):
     """The notes are the system's: the script is run with another folder for them."""
     home = tmp_path / "opt/my Ascend"
     add_set_env(home / "nnae")
     notes = tmp_path / "etc"
     notes.mkdir()
-    (notes / note).write_text(f"package_name=Ascend\nInstall_Path={home}\r\n")
+    (notes / note).write_text(f"package_name=Ascend\n{key}={home}\r\n")
     script = (ROOT / "test/env_npu.sh").read_text()
     assert script.count("/etc/Ascend/") == 1
     (tmp_path / "test").mkdir()
@@ -99,3 +106,12 @@ def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.splitlines()[-1] == "alive"
     assert done.stdout.count("no CANN in") == 2
+
+
+def test_the_packages_for_an_npu():
+    """A torch_npu of the release of the torch that is asked for, and what CANN's compiler imports without bringing it
+    (its installation guide, Python packages)."""
+    needed = dict(re.findall(r"^([\w-]+)(?:==)?(\S*)$", (ROOT / "requirement-npu.txt").read_text(), re.MULTILINE))
+    torch = re.search(r"^torch==(\S+)$", (ROOT / "requirement.txt").read_text(), re.MULTILINE)[1]
+    assert needed["torch-npu"] == torch
+    assert needed.keys() >= {"attrs", "decorator", "pathlib2", "psutil", "pyyaml", "tornado"}
