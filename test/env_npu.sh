@@ -6,8 +6,8 @@
 
 _env_npu_setup() {
     local set_env='' had_nounset='' folders folder note
-    # The folder that CANN itself has named, those that its installers noted, and the usual one.
-    folders=${ASCEND_HOME_PATH:-}
+    # The folder that CANN itself has named, a user's own, those that its installers noted, and the usual one.
+    folders=${ASCEND_HOME_PATH:-}${HOME:+$'\n'$HOME/Ascend}
     # compgen, since the caller may have turned globs off, or made one without a match an error.
     while IFS= read -r note; do
         [ -f "$note" ] && folders+=$'\n'$(sed -En 's/^(\w+_)?Install_?Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')

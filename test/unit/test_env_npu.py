@@ -79,6 +79,12 @@ def test_a_folder_that_an_installer_noted_is_found(tmp_path, note, key):
     assert source(SHOW.replace("$1", str(tmp_path)))["found"] == str(home / "nnae")
 
 
+def test_what_a_user_who_is_not_root_has_installed_is_found(tmp_path):
+    add_set_env(tmp_path / "Ascend/cann")
+    assert source(SHOW, HOME=str(tmp_path))["found"] == str(tmp_path / "Ascend/cann")
+    assert "found" in source(f"unset HOME; {SHOW}")
+
+
 def test_what_the_user_has_set_stays(tmp_path):
     add_set_env(tmp_path / "cann")
     found = source(SHOW, str(tmp_path), TASK_QUEUE_ENABLE="0", HCCL_EXEC_TIMEOUT="300")
