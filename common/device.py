@@ -343,23 +343,24 @@ def _why_missing(kind: str) -> str:
         if version and version < OLDEST_CANN:
             have, need = (".".join(map(str, each)) for each in (version, OLDEST_CANN))
             return f"CANN {have} is too old: PyTorch 2.1, the oldest that runs here, needs CANN {need} or later"
+        if misfit := _misfit():  # loaded all the same, it might end the process without a word
+            return misfit
         try:
             importlib.import_module("torch_npu")
         except ModuleNotFoundError:
             return "torch_npu is not installed"
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
-            return f"torch_npu does not load ({first_line(error)}); {_likely_cause()}"
+            return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
     return "" if _torch_module("npu").is_available() else "no NPU is visible to torch_npu"
 
 
-def _likely_cause() -> str:
-    """Why torch_npu did not load."""
+def _misfit() -> str:
+    """What is wrong with the release of an installed torch_npu; empty if nothing is."""
     try:
         version = importlib.metadata.version("torch-npu")
     except importlib.metadata.PackageNotFoundError:
-        version = torch.__version__
-    # Both begin with the same two numbers where they fit.
-    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
-        return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"
-    return "was test/env_npu.sh sourced?"
+        return ""
+    if version.split(".")[:2] == torch.__version__.split(".")[:2]:
+        return ""
+    return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"
