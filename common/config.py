@@ -168,6 +168,11 @@ class NpuConfig:
         for name, value in vars(self).items():
             if value not in ("auto", "on", "off"):
                 raise UserError(f"npu_config: {name} is {shown(value)}, must be auto, on or off")
+        if self.conv_transpose_on_cpu == self.conv_transpose_as_product == "on":
+            raise UserError(
+                "npu_config: conv_transpose_on_cpu and conv_transpose_as_product are both on, and only one of them can"
+                " be: set the other one to auto or off"
+            )
 
 
 @dataclass

@@ -296,7 +296,11 @@ def cann_version() -> tuple[int, ...] | None:
     homes = [Path(named)] if named else [CANN_ROOT / layout for layout in CANN_LAYOUTS]
     files = ("*/ascend_*_install.info", "ascend_*_install.info", "version.cfg")
     for path in (path for home in homes for pattern in files for path in sorted(home.glob(pattern))):
-        found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", path.read_text()) if path.is_file() else None
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:  # not to be read by this user, or no file
+            continue
+        found = re.search(r"version=\[?(?:[\d.]+:)?(\d+)\.(\d+)", text)
         if found:
             return int(found[1]), int(found[2])
     return None
@@ -339,23 +343,24 @@ def _why_missing(kind: str) -> str:
         if version and version < OLDEST_CANN:
             have, need = (".".join(map(str, each)) for each in (version, OLDEST_CANN))
             return f"CANN {have} is too old: PyTorch 2.1, the oldest that runs here, needs CANN {need} or later"
+        if misfit := _misfit():  # loaded all the same, it might end the process without a word
+            return misfit
         try:
             importlib.import_module("torch_npu")
         except ModuleNotFoundError:
             return "torch_npu is not installed"
         # Without CANN's libraries it fails with OSError, beside CUDA with RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
-            return f"torch_npu does not load ({first_line(error)}); {_likely_cause()}"
+            return f"torch_npu does not load ({first_line(error)}); was test/env_npu.sh sourced?"
     return "" if _torch_module("npu").is_available() else "no NPU is visible to torch_npu"
 
 
-def _likely_cause() -> str:
-    """Why torch_npu did not load."""
+def _misfit() -> str:
+    """What is wrong with the release of an installed torch_npu; empty if nothing is."""
     try:
         version = importlib.metadata.version("torch-npu")
     except importlib.metadata.PackageNotFoundError:
-        version = torch.__version__
-    # Both begin with the same two numbers where they fit.
-    if version.split(".")[:2] != torch.__version__.split(".")[:2]:
-        return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"
-    return "was test/env_npu.sh sourced?"
+        return ""
+    if version.split(".")[:2] == torch.__version__.split(".")[:2]:
+        return ""
+    return f"torch_npu {version} does not fit torch {torch.__version__}: their first two numbers must be the same"

@@ -6,11 +6,12 @@
 
 _env_npu_setup() {
     local set_env='' had_nounset='' folders folder note
-    # The folder that CANN itself has named, those that its installers noted, and the usual one.
-    folders=${ASCEND_HOME_PATH:-}
-    for note in /etc/Ascend/ascend_*_install.info; do
-        [ -f "$note" ] && folders+=$'\n'$(sed -n 's/^Install_Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')
-    done
+    # The folder that CANN itself has named, a user's own, those that its installers noted, and the usual one.
+    folders=${ASCEND_HOME_PATH:-}${HOME:+$'\n'$HOME/Ascend}
+    # compgen, since the caller may have turned globs off, or made one without a match an error.
+    while IFS= read -r note; do
+        [ -f "$note" ] && folders+=$'\n'$(sed -En 's/^(\w+_)?Install_?Path[ \t]*=[ \t]*//p' "$note" 2>/dev/null | tr -d '\r')
+    done < <(compgen -G '/etc/Ascend/ascend_*_install.info' || true)
     folders+=$'\n'/usr/local/Ascend
     while IFS= read -r folder; do
         [ -n "$folder" ] || continue

@@ -13,6 +13,7 @@ from pathlib import Path
 # As a script, Python looks for modules in tools/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import common  # isort: skip  # noqa: F401 - before torch, see there
 import soundfile
 import torch
 from torch import Tensor

@@ -224,6 +224,8 @@ def choose(config: NpuConfig, device: Device) -> tuple[dict[str, bool], str]:
     reasons = [f"as configured: {', '.join(configured)}"] if configured else []
     if len(configured) < len(automatic):
         reasons.append(f"auto: {why}")
+    if configured.get("conv_transpose_as_product"):
+        automatic["conv_transpose_on_cpu"] = False
     wanted = automatic | configured
     wanted["conv_transpose_as_product"] &= not wanted["conv_transpose_on_cpu"]
     return wanted, "; ".join(reasons)

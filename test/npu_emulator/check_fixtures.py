@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from torch_npu import emulator
 
 from common.device import pick_device
+from common.distributed import ranks
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def device(caplog):
     torch.set_num_threads(2)
     caplog.set_level(logging.INFO)
     emulator.reset()
-    return pick_device("npu")
+    return pick_device("npu", ranks().local_rank)
 
 
 @pytest.fixture

@@ -124,6 +124,34 @@ def test_a_torch_npu_for_another_torch_is_said_with_the_versions(torch_npu_that_
         pick_device("npu")
 
 
+@pytest.mark.parametrize(
+    ("program", "version", "message"),
+    [
+        (
+            ["-m", "waveglow.train", "--data_path=x"],
+            torch.__version__,
+            "torch_npu does not load (libhccl.so: cannot open)",
+        ),
+        (["tools/synthesize.py", "A text."], "1.11.0", "torch_npu 1.11.0 does not fit torch"),
+    ],
+)
+def test_a_torch_npu_that_torch_would_load_by_itself_is_said_in_one_line(program, version, message, tmp_path):
+    """As PyTorch 2.5 and later do, where it is installed."""
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open')")
+    package = tmp_path / f"torch_npu-{version}.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch-npu\nVersion: {version}\n")
+    (package / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
+    options = ["--device=npu", f"--output{'_directory' if program[0] == '-m' else ''}={tmp_path}/out"]
+    done = subprocess.run(
+        [sys.executable, *program, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: --device=npu: {message}")
+
+
 def test_a_card_that_another_process_has_is_said(bare):
     said = []
 

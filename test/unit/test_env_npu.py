@@ -1,6 +1,7 @@
-"""test/env_npu.sh: CANN is found wherever it is, and a user's own settings stay."""
+"""What an Ascend server needs: test/env_npu.sh finds CANN wherever it is and keeps a user's own settings; packages."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -56,20 +57,32 @@ def test_the_folder_that_cann_itself_names_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "note", ["ascend_cann_install.info", "ascend_toolkit_install.info", "ascend_nnae_install.info"]
+    ("note", "key"),
+    [
+        ("ascend_cann_install.info", "Install_Path"),
+        ("ascend_toolkit_install.info", "Install_Path"),
+        ("ascend_nnae_install.info", "Install_Path"),
+        ("ascend_cann_install.info", "Toolkit_InstallPath"),
+    ],
 )
-def test_a_folder_that_an_installer_noted_is_found(tmp_path, note):
+def test_a_folder_that_an_installer_noted_is_found(tmp_path, note, key):
     """The notes are the system's: the script is run with another folder for them."""
     home = tmp_path / "opt/my Ascend"
     add_set_env(home / "nnae")
     notes = tmp_path / "etc"
     notes.mkdir()
-    (notes / note).write_text(f"package_name=Ascend\nInstall_Path={home}\r\n")
+    (notes / note).write_text(f"package_name=Ascend\n{key}={home}\r\n")
     script = (ROOT / "test/env_npu.sh").read_text()
     assert script.count("/etc/Ascend/") == 1
     (tmp_path / "test").mkdir()
     (tmp_path / "test/env_npu.sh").write_text(script.replace("/etc/Ascend/", f"{notes}/"))
     assert source(SHOW.replace("$1", str(tmp_path)))["found"] == str(home / "nnae")
+
+
+def test_what_a_user_who_is_not_root_has_installed_is_found(tmp_path):
+    add_set_env(tmp_path / "Ascend/cann")
+    assert source(SHOW, HOME=str(tmp_path))["found"] == str(tmp_path / "Ascend/cann")
+    assert "found" in source(f"unset HOME; {SHOW}")
 
 
 def test_what_the_user_has_set_stays(tmp_path):
@@ -78,6 +91,13 @@ def test_what_the_user_has_set_stays(tmp_path):
     assert (found["TASK_QUEUE_ENABLE"], found["HCCL_EXEC_TIMEOUT"]) == ("0", "300")
     assert found["COMBINED_ENABLE"] == "1"
     assert "HCCL_CONNECT_TIMEOUT" not in found  # common/distributed.py sets it
+
+
+@pytest.mark.parametrize("options", ["set -f", "shopt -s failglob", "shopt -s nullglob", "IFS=/a"])
+def test_whatever_options_the_callers_shell_has_it_goes_on(tmp_path, options):
+    """Its own that end it at any error, besides."""
+    add_set_env(tmp_path / "my Ascend/cann")
+    assert source(f"{options}; {SHOW}", str(tmp_path / "my Ascend"))["found"] == str(tmp_path / "my Ascend/cann")
 
 
 def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
@@ -92,3 +112,12 @@ def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.splitlines()[-1] == "alive"
     assert done.stdout.count("no CANN in") == 2
+
+
+def test_the_packages_for_an_npu():
+    """A torch_npu of the release of the torch that is asked for, and what CANN's compiler imports without bringing it
+    (its installation guide, Python packages)."""
+    needed = dict(re.findall(r"^([\w-]+)(?:==)?(\S*)$", (ROOT / "requirement-npu.txt").read_text(), re.MULTILINE))
+    torch = re.search(r"^torch==(\S+)$", (ROOT / "requirement.txt").read_text(), re.MULTILINE)[1]
+    assert needed["torch-npu"] == torch
+    assert needed.keys() >= {"attrs", "decorator", "pathlib2", "psutil", "pyyaml", "tornado"}

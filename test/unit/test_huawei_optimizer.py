@@ -1,7 +1,7 @@
 """Huawei's own NpuFusedAdam, from the published wheel, over the emulated card: the stand-in's checks and trainings."""
 
 import pytest
-from test_npu_emulator import checks_in, run_checks
+from test_npu_emulator import checks_in, run, run_checks
 
 from conftest import EMULATOR, NPU, copy_repository, make_corpus, toy_config, toy_tacotron2_config, write_config
 from huawei import WHEELS, unpacked
@@ -29,6 +29,18 @@ def outcomes(request, npu_extension, tmp_path_factory):
 @pytest.mark.parametrize("name", checks_in(OWN) + [f"test_{name}" for names in OTHERS.values() for name in names])
 def test_in_one_process(name, outcomes):
     assert not outcomes[name], "\n".join(outcomes[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", WHEELS)
+@pytest.mark.parametrize("network", ["waveglow", "tacotron2"])
+def test_in_two_processes(network, version, npu_extension):
+    """The same checks, each in both; where one fails the other would wait for it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    checks = ["-m", "pytest", OWN, "-x", "-q", "-p", "no:cacheprovider", "-k", network]
+    done = run(*launcher, *checks, NPU_EMULATOR_WHEEL=str(unpacked(version)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("[100%]") == 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Imports go downwards only, as docs/architecture.md draws it, and never in a circle."""
 
 import ast
+import sys
 from graphlib import TopologicalSorter
 
 from conftest import ROOT
@@ -55,3 +56,16 @@ def test_there_is_no_circle():
 def test_the_models_do_not_know_each_other():
     for ours, theirs in (MODELS, MODELS[::-1]):
         assert not [m for m, others in imports().items() if m.startswith(ours) for o in others if o.startswith(theirs)]
+
+
+def test_every_program_imports_common_before_torch():
+    """Which would load torch_npu otherwise, and fail with it. Run as modules, the others have their package first."""
+    packages = [ROOT / package / "__init__.py" for package in (*MODELS, "tools")]
+    programs = [path for path in (ROOT / "tools").glob("*.py") if "if __name__" in path.read_text()]
+    assert len(programs) > 5
+    for path in [*packages, *programs]:
+        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom | ast.Import)]
+        modules = [node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+        foreign = {name.split(".")[0] for name in modules} - sys.stdlib_module_names
+        first = next(name for name in modules if name.split(".")[0] in foreign)
+        assert first.split(".")[0] == "common", path

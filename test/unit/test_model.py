@@ -120,6 +120,18 @@ def test_convolution_undoes_itself(negative):
     assert log_det.item() == pytest.approx(3 * 10 * torch.tensor(0.7).log().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_inverse_is_exact_to_the_last_bit_of_float32(fused):
+    """Of a matrix with a condition of 1e4, where float32 would lose the last digits."""
+    layer = Invertible1x1Conv(6)
+    with torch.no_grad():
+        layer.conv.weight[0] = layer.conv.weight[1] + 1e-4 * layer.conv.weight[0]
+    exact = torch.linalg.inv(layer.conv.weight.detach()[..., 0].double())
+    if fused:
+        layer.fuse()
+    assert relative_error(layer.inverse(torch.eye(6)[None])[0], exact.float()) < 1e-6
+
+
 def test_log_determinant_is_that_of_the_jacobian():
     model = toy(n_group=4, n_flows=2, n_early_every=1, n_early_size=2, hop_length=8, upsample_kernel=16).double()
     for convinv in model.convinv:

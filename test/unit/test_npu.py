@@ -17,7 +17,7 @@ from waveglow.model import WaveGlow
 
 CPU = pick_device("cpu")
 PARTS = ("conv1d_as_conv2d", "conv_transpose_on_cpu", "conv_transpose_as_product", "logdet_on_cpu")
-ALL, ALL_AUTO = NpuConfig(**dict.fromkeys(PARTS, "on")), NpuConfig()
+ALL, ALL_AUTO = NpuConfig(**dict.fromkeys(PARTS, "on") | {"conv_transpose_as_product": "off"}), NpuConfig()
 NPU = replace(CPU, type="npu")
 
 
@@ -133,6 +133,12 @@ def test_switches_decide_over_auto(monkeypatch):
     assert "auto" not in chosen(monkeypatch, (5, 0), "Ascend910A", ALL)[1]
     on_the_card = NpuConfig(conv_transpose_on_cpu="off")
     assert chosen(monkeypatch, (5, 0), "Ascend910A", on_the_card)[0]["conv_transpose_as_product"]
+    for card in ("Ascend910A", "Ascend910B3"):  # on every card, whatever auto would take
+        for one, other in (PARTS[1:3], PARTS[2:0:-1]):
+            wanted, _ = chosen(monkeypatch, (8, 1), card, NpuConfig(**{one: "on"}))
+            assert wanted[one] and not wanted[other]
+    with pytest.raises(UserError, match="both on, and only one of them can be"):
+        NpuConfig(**dict.fromkeys(PARTS[1:3], "on"))
     with pytest.raises(UserError, match="conv1d_as_conv2d is 'yes'"):
         NpuConfig(conv1d_as_conv2d="yes")
 
@@ -144,6 +150,8 @@ def test_switches_decide_over_auto(monkeypatch):
         ("aarch64-linux/ascend_toolkit_install.info", "package_name=Ascend-cann-toolkit\nversion=8.1.RC1\n", (8, 1)),
         ("x86_64-linux/ascend_nnae_install.info", "package_name=Ascend-cann-nnae\nversion=8.5.0\n", (8, 5)),
         ("version.cfg", "nothing\n", None),
+        ("version.cfg", "\udcff\udcfe version=[1.0:8.2]", (8, 2)),  # bytes that are no text
+        ("version.cfg/folder", "version=8.2", None),
     ],
 )
 @pytest.mark.parametrize("variable", ["ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH", None])
@@ -154,7 +162,7 @@ def test_the_version_of_cann(tmp_path, monkeypatch, name, content, version, vari
     home = tmp_path / "cann"
     home.mkdir()
     (home / name).parent.mkdir(exist_ok=True)
-    (home / name).write_text(content)
+    (home / name).write_text(content, errors="surrogateescape")
     if variable:
         monkeypatch.setenv(variable, str(home))
     assert cann_version() == version

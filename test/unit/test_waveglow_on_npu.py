@@ -100,6 +100,7 @@ def test_a_newer_card_with_a_newer_cann(place, plain):
     assert chosen in run.logs[0]
     assert run.losses == pytest.approx(plain.losses, abs=1e-5)
     assert set(re.findall(r"crossings between device and host: (\d+),", run.logs[0])) == {str(2 * 4)}
+    assert '"upsampling as a product"' in (place.checkout / "newer/profile/trace_0.json").read_text()
     operators = json.loads((place.checkout / "newer.json").read_text())["operators"]
     assert operators["conv1d"] and not {"conv2d", "conv_transpose1d"} & operators.keys()
     refused = place.train("npu", "refused", config="unpatched", **newer)
