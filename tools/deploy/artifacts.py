@@ -57,6 +57,8 @@ class Contents:
     waveglow: VocoderConfig
     files: dict[str, File] = field(default_factory=dict)
     "Graph -> its file."
+    opset: int = 18
+    "The set of ONNX's operators that the exported graphs are written in."
     sigma: float = 0.6
     "Scale of WaveGlow's noise with which the voice sounds best."
     quant_mode: str = ""

@@ -44,7 +44,8 @@ class MagicMind(Engine):
     def build(request: Build, path: Path) -> None:
         """The graph compiled for the sizes and the precision wanted."""
         network, config = mm.Network(), mm.BuilderConfig()
-        check(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), f"parse {request.onnx}")
+        what = f"parse {request.onnx} (export with --opset=11, if it is of a later one)"
+        check(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), what)
         ports = list(request.signature.inputs.values())
         if network.get_input_count() != len(ports):
             raise UserError(f"MagicMind sees {network.get_input_count()} inputs of {request.onnx}, not {len(ports)}")
