@@ -28,9 +28,8 @@ def speak(folder: str, text: str, seed: int = 0) -> tuple[np.ndarray, int]:
         return dict(zip(outputs, graphs[name].run(outputs, inputs)))
 
     ids = {symbol: i for i, symbol in enumerate(json.loads(about["symbols"]))}
-    numbers = text.split()
-    if not all(number.isdecimal() for number in numbers):
-        numbers = [ids[letter] for letter in text.lower() if letter in ids]
+    given = [int(word) for word in text.split() if word.isdecimal()]
+    numbers = given or [ids[letter] for letter in text.lower() if letter in ids]
     sequences = np.array([numbers], np.int64)
     encoded = run("encoder", sequences=sequences, sequence_lengths=np.array([sequences.shape[1]], np.int32))
 

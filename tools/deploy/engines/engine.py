@@ -43,6 +43,8 @@ class Build:
     ranges: Ranges
     options: dict[str, Any] = field(default_factory=dict)
     "The engine's own, from the build configuration."
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    "Of each input what it gets when the usual text is spoken, where the engine is ``calibrated`` in this mode."
     hop_length: int | None = None
     "That the graph was exported with, where a checkpoint may not say it."
 
@@ -80,6 +82,8 @@ class Engine(ABC):
     "Suffix of its files."
     takes_graphs = True
     "Whether it builds from the ONNX graphs, and not from the checkpoint behind them."
+    calibrated: tuple[str, ...] = ()
+    "Quant modes in which it wants samples of what goes into a graph."
 
     @abstractmethod
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
