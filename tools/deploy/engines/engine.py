@@ -7,7 +7,7 @@ cards. Each is in a module of its own, which is imported when it is wanted.
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,24 @@ class DeviceError(UserError):
 class Graph(ABC):
     """A loaded graph."""
 
+    steps_at_a_time = 1
+    "Frames that ``decoder_iter`` makes before anyone looks at the gates: on a card a look costs more than a frame."
+
     @abstractmethod
     def upload(self, name: str, array: np.ndarray) -> Value:
         """An input as ``run`` takes it, to be used more than once."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray | Value]) -> dict[str, Value]:
-        """The outputs by their names, once they are there. Inputs may be outputs of this engine's graphs."""
+        """The outputs by their names, which ``fetch`` and ``Engine.wait`` wait for. Inputs may be such outputs."""
 
     @abstractmethod
     def fetch(self, value: Value) -> np.ndarray:
         """A value as an array on the host; what is of half precision becomes float32."""
+
+    def fetch_all(self, values: Sequence[Value]) -> np.ndarray:
+        """Values of one shape, [how many, ...]."""
+        return np.stack([self.fetch(value) for value in values])
 
 
 class Engine(ABC):
@@ -102,6 +109,9 @@ class Engine(ABC):
     @abstractmethod
     def device_name(self) -> str:
         """For the report."""
+
+    def wait(self) -> None:  # noqa: B027 - few have something to do
+        """Until all that was begun is done, for those who look at the clock."""
 
     def close(self) -> None:  # noqa: B027 - few have something to do
         """Give the device back."""

@@ -73,7 +73,6 @@ class System:
         CALLS.append("destory")
         return Status()
 
-
     def __enter__(self):
         self.initialize()
         return self
