@@ -28,9 +28,8 @@ def speak(folder: str, text: str, seed: int = 0) -> tuple[np.ndarray, int]:
         return dict(zip(outputs, graphs[name].run(outputs, inputs)))
 
     ids = {symbol: i for i, symbol in enumerate(json.loads(about["symbols"]))}
-    given = [int(word) for word in text.split() if word.isdecimal()]
-    numbers = given or [ids[letter] for letter in text.lower() if letter in ids]
-    sequences = np.array([numbers], np.int64)
+    letters, words = [ids[letter] for letter in text.lower() if letter in ids], text.split()
+    sequences = np.array([list(map(int, words)) if all(map(str.isdecimal, words)) else letters], np.int64)
     encoded = run("encoder", sequences=sequences, sequence_lengths=np.array([sequences.shape[1]], np.int32))
 
     steps, keep = int(about["max_decoder_steps"]), 1 - float(about["p_prenet_dropout"])

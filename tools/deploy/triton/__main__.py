@@ -16,7 +16,7 @@ Write a model repository for NVIDIA's Triton Inference Server of the graphs that
 
 encoder, decoder (the whole loop), postnet and waveglow are batched by Triton. "speech" is what clients ask: ids of
 symbols in, audio out. A model of that name calls the others, pads texts and spectrograms so that clips can share a
-batch, and draws the random numbers of each clip from its own seed. models already in OUT are replaced."""
+batch, and draws the random numbers of each clip from its own seed. Models of these names in OUT are replaced."""
 
 EXAMPLES = """\
   python -m tools.deploy.triton -o repository
