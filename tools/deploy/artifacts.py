@@ -146,6 +146,11 @@ def read_contents(folder: Path, engine: str, how: str) -> Contents:
     return contents
 
 
+def read_exported(models_dir: Path) -> Contents:
+    """The exported graphs. UserError if there are none."""
+    return read_contents(models_dir / ONNX, ONNX, f"run export_model/run.sh --models_dir={models_dir} first")
+
+
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:
     """The default folder for engines."""
     return models_dir / f"{engine}_{quant_mode}"

@@ -23,6 +23,7 @@ from tools.deploy.artifacts import (
     Contents,
     engine_folder,
     read_contents,
+    read_exported,
     write_contents,
 )
 from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
@@ -111,7 +112,7 @@ def build(order: Order) -> Contents:
 
     What the mode costs is measured, if the device is there.
     """
-    exported = read_contents(order.models_dir / ONNX, ONNX, "run export_model/run.sh first")
+    exported = read_exported(order.models_dir)
     engine = find_engine(order.engine)
     wanted = contents_of(order, exported, engine)
     make_output_folder(order.folder)

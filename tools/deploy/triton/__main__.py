@@ -7,7 +7,7 @@ from common import program
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import open_log
-from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.artifacts import ONNX, read_exported
 from tools.deploy.options import add_models_dir
 from tools.deploy.triton.repository import BACKENDS, write_repository
 
@@ -27,7 +27,7 @@ EXAMPLES = """\
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    contents = read_contents(args.models_dir / ONNX, ONNX, "run export_model/run.sh first")
+    contents = read_exported(args.models_dir)
     hold_folder(make_output_folder(args.output))
     write_repository(args.output, args.models_dir / ONNX, contents, args.backend, args.max_batch)
 

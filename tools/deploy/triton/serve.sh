@@ -33,6 +33,8 @@ PATH=$environment/bin:$PATH LD_LIBRARY_PATH=$packages/nvidia_pytriton.libs${LD_L
 child=$!
 code=0
 wait "$child" || code=$?
-# A signal ends the first wait; the server then takes a moment.
-wait "$child" 2>/dev/null || code=$?
+while kill -0 "$child" 2>/dev/null; do # a signal has ended the wait, the server takes a moment
+    code=0
+    wait "$child" || code=$?
+done
 exit "$code"
