@@ -169,6 +169,15 @@ def test_a_mode_that_the_card_refuses_ends_alone(tmp_path, monkeypatch, magicmin
     assert all("MagicMind failed to build encoder" in why for why in saved["failed"].values())
 
 
+def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
+    def throw(*args):
+        raise RuntimeError("no such precision\nat builder.cc:7")
+
+    monkeypatch.setattr(magicmind.Builder, "build_model", throw)
+    with pytest.raises(UserError, match=r"MagicMind failed to build encoder: no such precision$"):
+        make(tmp_path, "magicmind")
+
+
 @pytest.mark.parametrize(
     ("call", "result", "says"),
     [

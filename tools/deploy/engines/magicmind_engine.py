@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.program import UserError
+from common.program import UserError, first_line
 from tools.deploy.artifacts import Contents, Ranges
 from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value
 from tools.deploy.engines.names import mlu_name
@@ -53,25 +53,10 @@ class MagicMind(Engine):
     @staticmethod
     def build(request: Build, path: Path) -> None:
         """The graph compiled for the sizes and the precision wanted."""
-        network, config = mm.Network(), mm.BuilderConfig()
-        what = f"parse {request.onnx} (export with --opset=11, if it is of a later one)"
-        checked(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), what)
-        ports = list(request.signature.inputs.values())
-        if network.get_input_count() != len(ports):
-            raise UserError(f"MagicMind sees {network.get_input_count()} inputs of {request.onnx}, not {len(ports)}")
-        for i, port in enumerate(ports):
-            sizes = [axis if isinstance(axis, int) else -1 for axis in port.axes]
-            checked(network.get_input(i).set_dimension(mm.Dims(sizes)), f"set the sizes of input {i}")
-        in_integers = request.quant_mode in MagicMind.calibrated
-        samples = request.samples if in_integers and cards() else {}
-        if in_integers and not samples:
-            log.warning("%s is not calibrated, for want of a card or samples: every range is -1 to 1", request.graph)
-        for part in configuration(request, fake_ranges=in_integers and not samples):
-            checked(config.parse_from_string(json.dumps(part)), f"configure {part}")
-        if samples:
-            calibrate(network, config, [samples[name] for name in request.signature.inputs], request.graph)
-        model = checked(mm.Builder().build_model(request.graph, network, config), f"build {request.graph}", makes=True)
-        checked(model.serialize_to_file(str(path)), f"write {path}")
+        try:
+            compile_graph(request, path)
+        except RuntimeError as error:  # as its library in C++ throws
+            raise UserError(f"MagicMind failed to build {request.graph}: {first_line(error)}") from error
 
     def load(self, path: Path, graph: str, contents: Contents) -> Graph:
         """The model with an engine and a context of its own."""
@@ -154,6 +139,29 @@ class MagicMindGraph(Graph):
         checked(tensor.from_numpy(np.ascontiguousarray(array, self.dtypes[index])), f"set {self.names[index]}")
         checked(tensor.to(self.device), f"move {self.names[index]} to the card")
         return tensor
+
+
+def compile_graph(request: Build, path: Path) -> None:
+    """From ONNX to a file. UserError for what MagicMind refuses, RuntimeError for what it throws."""
+    network, config = mm.Network(), mm.BuilderConfig()
+    what = f"parse {request.onnx} (export with --opset=11, if it is of a later one)"
+    checked(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), what)
+    ports = list(request.signature.inputs.values())
+    if network.get_input_count() != len(ports):
+        raise UserError(f"MagicMind sees {network.get_input_count()} inputs of {request.onnx}, not {len(ports)}")
+    for i, port in enumerate(ports):
+        sizes = [axis if isinstance(axis, int) else -1 for axis in port.axes]
+        checked(network.get_input(i).set_dimension(mm.Dims(sizes)), f"set the sizes of input {i}")
+    in_integers = request.quant_mode in MagicMind.calibrated
+    samples = request.samples if in_integers and cards() else {}
+    if in_integers and not samples:
+        log.warning("%s is not calibrated, for want of a card or samples: every range is -1 to 1", request.graph)
+    for part in configuration(request, fake_ranges=in_integers and not samples):
+        checked(config.parse_from_string(json.dumps(part)), f"configure {part}")
+    if samples:
+        calibrate(network, config, [samples[name] for name in request.signature.inputs], request.graph)
+    model = checked(mm.Builder().build_model(request.graph, network, config), f"build {request.graph}", makes=True)
+    checked(model.serialize_to_file(str(path)), f"write {path}")
 
 
 def configuration(request: Build, fake_ranges: bool) -> list[dict[str, Any]]:
