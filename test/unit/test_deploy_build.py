@@ -83,7 +83,11 @@ def test_other_graphs_than_the_exported_ones(tmp_path):
         (["force_float32", "1", "4", "8", "--bs=1,2"], 1, "batch is [1, 2]: must be the smallest, usual and largest"),
         (["force_float32", "1", "4", "8", "--engine=tensorrt"], 2, "invalid choice: 'tensorrt'"),
         (["force_float32", "1", "4", "8", "--json=nowhere.json"], 1, "cannot read the config nowhere.json"),
-        (["force_float32", "1", "4", "8", "--models_dir=nothing here"], 1, "run export_model/run.sh first"),
+        (
+            ["force_float32", "1", "4", "8", "--models_dir=nothing here"],
+            1,
+            "run export_model/run.sh --models_dir=nothing here first",
+        ),
     ],
 )
 def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, monkeypatch, options, code, says):

@@ -18,7 +18,9 @@ KINDS = ("tacotron2", "waveglow")
 
 
 def given(folder, **options):
-    return SimpleNamespace(**dict(tacotron2=None, waveglow=None, voice=None, random=False, models_dir=folder) | options)
+    return SimpleNamespace(
+        **dict(tacotron2=None, waveglow=None, voice=None, random=False, opset=None, models_dir=folder) | options
+    )
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, t
 def exports(monkeypatch):
     """What would be exported."""
     made = []
-    monkeypatch.setattr(stages, "export_graphs", lambda folder, wanted: made.append(wanted))
+    monkeypatch.setattr(stages, "export_graphs", lambda folder, wanted, opset: made.append(wanted))
     monkeypatch.setattr(stages, "fetch", lambda folder: made.append("fetch"))
     return made
 

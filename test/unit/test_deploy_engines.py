@@ -1,6 +1,7 @@
 """The engines: one interface, the same numbers, and clear words for files and sizes that are not theirs."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -123,6 +124,45 @@ def test_only_frames_and_gates_leave_the_engine_in_the_loop(tmp_path, monkeypatc
     assert len(arrays) > 3
     assert all(names == {"prenet_masks"} for names in arrays[1:])
     assert len(fetched) == 2 * len(arrays)
+
+
+@pytest.mark.parametrize("steps", [3, 16, 1000])
+def test_gates_may_be_looked_at_every_few_steps(tmp_path, monkeypatch, steps):
+    """As on a card, where a clip then goes on for a little behind its end."""
+    contents = make(tmp_path, "torch", decoder="decoder_iter")
+    contents.tacotron2.tacotron2_config.gate_threshold = threshold_that_ends_clips(tmp_path, contents)
+    pipeline, _ = start(tmp_path, contents)
+    mel, lengths = pipeline.spectrograms(TEXTS, SEEDS)
+    assert lengths.max() < pipeline.limit
+    graph, looks = pipeline.graphs["decoder_iter"], []
+    original = graph.fetch
+    monkeypatch.setattr(graph, "fetch", lambda value: looks.append(value) or original(value))
+    graph.steps_at_a_time = steps
+    again, same_lengths = pipeline.spectrograms(TEXTS, SEEDS)
+    np.testing.assert_array_equal(same_lengths, lengths)
+    np.testing.assert_array_equal(again, mel)
+    assert len(looks) == -(-lengths.max() // steps) + 1  # and the frames, once
+
+
+def threshold_that_ends_clips(folder, contents):
+    """One that each clip's gate comes above before the limit of steps."""
+    pipeline, _ = start(folder, contents)
+    graph, gates = pipeline.graphs["decoder_iter"], []
+    run = graph.run
+    graph.run = lambda inputs: gates.append(run(inputs)) or gates[-1]
+    contents.tacotron2.tacotron2_config.gate_threshold = 1.0
+    pipeline.spectrograms(TEXTS, SEEDS)
+    highest = torch.stack([each["gate_prediction"][:, 0] for each in gates[:-8]]).sigmoid().amax(0)
+    return highest.min().item() - 1e-4
+
+
+def test_pytorch_waits_for_a_card_once_a_stage(tmp_path, monkeypatch):
+    pipeline, engine = start(tmp_path, make(tmp_path, "torch", decoder="decoder_iter"))
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    monkeypatch.setattr(engine, "device", replace(engine.device, type="cuda"))
+    pipeline.spectrograms(TEXTS, SEEDS)
+    assert len(waits) == 3  # encoder, decoder, postnet
 
 
 def arrays_of(inputs):

@@ -36,13 +36,14 @@ def test_the_script_takes_any_form_of_checkpoint(tmp_path):
     here.mkdir()
     safetensors.torch.save_file(toy("tacotron2").model.state_dict(), here / "bare.safetensors")  # no configuration
     (here / "w.pt").write_bytes((REFERENCE / "waveglow_nvidia_whole_module.pt").read_bytes())
-    options = ["--tacotron2=bare.safetensors", "--waveglow", "w.pt", "--models_dir=my models"]
+    options = ["--tacotron2=bare.safetensors", "--waveglow", "w.pt", "--models_dir=my models", "--opset=13"]
     done = run_script("export_model/run.sh", *options, cwd=here)
     assert done.returncode == 0, done.stderr
     contents = read_contents(here / "my models/onnx", "onnx", "")
     paths = {"tacotron2": here / "bare.safetensors", "waveglow": here / "w.pt"}
     assert contents.sources == {kind: Source(str(path), sha256(path)) for kind, path in paths.items()}
     assert list(contents.files) == list(GRAPHS)
+    assert contents.opset == 13
     for name in GRAPHS:
         onnx.checker.check_model(str(contents.path(here / "my models/onnx", name)))
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from deploy_toys import exported, run, toy
 
-from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import loop_inputs
 from tools.deploy.graphs import DecoderGraph
 
@@ -35,7 +34,12 @@ def stopping_loop() -> tuple[onnx.ModelProto, dict, list[int]]:
 
 
 def rebuilt_loop(threshold: float) -> onnx.ModelProto:
-    return decoder_loop(exported()["decoder_iter"].graph, threshold, toy("tacotron2").signatures()["decoder"])
+    """The loop with another threshold of the gate."""
+    loop = onnx.ModelProto()
+    loop.CopyFrom(exported()["decoder"].graph)
+    (value,) = (each for each in loop.graph.initializer if each.name == "gate_threshold")
+    value.CopyFrom(onnx.helper.make_tensor(value.name, value.data_type, [], [threshold]))
+    return loop
 
 
 def test_each_clip_stops_at_its_own_gate_or_at_the_limit():

@@ -1,12 +1,19 @@
 """The adapter of MagicMind, on a stand-in for it: every call, its order, and every way in which it can fail."""
 
+import json
 import pickle
+import sys
 
+import numpy as np
 import pytest
 from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
 
 from common.program import UserError
+from tools.deploy.artifacts import read_contents
+from tools.deploy.benchmark import perf
 from tools.deploy.engines import names
+from tools.deploy.engines.engine import find_engine
+from tools.deploy.gen_model import build
 
 
 @pytest.fixture
@@ -17,11 +24,16 @@ def magicmind():
     return runtime
 
 
+def config_of(folder, graph="decoder"):
+    """What the stand-in's builder was told."""
+    with open(folder / f"{graph}.graph", "rb") as file:
+        assert file.read(9) == b"MagicMind"
+        return pickle.load(file)["config"]
+
+
 def test_magicmind_is_told_sizes_and_precision(tmp_path):
     make(tmp_path, "magicmind", "force_float16", batch=(2, 3, 5))
-    with open(tmp_path / "decoder.graph", "rb") as file:
-        assert file.read(9) == b"MagicMind"
-        config = pickle.load(file)["config"]
+    config = config_of(tmp_path)
     assert config["precision_config"] == {"precision_mode": "force_float16"}
     assert config["archs"] == [{"mtp_372": [2, 6, 8]}]
     assert config["opt_config"] == {"type64to32_conversion": True, "conv_scale_fold": True}
@@ -42,6 +54,128 @@ def test_magicmind_is_taken_down_in_order(tmp_path, magicmind):
     pipeline.graphs.clear()
     engine.close()
     assert [*["context", "engine", "model"] * 4, "queue", "device", "destory"] == magicmind.CALLS
+
+
+def spoken(folder):
+    pipeline, _ = start(folder, read_contents(folder, "magicmind", ""))
+    mel, lengths = pipeline.spectrograms(TEXTS, SEEDS)
+    return mel, pipeline.audio(mel[:, :, :16], np.minimum(lengths, 16), 0.6, SEEDS)[0]
+
+
+@pytest.fixture
+def expected(tmp_path):
+    make(tmp_path, "magicmind", decoder="decoder_iter")
+    return spoken(tmp_path)
+
+
+@pytest.mark.parametrize("gives", ["nothing", "itself"])
+def test_nothing_is_relied_on_of_what_a_move_to_the_card_gives(tmp_path, monkeypatch, magicmind, expected, gives):
+    to = magicmind.Tensor.to
+    monkeypatch.setattr(
+        magicmind.Tensor, "to", lambda self, device: to(self, device) and (self if gives == "itself" else None)
+    )
+    for result, exact in zip(spoken(tmp_path), expected, strict=True):
+        np.testing.assert_array_equal(result, exact)
+
+
+def test_a_release_that_takes_no_tensors_but_its_own(tmp_path, monkeypatch, magicmind, expected):
+    enqueue = magicmind.Context.enqueue
+    orders = []
+
+    def without_order(self, inputs, outputs, queue):
+        orders.append(len(inputs))
+        return enqueue(self, inputs, outputs, queue, input_by_tensor_order=False)
+
+    monkeypatch.setattr(magicmind.Context, "enqueue", without_order)
+    for result, exact in zip(spoken(tmp_path), expected, strict=True):
+        np.testing.assert_array_equal(result, exact)
+    assert len(orders) > 4
+
+
+@pytest.mark.parametrize("gives", ["None", "Status"])
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("Builder.build_model", "failed to build encoder"),
+        ("Device.create_queue", "failed to create a queue"),
+        ("Model.create_i_engine", "failed to create an engine"),
+        ("Engine.create_i_context", "failed to create a context"),
+        ("Context.create_inputs", "failed to create inputs"),
+    ],
+)
+def test_a_factory_that_fails_gives_none_or_a_status(tmp_path, monkeypatch, magicmind, call, says, gives):
+    kind, method = call.split(".")
+    answer, why = (None, "its log says why") if gives == "None" else (magicmind.Status("no memory"), "no memory")
+    monkeypatch.setattr(getattr(magicmind, kind), method, lambda *args, **kwargs: answer)
+    with pytest.raises(UserError, match=f"MagicMind {says}: {why}"):
+        start(tmp_path, make(tmp_path, "magicmind"))
+
+
+def test_one_function_looks_at_every_answer(magicmind):
+    checked = sys.modules[find_engine("magicmind").__module__].checked
+    thing = object()
+    for answer in (magicmind.Status.OK(), None, thing):
+        assert checked(answer, "act") is answer
+    assert checked(thing, "make", makes=True) is thing
+    for answer in (None, magicmind.Status.OK(), magicmind.Status("no")):
+        with pytest.raises(UserError, match="MagicMind failed to make"):
+            checked(answer, "make", makes=True)
+
+
+def test_8_bits_are_calibrated_by_what_goes_into_each_graph(tmp_path, magicmind):
+    contents = make(tmp_path, "magicmind", "int8")
+    seen = [call for call in magicmind.CALLS if call.startswith("sample of")]
+    inputs = [name for graph in contents.files for name in contents.signature(graph).inputs]
+    assert seen == [f"sample of {name}" for name in inputs]
+    config = config_of(tmp_path, "waveglow")
+    assert config["precision_config"] == {
+        "activation_quant_algo": "symmetric",
+        "weight_quant_granularity": "per_axis",
+        "precision_mode": "qint8_mixed_float16",
+    }
+    assert "custom_ranges" not in config
+    magicmind.CALLS.clear()
+    make(tmp_path / "half", "magicmind", "force_float16")
+    assert "calibrate" not in magicmind.CALLS
+
+
+@pytest.mark.parametrize("mode", ["int8", "force_float16"])
+def test_a_host_without_a_card_builds_and_leaves_the_comparison_out(run_here, tmp_path, monkeypatch, magicmind, mode):
+    monkeypatch.setattr(magicmind, "CARDS", 0)
+    given = ["--quant_mode", mode, "--bs=1,2,4", "--engine=magicmind", f"--models_dir={models_dir()}", "-o", "engines"]
+    done = run_here(build.main, *given)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert f"what {mode} costs is not known: device 0 does not exist: MagicMind failed to make it active" in said
+    contents = read_contents(tmp_path / "engines", "magicmind", "")
+    assert not contents.cost
+    for graph in contents.files:
+        contents.path(tmp_path / "engines", graph)
+    if mode == "int8":
+        assert config_of(tmp_path / "engines")["custom_ranges"] == {"": {"max": [1], "min": [-1]}}
+        assert "decoder is not calibrated, for want of a card or samples" in said
+
+
+def test_a_mode_that_the_card_refuses_ends_alone(tmp_path, monkeypatch, magicmind):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/onnx").symlink_to(models_dir() / "onnx")
+    monkeypatch.setattr(magicmind, "MODES", ("force_float32",))
+    given = ["--engine=magicmind", "--bs=1", "--il=20", "--num_iters=1", "--warmup_iters=0", "--no-waveglow"]
+    monkeypatch.setattr(sys, "argv", ["perf", *given, f"--models_dir={tmp_path}/models", "-o", str(tmp_path)])
+    perf.main()
+    saved = json.loads((tmp_path / "perf.json").read_text())
+    assert [run["quant_mode"] for run in saved["runs"]] == ["force_float32"]
+    assert saved["failed"].keys() == {"force_float16", "int8"}
+    assert all("MagicMind failed to build encoder" in why for why in saved["failed"].values())
+
+
+def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
+    def throw(*args):
+        raise RuntimeError("no such precision\nat builder.cc:7")
+
+    monkeypatch.setattr(magicmind.Builder, "build_model", throw)
+    with pytest.raises(UserError, match=r"MagicMind failed to build encoder: no such precision$"):
+        make(tmp_path, "magicmind")
 
 
 @pytest.mark.parametrize(

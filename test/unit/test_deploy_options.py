@@ -60,7 +60,7 @@ def test_the_samples_builder_config_is_magicminds(tmp_path):
     engine = sys.modules[find_engine("magicmind").__module__]
     request.signature = type("Signature", (), {"inputs": {}})
     merged = {}
-    for part in engine.configuration(request):
+    for part in engine.configuration(request, fake_ranges=False):
         merged |= part
     assert merged["precision_config"] == {"precision_mode": "force_float32"}
     assert merged["debug_config"] == {"fusion_enable": True}

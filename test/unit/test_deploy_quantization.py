@@ -8,6 +8,7 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, exported, make, models_dir, raw, 
 
 from tools.deploy.artifacts import read_contents
 from tools.deploy.engines import quantization
+from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
 from tools.deploy.gen_model.precision_cost import measure_cost
 
 
@@ -95,6 +96,14 @@ def test_what_a_mode_costs_is_small_and_measured(tmp_path, monkeypatch, engine, 
     difference = np.abs(mel - expected).mean()
     assert difference < 0.004 * np.abs(expected).mean()
     assert (difference > 0) == (engine != "magicmind")  # whose stand-in computes in float32
+
+
+def test_the_exact_numbers_are_made_without_the_other_engines_options(tmp_path, monkeypatch):
+    given, original = [], OnnxRuntime.__init__
+    monkeypatch.setattr(OnnxRuntime, "__init__", lambda self, *args: given.append(args[-1]) or original(self, *args))
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    measure_cost(tmp_path, make(tmp_path, "magicmind"), models_dir() / "onnx", exported_contents)
+    assert given == [{}]
 
 
 def test_the_cost_is_measured(tmp_path):

@@ -23,6 +23,7 @@ from tools.deploy.benchmark import perf
         ("gen_model/run.sh", "--no-compare"),
         ("infer_python/run.sh", "--log_file FILE"),
         ("benchmark/perf.sh", "--quant_modes"),
+        ("triton/serve.sh", "--http-port=8000"),
     ],
 )
 def test_help_is_the_head_and_that_of_the_program(script, options, tmp_path):

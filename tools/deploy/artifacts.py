@@ -57,6 +57,8 @@ class Contents:
     waveglow: VocoderConfig
     files: dict[str, File] = field(default_factory=dict)
     "Graph -> its file."
+    opset: int = 18
+    "The set of ONNX's operators that the exported graphs are written in."
     sigma: float = 0.6
     "Scale of WaveGlow's noise with which the voice sounds best."
     quant_mode: str = ""
@@ -142,6 +144,11 @@ def read_contents(folder: Path, engine: str, how: str) -> Contents:
     if contents.engine != engine:
         raise UserError(f"{folder} is for {contents.engine}, not for {engine}: {how}")
     return contents
+
+
+def read_exported(models_dir: Path) -> Contents:
+    """The exported graphs. UserError if there are none."""
+    return read_contents(models_dir / ONNX, ONNX, f"run export_model/run.sh --models_dir={models_dir} first")
 
 
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:

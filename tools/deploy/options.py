@@ -11,6 +11,7 @@ from common.hints import add_hint_options
 from common.program import Parser
 from common.voices import DEFAULT
 from tools.deploy.engines.engine import ENGINES, QUANT_MODES
+from tools.deploy.export_model.opset import OPSETS
 
 ALIASES = {"qint8_mixed_float16": "int8"}
 "Cambricon's names of quant modes that have another one here."
@@ -73,6 +74,11 @@ def check_checkpoint_options(parser: Parser, args: argparse.Namespace) -> None:
         args.models_dir /= "random"
 
 
+def add_opset(parser: Parser) -> None:
+    what = f"ONNX's operators of which version (default: {OPSETS[0]}, which every engine knows)"
+    parser.add_argument("--opset", type=int, choices=OPSETS, help=what)
+
+
 def add_build_options(parser: Parser) -> None:
     what = "build configuration, also MagicMind's own (default: configs/deploy.json)"
     parser.add_argument("--json", type=Path, metavar="FILE", help=what)
@@ -113,6 +119,7 @@ def add_options_of_all_stages(parser: Parser, batches: list[int], output: Path) 
     """For a program that goes from checkpoints to measurements; ``check_options_of_all_stages`` looks at them."""
     add_checkpoint_options(parser)
     add_models_dir(parser)
+    add_opset(parser)
     add_engine(parser)
     add_build_options(parser)
     add_measuring_options(parser, batches, output)

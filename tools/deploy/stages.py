@@ -43,20 +43,22 @@ def make_graphs(args: argparse.Namespace) -> None:
     folder = args.models_dir / ONNX
     if named:
         wanted = find_checkpoints(args)
-        if wanted.hints or not are_there(folder, wanted):
-            export_graphs(args.models_dir, wanted)
-    elif not are_there(folder, None):
+        if wanted.hints or not are_there(folder, wanted, args.opset):
+            export_graphs(args.models_dir, wanted, args.opset)
+    elif not are_there(folder, None, args.opset):
         fetch(args.models_dir)
-        export_graphs(args.models_dir, find_checkpoints(args))
+        export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 
 
-def are_there(folder: Path, wanted: Wanted | None) -> bool:
-    """Whether graphs are in the folder, whole and of these checkpoints, or with None of any."""
+def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> bool:
+    """Whether graphs are in the folder, whole, of these checkpoints and in this opset; with None of or in any."""
     try:
         contents = read_contents(folder, ONNX, "")
         for graph in contents.files:
             contents.path(folder, graph)
     except UserError:
+        return False
+    if opset not in (None, contents.opset):
         return False
     for kind, source in contents.sources.items():
         path = wanted.paths[kind] if wanted else source.path

@@ -7,7 +7,7 @@ cards. Each is in a module of its own, which is imported when it is wanted.
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Build:
     ranges: Ranges
     options: dict[str, Any] = field(default_factory=dict)
     "The engine's own, from the build configuration."
+    samples: dict[str, np.ndarray] = field(default_factory=dict)
+    "Of each input what it gets when the usual text is spoken, where the engine is ``calibrated`` in this mode."
     hop_length: int | None = None
     "That the graph was exported with, where a checkpoint may not say it."
 
@@ -54,17 +56,24 @@ class DeviceError(UserError):
 class Graph(ABC):
     """A loaded graph."""
 
+    steps_at_a_time = 1
+    "Frames that ``decoder_iter`` makes before anyone looks at the gates: on a card a look costs more than a frame."
+
     @abstractmethod
     def upload(self, name: str, array: np.ndarray) -> Value:
         """An input as ``run`` takes it, to be used more than once."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, np.ndarray | Value]) -> dict[str, Value]:
-        """The outputs by their names, once they are there. Inputs may be outputs of this engine's graphs."""
+        """The outputs by their names, which ``fetch`` and ``Engine.wait`` wait for. Inputs may be such outputs."""
 
     @abstractmethod
     def fetch(self, value: Value) -> np.ndarray:
         """A value as an array on the host; what is of half precision becomes float32."""
+
+    def fetch_all(self, values: Sequence[Value]) -> np.ndarray:
+        """Values of one shape, [how many, ...]."""
+        return np.stack([self.fetch(value) for value in values])
 
 
 class Engine(ABC):
@@ -80,6 +89,8 @@ class Engine(ABC):
     "Suffix of its files."
     takes_graphs = True
     "Whether it builds from the ONNX graphs, and not from the checkpoint behind them."
+    calibrated: tuple[str, ...] = ()
+    "Quant modes in which it wants samples of what goes into a graph."
 
     @abstractmethod
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
@@ -98,6 +109,9 @@ class Engine(ABC):
     @abstractmethod
     def device_name(self) -> str:
         """For the report."""
+
+    def wait(self) -> None:  # noqa: B027 - few have something to do
+        """Until all that was begun is done, for those who look at the clock."""
 
     def close(self) -> None:  # noqa: B027 - few have something to do
         """Give the device back."""

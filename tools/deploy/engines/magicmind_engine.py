@@ -1,13 +1,14 @@
 """MagicMind, on Cambricon's cards. Written from public call sites; it has never run on a card."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.program import UserError
+from common.program import UserError, first_line
 from tools.deploy.artifacts import Contents, Ranges
 from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value
 from tools.deploy.engines.names import mlu_name
@@ -22,45 +23,47 @@ except ImportError as error:
         " with them, and env.sh sourced"
     ) from error
 
+log = logging.getLogger(__name__)
+
 PRECISION = {"force_float32": "force_float32", "force_float16": "force_float16", "int8": "qint8_mixed_float16"}
+QUANTIZATION = {"activation_quant_algo": "symmetric", "weight_quant_granularity": "per_axis"}
+"How 8-bit engines are quantized, if ``builder_config`` does not say otherwise."
+FAKE_RANGES = {"custom_ranges": {"": {"max": [1], "min": [-1]}}}
+"The range of every tensor where there is nothing to calibrate with."
 
 
 class MagicMind(Engine):
     """Options: ``builder_config``, what the builder is told beyond precision and sizes."""
 
     suffix = ".graph"
+    calibrated = ("int8",)
 
     def __init__(self, device: int, shares: int, options: Mapping[str, Any]):
-        self.system = mm.System()
-        check(self.system.initialize(), "initialize the system")
-        self.device = mm.Device()
-        self.device.id = device
-        if not self.device.active().ok():
-            raise DeviceError(f"device {device} does not exist: MagicMind cannot make it active")
-        self.queue = made(self.device.create_queue(), "create a queue")
+        try:
+            self.system = mm.System()
+            checked(self.system.initialize(), "initialize the system")
+            self.device = mm.Device()
+            self.device.id = device
+            checked(self.device.active(), "make it active")
+        except (UserError, RuntimeError) as error:
+            raise DeviceError(f"device {device} does not exist: {error}") from error
+        self.queue = checked(self.device.create_queue(), "create a queue", makes=True)
         self.graphs: list[MagicMindGraph] = []
 
     @staticmethod
     def build(request: Build, path: Path) -> None:
         """The graph compiled for the sizes and the precision wanted."""
-        network, config = mm.Network(), mm.BuilderConfig()
-        check(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), f"parse {request.onnx}")
-        ports = list(request.signature.inputs.values())
-        if network.get_input_count() != len(ports):
-            raise UserError(f"MagicMind sees {network.get_input_count()} inputs of {request.onnx}, not {len(ports)}")
-        for i, port in enumerate(ports):
-            sizes = [axis if isinstance(axis, int) else -1 for axis in port.axes]
-            check(network.get_input(i).set_dimension(mm.Dims(sizes)), f"set the sizes of input {i}")
-        for part in configuration(request):
-            check(config.parse_from_string(json.dumps(part)), f"configure {part}")
-        model = made(mm.Builder().build_model(request.graph, network, config), f"build {request.graph}")
-        check(model.serialize_to_file(str(path)), f"write {path}")
+        try:
+            compile_graph(request, path)
+        except RuntimeError as error:  # as its library in C++ throws
+            raise UserError(f"MagicMind failed to build {request.graph}: {first_line(error)}") from error
 
     def load(self, path: Path, graph: str, contents: Contents) -> Graph:
         """The model with an engine and a context of its own."""
         model = mm.Model()
-        if not model.deserialize_from_file(str(path)).ok():
-            raise UserError(f"{path} is none of MagicMind's files, or of another release")
+        checked(
+            model.deserialize_from_file(str(path)), f"read {path}, which is none of its files or of another release"
+        )
         self.graphs.append(MagicMindGraph(model, contents.signature(graph), self))
         return self.graphs[-1]
 
@@ -85,24 +88,44 @@ class MagicMindGraph(Graph):
         self.names, self.outputs = list(signature.inputs), list(signature.outputs)
         config = mm.Model.EngineConfig()
         config.device_type = "MLU"
-        self.engine = made(model.create_i_engine(config), "create an engine")
-        self.context = made(self.engine.create_i_context(), "create a context")
-        self.inputs = self.context.create_inputs()
+        self.engine = checked(model.create_i_engine(config), "create an engine", makes=True)
+        self.context = checked(self.engine.create_i_context(), "create a context", makes=True)
+        self.inputs = checked(self.context.create_inputs(), "create inputs", makes=True)
+        self.takes_others = True
         self.dtypes = [numpy_type(each) for each in model.get_input_data_types()]
 
     def upload(self, name: str, array: np.ndarray) -> Value:
         index = self.names.index(name)
-        return self._fill(self.context.create_inputs()[index], array, index)
+        return self._fill(checked(self.context.create_inputs(), "create inputs", makes=True)[index], array, index)
 
     def run(self, inputs: Mapping[str, np.ndarray | Value]) -> dict[str, Value]:
-        tensors = list(self.inputs)
+        outputs: list[Value] = []  # filled by MagicMind; a used one would be taken for memory to write to
+        try:
+            self._enqueue(self._tensors(inputs), outputs)
+        except TypeError:  # a release without input_by_tensor_order, which takes no tensors but its own
+            if not self.takes_others:
+                raise
+            self.takes_others = False
+            self._enqueue(self._tensors(inputs), outputs)
+        checked(self.queue.sync(), "run")
+        return dict(zip(self.outputs, outputs, strict=True))
+
+    def _enqueue(self, tensors: list[Value], outputs: list[Value]) -> None:
+        order = {"input_by_tensor_order": True} if self.takes_others else {}
+        checked(self.context.enqueue(tensors, outputs, self.queue, **order), "enqueue")
+
+    def _tensors(self, inputs: Mapping[str, np.ndarray | Value]) -> list[Value]:
+        """The inputs in their order: arrays in the context's own tensors, others as they are or copied into those."""
+        tensors = []
         for i, name in enumerate(self.names):
             value = inputs[name]
-            tensors[i] = self._fill(self.inputs[i], value, i) if isinstance(value, np.ndarray) else value
-        outputs: list[Value] = []  # filled by MagicMind; a used one would be taken for memory to write to
-        check(self.context.enqueue(tensors, outputs, self.queue, input_by_tensor_order=True), "enqueue")
-        check(self.queue.sync(), "run")
-        return dict(zip(self.outputs, outputs, strict=True))
+            if not isinstance(value, np.ndarray):
+                if self.takes_others:
+                    tensors.append(value)
+                    continue
+                value = value.asnumpy()
+            tensors.append(self._fill(self.inputs[i], value, i))
+        return tensors
 
     def fetch(self, value: Value) -> np.ndarray:
         array = value.asnumpy()
@@ -113,15 +136,40 @@ class MagicMindGraph(Graph):
 
     def _fill(self, tensor: Value, array: np.ndarray, index: int) -> Value:
         """An input tensor with these values, on the card."""
-        check(tensor.from_numpy(np.ascontiguousarray(array, self.dtypes[index])), f"set {self.names[index]}")
-        check(tensor.to(self.device), f"move {self.names[index]} to the card")
+        checked(tensor.from_numpy(np.ascontiguousarray(array, self.dtypes[index])), f"set {self.names[index]}")
+        checked(tensor.to(self.device), f"move {self.names[index]} to the card")
         return tensor
 
 
-def configuration(request: Build) -> list[dict[str, Any]]:
+def compile_graph(request: Build, path: Path) -> None:
+    """From ONNX to a file. UserError for what MagicMind refuses, RuntimeError for what it throws."""
+    network, config = mm.Network(), mm.BuilderConfig()
+    what = f"parse {request.onnx} (export with --opset=11, if it is of a later one)"
+    checked(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), what)
+    ports = list(request.signature.inputs.values())
+    if network.get_input_count() != len(ports):
+        raise UserError(f"MagicMind sees {network.get_input_count()} inputs of {request.onnx}, not {len(ports)}")
+    for i, port in enumerate(ports):
+        sizes = [axis if isinstance(axis, int) else -1 for axis in port.axes]
+        checked(network.get_input(i).set_dimension(mm.Dims(sizes)), f"set the sizes of input {i}")
+    in_integers = request.quant_mode in MagicMind.calibrated
+    samples = request.samples if in_integers and cards() else {}
+    if in_integers and not samples:
+        log.warning("%s is not calibrated, for want of a card or samples: every range is -1 to 1", request.graph)
+    for part in configuration(request, fake_ranges=in_integers and not samples):
+        checked(config.parse_from_string(json.dumps(part)), f"configure {part}")
+    if samples:
+        calibrate(network, config, [samples[name] for name in request.signature.inputs], request.graph)
+    model = checked(mm.Builder().build_model(request.graph, network, config), f"build {request.graph}", makes=True)
+    checked(model.serialize_to_file(str(path)), f"write {path}")
+
+
+def configuration(request: Build, fake_ranges: bool) -> list[dict[str, Any]]:
     """Configuration of the builder, in parts; each is merged into those before it."""
     ports = request.signature.inputs.values()
     return [
+        *([{"precision_config": QUANTIZATION}] if request.quant_mode in MagicMind.calibrated else []),
+        *([FAKE_RANGES] if fake_ranges else []),
         request.options.get("builder_config", {}),
         {"precision_config": {"precision_mode": PRECISION[request.quant_mode]}},
         {"graph_shape_mutable": True},
@@ -149,14 +197,65 @@ def numpy_type(dtype: Any) -> np.dtype:
     raise UserError(f"MagicMind wants an input of type {dtype}, which is not known here")
 
 
-def check(status: Any, what: str) -> None:
-    """UserError for a status other than ok."""
-    if not status.ok():
-        raise UserError(f"MagicMind failed to {what}: {status}")
+def cards() -> int:
+    """How many there are; none without a driver."""
+    try:
+        with mm.System() as system:
+            return system.device_count()
+    except RuntimeError:
+        return 0
 
 
-def made(result: Any, what: str) -> Any:
-    """The result of a factory. UserError for None, which is how factories report failure."""
-    if result is None:
-        raise UserError(f"MagicMind failed to {what}; its log says why")
+def calibrate(network: Any, config: Any, samples: list[np.ndarray], graph: str) -> None:
+    """Have MagicMind see what goes into a graph, on the first card."""
+    data = [samples_of(each) for each in samples]
+    calibrator = checked(mm.Calibrator(data), "make a calibrator", makes=True)
+    algorithm = mm.QuantizationAlgorithm.LINEAR_ALGORITHM
+    checked(calibrator.set_quantization_algorithm(algorithm), "set how to calibrate")
+    with mm.System():
+        device = mm.Device()
+        device.id = 0
+        checked(device.active(), "make device 0 active")
+        checked(calibrator.calibrate(network, config), f"calibrate {graph}")
+        del device
+
+
+def samples_of(array: np.ndarray) -> Any:
+    """What MagicMind asks for the samples of an input: this one, once."""
+    narrow = array.astype(np.int32) if array.dtype == np.int64 else array
+
+    class Samples(mm.CalibDataInterface):
+        given = False
+
+        def get_shape(self) -> Any:
+            return mm.Dims(list(narrow.shape))
+
+        def get_data_type(self) -> Any:
+            return getattr(mm.DataType, narrow.dtype.name.upper())
+
+        def get_sample(self) -> np.ndarray:
+            return narrow
+
+        def next(self) -> Any:
+            if self.given:
+                return mm.Status(mm.Code.OUT_OF_RANGE, "there is one sample")
+            self.given = True
+            return mm.Status.OK()
+
+        def reset(self) -> Any:
+            self.given = False
+            return mm.Status.OK()
+
+    return Samples()
+
+
+def checked(result: Any, what: str, makes: bool = False) -> Any:
+    """The result of a call. UserError for a status other than ok, or where the call makes something, for nothing made.
+
+    Public code relies on a ``Status`` of some methods and on nothing of others, ``to`` for one, which may as well give
+    the tensor; factories give the object, and None or a ``Status`` if they fail.
+    """
+    is_status = callable(getattr(result, "ok", None))
+    if (is_status and not result.ok()) or (makes and (result is None or is_status)):
+        raise UserError(f"MagicMind failed to {what}: {result if is_status else 'its log says why'}")
     return result

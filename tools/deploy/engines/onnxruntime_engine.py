@@ -67,8 +67,6 @@ class OnnxRuntime(Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         # Attention far from where it is and cells at rest become denormal, which takes a hundred times as long.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        # Weights in 8 bits become float32 once and for all here, and not in each run.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         providers = [(CUDA, {"device_id": self.device})] if self.on_card else []
         return OnnxGraph(_session(path, options, [*providers, "CPUExecutionProvider"]), self)
 

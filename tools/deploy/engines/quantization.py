@@ -1,9 +1,11 @@
 """Weights of an ONNX graph in fewer bits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from tools.deploy.onnx_graphs import graphs, remove_unused
 
 BLOCK = 128
 "Inputs of a matrix product that share a scale."
@@ -29,8 +31,8 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST) -> None:
     computed with in float32.
     """
     weights = _weights(model, smallest)
-    dequantized: dict[str, NodeProto] = {}
-    for graph in _graphs(model.graph):
+    dequantized: dict[str, list[NodeProto]] = {}
+    for graph in graphs(model.graph):
         nodes = []
         for node in graph.node:
             weight = weights.get(node.input[1]) if len(node.input) > 1 else None
@@ -40,12 +42,12 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST) -> None:
             if weight is not None and node.op_type == "Conv":
                 if weight.name not in dequantized:
                     dequantized[weight.name] = _dequantized(model.graph, weight)
-                node.input[1] = dequantized[weight.name].output[0]
+                node.input[1] = dequantized[weight.name][-1].output[0]
             nodes.append(node)
         del graph.node[:]
         graph.node.extend(nodes)
-    _prepend(model.graph, dequantized.values())
-    _remove_unused(model.graph)
+    _prepend(model.graph, [node for nodes in dequantized.values() for node in nodes])
+    remove_unused(model.graph)
     if not any(opset.domain == "com.microsoft" for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
@@ -73,14 +75,20 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
     return [product, helper.make_node("Add", [product.output[0], *added], list(node.output))] if added else [product]
 
 
-def _dequantized(graph: GraphProto, weight: TensorProto) -> NodeProto:
-    """The node that makes a convolution's weight of its integers."""
+def _dequantized(graph: GraphProto, weight: TensorProto) -> list[NodeProto]:
+    """The nodes that make a convolution's weight of its integers.
+
+    ``DequantizeLinear`` has a scale for each output channel only from opset 13 on.
+    """
     values = numpy_helper.to_array(weight)
     integers, scale = quantize_weight(values, axes=tuple(range(1, values.ndim)))
     graph.initializer.append(numpy_helper.from_array(integers, f"{weight.name}.int8"))
-    graph.initializer.append(numpy_helper.from_array(scale, f"{weight.name}.scale"))
-    inputs = [f"{weight.name}.int8", f"{weight.name}.scale"]
-    return helper.make_node("DequantizeLinear", inputs, [f"{weight.name}.rounded"], axis=0)
+    columns = scale.reshape(-1, *[1] * (values.ndim - 1))
+    graph.initializer.append(numpy_helper.from_array(columns, f"{weight.name}.scale"))
+    return [
+        helper.make_node("Cast", [f"{weight.name}.int8"], [f"{weight.name}.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{weight.name}.float", f"{weight.name}.scale"], [f"{weight.name}.rounded"]),
+    ]
 
 
 def quantize_weight(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,23 +106,7 @@ def _weights(model: ModelProto, smallest: int) -> dict[str, TensorProto]:
     }
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """The graph and those inside of it."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-
-
 def _prepend(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     everything = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(everything)
-
-
-def _remove_unused(graph: GraphProto) -> None:
-    used = {name for each in _graphs(graph) for node in each.node for name in node.input}
-    kept = [each for each in graph.initializer if each.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

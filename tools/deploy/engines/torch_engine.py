@@ -1,6 +1,6 @@
 """PyTorch itself, on any device that it has: the models as they are, without ONNX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8, why_no_int8
 from common.precision import convert
 from common.program import UserError
+from tacotron2.decoder import STEPS_BETWEEN_LOOKS
 from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
@@ -74,6 +75,10 @@ class Torch(Engine):
             model.modules()[graph], list(contents.signature(graph).outputs), self.device.torch_device, dtype
         )
 
+    def wait(self) -> None:
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
     @property
     def device_name(self) -> str:
         where = card_name(self.device) or f"{processor_name()}, {counted(self.threads)}"
@@ -85,6 +90,7 @@ class TorchGraph(Graph):
 
     def __init__(self, module: nn.Module, outputs: list[str], device: torch.device, dtype: torch.dtype):
         self.module, self.outputs, self.device, self.dtype = module.eval(), outputs, device, dtype
+        self.steps_at_a_time = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
 
     def upload(self, name: str, array: np.ndarray) -> Value:
         return self._fitting(name, torch.from_numpy(np.ascontiguousarray(array)).to(self.device))
@@ -96,12 +102,13 @@ class TorchGraph(Graph):
             for name, value in inputs.items()
         }
         results = self.module(**tensors)
-        if self.device.type != "cpu":
-            getattr(torch, self.device.type).synchronize()
         return dict(zip(self.outputs, [results] if isinstance(results, Tensor) else results))
 
     def fetch(self, value: Value) -> np.ndarray:
         return (value.float() if value.is_floating_point() else value).cpu().numpy()
+
+    def fetch_all(self, values: Sequence[Value]) -> np.ndarray:
+        return self.fetch(torch.stack(list(values)))
 
     def _fitting(self, name: str, tensor: Tensor) -> Tensor:
         """In the precision that the module takes."""

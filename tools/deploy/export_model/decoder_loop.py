@@ -49,7 +49,7 @@ alignments = Transpose <perm: ints = [1, 0, 2]> (all_weights)"""
 
 
 def decoder_loop(step: ModelProto, gate_threshold: float, signature: Signature) -> ModelProto:
-    """The graph ``decoder`` with this signature, of the graph ``decoder_iter``.
+    """The graph ``decoder`` with this signature, of the graph ``decoder_iter`` in the exporter's opset.
 
     It decodes until every clip's gate has fired or its ``max_decoder_steps`` are taken, at most as many steps
     as there are ``prenet_masks``. ``mel_lengths`` counts a clip's frames, those of the step with which

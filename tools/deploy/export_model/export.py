@@ -25,10 +25,12 @@ from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, writ
 from tools.deploy.engines.engine import ENGINES
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
+from tools.deploy.export_model.metadata import describe
 from tools.deploy.export_model.onnx_export import check_exporter, export
+from tools.deploy.export_model.opset import OPSETS, lowered
 from tools.deploy.graphs import DecoderGraph, EncoderGraph, exportable
 from tools.deploy.models import Model, Wanted, find_checkpoints, is_of_a_voice
-from tools.deploy.options import add_checkpoint_options, add_models_dir, check_checkpoint_options
+from tools.deploy.options import add_checkpoint_options, add_models_dir, add_opset, check_checkpoint_options
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ that are named, else those that get_datasets_and_models.sh has fetched, else tho
 EXAMPLES = """\
   python -m tools.deploy.export_model.export
   python -m tools.deploy.export_model.export --voice heart
-  python -m tools.deploy.export_model.export --tacotron2 tacotron2_5000 --waveglow waveglow_21000"""
+  python -m tools.deploy.export_model.export --tacotron2 tacotron2_5000 --waveglow waveglow_21000 --opset 13"""
 
 BATCH, LENGTH = 3, 7
 "Sizes of the inputs that the graphs are traced with. The exporter treats a size of 1 as fixed."
@@ -59,21 +61,22 @@ class Export(NamedTuple):
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    export_graphs(args.models_dir, find_checkpoints(args))
+    export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 
 
 def read_arguments() -> argparse.Namespace:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
     add_checkpoint_options(parser)
     add_models_dir(parser)
+    add_opset(parser)
     parser.add_argument("--engine", choices=ENGINES, help="for which engine; the graphs are the same for all of them")
     args = parser.parse_args()
     check_checkpoint_options(parser, args)
     return args
 
 
-def export_graphs(models_dir: Path, wanted: Wanted) -> None:
-    """The graphs of these checkpoints, in the folder onnx.
+def export_graphs(models_dir: Path, wanted: Wanted, opset: int | None = None) -> None:
+    """The graphs of these checkpoints, in the folder onnx, by default in the oldest opset.
 
     UserError for checkpoints that nobody has named where there are graphs of other ones.
     """
@@ -85,7 +88,7 @@ def export_graphs(models_dir: Path, wanted: Wanted) -> None:
     models.check_fit(found["tacotron2"], found["waveglow"])
     make_output_folder(models_dir)
     with sole_writer(models_dir):
-        write(found, models_dir / ONNX, wanted.sigma)
+        write(found, models_dir / ONNX, wanted.sigma, opset or OPSETS[0])
 
 
 def check_replaceable(folder: Path, wanted: Wanted) -> None:
@@ -100,8 +103,8 @@ def check_replaceable(folder: Path, wanted: Wanted) -> None:
         )
 
 
-def write(found: dict[str, Model], folder: Path, sigma: float) -> None:
-    """The graphs of the models, compared with them where ONNX Runtime is there."""
+def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSETS[0]) -> None:
+    """The graphs of the models in an opset, compared with them where ONNX Runtime is there."""
     make_output_folder(folder)
     remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
@@ -110,21 +113,23 @@ def write(found: dict[str, Model], folder: Path, sigma: float) -> None:
         sources={kind: model.source for kind, model in found.items()},
         tacotron2=found["tacotron2"].config,
         waveglow=found["waveglow"].config,
+        opset=opset,
         sigma=sigma,
     )
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("the graphs are not compared with their models: onnxruntime is not installed")
     began = time.perf_counter()
-    for each in (each for model in found.values() for each in exports(model)):
+    for each in (each for model in found.values() for each in exports(model, opset)):
         with still(f"comparing {each.name} with its model"):
             onnx.checker.check_model(each.graph, full_check=True)
+            describe(each.graph, contents.signature(each.name), contents)
             verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
         with written_whole(folder / f"{each.name}.onnx") as file:
             file.write(each.graph.SerializeToString())
         contents.add(folder, each.name, f"{each.name}.onnx")
         log.info("%s: %d operators%s", each.name, len(each.graph.graph.node), verdict)
     write_contents(folder, contents)
-    log.info("wrote %s in %.0f s", folder, time.perf_counter() - began)
+    log.info("wrote %s in opset %d, in %.0f s", folder, opset, time.perf_counter() - began)
 
 
 def compare(exported: Export) -> str:
@@ -137,8 +142,8 @@ def compare(exported: Export) -> str:
     return f", off its model by {worst:.1g} at most ({len(SIZES)} sizes of batch and length)"
 
 
-def exports(model: Model) -> Iterator[Export]:
-    """The graphs of a model."""
+def exports(model: Model, opset: int) -> Iterator[Export]:
+    """The graphs of a model in an opset."""
     signatures, graphs = model.signatures(), dict[str, ModelProto]()
     for name, module in model.modules().items():
         signature = signatures[name]
@@ -150,7 +155,7 @@ def exports(model: Model) -> Iterator[Export]:
             traced = exportable(module) if isinstance(module, EncoderGraph) else module
             with still(f"exporting {name}"):
                 graphs[name] = export(traced, inputs(BATCH, LENGTH), signature)
-        yield Export(name, graphs[name], module, inputs)
+        yield Export(name, lowered(graphs[name], opset), module, inputs)
 
 
 if __name__ == "__main__":

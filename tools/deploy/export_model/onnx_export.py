@@ -15,7 +15,7 @@ from common.program import UserError
 from tools.deploy.signatures import Port, Signature, factor, name_of
 
 OPSET = 18
-"The oldest opset that the exporter writes; newer opsets are accepted by fewer engines."
+"The oldest opset that the exporter writes; ``export_model.opset`` makes older ones of it."
 
 
 def check_exporter() -> None:

@@ -23,9 +23,11 @@ from tools.deploy.artifacts import (
     Contents,
     engine_folder,
     read_contents,
+    read_exported,
     write_contents,
 )
 from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
+from tools.deploy.gen_model.calibration import Heard, listen
 from tools.deploy.gen_model.precision_cost import measure_cost
 from tools.deploy.gen_model.settings import DECODERS, EngineSettings, Settings, load_settings
 from tools.deploy.options import add_build_options, add_engine, add_models_dir, add_numbers, add_quant_mode
@@ -110,7 +112,7 @@ def build(order: Order) -> Contents:
 
     What the mode costs is measured, if the device is there.
     """
-    exported = read_contents(order.models_dir / ONNX, ONNX, "run export_model/run.sh first")
+    exported = read_exported(order.models_dir)
     engine = find_engine(order.engine)
     wanted = contents_of(order, exported, engine)
     make_output_folder(order.folder)
@@ -165,6 +167,7 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
     folder = order.folder
     remove_leftovers(folder)
     (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
+    samples = samples_for(order, exported, engine, contents)
     for graph in contents.made_of:
         began = time.perf_counter()
         request = Build(
@@ -175,6 +178,7 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
             quant_mode=order.quant_mode,
             ranges=contents.ranges,
             options=contents.options,
+            samples=samples.get(graph, {}),
             hop_length=exported.waveglow.data_config.hop_length,
         )
         name = f"{graph}{engine.suffix}"
@@ -184,6 +188,14 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
         log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph].bytes / 1e6, time.perf_counter() - began)
     write_contents(folder, contents)
     log.info("wrote %s, for batches of %d to %d", folder, contents.ranges["batch"][0], contents.ranges["batch"][-1])
+
+
+def samples_for(order: Order, exported: Contents, engine: type[Engine], contents: Contents) -> dict[str, Heard]:
+    """Graph -> what it gets, for an engine that is calibrated by that; without ONNX Runtime none."""
+    if order.quant_mode not in engine.calibrated or not importlib.util.find_spec("onnxruntime"):
+        return {}
+    with still("speaking what the engines are calibrated by"):
+        return listen(contents, order.models_dir / ONNX, exported)
 
 
 def check_own_graphs(order: Order, exported: Contents, usable: list[str]) -> None:

@@ -25,8 +25,9 @@ def measure_cost(folder: Path, contents: Contents, onnx_folder: Path, exported: 
     """
     spectrogram = waveglow.config.build_mel(contents.waveglow)
     exact_files = {name: exported.files[name] for name in contents.files}
-    exact = _speak("onnxruntime", onnx_folder, replace(contents, files=exact_files, quant_mode=""))
-    mel, audio = _speak(contents.engine, folder, contents, exact[0])
+    exact_contents = replace(contents, engine="onnxruntime", files=exact_files, quant_mode="", options={})
+    exact = _speak(onnx_folder, exact_contents)
+    mel, audio = _speak(folder, contents, exact[0])
     of_audio = [spectrogram(torch.from_numpy(each).clamp(-1, 1)[None])[0] for each in (exact[1], audio)]
     return {
         "tacotron2": mel_l1(torch.from_numpy(exact[0]), torch.from_numpy(mel)),
@@ -34,15 +35,20 @@ def measure_cost(folder: Path, contents: Contents, onnx_folder: Path, exported: 
     }
 
 
-def _speak(name: str, folder: Path, contents: Contents, given: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """mel [n_mel, T], and the audio of it, or of the one given."""
-    engine = find_engine(name)(0, 1, contents.options)
-    pipeline = Pipeline(folder, contents, engine)
+def _speak(folder: Path, contents: Contents, given: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    engine = find_engine(contents.engine)(0, 1, contents.options)
+    spoken = say(Pipeline(folder, contents, engine), given)
+    engine.close()
+    return spoken
+
+
+def say(pipeline: Pipeline, given: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """mel [n_mel, T] of the usual text, and the audio of it, or of the one given."""
+    contents = pipeline.contents
     pipeline.limit = min(pipeline.limit, FRAMES)
     characters = min(CHARACTERS, contents.ranges["text"][-1])
     text = reader(contents)(sentence(characters, contents.tacotron2.data_config.alphabet))
     mel, lengths = pipeline.spectrograms([text], [SEED])
     spoken = mel if given is None else given[None]
     (audio,) = pipeline.audio(spoken, np.array([spoken.shape[2]]), 0.6, [SEED])
-    engine.close()
     return mel[0, :, : lengths[0]], audio

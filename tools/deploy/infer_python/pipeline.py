@@ -29,7 +29,7 @@ class Pipeline:
         names = [name for name in contents.files if with_waveglow or name != "waveglow"]
         paths = {name: contents.path(folder, name) for name in names}
         self.graphs = {name: engine.load(path, name, contents) for name, path in paths.items()}
-        self.contents = contents
+        self.contents, self.engine = contents, engine
         self.sizes = contents.tacotron2.tacotron2_config
         self.hop_length = contents.waveglow.data_config.hop_length
         self.n_mel, self.frames_per_step = self.sizes.n_mel_channels, self.sizes.n_frames_per_step
@@ -43,6 +43,7 @@ class Pipeline:
         """A context whose duration counts as this stage's."""
         began = time.perf_counter()
         yield
+        self.engine.wait()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
     def spectrograms(self, texts: Sequence[Sequence[int]], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +95,7 @@ class Pipeline:
         return self.graphs["decoder"].run(inputs | {"prenet_masks": masks, "max_decoder_steps": limits})
 
     def _step_by_step(self, inputs: dict[str, Value], masks: np.ndarray) -> tuple[Value, np.ndarray]:
-        """The loop over steps from here. The state stays where the engine has it; frames and gate come back."""
+        """The loop over steps from here. What is made stays where the engine has it; only gates are looked at."""
         graph, signature = self.graphs["decoder_iter"], self.contents.signature("decoder_iter")
         batch, text = inputs["mask"].shape
         inputs = inputs | {"mask": graph.upload("mask", inputs["mask"])}
@@ -103,18 +104,21 @@ class Pipeline:
             name.removeprefix("out_"): name for name in signature.outputs if name.startswith("out_")
         }
         inputs |= {name: np.zeros(signature.inputs[name].shape(sizes), np.float32) for name in state}
-        steps, taken, running = [], np.zeros(batch, np.int32), np.ones(batch, bool)
+        frames, gates, taken, running = [], [], np.zeros(batch, np.int32), np.ones(batch, bool)
         for step in range(masks.shape[1]):
-            prenet_masks = np.ascontiguousarray(masks[:, step])
-            results = graph.run(inputs | {"prenet_masks": prenet_masks})
-            steps.append(graph.fetch(results["decoder_output"]))
-            taken += running
-            running &= ~(expit(graph.fetch(results["gate_prediction"])[:, 0]) > self.sizes.gate_threshold)
-            if not running.any():
-                break
+            results = graph.run(inputs | {"prenet_masks": np.ascontiguousarray(masks[:, step])})
+            frames.append(results["decoder_output"])
+            gates.append(results["gate_prediction"])
+            if len(gates) == graph.steps_at_a_time or step + 1 == masks.shape[1]:
+                for gate in graph.fetch_all(gates):
+                    taken += running
+                    running &= ~(expit(gate[:, 0]) > self.sizes.gate_threshold)
+                gates.clear()
+                if not running.any():
+                    break
             inputs |= {name: results[output] for name, output in state.items()}
-        frames = np.stack(steps, axis=1).reshape(batch, -1, self.n_mel)
-        return frames.transpose(0, 2, 1), taken * self.frames_per_step
+        mel = graph.fetch_all(frames[: taken.max()]).transpose(1, 0, 2).reshape(batch, -1, self.n_mel)
+        return mel.transpose(0, 2, 1), taken * self.frames_per_step
 
     def audio(
         self, mel: np.ndarray, lengths: np.ndarray, sigma: float | Sequence[float], seeds: Sequence[int]

@@ -25,11 +25,24 @@ class DataType(Enum):
     BOOL = "bool"
 
 
+class Code(Enum):
+    OUT_OF_RANGE = 11
+
+
+class QuantizationAlgorithm(Enum):
+    LINEAR_ALGORITHM = 0
+    EQNM_ALGORITHM = 1
+
+
 class Status:
     """What methods return that act."""
 
-    def __init__(self, message=""):
-        self.message = message
+    def __init__(self, *what):
+        self.message = str(what[-1]) if what else ""
+
+    @classmethod
+    def OK(cls):  # noqa: N802
+        return cls()
 
     def ok(self):
         return not self.message
@@ -59,6 +72,17 @@ class System:
         System.running = False
         CALLS.append("destory")
         return Status()
+
+    def __enter__(self):
+        self.initialize()
+        return self
+
+    def __exit__(self, *error):
+        self.destory()
+
+    def device_count(self):
+        assert System.running
+        return CARDS
 
 
 class Device:
@@ -138,12 +162,46 @@ def merge(into, values):
             into[name] = value
 
 
+class CalibDataInterface:
+    """What an input is calibrated by; to be derived from."""
+
+
+class Calibrator:
+    def __init__(self, data):
+        assert all(isinstance(each, CalibDataInterface) for each in data)
+        self.data, self.algorithm = data, None
+
+    def set_quantization_algorithm(self, algorithm):
+        self.algorithm = QuantizationAlgorithm(algorithm)
+        return Status()
+
+    def calibrate(self, network, config):
+        CALLS.append("calibrate")
+        if not System.running or not CARDS or self.algorithm is None or len(self.data) != network.get_input_count():
+            return Status("not ready")
+        for data, port in zip(self.data, network.model.graph.input):
+            wanted = onnx.helper.tensor_dtype_to_np_dtype(port.type.tensor_type.elem_type).name
+            while data.next().ok():
+                sample = data.get_sample()
+                if list(sample.shape) != data.get_shape().GetDims() or sample.dtype.name != data.get_data_type().value:
+                    return Status(f"{port.name} has other samples than it says")
+                if sample.dtype.name != wanted.replace("int64", "int32"):
+                    return Status(f"{port.name} has samples of {sample.dtype}")
+                CALLS.append(f"sample of {port.name}")
+            data.reset()
+        config.values["calibrated"] = True
+        return Status()
+
+
 class Builder:
     def build_model(self, name, network, config):
         """None for what cannot be built."""
         values = config.values
         types = {port.type.tensor_type.elem_type for port in network.model.graph.input}
         if values.get("precision_config", {}).get("precision_mode") not in MODES or not values.get("archs"):
+            return None
+        in_integers = "qint" in values["precision_config"]["precision_mode"]
+        if in_integers and not values.keys() & {"calibrated", "custom_ranges"}:
             return None
         if len(network.sizes) != network.get_input_count() or not values.get("graph_shape_mutable"):
             return None

@@ -6,6 +6,9 @@ import onnx
 
 from magicmind.python.runtime import ModelKind, Status
 
+NEWEST = 13
+"The newest opset that public code for MagicMind exports with."
+
 
 class Parser:
     def __init__(self, kind):
@@ -16,4 +19,7 @@ class Parser:
             network.model = onnx.load(path)
         except Exception as error:
             return Status(f"cannot parse {Path(path).name}: {type(error).__name__}")
+        opset = max(each.version for each in network.model.opset_import if not each.domain)
+        if opset > NEWEST:
+            return Status(f"opset {opset} is not supported")
         return Status()

@@ -1,0 +1,97 @@
+"""The graphs for others: what is written into each, the table of ports, and a program without this repository."""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
+import torch
+from deploy_toys import make, models_dir, toy
+
+from common.mel_forms import FLOOR
+from conftest import ROOT
+from tools.deploy.artifacts import ONNX
+from tools.deploy.models import PACKAGES
+from tools.deploy.signatures import GRAPHS, tacotron2_signatures, waveglow_signatures
+
+EXAMPLE = ROOT / "tools/deploy/example.py"
+
+
+def metadata(path) -> dict[str, str]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.get_modelmeta().custom_metadata_map
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_graph_tells_its_ports_and_what_both_models_are(name):
+    told = metadata(models_dir() / ONNX / f"{name}.onnx")
+    signature = toy("waveglow" if name == "waveglow" else "tacotron2").signatures()[name]
+    ports = json.loads(told["ports"])
+    for which, expected in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        assert list(ports[which]) == list(expected)
+        for port, (axes, dtype, meaning) in zip(expected.values(), map(dict.values, ports[which].values())):
+            assert (tuple(axes), dtype, meaning) == (port.axes, port.dtype, port.meaning)
+            assert meaning
+    config = toy("tacotron2").config
+    assert json.loads(told["symbols"]) == config.data_config.symbols
+    numbers = {key: float(told[key]) for key in ("sampling_rate", "hop_length", "mel_fmax", "n_mel_channels", "sigma")}
+    assert numbers == dict(sampling_rate=22050, hop_length=256, mel_fmax=8000, n_mel_channels=6, sigma=0.6)
+    assert float(told["silence"]) == FLOOR
+
+
+def test_engines_of_onnxruntime_tell_it_too(tmp_path):
+    make(tmp_path, quant_mode="int8")
+    assert metadata(tmp_path / "decoder.onnx") == metadata(models_dir() / ONNX / "decoder.onnx")
+
+
+def test_the_table_of_ports_in_the_docs():
+    signatures = {}
+    for kind, of in (("tacotron2", tacotron2_signatures), ("waveglow", waveglow_signatures)):
+        signatures |= of(PACKAGES[kind].Config())
+    rows = [
+        f"| `{graph}` | {which} | `{name}` | {port.dtype} [{', '.join(map(str, port.axes))}] | {port.meaning} |"
+        for graph, signature in signatures.items()
+        for which, ports in (("in", signature.inputs), ("out", signature.outputs))
+        for name, port in ports.items()
+    ]
+    docs = (ROOT / "docs/deployment.md").read_text()
+    assert "\n".join(rows) in docs
+
+
+def test_the_example_needs_nothing_of_this_repository(tmp_path):
+    tree = ast.walk(ast.parse(EXAMPLE.read_text()))
+    names = {alias.name for node in tree if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+    assert names == {"json", "sys", "wave", "numpy", "onnxruntime"}
+    (tmp_path / "example.py").write_bytes(EXAMPLE.read_bytes())
+    command = [sys.executable, "-I", "example.py", models_dir() / ONNX, "Of good cheer.", "out.wav"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    audio, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == 22050
+    assert len(audio) % 256 == 0
+    assert len(audio) and np.abs(audio).max() > 0
+
+
+@torch.no_grad()
+def test_the_example_says_what_the_models_say():
+    spec = importlib.util.spec_from_file_location("example", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    ids = [12, 40, 3, 44, 9]
+    audio, _ = example.speak(str(models_dir() / ONNX), " ".join(map(str, ids)), seed=3)
+    random = np.random.default_rng(3)
+    tacotron2, waveglow = toy("tacotron2").modules(), toy("waveglow").modules()["waveglow"]
+    memory, keys, _ = tacotron2["encoder"](torch.tensor([ids]), torch.tensor([5]))
+    masks = 2 * torch.from_numpy(random.random((1, 40, 2, 12)) < 0.5).float()
+    mask, limit = torch.zeros(1, 5, dtype=torch.bool), torch.tensor([40])
+    mel, _, _, lengths = tacotron2["decoder"](memory, keys, mask, masks, limit)
+    mel = tacotron2["postnet"](mel, lengths)[:, :, : lengths[0], None]
+    z = torch.from_numpy(random.standard_normal((1, 8, 32 * mel.shape[2], 1), np.float32))
+    expected = waveglow(mel, z, torch.tensor([0.6]))[0]
+    assert audio.shape == expected.shape
+    assert np.abs(audio - expected.numpy()).max() < 1e-3

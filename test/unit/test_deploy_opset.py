@@ -1,0 +1,116 @@
+"""Graphs in older sets of ONNX's operators: valid there, the same numbers, and refused where they cannot be said."""
+
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from deploy_toys import exported, make, models_dir, toy
+from onnx import helper
+
+from common.program import UserError
+from tools.deploy import stages
+from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.export_model.export import exports
+from tools.deploy.export_model.opset import OPSETS, lowered
+from tools.deploy.export_model.verify import TOLERANCE, difference
+from tools.deploy.models import PACKAGES
+from tools.deploy.signatures import GRAPHS
+
+
+@cache
+def newest():
+    return {each.name: each for kind in PACKAGES for each in exports(toy(kind), OPSETS[-1])}
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_graphs_compute_the_same_in_every_opset(name, opset):
+    _, graph, module, inputs = newest()[name]
+    older = lowered(graph, opset)
+    onnx.checker.check_model(older, full_check=True)
+    assert [(each.domain, each.version) for each in older.opset_import] == [("", opset)]
+    assert difference(older, module, inputs) <= TOLERANCE
+
+
+def test_by_default_it_is_the_oldest():
+    assert read_contents(models_dir() / ONNX, "onnx", "").opset == 11
+    assert {each.graph.opset_import[0].version for each in exported().values()} == {11}
+
+
+def one(node: onnx.NodeProto, *constants: onnx.TensorProto, rank: int = 3, opset: int = 18) -> onnx.ModelProto:
+    """A graph of one node, whose input x is of three axes and whose outputs are of so many."""
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["a", "b", "c"])
+    dtype = onnx.TensorProto.INT64 if node.op_type == "Shape" else onnx.TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info(name, dtype, [None] * rank) for name in node.output]
+    graph = helper.make_graph([node], "one", [x], outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def integers(*values: int) -> onnx.TensorProto:
+    return helper.make_tensor("n", onnx.TensorProto.INT64, [len(values)], values)
+
+
+@pytest.mark.parametrize(
+    ("node", "constants", "rank"),
+    [
+        *(
+            (helper.make_node("Shape", ["x"], ["y"], **dict(zip(("start", "end"), bounds))), [], 1)
+            for bounds in ((), (1,), (0, 1), (-2,), (-3, -1))
+        ),
+        (helper.make_node("Split", ["x"], ["y", "z"], axis=1, num_outputs=2), [], 3),
+        (helper.make_node("Split", ["x", "n"], ["y", "z"], axis=2), [integers(4, 2)], 3),
+        (helper.make_node("ReduceMax", ["x", "n"], ["y"], keepdims=0), [integers(1)], 2),
+        (helper.make_node("ReduceSum", ["x", "n"], ["y"], noop_with_empty_axes=0), [integers(0, 2)], 3),
+        (helper.make_node("Unsqueeze", ["x", "n"], ["y"]), [integers(0, 3)], 5),
+        (helper.make_node("Squeeze", ["x", "n"], ["y"]), [integers(0)], 2),
+        (helper.make_node("Reshape", ["x", "n"], ["y"], allowzero=0), [integers(0, -1)], 2),
+        (helper.make_node("Softmax", ["x"], ["y"], axis=2), [], 3),
+    ],
+)
+@pytest.mark.parametrize("opset", OPSETS[:-1])
+def test_each_operator_in_its_older_form(node, constants, rank, opset):
+    model = one(node, *constants, rank=rank)
+    older = lowered(model, opset)
+    onnx.checker.check_model(older, full_check=True)
+    x = np.random.default_rng(0).standard_normal((1, 4, 6)).astype(np.float32)
+    results = [
+        onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        for each in (model, older)
+    ]
+    for before, after in zip(*results, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        (helper.make_node("Mish", ["x"], ["y"]), "the operator Mish cannot be written in opset 11: --opset=18"),
+        (helper.make_node("Squeeze", ["x", "computed"], ["y"]), "computed is no constant"),
+    ],
+)
+def test_what_an_opset_cannot_say_is_refused(node, says):
+    with pytest.raises(UserError, match=says):
+        lowered(one(node), 11)
+
+
+def test_a_graph_of_an_older_opset_stays_as_it_is():
+    model = one(helper.make_node("Exp", ["x"], ["y"]), opset=10)
+    assert lowered(model, 11) == model
+
+
+def test_graphs_of_another_opset_are_exported_again_if_one_is_asked_for():
+    folder = models_dir() / ONNX
+    assert [stages.are_there(folder, None, opset) for opset in (None, 11, 13)] == [True, True, False]
+
+
+def test_magicmind_is_not_given_a_newer_opset_than_it_is_known_to_read(tmp_path):
+    for opset in OPSETS:
+        path = tmp_path / f"postnet_{opset}.onnx"
+        onnx.save(lowered(newest()["postnet"].graph, opset), path)
+        if opset <= 13:
+            make(tmp_path / "engines", "magicmind", graphs={"postnet": path})
+            continue
+        with pytest.raises(UserError, match=r"failed to parse .*--opset=11, if it is .*: opset 18 is not supported"):
+            make(tmp_path / "engines", "magicmind", graphs={"postnet": path})
