@@ -102,10 +102,13 @@ def path_finder(list_path: Path) -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         places = (list_path.parent / name, Path(name))
-        found = [path for path in places if path.exists()] or [
-            path for place in places if len(some := alike(place)) == 1 for path in some
-        ]
-        return found[0] if found else Path(name)
+        for path in places:
+            if path.exists():
+                return path
+        for path in places:
+            if len(found := alike(path)) == 1:
+                return found[0]
+        return Path(name)
 
     return find
 
