@@ -87,6 +87,13 @@ def test_a_whole_text_in_quotation_marks_is_a_quotation():
     assert rows[2].cells == ["c", '"Never!"'] and "quoted" not in how
 
 
+def test_quotation_marks_in_quoted_texts_that_are_not_doubled():
+    lines = ['"a"|"The "first" of them."', '"b"|"The second."', '"c"|""Third," he said."']
+    rows, how = split_rows("\n".join(lines))
+    assert [row.cells[1] for row in rows] == ['The "first" of them.', "The second.", '"Third," he said.']
+    assert how.endswith("quoted")
+
+
 def test_quotation_marks_that_do_not_match_are_an_error(tmp_path):
     lines = [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 4)]
     lines += [f'"{name}"|"{text}"' for name, text in zip(NAMES, ["a b", "c d"] * 10)] * 4
