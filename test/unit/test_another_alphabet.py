@@ -119,6 +119,10 @@ def test_cleaners_follow_the_symbols_unless_they_are_named():
     assert DataConfig(symbols=GERMAN, text_cleaners=[]).text_cleaners == []
 
 
+def test_capitals_of_another_script_are_said_too():
+    assert remarks("Мир NATO.", ["basic_cleaners"], Alphabet(RUSSIAN)) == ["left out: 'A', 'N', 'O', 'T'"]
+
+
 def test_a_cleaner_that_takes_letters_of_the_list_away_is_said():
     (line,) = remarks("Süß", ["transliteration_cleaners"], Alphabet(GERMAN))
     assert "transliterated: " in line and "'ü' as 'u'" in line and "'ß' as 'ss'" in line
