@@ -67,6 +67,12 @@ def test_floats_scaled_as_integers_are_refused(tmp_path, noise, sign):
         read_wav(tmp_path / "a.wav", RATE)
 
 
+def test_a_format_that_is_not_known_must_be_converted(tmp_path):
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(500))
+    with pytest.raises(ClipError, match=r"a\.m4a is not readable as audio: the format is not known; .*ffmpeg"):
+        check_wav(tmp_path / "a.m4a", RATE)
+
+
 def test_a_stream_that_does_not_say_its_length_is_refused(tmp_path, noise):
     path = tmp_path / "a.wav"
     soundfile.write(path, noise, RATE, format="FLAC")
