@@ -262,10 +262,10 @@ def read_json(path: str | Path) -> Any:
 
 def _with_files_beside(folder: Path, values: Any) -> Any:
     """Who starts a script elsewhere still means the files beside the configuration."""
-    data = values.get("data_config") if isinstance(values, dict) else None
-    for name in FILES if isinstance(data, dict) else ():
-        if isinstance(file := data.get(name), str) and file and os.path.isfile(folder / file):
-            data[name] = str(folder / file)
+    if isinstance(values, dict) and isinstance(data := values.get("data_config"), dict):
+        for name in FILES:
+            if isinstance(file := data.get(name), str) and os.path.isfile(folder / file):
+                data[name] = str(folder / file)
     return values
 
 
