@@ -19,6 +19,8 @@ from common.program import UserError
 log = logging.getLogger(__name__)
 
 CONVERT = "convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav"
+UNKNOWN_FORMAT = 1
+"libsndfile's number for what it does not know, M4A and WMA among them."
 LONGEST = 2**40
 "Samples; what libsndfile says where a file does not say its length is more."
 LOUDEST = 16.0
@@ -234,4 +236,6 @@ def _reason(path: str | Path, error: Exception) -> str:
         return error.strerror
     if Path(path).stat().st_size == 0:
         return "the file is empty"
+    if getattr(error, "code", 0) == UNKNOWN_FORMAT:
+        return f"the format is not known; if it is audio, {CONVERT}"
     return str(error).rsplit(": ", 1)[-1]

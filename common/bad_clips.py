@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 NAME = "bad_clips.txt"
+HINT = " (--on_bad_clip=skip leaves them out; python tools/prepare_data.py makes a data set of what you have)"
 SHOWN = 3
 "Faults in the message; the file has all."
 
@@ -66,7 +67,7 @@ class BadClips:
         if self._write("".join(f"{message}\n" for message in messages)):
             said += f" (all {len(messages)}, the worst first: {self.folder}/{NAME})"
         if self.on_bad_clip == "stop":
-            raise UserError(said + " (--on_bad_clip=skip leaves them out)" * bool(self.folder))
+            raise UserError(said + HINT * bool(self.folder))
         log.warning("left out: %s", said)
 
     def without(self, clips: Iterable[Item], what: str) -> list[Item]:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import logging
+import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ MOST_NAMES = 100
 "Entries of a list in a configuration."
 LARGEST_FILE = 2**20
 "Bytes of a configuration file."
+FILES = ("symbols", "training_files", "validation_files")
+"Keys of data_config that may name a file."
 
 Amp = Literal["", "O0", "O1", "O2"]
 Section = TypeVar("Section", bound="DataclassInstance")
@@ -244,19 +247,31 @@ def load_config(path: str | Path, kind: type[Section]) -> Section:
 
 
 def read_json(path: str | Path) -> Any:
-    """The contents of a configuration file. UserError, with its name, if it cannot be read or is not JSON."""
+    """The contents of a configuration file, in which names of files in its own folder have got that folder.
+
+    UserError, with its name, if it cannot be read or is not JSON.
+    """
     try:
         with open_input(path) as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise UserError(f"{path} is no configuration: it has more than {LARGEST_FILE} bytes")
-        return json.loads(content.decode("utf-8-sig"))
+        return _with_files_beside(Path(path).parent, json.loads(content.decode("utf-8-sig")))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} is no configuration: its brackets are nested too deep") from error
+
+
+def _with_files_beside(folder: Path, values: Any) -> Any:
+    """Who starts a script elsewhere still means the files beside the configuration."""
+    if isinstance(values, dict) and isinstance(data := values.get("data_config"), dict):
+        for name in FILES:
+            if isinstance(file := data.get(name), str) and os.path.isfile(folder / file):
+                data[name] = str(folder / file)
+    return values
 
 
 def config_of_checkpoint(path: str | Path, kind: type[Section], values: Any) -> Section:

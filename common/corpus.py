@@ -84,15 +84,33 @@ def listed_clips(path: str) -> list[Path]:
     """The wavs of a file list: a line is a path, alone or with `|text` behind, as NVIDIA's lists are."""
     if not path:
         raise UserError("no data: give --data_path=DIR with wavs/*.wav in it, or --training_files=FILE")
-    lines = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
-    return [listed_path(name, Path(path)) for name in lines]
+    names = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
+    return list(map(path_finder(Path(path)), names))
 
 
-def listed_path(name: str, list_path: Path) -> Path:
-    """The path that an entry of a list stands for: the path itself, or relative to the list's folder."""
-    path = Path(name)
-    beside = list_path.parent / path
-    return beside if not path.exists() and beside.exists() else path
+def path_finder(list_path: Path) -> Callable[[str], Path]:
+    """A function that gives the path of a list's entry: in the list's folder, else where the program was started; else
+    of the one file whose name differs from it in case or in how accents are composed; else as it stands there."""
+    folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def alike(path: Path) -> list[Path]:
+        if path.parent not in folders:
+            files = folders[path.parent] = {}
+            for file in path.parent.iterdir() if path.parent.is_dir() else ():
+                files.setdefault(name_key(file.name), []).append(file)
+        return folders[path.parent].get(name_key(path.name), [])
+
+    def find(name: str) -> Path:
+        places = (list_path.parent / name, Path(name))
+        for path in places:
+            if path.exists():
+                return path
+        for path in places:
+            if len(found := alike(path)) == 1:
+                return found[0]
+        return Path(name)
+
+    return find
 
 
 def read_lines(path: Path) -> list[str]:
@@ -104,7 +122,8 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        byte = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise UserError(f"{path} is not UTF-8 text: {byte}; save it as UTF-8") from error
 
 
 def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3), bad: BadClips | None = None) -> dict[str, str]:
@@ -124,10 +143,12 @@ def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3), bad: BadClip
             continue
         texts[name] = others[-1]
         middle.add(others[0])
-    if len(middle) > 2 and len(set(texts.values())) == 1:
+    last = set(texts.values())
+    if len(middle) > 2 and 2 * len(last) <= len(middle):
+        some = ", ".join(repr(text[:50]) for text in sorted(last)[:3])
         raise UserError(
-            f"{path}: the last column is {next(iter(texts.values()))[:50]!r} in every line, which is no text but"
-            " perhaps a speaker: the text must be the last column"
+            f"{path}: the last column has only {len(last)} different values ({some}), which are no texts but perhaps"
+            " speakers: the text must be the last column"
         )
     if not bad:
         found.settle(len(texts))

@@ -18,7 +18,7 @@ from common.audio import Fault, MelSpectrogram, is_near_silent, read_wav
 from common.bad_clips import BadClips
 from common.census import read_all
 from common.config import AudioConfig
-from common.corpus import find_clips, finder, first_readable, listed_path, read_transcripts, split_clips
+from common.corpus import find_clips, finder, first_readable, path_finder, read_transcripts, split_clips
 from common.files import open_input, written_whole
 from common.program import UserError
 from tacotron2.config import DataConfig
@@ -55,7 +55,7 @@ def find_utterances(config: DataConfig, data_path: str, bad: BadClips | None = N
         held_back = _listed(Path(config.validation_files), found) if config.validation_files else []
     else:
         training, held_back = _spoken(data_path, found), []
-    if not bad:
+    if not bad or len(training) < 2:  # so few, since the others' lines have faults
         found.settle(len(training))
     return (training, held_back) if held_back else split_clips(training)
 
@@ -81,7 +81,8 @@ def _spoken(data_path: str, bad: BadClips) -> list[Clip]:
 def _listed(path: Path, bad: BadClips) -> list[Clip]:
     """The clips of a file with `path of a wav|text` lines, as NVIDIA's file lists are."""
     texts = read_transcripts(path, columns=(2, 2), bad=bad)
-    return [Clip(listed_path(name, path), text) for name, text in texts.items()]
+    find = path_finder(path)
+    return [Clip(find(name), text) for name, text in texts.items()]
 
 
 def dictionary_of(config: DataConfig) -> Dictionary | None:

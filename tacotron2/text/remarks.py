@@ -48,7 +48,7 @@ def _characters(plain: list[str], cleaners: Sequence[str], alphabet: Alphabet) -
         spoken = alphabet.normalized(clean(character, cleaners))
         if not any(c in alphabet.ids for c in spoken):
             # "$" alone leaves nothing, but has become a word where it stands before a number.
-            if character in cleaned or not character.isascii():
+            if cleaned & {character, *spoken} or not character.isascii():
                 lost.append(character)
         elif "english_cleaners_v2" in cleaners and not character.isalpha():
             continue  # a sign, which is read as what it means

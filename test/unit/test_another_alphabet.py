@@ -8,10 +8,10 @@ from itertools import chain
 import pytest
 import soundfile
 
-from common.config import from_dict
+from common.config import from_dict, load_config
 from common.device import pick_device
 from common.program import UserError
-from conftest import toy_tacotron2_config
+from conftest import toy_tacotron2_config, write_config
 from runs import start
 from tacotron2.config import Config, DataConfig, check_symbols
 from tacotron2.data import count_samples_and_symbols, find_utterances
@@ -119,6 +119,10 @@ def test_cleaners_follow_the_symbols_unless_they_are_named():
     assert DataConfig(symbols=GERMAN, text_cleaners=[]).text_cleaners == []
 
 
+def test_capitals_of_another_script_are_said_too():
+    assert remarks("Мир NATO.", ["basic_cleaners"], Alphabet(RUSSIAN)) == ["left out: 'A', 'N', 'O', 'T'"]
+
+
 def test_a_cleaner_that_takes_letters_of_the_list_away_is_said():
     (line,) = remarks("Süß", ["transliteration_cleaners"], Alphabet(GERMAN))
     assert "transliterated: " in line and "'ü' as 'u'" in line and "'ß' as 'ss'" in line
@@ -159,6 +163,17 @@ def test_a_clip_without_a_letter_is_an_error(corpus, text, kept):
     else:
         with pytest.raises(UserError, match="nothing is left to speak"):
             count_samples_and_symbols(clips, config)
+
+
+def test_a_file_of_symbols_lies_beside_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "russian.txt").write_text("".join(f"{symbol}\n" for symbol in RUSSIAN), encoding="utf-8")
+    config = write_config(tmp_path / "russian.json", {"data_config": {"symbols": "russian.txt"}})
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_config(config, Config).data_config.symbols == RUSSIAN
+    (tmp_path / "here/german.txt").write_text("".join(f"{symbol}\n" for symbol in GERMAN), encoding="utf-8")
+    write_config(config, {"data_config": {"symbols": "german.txt"}})  # else where the program was started
+    assert load_config(config, Config).data_config.symbols == GERMAN
 
 
 def test_the_number_of_symbols_follows_nvidias_148(toy):

@@ -1,6 +1,7 @@
 """What cannot be used of a corpus is refused at the start, all of it at once, or left out."""
 
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,12 @@ def test_floats_scaled_as_integers_are_refused(tmp_path, noise, sign):
     soundfile.write(tmp_path / "a.wav", sign * np.abs(noise) * 32768, RATE, subtype="FLOAT")
     with pytest.raises(ClipError, match=r"which are not in -1\.\.1 as floating-point audio is"):
         read_wav(tmp_path / "a.wav", RATE)
+
+
+def test_a_format_that_is_not_known_must_be_converted(tmp_path):
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0 ftypM4A " + bytes(500))
+    with pytest.raises(ClipError, match=r"a\.m4a is not readable as audio: the format is not known; .*ffmpeg"):
+        check_wav(tmp_path / "a.m4a", RATE)
 
 
 def test_a_stream_that_does_not_say_its_length_is_refused(tmp_path, noise):
@@ -166,6 +173,33 @@ def test_endings_in_capitals_and_names_of_other_systems(tmp_path):
     assert [clip.text for clip in held_back + training] == [f"Text {c}." for c in "abcd"]
 
 
+def test_a_list_has_the_names_of_another_system(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=4)
+    rename(corpus, lambda name: unicodedata.normalize("NFD", f"Übung {name[4:6]}.WAV"))
+    (corpus / "wavs/übung 03.wav").write_bytes(b"")
+    names = [unicodedata.normalize("NFC", f"wavs/übung {i:02}.wav") for i in range(4)]
+    (corpus / "list.txt").write_text("".join(f"{name}|A tone.\n" for name in names))
+    found = find_clips("", str(corpus / "list.txt"))
+    assert found[:3] == sorted((corpus / "wavs").glob("*.WAV"))[:3]
+    assert found[3] == corpus / names[3]  # exactly this one is there
+    (corpus / "wavs/übung 03.wav").rename(corpus / "wavs/ÜBUNG 03.wav")
+    assert find_clips("", str(corpus / "list.txt"))[3] == Path(names[3])  # it may be either
+    training, held_back = tacotron2.data.find_utterances(
+        tacotron2.data.DataConfig(training_files=str(corpus / "list.txt")), ""
+    )
+    assert [clip.path for clip in held_back + training][:3] == found[:3]
+
+
+def test_paths_of_a_list_are_relative_to_it(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_corpus(tmp_path / name, clips=2)
+        (tmp_path / name / "list.txt").write_text("wavs/clip00.wav\nwavs/clip01.wav\n")
+    monkeypatch.chdir(tmp_path / "a")
+    assert find_clips("", str(tmp_path / "b/list.txt")) == find_clips(str(tmp_path / "b"))
+    (tmp_path / "list.txt").write_text("wavs/clip00.wav\n")
+    assert find_clips("", str(tmp_path / "list.txt")) == [Path("wavs/clip00.wav")]  # as NVIDIA's lists are
+
+
 def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
     corpus = make_corpus(tmp_path / "c", clips=2)
     (corpus / "wavs/clip01.wav").rename(corpus / "wavs/CLIP00.wav")
@@ -190,11 +224,22 @@ def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
     assert "1 files of wavs/ are left out, which are no .wav: more.flac" in caplog.text
 
 
-def test_a_speaker_is_no_text(corpus):
-    lines = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
-    (corpus / "metadata.csv").write_text("".join(f"{name}|Text {i}.|anna\n" for i, name in enumerate(lines)))
-    with pytest.raises(UserError, match=r"the last column is 'anna' in every line"):
+@pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])
+def test_a_speaker_is_no_text(corpus, speakers):
+    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    lines = [f"{name}|Text {i}.|{speakers[i % len(speakers)]}\n" for i, name in enumerate(names)]
+    (corpus / "metadata.csv").write_text("".join(lines))
+    with pytest.raises(UserError, match=rf"the last column has only {len(speakers)} different values \('anna'"):
         tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+
+
+def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):
+    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    (corpus / "metadata.csv").write_text("".join(f"{name}|anna|A tone.|A tone.\n" for name in names))
+    bad = BadClips(folder=tmp_path)
+    with pytest.raises(UserError, match=r"metadata.csv line 1 has 4 columns split by \|, must be 2 or 3"):
+        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus), bad)
+    assert len((tmp_path / NAME).read_text().splitlines()) == len(names)
 
 
 @pytest.mark.slow

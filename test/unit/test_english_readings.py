@@ -32,6 +32,24 @@ def test_the_readings():
     assert {written for written, expected in CASES.items() if read(written) != expected} == WRONG
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("At 10:00am.", "at ten ay em."),
+        ("At 10:05PM we left.", "at ten oh five pee em we left."),
+        ("10:00 a.m.", "ten ay em."),
+        ("At 7.30 p.m. sharp.", "at seven thirty pee em sharp."),
+        ("Open 10am-5pm.", "open ten ay em to five pee em."),
+        ("9-5pm", "nine to five pee em"),
+        ("10 a.m.–5 p.m. daily", "ten ay em to five pee em daily"),
+        ("At 15 p.m.", "at fifteen pee em."),
+        ("The a.m. and the p.m.", "the ay em and the pee em."),
+    ],
+)
+def test_times_with_their_half_of_the_day(written, expected):
+    assert read(written) == expected
+
+
 def test_the_readings_say_something_that_the_reference_does_not():
     assert sum(clean(written, "english_cleaners") == expected for written, expected in CASES.items()) == 44
     assert clean("£12 at 3:45.", "english_cleaners") == "pstwelve at three:forty-five."

@@ -44,6 +44,8 @@ class Source:
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+    "Audio of lines that do not fit, which are problems already."
 
     def add(self, kind: Kind, message: str) -> None:
         self.problems.append(Problem(kind, message))
@@ -63,7 +65,7 @@ def find_source(path: Path, audio: Path | None = None, columns: str = "", encodi
             _read_list(source, list_path, AudioFiles(audio or list_path.parent), columns, encoding)
         if not lists:
             _read_pairs(source, path, files, encoding)
-        used = {os.path.realpath(item.path) for item in source.items}
+        used = {os.path.realpath(path) for path in [*source.passed_over, *(item.path for item in source.items)]}
         for left in files.paths if lists else ():
             if os.path.realpath(left) not in used:
                 source.add(Kind.UNUSED, f"{left}: no list has a line for it")
@@ -107,6 +109,7 @@ def _read_list(source: Source, path: Path, files: AudioFiles, columns: str, enco
         where = f"{path} line {row.number}"
         if len(row.cells) != roles.count:
             source.add(Kind.DOUBTFUL, f"{where} has {len(row.cells)} columns, most have {roles.count}")
+            source.passed_over += files.find(row.cells[roles.name]) if roles.name < len(row.cells) else []
         elif audio := _find(source, files, row.cells[roles.name], where):
             text, speaker = (row.cells[column] if column >= 0 else "" for column in (roles.text, roles.speaker))
             source.items.append(Item(audio, tidy(text) if roles.text >= 0 else None, where, speaker))

@@ -18,6 +18,8 @@ FACTOR = 1.5
 "A duration is not suspicious unless it is so many times the expected one, or that part of it,"
 DEVIATIONS = 4.0
 "and so many standard deviations away from it."
+MOST_AT_EDGES = 1.0
+"Seconds of a clip, whatever its text: silence that was left at its edges. Else a few wrong texts tilt the line."
 CLIPPED = 10
 "Samples."
 NOISY = 25.0
@@ -87,7 +89,9 @@ def expect_seconds(symbols: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray
         away = np.log(seconds / expected)
         spread = 1.4826 * float(np.median(np.abs(away)))  # the standard deviation of most
         near = np.abs(away) <= max(3 * spread, 0.05)
-        slope, start = np.polyfit(symbols[near], seconds[near], 1) if np.ptp(symbols[near]) else (pace, 0.0)
+        start = np.polyfit(symbols[near], seconds[near], 1)[1] if np.ptp(symbols[near]) else 0.0
+        start = float(np.clip(start, 0, MOST_AT_EDGES))
+        slope = float(np.median((seconds[near] - start) / symbols[near]))
         if slope <= 0:
             break
         expected = np.maximum(slope * symbols + start, 0.3 * pace * symbols)

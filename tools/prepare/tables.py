@@ -93,6 +93,10 @@ def _quoted_rows(text: str, delimiter: str) -> list[Row]:
                 rows.append(Row(first, [cell.strip() for cell in cells]))
             first = reader.line_num + 1
     except csv.Error as error:
+        plain = _plain_rows(text, delimiter)
+        if all(len(cell) > 1 and cell[0] == cell[-1] == '"' for row in plain for cell in row.cells):
+            # Around each cell, and nobody has doubled those in the texts.
+            return [Row(row.number, [cell[1:-1].strip() for cell in row.cells]) for row in plain]
         raise UserError(f"from line {first} on quotation marks do not match: {error}") from error
     return rows
 

@@ -28,9 +28,12 @@ ERA = re.compile(
     r"(?<![\w.,])([0-9]{1,5})\s?(BCE|CE|BC|AD|B\.C\.E\.|B\.C\.|A\.D\.)(?!\w)|\b(AD|A\.D\.)\s?([0-9]{1,4})\b"
 )
 HALF = r"\s?(?:[ap]\.m\.|[ap]m\b|[AP]\.M\.|[AP]M\b)"
-TIME = re.compile(rf"(?<![\w:.])([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?(?![\w:])({HALF})?")
-BETWEEN_TIMES = re.compile(r"(?<=[0-9mM])\s?[-–]\s?(?=[0-9]{1,2}:[0-9]{2})")
+TIME = re.compile(rf"(?<![\w:.])([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9]))?(?:({HALF})|(?![\w:]))")
+BETWEEN_TIMES = re.compile(rf"(?:(?<=[0-9mM])|(?<=[mM]\.))\s?[-–]\s?(?=[0-9]{{1,2}}(?::[0-9]{{2}}|{HALF}))")
 HOUR = re.compile(rf"(?<![\w:.])(1[0-2]|0?[1-9])({HALF})")
+WITH_A_STOP = re.compile(rf"(?<![\w:.])(1[0-2]|0?[1-9])\.([0-5][0-9])(?={HALF})")
+OTHER_HALF = re.compile(r"(?<=[0-9]\s)([apAP]\.[mM]\.)")
+"Behind a number that is no hour."
 
 
 def read_dates(text: str) -> str:
@@ -47,9 +50,11 @@ def read_dates(text: str) -> str:
 
 
 def read_times(text: str) -> str:
-    """``3:45`` -> ``three forty-five``, ``3:00`` -> ``three o'clock``, ``15:30:10`` with its seconds."""
-    text = TIME.sub(_time, BETWEEN_TIMES.sub(" to ", text))
-    return HOUR.sub(lambda m: f"{whole(m[1].lstrip('0'))} {_half(m[2], m)}", text)
+    """``3:45`` -> ``three forty-five``, ``3:00`` -> ``three o'clock``, ``15:30:10`` with its seconds, ``9am-5pm`` as a
+    range."""
+    text = WITH_A_STOP.sub(r"\1:\2", BETWEEN_TIMES.sub(" to ", text))
+    text = HOUR.sub(lambda m: f"{whole(m[1].lstrip('0'))} {_half(m[2], m)}", TIME.sub(_time, text))
+    return OTHER_HALF.sub(lambda m: _half(m[1], m), text)
 
 
 def _numeric(match: re.Match) -> str:

@@ -29,7 +29,10 @@ TITLE = re.compile(rf"(?<![\w.])({'|'.join(TITLES)}|p|sec)\.(\s?[0-9])?", re.IGN
 STREET = re.compile(r"(?<=[a-z0-9]\s)St(?:\.(?=[,;]|\s[a-z]|\s*$)|(?=[,;]|\s[a-z]|\s*$))")
 SAINT = re.compile(r"(?<!\w)St\.(?=\s[A-Z])")
 INITIALS = re.compile(r"(?<![\w.'])(?:[A-Z]\.[\s-]?){1,5}(?=[A-Z][a-z])")
-DOTTED_CAPITALS = re.compile(r"(?<![\w.])(?:[A-Za-z]\.){2,9}(?!\w)|(?<![\w.])[A-Z]\.(?:[A-Z]\.){0,9}[A-Z](?!\w)")
+DOTTED_CAPITALS = re.compile(
+    r"(?<![\w.])(?!(?<=[0-9]\s)[apAP]\.[mM]\.)"  # that is a time
+    r"(?:(?:[A-Za-z]\.){2,9}(?!\w)|[A-Z]\.(?:[A-Z]\.){0,9}[A-Z](?!\w))"
+)
 CAPITALS = re.compile(r"(?<![\w'])([A-Z]{2,6})('?s)?(?![\w])")
 LONE_CAPITAL = re.compile(r"(?<![\w.'’])[B-HJ-Z](?![\w'’]|\.[A-Z])")
 SPELLED = {
