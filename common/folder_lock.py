@@ -51,7 +51,7 @@ def hold_folder(folder: str | Path, option: str = "") -> None:
 def sole_writer(*folders: str | Path, option: str = "") -> Iterator[None]:
     """As ``hold_folder``, while the body runs. Folders that this process holds already stay held."""
     with ExitStack() as stack:
-        for folder in sorted({Path(folder).resolve() for folder in folders} - _held.keys()):
+        for folder in sorted({Path(os.path.realpath(folder)) for folder in folders} - _held.keys()):
             file = _lock(folder, option)
             if file is not None:
                 _held[folder] = file

@@ -17,8 +17,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test/unit")]
 
 from common.checkpoints import native  # noqa: E402 - from the root
 
-PRELOADED = ["conftest", "waveglow.train", "waveglow.infer", "tacotron2.train"]
-"What processes are forked with: a start takes no seconds."
+PRELOADED = [
+    "conftest", "waveglow.train", "waveglow.infer", "tacotron2.train", "tools.prepare_data",
+    "torch._dynamo", "librosa.filters", "librosa.core.audio", "numba", "matplotlib.figure",
+]  # fmt: skip
+"What processes are forked with, and what the programs import late: a start takes no seconds. None starts a thread."
 PATIENCE = 300
 "Seconds for a program that nobody disturbs."
 STEPS = 12

@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, metavar="N", help="default: %(default)s")
     parser.add_argument("--every", type=float, default=180, metavar="SECONDS", help="between faults: %(default)s")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what is mounted and started ends with it
     FOLDER.mkdir(parents=True, exist_ok=True)
     config = json.loads((ROOT / "configs/waveglow_demo.json").read_text())
     config["train_config"] |= {"iters_per_checkpoint": 25, "iters_per_validation": 100, "keep_checkpoints": 1}

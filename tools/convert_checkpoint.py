@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def to_native(checkpoint: Checkpoint, source: str | Path) -> dict[str, Any]:
     package = PACKAGES[checkpoint.kind]
     config = config_of_checkpoint(source, package.Config, checkpoint.config)
     weights = fitted(source, checkpoint.weights, without_memory(config, package.build_model))
-    progress = Progress(checkpoint.iteration, checkpoint.iteration, finetuned_from=str(Path(source).resolve()))
+    progress = Progress(checkpoint.iteration, checkpoint.iteration, finetuned_from=os.path.realpath(source))
     return {"model": weights, "config": asdict(config), "iteration": checkpoint.iteration, "progress": asdict(progress)}
 
 

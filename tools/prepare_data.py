@@ -115,7 +115,7 @@ def number_or_keep(value: str) -> float | None:
 
 def check_apart(source: Path, target: Path) -> None:
     """UserError if one of them lies in the other."""
-    ours, theirs = target.resolve(), (source if source.is_dir() else source.parent / source.name).resolve()
+    ours, theirs = Path(os.path.realpath(target)), Path(os.path.realpath(source))
     if ours == theirs or theirs in ours.parents or ours in theirs.parents:
         raise UserError(f"SOURCE {source} and TARGET {target} lie in each other: take a target outside")
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from common import device
 from common.checkpoints import native
-from common.checkpoints.interchange import Checkpoint, fitted, load_adam, read, steps_of_adam
+from common.checkpoints.interchange import TITLES, Checkpoint, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
 from common.config import AnyConfig, BaseConfig, config_of_checkpoint
@@ -148,16 +149,24 @@ class Run(Generic[AnyConfig, AnyModel]):
     def _origin(self) -> str:
         """The checkpoint to finetune, by its full path; empty for a run that begins anew."""
         path = self.config.train_config.checkpoint_path
-        return str(Path(path).resolve()) if path else ""
+        return os.path.realpath(path) if path else ""
 
     def _resume(self, path: Path, state: dict[str, Any], branch: bool) -> None:
         """Everything is looked at before anything of it is used."""
         if not state.keys() >= RESUMABLE:
             raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
+        kinds = [kind for kind in TITLES if isinstance(state["config"], dict) and f"{kind}_config" in state["config"]]
+        if kinds and self.name not in kinds:
+            raise UserError(
+                f"{path} is a checkpoint of {TITLES[kinds[0]]}, and one of {TITLES[self.name]} is needed here"
+            )
         saved_config = asdict(config_of_checkpoint(path, type(self.config), state["config"]))
         check_same_model(path, saved_config, asdict(self.config), self.name)
         check_same_training(path, saved_config, self.config)
         progress = read_progress(path, state["progress"])
+        if state["iteration"] != progress.iteration:
+            stands = shown(state["iteration"])
+            raise UserError(f"{path}: its iteration is {stands}, and {progress.iteration} in its progress")
         weights = fitted(path, state["model"], self.model)
         average = fitted(path, state.get("average"), self.model) if self.average else {}
         adam = checked_adam(path, state["optimizer"], self.optimizer)
@@ -229,7 +238,8 @@ def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str
     """
     state = saved.get("state") if isinstance(saved, dict) else None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not isinstance(state, dict) or not state.keys() <= set(range(len(parameters))):
+    # Before the first step it has none.
+    if not isinstance(state, dict) or (state and state.keys() != set(range(len(parameters)))):
         raise UserError(f"{path}: its optimizer's state is not that of {len(parameters)} parameters")
     for number, each in state.items():
         for name in ("exp_avg", "exp_avg_sq"):
@@ -239,6 +249,8 @@ def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str
                 raise UserError(f"{path}: {name} of its parameter {number} is {shape}, not {list(parameter.shape)}")
             if not moment.is_floating_point() or not torch.isfinite(moment).all():
                 raise UserError(f"{path}: {name} of its parameter {number} has values that are no finite numbers")
+        if (each["exp_avg_sq"] < 0).any():
+            raise UserError(f"{path}: exp_avg_sq of its parameter {number} has squares below 0")
         if steps_of_adam(each.get("step")) is None:
             raise UserError(f"{path}: the steps of its parameter {number} are {shown(each.get('step'))}")
     kept = {number: {name: each[name] for name in ADAM} for number, each in state.items()}

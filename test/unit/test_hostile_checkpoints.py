@@ -21,6 +21,7 @@ from common.checkpoints.interchange import load_adam, read
 from common.checkpoints.progress import Progress, read_progress
 from common.config import from_dict, load_config
 from common.program import UserError, shown
+from common.training.run import checked_adam
 from conftest import ROOT, make_corpus, toy_config
 from runs import make_run, start, weights
 from waveglow.config import Config, build_model
@@ -162,6 +163,7 @@ def test_whatever_stands_in_a_checkpoint_is_taken_or_refused_in_one_line(trained
     [
         ("exp_avg", torch.zeros(1), r"exp_avg of its parameter 1 is \[1\], not "),
         ("exp_avg_sq", None, "exp_avg_sq of its parameter 1 is missing"),
+        ("exp_avg_sq", -torch.ones(6), "exp_avg_sq of its parameter 1 has squares below 0"),
         ("step", torch.tensor(float("nan")), "the steps of its parameter 1"),
     ],
 )
@@ -171,6 +173,38 @@ def test_the_optimizer_is_checked_against_the_model(trained, name, value, said):
     state["optimizer"]["state"][1][name] = value
     torch.save(state, trained / "odd")
     with pytest.raises(UserError, match=said):
+        make_run(toy_config(), trained / "out").start(str(trained / "odd"))
+
+
+@FEW
+@given(missing=st.sets(st.integers(0, 43), min_size=1, max_size=43), extra=st.integers(44, 10**6) | st.just("0"))
+def test_an_optimizer_of_other_parameters_is_refused(trained, missing, extra):
+    for names in (missing, [extra]):
+        state = native.load(trained / "out/waveglow_2")
+        kept = state["optimizer"]["state"]
+        assert kept.keys() == set(range(44))
+        changed = {number: kept[number] for number in kept.keys() - missing} if names is missing else kept | {extra: {}}
+        with pytest.raises(UserError, match="not that of 44 parameters"):
+            checked_adam("x", {"state": changed}, make_run(toy_config(), trained / "out").optimizer)
+
+
+@pytest.mark.parametrize("place", [("iteration",), ("progress", "iteration")])
+@pytest.mark.parametrize("value", [0, 1, 3, 10**9])
+def test_two_words_on_how_far_it_is_are_refused(trained, place, value):
+    state = native.load(trained / "out/waveglow_2")
+    at(state, place, value)
+    torch.save(state, trained / "odd")
+    with pytest.raises(
+        UserError, match=f"its iteration is .*{value}" if len(place) == 1 else f"{value} in its progress"
+    ):
+        make_run(toy_config(), trained / "out").start(str(trained / "odd"))
+
+
+def test_a_checkpoint_of_the_other_model_is_said_to_be_one(trained):
+    state = native.load(trained / "out/waveglow_2")
+    state["config"]["tacotron2_config"] = state["config"].pop("waveglow_config")
+    torch.save(state, trained / "odd")
+    with pytest.raises(UserError, match="a checkpoint of Tacotron2, and one of WaveGlow is needed"):
         make_run(toy_config(), trained / "out").start(str(trained / "odd"))
 
 
@@ -247,6 +281,15 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch, kind, reader)
         socket.socket(socket.AF_UNIX).bind(path)
     with pytest.raises(UserError, match=rf"is a {kind}|config .*: Is a directory"):
         reader(path)
+
+
+def test_links_that_lead_to_each_other(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    loop = str(tmp_path / "a")
+    for options, resume in (({"checkpoint_path": loop}, "no"), ({}, loop)):
+        with pytest.raises(UserError, match=f"cannot read {loop}: Too many levels of symbolic links"):
+            make_run(toy_config(), tmp_path / "out", **options).start(resume)
 
 
 def short_text(text: str) -> bytes:

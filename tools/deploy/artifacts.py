@@ -1,5 +1,6 @@
 """A folder of graphs or of engines: what is in it."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_si
 
 CONTENTS = "contents.json"
 ONNX = "onnx"
-FORM = 2
+FORM = 3
 "Number of the form of CONTENTS; another one is of another version of this repository."
 
 SpeakerConfig: TypeAlias = tacotron2.config.Config
@@ -111,7 +112,7 @@ def as_json(contents: Contents) -> str:
     values = asdict(contents)
     for kind in ("tacotron2", "waveglow"):
         values[kind] = {name: values[kind][name] for name in (f"{kind}_config", "data_config")}
-    return json.dumps({"form": FORM} | values, indent=2)
+    return json.dumps({"form": FORM, "checksum": checksum(values)} | values, indent=2)
 
 
 def from_json(text: str) -> Contents:
@@ -119,11 +120,18 @@ def from_json(text: str) -> Contents:
     values = json.loads(text)
     if values.pop("form", None) != FORM:
         raise UserError("it is of another version of this repository")
+    if values.pop("checksum", "") != checksum(values):
+        raise UserError("it is damaged, or was changed by hand: its checksum is another one")
     values["tacotron2"] = from_dict(SpeakerConfig, values["tacotron2"])
     values["waveglow"] = from_dict(VocoderConfig, values["waveglow"])
     values["sources"] = {kind: from_dict(Source, each) for kind, each in values["sources"].items()}
     values["files"] = {graph: from_dict(File, each) for graph, each in values["files"].items()}
     return Contents(**values)
+
+
+def checksum(values: dict[str, Any]) -> str:
+    """SHA-256 of contents, so that no bit of a size or of a symbol can change."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write_contents(folder: Path, contents: Contents) -> None:

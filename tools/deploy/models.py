@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
         settings, there = voice.settings, {kind: getattr(voice, kind) for kind in PACKAGES}
         if not args.voice:
             log.info("no checkpoint is named or fetched: the voice %s", voice.name)
-    paths = {kind: str(Path(path).resolve()) for kind, path in (there | given).items()}
+    paths = {kind: os.path.realpath(path) for kind, path in (there | given).items()}
     for kind in PACKAGES:
         if kind not in paths:
             raise UserError(f"there is no checkpoint of {TITLES[kind]}: name one, --{kind}=FILE or {DEFAULT}/{kind}")

@@ -1,0 +1,61 @@
+"""What a folder of engines says of itself is read as it was written, or refused."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.program import UserError
+from tools.deploy.artifacts import (
+    CONTENTS,
+    Contents,
+    File,
+    Source,
+    SpeakerConfig,
+    VocoderConfig,
+    as_json,
+    read_contents,
+)
+
+WHOLE = Contents(
+    "onnxruntime",
+    {"tacotron2": Source("a", "1" * 64), "waveglow": Source("b")},
+    SpeakerConfig(),
+    VocoderConfig(),
+    {"encoder": File("encoder.onnx", 5, "2" * 64)},
+    quant_mode="force_float16",
+    made_of={"encoder": "3" * 64},
+    ranges={"batch": [1, 2, 4]},
+    options={"decoder": "decoder", "threads": 2},
+    cost={"waveglow": 0.125},
+)
+JSON = as_json(WHOLE).encode()
+
+
+def read(folder, content: bytes) -> Contents:
+    (folder / CONTENTS).write_bytes(content)
+    return read_contents(folder, "onnxruntime", "build it")
+
+
+def test_it_comes_back(tmp_path):
+    assert read(tmp_path, JSON) == WHOLE
+
+
+@settings(max_examples=200, deadline=None)
+@given(bits=st.sets(st.integers(0, 8 * len(JSON) - 1), min_size=1, max_size=2))
+def test_flipped_bits_are_found(tmp_path_factory, bits):
+    """A size, a symbol or the noise's scale would be another one without a word."""
+    content = bytearray(JSON)
+    for bit in bits:
+        content[bit // 8] ^= 1 << bit % 8
+    try:
+        assert read(tmp_path_factory.mktemp("flipped"), bytes(content)) == WHOLE  # a blank, say
+    except UserError as error:
+        assert CONTENTS in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("sigma", [0.7, math.nextafter(0.6, 1)])
+def test_a_changed_number_is_said(tmp_path, sigma):
+    with pytest.raises(UserError, match="damaged, or was changed by hand"):
+        read(tmp_path, JSON.replace(b'"sigma": 0.6', f'"sigma": {sigma}'.encode()))
