@@ -22,14 +22,14 @@ CONVERT = "convert it: ffmpeg -i IN -c:a pcm_s16le OUT.wav"
 UNKNOWN_FORMAT = 1
 "libsndfile's number for what it does not know, M4A and WMA among them."
 LONGEST = 2**40
-"Samples; what libsndfile says where a file does not say its length is more."
+"Samples. Where a file does not state its length, libsndfile reports more than this."
 LOUDEST = 16.0
 "No recording is 24 dB beyond full scale: larger samples were multiplied by 128, 32768 or the like."
 # A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
 # but digital silence: the likelihood of a constant has no upper bound, and training on it ends in NaN.
 NEAR_SILENT_RMS = 1e-4
 HEARD_CLIPPED = 1e-3
-"From this share of samples on, clipping is warned of."
+"Share of samples from which on clipping causes a warning."
 
 
 class MelSpectrogram(nn.Module):
@@ -96,7 +96,7 @@ class Fault(IntEnum):
     CUT_OFF = 6
     UNREADABLE = 7
     MEL = 8
-    "The mel spectrogram that is given with it is missing, of another length or no such thing."
+    "The mel spectrogram that is given with it is missing, of another length or not a mel spectrogram."
 
 
 class ClipError(UserError):
@@ -116,7 +116,7 @@ def sound_of(path: str | Path) -> bytes | io.BytesIO:
 
 def look_at(path: str | Path) -> soundfile._SoundFileInfo:
     """The header of an audio file of any rate. ClipError if it is unreadable, cut off or empty, if it does not say
-    how long it is, and for formats of which that cannot be told."""
+    how long it is, and for formats that do not show whether they were cut off."""
     try:
         missing = missing_bytes(path)
         info = soundfile.info(sound_of(path))
@@ -125,7 +125,7 @@ def look_at(path: str | Path) -> soundfile._SoundFileInfo:
     except (soundfile.SoundFileError, OSError) as error:
         raise ClipError(f"{path} is not readable as audio: {_reason(path, error)}") from error
     if info.format not in FORMATS:
-        raise ClipError(f"{path} is of the format {info.format}, which is not read; {CONVERT}", Fault.FORMAT)
+        raise ClipError(f"{path} has the format {info.format}, which is not supported; {CONVERT}", Fault.FORMAT)
     if missing:
         how_many = f"{missing} bytes fewer than its header announces"
         why = "its last page is missing" if info.format == "OGG" else how_many
@@ -141,15 +141,15 @@ def look_at(path: str | Path) -> soundfile._SoundFileInfo:
 
 
 def check_wav(path: str | Path, sampling_rate: int) -> int:
-    """Look at the header of a wav (FLAC, AIFF and the like will do): the number of samples.
+    """Check the header of a wav (FLAC, AIFF and the like will do) and return the number of samples.
 
     Refuses with ClipError what training must not silently change: another sampling rate, more than
-    one channel, a truncated or empty file, what is no audio. Any sample format is fine.
+    one channel, a truncated or empty file, anything but audio. Any sample format is fine.
     """
     info = look_at(path)
     if info.samplerate != sampling_rate or info.channels != 1:
         raise ClipError(
-            f"{path} has {info.samplerate} Hz and {info.channels} channel(s), needed are {sampling_rate} Hz and 1;"
+            f"{path} has {info.samplerate} Hz and {info.channels} channel(s), but must have {sampling_rate} Hz and 1;"
             f" convert it: sox IN.wav -r {sampling_rate} -c 1 -b 16 OUT.wav",
             Fault.FORMAT,
         )
@@ -159,7 +159,7 @@ def check_wav(path: str | Path, sampling_rate: int) -> int:
 def read_samples(
     path: str | Path, sampling_rate: int, start: int = 0, length: int = -1, frames: int | None = None
 ) -> np.ndarray:
-    """Samples [N] as float32, ``length`` of them from ``start`` on (-1 = all); ``frames``: what ``check_wav`` has said.
+    """Samples [N] as float32, ``length`` of them from ``start`` on (-1 = all); ``frames``: what ``check_wav`` returned.
 
     16, 24, 32 bit and float files become float32; those of a float file may be a little beyond -1..1.
     Raises ClipError as ``check_wav`` does, for a file that breaks off, and for samples that are not

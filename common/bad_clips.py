@@ -1,4 +1,4 @@
-"""What is wrong with the clips of a corpus, gathered so that all of it is said at once."""
+"""What is wrong with the clips of a corpus, gathered so that all of it is reported at once."""
 
 import logging
 from collections.abc import Iterable
@@ -53,9 +53,9 @@ class BadClips:
         return sorted(self.faults, key=lambda message: -self.faults[message])
 
     def settle(self, total: int) -> None:
-        """Say what was found in ``total`` clips. UserError, unless it is to be skipped.
+        """Report what was found in ``total`` clips. UserError, unless bad clips are to be skipped.
 
-        A list in the folder that an earlier run left is removed.
+        A list that an earlier run left in the folder is removed if nothing is wrong.
         """
         if not self.faults:
             self._write("")

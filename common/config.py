@@ -73,15 +73,15 @@ class TrainConfig:
     epochs: MayChange[int] = 313
     "Passes over the training clips."
     max_steps: MayChange[int] = 0
-    "End after so many steps in all, if that is earlier; 0 = no such limit."
+    "End after this many steps in all, if that is earlier; 0 = no such limit."
     learning_rate: MayChange[float] = 2e-4
     "Adam's learning rate."
     anneal_epochs: MayChange[list] = field(default_factory=list)
-    "Epochs with which the learning rate falls to a tenth."
+    "Epochs at whose start the learning rate falls to a tenth."
     warmup_steps: MayChange[int] = 0
     "Steps over which the learning rate rises from 0."
     decay_steps: MayChange[int] = 0
-    "Last steps of the run, over which the learning rate falls to 0 along a cosine; more than there are = all."
+    "Steps at the end of the run over which the learning rate falls to 0 along a cosine; more than it has = all."
     weight_decay: float = 0.0
     "Adam's; added to the gradients (L2)."
     ema_decay: float = 0.0
@@ -103,11 +103,11 @@ class TrainConfig:
     fp16_run: bool = False
     "Half precision where it pays: amp O2 on an NPU, O1 on CUDA, O0 on a CPU."
     amp: Amp = ""
-    "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; decides over fp16_run."
+    "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; overrides fp16_run."
     loss_scale: str | float = "dynamic"
     "Factor of the loss in float16: a number or 'dynamic'."
     workers: MayChange[int] = 2
-    "Processes that load data, for each training process; 0 = load in between."
+    "Processes that load data, for each training process; 0 = the training process loads them between steps."
     profile: MayChange[int] = 0
     "Steps to profile, after the first one, into <output_directory>/profile; 0 = none."
     checkpoint_path: MayChange[str] = ""
@@ -123,7 +123,7 @@ class TrainConfig:
     on_bad_clip: MayChange[Literal["stop", "skip"]] = "stop"
     "What to do with clips that cannot be used, at the start or later: stop, or skip them."
     hang_limit: MayChange[int] = 1800
-    "Seconds after which a process that gets nowhere ends the run; the first step may have to compile."
+    "Seconds after which a process that makes no progress ends the run; the first step may have to compile."
     with_tensorboard: MayChange[bool] = True
     "Write TensorBoard logs to <output_directory>/logs."
 
@@ -153,13 +153,13 @@ class TrainConfig:
 
 @dataclass
 class NpuConfig:
-    """What is done in another way on an NPU (layers/npu.py): 'on', 'off', or 'auto' as the CANN and the card found
-    need it."""
+    """What is done differently on an NPU (layers/npu.py): 'on', 'off', or 'auto': as the CANN and the card that are
+    found need it."""
 
     conv1d_as_conv2d: str = "auto"
     "Run 1-D convolutions as 2-D ones."
     conv_transpose_on_cpu: str = "auto"
-    "Run transposed 1-D convolutions on the host; off: on the card, in the way of the next key."
+    "Run transposed 1-D convolutions on the host; off: on the card, as the next key says."
     conv_transpose_as_product: str = "auto"
     "Run them on the card as one matrix product; off: by its own operator, in float32."
     logdet_on_cpu: str = "auto"
@@ -262,7 +262,7 @@ def read_json(path: str | Path) -> Any:
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{path} is no configuration: its brackets are nested too deep") from error
+        raise UserError(f"{path} is no configuration: its brackets are nested too deeply") from error
 
 
 def _with_files_beside(folder: Path, values: Any) -> Any:
@@ -277,8 +277,8 @@ def _with_files_beside(folder: Path, values: Any) -> Any:
 def config_of_checkpoint(path: str | Path, kind: type[Section], values: Any) -> Section:
     """The configuration in a checkpoint, read into the dataclass ``kind``.
 
-    A key that is not known here, as a newer version may have one, is said and left out. UserError, with the file's
-    name, for everything else that ``load_config`` refuses.
+    An unknown key, as a newer version may have one, is left out with a warning. UserError, with the file's name, for
+    everything else that ``load_config`` refuses.
     """
     unknown: list[str] = []
     try:
@@ -286,14 +286,14 @@ def config_of_checkpoint(path: str | Path, kind: type[Section], values: Any) -> 
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     for name in unknown:
-        log.warning("%s: %s is not known here and ignored; is it of a newer version?", path, name)
+        log.warning("%s: %s is not known here and ignored; is it from a newer version?", path, name)
     return config
 
 
 def from_dict(kind: type[Section], values: Any, where: str = "", unknown: list[str] | None = None) -> Section:
     """Build the dataclass ``kind`` from a dict, dataclasses inside it too; UserError as ``load_config``.
 
-    With a list ``unknown`` the names of unknown keys are added to it instead.
+    With a list ``unknown``, unknown keys are added to it and are no error.
     """
     if not isinstance(values, dict):
         raise UserError(f"{where or 'the config'} must be an object {{...}}, not {shown(values)}")

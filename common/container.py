@@ -8,17 +8,17 @@ from typing import BinaryIO, Literal
 from common.files import open_input
 
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC", "OGG", "MP3")
-"""libsndfile's names of the formats of which it can be told whether they were cut off: by ``missing_bytes``, or since
-fewer samples come out than were announced (FLAC, MP3)."""
+"""libsndfile's names of the formats that show whether they were cut off: by ``missing_bytes``, or because fewer samples
+come out than were announced (FLAC, MP3)."""
 OPEN = 2**31 - 2**16
-"From here on a size of 32 bit stands for one that was not known, as that of a wav that goes into a pipe."
+"From here on, a 32-bit size means that the size was not known, as for a wav that is written to a pipe."
 LARGEST_OGG_PAGE = 65307
 ENDS_STREAM = 4
 "The flag of an Ogg stream's last page."
 
 
 def missing_bytes(path: str | Path) -> int:
-    """By how many bytes a file is shorter than its header says, at least; 0 for formats that do not say it.
+    """By how many bytes a file is shorter than its header says, at least; 0 for formats that do not show it.
 
     OSError and UserError as ``open_input``.
     """

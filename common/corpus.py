@@ -41,11 +41,11 @@ def _clips_of_folder(root: Path, bad: BadClips) -> list[Path]:
     if not clips:
         raise UserError(f"{root / 'wavs'} holds no .wav file" + f"; {CONVERT}" * bool(others))
     if others:
-        log.warning("%d files of wavs/ are left out, which are no .wav: %s, ...; %s", len(others), others[0], CONVERT)
+        log.warning("%d files in wavs/ are left out: they are no .wav: %s, ...; %s", len(others), others[0], CONVERT)
     first: dict[str, Path] = {}
     for clip in clips:
         if first.setdefault(clip.stem, clip) != clip:
-            bad.add(f"{clip} has the name of {first[clip.stem].name}, too", Fault.FORMAT, clip)
+            bad.add(f"{clip} has the same name as {first[clip.stem].name}", Fault.FORMAT, clip)
     if (root / "metadata.csv").is_file():
         find = finder(clips)
         for number, line in enumerate(read_lines(root / "metadata.csv"), start=1):
@@ -56,13 +56,13 @@ def _clips_of_folder(root: Path, bad: BadClips) -> list[Path]:
 
 
 def wavs_in(folder: Path) -> list[Path]:
-    """The wavs of a folder in the order of their names; none that begins with a dot, as macOS's ._a.wav do."""
+    """The wavs of a folder in the order of their names; without those that begin with a dot, as macOS's ._a.wav do."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".wav" and not p.name.startswith("."))
 
 
 def finder(clips: list[Path]) -> Callable[[str], Path | None]:
-    """A function that finds the clip of a name: of exactly this one, else of one that differs from it in
-    case or in how accents are composed, as names do that came from another system."""
+    """A function that finds a clip by its name: the clip of exactly this name, else of one that differs only in case
+    or in how accents are composed, as names from another system may."""
     exact = {clip.stem: clip for clip in reversed(clips)}
     alike: dict[str, list[Path]] = {}
     for clip in clips:
@@ -81,7 +81,7 @@ def name_key(name: str) -> str:
 
 
 def listed_clips(path: str) -> list[Path]:
-    """The wavs of a file list: a line is a path, alone or with `|text` behind, as NVIDIA's lists are."""
+    """The wavs of a file list: each line is a path, alone or followed by `|text`, as in NVIDIA's lists."""
     if not path:
         raise UserError("no data: give --data_path=DIR with wavs/*.wav in it, or --training_files=FILE")
     names = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
@@ -116,7 +116,7 @@ def path_finder(list_path: Path) -> Callable[[str], Path]:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, without a byte order mark. UserError if it is not a text file."""
     try:
-        # Not splitlines, which also splits at characters that a text may hold, and counts other lines than an editor.
+        # Not splitlines, which also splits at characters that a text may hold, and counts lines as no editor does.
         with open_input(path) as file:
             return io.TextIOWrapper(file, encoding="utf-8-sig").read().split("\n")
     except OSError as error:
@@ -127,9 +127,9 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_transcripts(path: Path, columns: tuple[int, int] = (2, 3), bad: BadClips | None = None) -> dict[str, str]:
-    """First column -> last column of lines with so many columns, at least and at most.
+    """First column -> last column, of lines whose number of columns lies within ``columns`` (least, most).
 
-    The faults, with file and line, go to ``bad``; without it UserError says them.
+    The faults, with file and line, go to ``bad``; without it they are a UserError.
     """
     found = bad or BadClips()
     texts: dict[str, str] = {}
@@ -160,15 +160,15 @@ def _fault_of_line(name: str, others: list[str], columns: tuple[int, int], texts
         wanted = " or ".join(map(str, sorted(set(columns))))
         return f" has {1 + len(others)} columns split by |, must be {wanted}"
     if name in texts:
-        return f": {name[:100]} is there a second time"
+        return f": {name[:100]} occurs a second time"
     return "" if others[-1] else f": the text of {name[:100]} is empty"
 
 
 def split_clips(clips: list[Item]) -> tuple[list[Item], list[Item]]:
     """Training clips and held-back clips.
 
-    Of the clips in the order of their names the first tenth is held back, at least 1 and at most
-    10; of LJ Speech the first ten, as in the Ascend port.
+    The first tenth of the clips, in the order given, is held back, at least 1 and at most 10; of LJ
+    Speech the first ten, as in the Ascend port.
     """
     if len(clips) < 2:
         raise UserError("at least 2 clips are needed, one to train on and one to hold back")

@@ -29,12 +29,12 @@ Result = TypeVar("Result")
 
 KINDS = ("npu", "cuda", "cpu")
 RUNS_BEFORE_A_RECORDING = 2
-"In these runs libraries set themselves up, which they may not do while a CUDA graph is recorded."
+"Libraries set themselves up in these runs, which they must not do while a CUDA graph is recorded."
 CANN_ROOT = Path("/usr/local/Ascend")
 CANN_LAYOUTS = ("cann", "ascend-toolkit/latest", "nnae/latest")
 "Where to find a CANN that no variable names: 8.5 and later, an older one, the part that only runs networks."
 OLDEST_CANN = (7, 0)
-"Of PyTorch 2.1, the oldest that this runs on."
+"What PyTorch 2.1 needs, the oldest that this code runs on."
 TAKEN = re.compile("EL0005|EJ0001|Resource_Busy|resources are busy")
 "Part of CANN's error for a card that another process is using."
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -75,7 +75,7 @@ def pick_device(wanted: str = "auto", index: int = 0) -> Device:
         raise UserError(f"--device={wanted}: {missing[kind]}; --device=auto takes what is there")
     if index >= device_count(kind):
         raise UserError(
-            f"{kind} card {index} is wanted and this machine has {device_count(kind)}:"
+            f"{kind} card {index} was asked for, but this machine has {device_count(kind)}:"
             " start fewer processes (--nproc) or choose another --device_id"
         )
     if kind != "cpu":
@@ -150,10 +150,10 @@ def make_adam(
 
 
 def count_steps(optimizer: torch.optim.Optimizer) -> None:
-    """Make Adam's steps in a state that was loaded plain numbers, if torch_npu's counts them.
+    """Turn the step counts of a loaded state into plain numbers, if torch_npu's Adam is the one that counts them.
 
-    It adds 1 in place to those of every parameter and once more to the first one, which it took for all: a tensor would
-    grow by 2.
+    It adds 1 in place to the count of every parameter, and once more to the first one, which it uses for all: a tensor
+    would grow by 2.
     """
     if type(optimizer).__name__ == "NpuFusedAdam":
         for state in optimizer.state.values():
@@ -163,8 +163,8 @@ def count_steps(optimizer: torch.optim.Optimizer) -> None:
 def has_foreach(device: Device) -> bool:
     """Whether the device has operators on lists of tensors.
 
-    torch_npu tells torch.optim in this place, for the card and the CANN it finds: first-generation cards have none,
-    and no card before CANN 8.0.RC3.
+    Here torch_npu tells torch.optim so, for the card and the CANN that it finds: first-generation cards have none, nor
+    does any card before CANN 8.0.RC3.
     """
     tell = getattr(torch_optimizer, "_get_foreach_kernels_supported_devices", list)
     return device.type != "npu" or "npu" in tell()
@@ -189,7 +189,7 @@ def profiler_module(device: Device) -> ModuleType:
 def keep_freed_memory(device: Device) -> None:
     """Have a process that computes on the CPU keep the memory that it frees.
 
-    To get it anew from the system, page by page, takes a tenth of the time of a training step.
+    Getting it from the system again, page by page, takes a tenth of the time of a training step.
     """
     if device.type != "cpu":
         return
@@ -224,7 +224,7 @@ class Stream:
     """Work on a CUDA card that runs alongside other streams; on other devices it is ordinary work."""
 
     def __init__(self, device: Device, first: bool):
-        """``first``: before the work of other streams."""
+        """``first``: whether its work goes before that of other streams."""
         on_card = device.type == "cuda"
         self._stream = torch.cuda.Stream(priority=-1 if first else 0) if on_card else None
         self._pool = torch.cuda.graph_pool_handle() if on_card else None
@@ -315,7 +315,7 @@ def rng_state(device: Device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(state: dict[str, torch.Tensor], device: Device) -> None:
-    """Undo ``rng_state``; the state of another kind of device is passed over."""
+    """Restore what ``rng_state`` returned; the state of another kind of device is ignored."""
     torch.set_rng_state(state["cpu"])
     if device.type != "cpu" and device.type in state:
         _torch_module(device.type).set_rng_state(state[device.type])
@@ -323,7 +323,7 @@ def set_rng_state(state: dict[str, torch.Tensor], device: Device) -> None:
 
 @contextmanager
 def own_random_numbers(seed: int, device: Device) -> Iterator[None]:
-    """Random numbers from this seed inside, and outside as if nothing had been drawn."""
+    """Inside, random numbers follow from this seed; outside, it is as if none had been drawn."""
     before = rng_state(device)
     torch.manual_seed(seed)
     try:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-# A rank may load data or write a checkpoint while the others wait. As long as Ascend's recipes set HCCL's limits.
+# A rank may load data or write a checkpoint while the others wait. Ascend's recipes give HCCL as long.
 TIMEOUT = timedelta(minutes=30)
 HCCL_LIMITS = {"HCCL_CONNECT_TIMEOUT": 7200, "HCCL_EXEC_TIMEOUT": 17340}
 "HCCL's own limits, in seconds, and the largest that CANN's documentation allows."
@@ -78,17 +78,17 @@ def _variable(name: str, default: int | None, at_least: int, at_most: int) -> in
 
 
 def start(device: Device, hang_limit: float = 0, facts: dict[str, Any] | None = None) -> None:
-    """Join the process group if there are other processes; no wait for them is shorter than ``hang_limit`` s.
+    """Join the process group if there are other processes; no wait for them ends before ``hang_limit`` s.
 
-    ``facts``: what must be the same in all of them. UserError that names the field, if it is not, and the processes
-    that do not come; another release of torch or Python is a line in the log.
+    ``facts``: what must be the same in all of them. UserError that names the field that is not, or the processes that
+    do not come; a different release of torch or Python is only logged.
     """
     ours = ranks()
     if ours.world_size == 1:
         return
     timeout = max(TIMEOUT, timedelta(seconds=hang_limit))
     if device.backend == "hccl":
-        # By default it takes 120 s to connect, while a rank may still read the corpus.
+        # By default it gives up connecting after 120 s, when a rank may still be reading the corpus.
         for name, largest in HCCL_LIMITS.items():
             os.environ.setdefault(name, str(min(largest, int(timeout.total_seconds()))))
     patience = max(hang_limit, meeting.SAY_AFTER) if hang_limit else timeout.total_seconds()
@@ -98,7 +98,7 @@ def start(device: Device, hang_limit: float = 0, facts: dict[str, Any] | None = 
 
 
 def _meet(ours: Ranks, facts: dict[str, Any], limit: float) -> dist.Store:
-    """Where the other ranks are met, once all are there; UserError if one is not, or not to be worked with."""
+    """The store where the ranks meet, once all are there; UserError if one is not, or differs from the others."""
     global _store, _hosts
     address = os.environ.get("MASTER_ADDR")
     if not address:
@@ -128,9 +128,9 @@ def agree(facts: dict[str, Any], advice: str = SAME_EVERYWHERE) -> None:
 
 @contextmanager
 def naming_the_absent() -> Iterator[None]:
-    """An error inside that only says that another process is gone tells which ones, and where they were.
+    """Let an error inside that only says that another process is gone name the processes and their machines.
 
-    On one machine torchrun knows; of other machines nobody hears anything else.
+    On one machine torchrun knows them; about other machines nothing else tells.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def naming_the_absent() -> Iterator[None]:
 
 
 def _absent() -> str:
-    """The processes that do not answer any more; those of this kind of error all ask at the same time."""
+    """The processes that no longer answer; all that meet such an error ask at the same time."""
     ours, store = ranks(), _store
     assert store is not None
     try:
@@ -162,8 +162,8 @@ def _all_are_here() -> bool:
 def stop() -> None:
     """Leave the process group.
 
-    Not gloo's, which ends with the process (``program.run``): with PyTorch 2.1 this may wait for ever for one of its
-    threads, and that one for the interpreter.
+    gloo's is not left, it ends with the process (``program.run``): with PyTorch 2.1 leaving it may wait forever for one
+    of its threads, which itself waits for the interpreter.
     """
     if dist.is_initialized() and dist.get_backend() != "gloo":
         dist.destroy_process_group()
@@ -209,7 +209,7 @@ def first_ranks(make: Callable[[], Value], rank: int = 0) -> Value:
     """What the first process makes, or that of another ``rank``, on every process: the others may have no such file,
     or another one.
 
-    A UserError is every process's, too.
+    A UserError is raised on every process, too.
     """
     if not dist.is_initialized():
         return make()

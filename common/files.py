@@ -35,7 +35,7 @@ def make_output_folder(path: str | Path) -> Path:
 
 def open_input(path: str | Path) -> BinaryIO:
     """A file to read. OSError as ``open``; UserError for a pipe, a socket or a device, which may have no end."""
-    mode = os.stat(path).st_mode  # before it is opened: a pipe that nobody writes to would be waited for
+    mode = os.stat(path).st_mode  # before it is opened: that would wait for a pipe that nobody writes to
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{path} is {KINDS.get(stat.S_IFMT(mode), 'no file')}: name a file")
     return open(path, "rb")
@@ -80,7 +80,7 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether the path leads to a pipe or to a device as /dev/null is one. UserError for a socket or a disk."""
+    """Whether the path leads to a pipe or a device such as /dev/null. UserError for a socket or a disk."""
     try:
         mode = os.stat(path).st_mode
     except OSError:  # not there, or to be found out on opening it
@@ -120,9 +120,9 @@ def _open_stream(path: Path) -> BinaryIO:
 
 @contextmanager
 def _as_write_errors(path: Path, folder: Path | None, *own: Path) -> Iterator[None]:
-    """WriteError with the name of ``path``, and with the space that is left in ``folder``, for what the system refuses.
+    """Turn what the system refuses into a WriteError with the name of ``path`` and the space left in ``folder``.
 
-    Of errors with a file's name those about the files ``own`` are meant, and those about ``folder``.
+    Errors that name a file count only if it is ``path``, ``folder`` or one of ``own``.
     """
     names = {None, str(path), str(folder), *map(str, own)}
     try:

@@ -1,9 +1,9 @@
 """One run at a time writes to a folder.
 
-A lock is POSIX's (``lockf``) on a file in the folder. It ends with the process that holds it, however that ends, and
-processes forked from it do not have it. On NFS the server keeps it for all machines, and where one has crashed until
-it is back (NFS 3) or its lease has run out (NFS 4). Mounted with ``nolock``, as with Lustre's ``localflock`` and
-through most of FUSE, a lock only holds on its machine.
+The lock is a POSIX lock (``lockf``) on a file in the folder. It ends with the process that holds it, however that ends,
+and processes forked from it do not hold it. On NFS the server keeps it for all machines; if the holder's machine
+crashes, until it is back (NFS 3) or its lease has run out (NFS 4). On NFS mounted with ``nolock``, on Lustre with
+``localflock`` and through most of FUSE, a lock only holds on its own machine.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from common.program import UserError, WriteError
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"The file's name. It holds the name of who has the lock, and is gone when that has ended well."
+"The file's name. It names the process that has the lock, and is removed when that ends properly."
 TAKEN = (errno.EAGAIN, errno.EACCES)
 LONGEST_NAME = 500
 
 _held: dict[Path, int] = {}
-"This process's locks: closing one of their files a second time opened would end them."
+"This process's locks. Opening one of their files again and closing it would end the lock."
 
 
 class BusyError(UserError):
     """Another run writes to the folder."""
 
-    code = 75  # EX_TEMPFAIL of sysexits.h: the same command may do later
+    code = 75  # EX_TEMPFAIL of sysexits.h: the same command may work later
 
 
 def hold_folder(folder: str | Path, option: str = "") -> None:
-    """Be the only process that writes to the folder, which is there, until the program ends.
+    """Be the only process that writes to the folder, which must exist, until the program ends.
 
-    BusyError that names the holder, if there is one; ``option`` is the one that names another folder.
+    BusyError that names the holder, if there is one; ``option`` is the option that would name another folder.
     """
     program.at_end.enter_context(sole_writer(folder, option=option))
 
@@ -60,7 +60,7 @@ def sole_writer(*folders: str | Path, option: str = "") -> Iterator[None]:
 
 
 def _lock(folder: Path, option: str) -> int | None:
-    """The locked file; None, and said, where the file system knows no locks."""
+    """The locked file; None, with a warning, where the file system knows no locks."""
     path = folder / LOCK
     while True:
         try:
@@ -79,11 +79,11 @@ def _lock(folder: Path, option: str) -> int | None:
                 ) from error
             log.warning("%s cannot be locked (%s): let no other run write to it", folder, error.strerror)
             return None
-        if _is_at(path, file):  # and not removed by who held it until just now
+        if _is_at(path, file):  # and not removed by the process that held it until just now
             break
         os.close(file)
     _warn_of_another_machine(_holder(file), path)
-    with suppress(OSError):  # on a full disk it has no name
+    with suppress(OSError):  # on a full disk it names nobody
         os.ftruncate(file, 0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
@@ -101,10 +101,10 @@ def _holder(file: int, wait: bool = False) -> str:
 
 
 def _warn_of_another_machine(left: str, path: Path) -> None:
-    """A name that is left over is of a run that was killed, or that this machine cannot see."""
+    """A name that is left over belongs to a run that was killed, or to one that this machine cannot see."""
     if left and f" on {socket.gethostname()} since " not in left:
         log.warning(
-            "%s names %s, which has not ended well; if it still runs, the locks of this file system do not reach"
+            "%s names %s, which has not ended properly; if it still runs, the locks of this file system do not reach"
             " from machine to machine: stop one of the two",
             path, left,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a user says of a checkpoint that the file does not say itself: its sampling rate, say, or its symbols."""
+"""What a user adds about a checkpoint that the file itself leaves out, such as its sampling rate or its symbols."""
 
 import argparse
 import typing
@@ -28,12 +28,12 @@ NAME_SYMBOLS = (
 def add_hint_options(parser: Parser, speech: bool) -> None:
     """``--config`` and single keys of it; ``speech``: also those of Tacotron2."""
     add = parser.add_argument
-    add("--config", metavar="FILE", help="JSON that says what a checkpoint does not, as the training's does")
-    add("--sampling_rate", type=int, metavar="HZ", help="of a checkpoint that does not say it")
-    add("--hop_length", type=int, metavar="N", help="samples of a mel frame, of a checkpoint that does not say it")
+    add("--config", metavar="FILE", help="JSON like the training's, for what a checkpoint does not say")
+    add("--sampling_rate", type=int, metavar="HZ", help="for a checkpoint that does not say it")
+    add("--hop_length", type=int, metavar="N", help="samples per mel frame, for a checkpoint that does not say it")
     if speech:
-        add("--symbols", metavar="FILE", help="a symbol on each line, of a checkpoint that does not say them")
-        add("--gate_threshold", type=float, metavar="X", help="probability of the end from which on speech ends")
+        add("--symbols", metavar="FILE", help="a symbol on each line, for a checkpoint that does not list them")
+        add("--gate_threshold", type=float, metavar="X", help="speech ends when the gate's probability is above this")
         add("--max_decoder_steps", type=int, metavar="N", help="steps after which speech is cut")
 
 
@@ -58,7 +58,7 @@ def read_hints(args: argparse.Namespace, kinds: Sequence[type[BaseConfig]]) -> H
 
 
 def for_kind(hints: Hints, kind: type[BaseConfig]) -> Hints:
-    """Those that a model of this kind has."""
+    """The hints that concern a model of this kind."""
     sections = typing.get_type_hints(kind)
     return {
         section: {key: value for key, value in given.items() if key in typing.get_type_hints(sections[section])}
@@ -86,5 +86,5 @@ def _checked(values: Any, kinds: Sequence[type[BaseConfig]]) -> Hints:
 
 
 def _only(given: dict, kept: dict) -> dict:
-    """Of what is kept the part that was given."""
+    """The part of ``kept`` that was given."""
     return {key: _only(value, kept[key]) if isinstance(value, dict) else kept[key] for key, value in given.items()}

@@ -24,7 +24,7 @@ from common.training.run import AnyModel, progress_of
 log = logging.getLogger(__name__)
 
 TOLD = (*AUDIO, "text_cleaners", "gate_threshold", "max_decoder_steps")
-"What is worth a line where a checkpoint does not say it."
+"Settings that are worth a line in the log where a checkpoint does not state them."
 
 
 @dataclass
@@ -60,7 +60,7 @@ def load(
 
 
 def with_hints(path: str | Path, checkpoint: Checkpoint, hints: Hints, kind: type[BaseConfig]) -> Checkpoint:
-    """The checkpoint with the hints in the place of what it says. UserError where one contradicts the weights."""
+    """The checkpoint with the hints in place of its own statements. UserError where one contradicts the weights."""
     own = for_kind(hints, kind)
     model = f"{checkpoint.kind}_config"
     own.get(model, {}).pop("n_symbols", None)  # follows from the weights
@@ -86,11 +86,11 @@ def say_what_is_assumed(path: str | Path, checkpoint: Checkpoint, config: BaseCo
     said, values = (sections.get("data_config", {}) | sections.get(model, {}) for sections in both)
     assumed = [f"{n} {values[n]}" for n in TOLD if n in values and (n not in said or n in checkpoint.guessed)]
     if assumed:
-        log.info("%s does not say, and it is assumed: %s; --config=FILE says otherwise", path, ", ".join(assumed))
+        log.info("%s leaves these to be assumed: %s; --config=FILE changes them", path, ", ".join(assumed))
 
 
 def without_memory(config: AnyConfig, build_model: Callable[[AnyConfig], AnyModel]) -> AnyModel:
-    """The model with shapes and no numbers: what a file's sizes say costs nothing before they are compared."""
+    """The model with shapes but no numbers: sizes that a file claims cost nothing before they are checked."""
     with torch.device("meta"):
         return build_model(config)
 

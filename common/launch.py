@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         if port and int(args.node_rank) == 0 and not port_is_free(port):
             return complain(f"port {port} is taken: choose another --master_port", 1)
         os.environ[LAUNCHER] = str(os.getpid())
-        _store = meet_other_machines(args)  # that of the first one is here as long as this name is
+        _store = meet_other_machines(args)  # on the first machine it is served as long as this name lives
         run.run(args)
     except UserError as error:
         return complain(str(error), 1)
@@ -71,7 +71,7 @@ def choose_port(args: argparse.Namespace) -> int | None:
     where all of them are on this machine."""
     is_static = args.rdzv_backend == "static" and not args.rdzv_endpoint and not args.standalone
     if is_static and args.master_port is None and run.parse_min_max_nnodes(args.nnodes)[1] == 1:
-        # By this name, since that of the machine is not known everywhere.
+        # localhost, since the machine's own name cannot be resolved everywhere.
         args.standalone, args.local_addr = True, args.local_addr or "localhost"
         is_static = False
     args.master_port = args.master_port or DEFAULT_PORT
@@ -79,7 +79,7 @@ def choose_port(args: argparse.Namespace) -> int | None:
 
 
 def meet_other_machines(args: argparse.Namespace) -> Store | None:
-    """Wait for their launchers, at the store where torchrun's will meet, too: torchrun does so without a word.
+    """Wait for their launchers at the store that torchrun will use, too: torchrun itself waits without a word.
 
     UserError that names the machines which do not come.
     """
@@ -95,7 +95,7 @@ def meet_other_machines(args: argparse.Namespace) -> Store | None:
 
 
 def hang_limit(options: list[str]) -> float:
-    """Of the program with these options; not below that of a first word about waiting."""
+    """The --hang_limit in the program's options, but at least ``meeting.SAY_AFTER``; LIMIT if there is none."""
     given = [option.partition("=")[2] for option in options if option.startswith("--hang_limit=")]
     return max(meeting.SAY_AFTER, float(given[-1])) if given and given[-1].isdecimal() else LIMIT
 
@@ -119,7 +119,7 @@ def first_failure(failures: dict[int, ProcessFailure]) -> tuple[int, ProcessFail
 
 
 def exit_code(failure: ProcessFailure) -> int:
-    """The one a rank reported with its error, else as a shell counts it: 128 + N for signal N."""
+    """The code that a rank reported with its error, else as a shell counts it: 128 + N for signal N."""
     if "code" in failure.error_file_data:
         # It may have been ended by torchrun meanwhile, because another rank was the first to have ended.
         return failure.error_file_data["code"]

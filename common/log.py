@@ -45,10 +45,10 @@ console = Console()
 def open_log(path: Path | None, quiet: bool, only_warnings: bool = False) -> None:
     """Start logging.
 
-    With ``path`` everything the process prints, also from below Python, goes to that file, and
-    messages of level INFO to the terminal as well, ``only_warnings`` of the first rank of another machine, and nothing
-    if ``quiet`` (ranks beside these).
-    DEBUG is for the lines of single steps: the file's, or the terminal's if there is no file.
+    With ``path``, everything the process prints, also from below Python, goes to that file, and messages of level INFO
+    go to the terminal as well: only warnings with ``only_warnings`` (the first rank of another machine), none with
+    ``quiet`` (all other ranks).
+    DEBUG is for the lines of single steps, which go to the file, or to the terminal if there is no file.
     """
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -72,7 +72,7 @@ def open_log(path: Path | None, quiet: bool, only_warnings: bool = False) -> Non
 
 
 def keep_earlier(folder: Path, but: str) -> None:
-    """Move what is in the folder, all ``but`` one file, into a folder beside it with the date of the newest file."""
+    """Move everything in the folder but one file, ``but``, into a folder beside it, named by the date of the newest."""
     left = [path for path in folder.iterdir() if path.name != but]
     if not left:
         return
@@ -104,7 +104,7 @@ def progress_bar(description: str, total: int, initial: int) -> tqdm:
 
 @contextmanager
 def still(doing: str) -> Iterator[None]:
-    """A line every ten seconds, as long as the work inside takes: what cannot be counted is not silent either."""
+    """Log a line every ten seconds while the work inside goes on, for work whose progress cannot be counted."""
     over, began = threading.Event(), time.monotonic()
 
     def tell() -> None:

@@ -12,17 +12,17 @@ from torch.distributed import Store, TCPStore
 from common.program import UserError, first_line, shown
 
 SAY_AFTER = 30.0
-"Seconds of waiting after which it is said, and said again."
+"Seconds of waiting between two lines that say so."
 POLL = 0.1
 "Seconds between two looks at who has come."
 CONNECTING = 5.0
-"Seconds after which an address does not answer."
+"Seconds after which an address counts as not answering."
 FIELDS_SHOWN = 3
-"Of those that differ; the others are counted."
+"How many of the fields that differ are named; the others are only counted."
 
 
 def connect(address: str, port: int, is_host: bool, limit: float, say: Callable[[str], None]) -> TCPStore:
-    """The store at this address, which the process ``is_host`` brings with it; UserError after ``limit`` seconds.
+    """The store at this address, which the process with ``is_host`` provides; UserError after ``limit`` seconds.
 
     As long as nobody answers there, ``say`` gets a line about it every half minute.
     """
@@ -37,7 +37,7 @@ def connect(address: str, port: int, is_host: bool, limit: float, say: Callable[
 
 
 def wait_for_answer(address: str, port: int, limit: float, say: Callable[[str], None]) -> None:
-    """Until somebody listens there. torch's own waiting says nothing, or fills the terminal with its stack."""
+    """Wait until somebody listens there. torch's own waiting says nothing, or fills the terminal with its stack."""
     where = f"for the first process, at {address}:{port} (MASTER_ADDR, MASTER_PORT)"
     began, told = time.monotonic(), 0.0
     while True:
@@ -56,9 +56,9 @@ def wait_for_answer(address: str, port: int, limit: float, say: Callable[[str], 
 def absent(
     store: Store, what: str, me: int, count: int, limit: float, tell: Callable[[list[int], float], None]
 ) -> list:
-    """Who of ``count`` does not answer the call ``what`` within ``limit`` seconds; ``tell`` hears of it while it lasts.
+    """Which of ``count`` do not answer the call ``what`` within ``limit`` seconds; ``tell`` is told while this lasts.
 
-    Nothing here waits inside the store, which older PyTorch could not be called back from.
+    Nothing here waits inside the store, from which older PyTorch could not be called back.
     """
     store.add(f"{what}/{me}", 1)
     began, told = time.monotonic(), 0.0

@@ -3,8 +3,8 @@
 Here a mel spectrogram is the natural logarithm of amplitudes, clamped at 1e-5. Others store amplitudes, powers,
 common logarithms, decibels, or decibels stretched to a range (Wang et al.'s Tacotron in Keith Ito's and Rayhane
 Mamah's form: -100 to 0 dB below a reference of 20 dB). Filters applied to powers, as librosa's are by default, give the
-mean of squares in place of the square of the mean, and their sum once in place of twice: that is set right but for the
-difference between the two means. Which filters they were the numbers do not tell.
+mean of squares in place of the square of the mean, and the filters' sum once in place of twice. The conversion corrects
+for the sum, not for the difference between the two means. The numbers do not tell which filters were used.
 """
 
 import math
@@ -18,7 +18,7 @@ FLOOR = math.log(1e-5)
 LOWEST = -14.0
 "A model's prediction may go below the floor by a little."
 LOUDEST = 6.0
-"Speech reaches 3; of samples that were not scaled to -1..1 the mel spectrogram reaches 11."
+"Speech reaches 3; with samples that were not scaled to -1..1 the mel spectrogram reaches 11."
 LIVELY = 3.5
 "From the lowest to the highest value of any speech in common logarithms; of steady noise it may be less."
 LOWEST_DB, REFERENCE_DB = -100.0, 20.0
@@ -26,7 +26,7 @@ LOWEST_DB, REFERENCE_DB = -100.0, 20.0
 DB = math.log(10) / 20
 "A decibel of amplitude in natural logarithms."
 FILTER_SUM = 1024 / 22050
-"The sum of each of Slaney's normalized filters: of the Fourier transform's points a hertz."
+"The sum of each of Slaney's normalized filters: the points of the Fourier transform per hertz."
 OF_POWERS = math.log(FILTER_SUM) / 2
 
 
@@ -75,7 +75,7 @@ def guess_form(mel: Tensor) -> tuple[str, str] | None:
         form = "0..1" if high <= 1.05 else "0..4"
         return f"decibels stretched to {form}", f"--mel_form={form} converts them"
     if low >= 0 or high > LOUDEST:
-        return "those of samples that are not in -1..1", "divide the samples by 32768 before"
+        return "those of samples that are not in -1..1", "divide the samples by 32768 first"
     if low >= -4.05 and 1.5 < high <= 4.05:
         return "decibels stretched to -4..4", "--mel_form=-4..4 converts them"
     if low >= FLOOR / math.log(10) - 0.05 and high - low > LIVELY:

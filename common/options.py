@@ -68,14 +68,14 @@ def names(text: str) -> list[str]:
 
 
 def start_log(args: argparse.Namespace) -> None:
-    """Open ``<log_directory>/<number>/train_<number>.log``: the rank, or of one process the card.
+    """Open ``<log_directory>/<number>/train_<number>.log``; the number is the rank, or with one process the card.
 
     The folder is this process's until the program ends; what an earlier run has left in it goes into a dated one.
     UserError if that cannot be, or another run has it.
     """
     ranks = distributed.ranks()
     number = ranks.rank if ranks.world_size > 1 else args.device_id
-    # A rank that nobody speaks for, since something else than common/launch.py started it, does so itself.
+    # A rank that something other than common/launch.py started has nobody to speak for it, and speaks itself.
     volume = {"quiet": ranks.local_rank > 0 and has_launcher(), "only_warnings": ranks.rank > 0}
     if not args.log_directory:
         open_log(None, **volume)

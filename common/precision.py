@@ -34,7 +34,7 @@ def amp_level(amp: str, fp16_run: bool, device: Device) -> str:
 
 
 def make_precision(level: str, loss_scale: str | float, device: Device, model: nn.Module) -> "Precision":
-    """The precision of a training, said in the log: O2 through apex where it is, else our own."""
+    """The precision of a training, which is logged: O2 through apex where it is installed, else our own."""
     amp, by = None, ""
     if level == "O2" and device.type != "cpu":
         try:
@@ -100,8 +100,8 @@ class Precision:
     def unscale_gradients(self) -> bool:
         """Hand the gradients to the master weights, undoing the loss scale.
 
-        Whether there was an overflow that they do not show as inf or nan. A static scale does not
-        look for those, as in apex: they need not do harm, and it could not give way.
+        Returns whether there was an overflow that they do not show as inf or nan. With a static scale none is
+        looked for, as in apex: it need not do harm, and the scale could not be lowered.
         """
         self._unscale()
         return self.dynamic and overflow_flag(self.device)
@@ -188,8 +188,8 @@ class Precision:
 class ApexPrecision(Precision):
     """O2 by apex.amp, which holds the master weights and moves gradients and weights between the two.
 
-    Loss scale and skipped steps stay ours: apex is given a static scale, with which it never leaves
-    out a step by itself, as one process might and another not. A dynamic one is set anew each time.
+    Loss scale and skipped steps stay ours: apex is given a static scale, with which it never skips
+    a step by itself, as it might on one process and not on another. A dynamic scale is set anew in each step.
     """
 
     def __init__(self, amp: ModuleType, loss_scale: str | float, device: Device, model: nn.Module):

@@ -59,7 +59,7 @@ def _is_done(result: Future[Result], stop: StopSignal) -> bool:
 
 
 def _submit(pool: ProcessPoolExecutor, item: Any) -> Future:
-    """Submitting starts the processes; Ctrl-C is for the program, and they inherit that it does not reach them."""
+    """Submitting starts the processes. Ctrl-C is for the program alone: they inherit that the signal is blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(_work_on, item)

@@ -33,7 +33,7 @@ at_end = ExitStack()
 
 
 class UserError(Exception):
-    """Something the user can mend. Shown as one line that says what to do, without a traceback."""
+    """Something the user can fix. Shown as one line that says what to do, without a traceback."""
 
     code = 1
     "The exit code."
@@ -149,8 +149,8 @@ def end_with_parent() -> None:
 def left_for_launcher(message: str, code: int, by_peer: bool = False) -> bool:
     """Whether common/launch.py started this process and gets the message to show.
 
-    It shows the message of the first rank that failed, once; here it would be said by every rank.
-    And it ends with the ``code`` of this process, which torchrun may kill before it has ended.
+    The launcher shows the message of the first rank that failed, once; here every rank would show one. It also ends
+    with the ``code`` of this process, which torchrun may kill before it has ended.
     """
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:

@@ -29,7 +29,7 @@ class Settings:
     denoiser_strength: float = 0.0
     "Strength of the denoiser with which it sounds best."
     text_cleaners: list = field(default_factory=list)
-    "Cleaners with which texts are read to it; empty: those of its training."
+    "Cleaners for the texts that it speaks; empty: those of its training."
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def find_voice(name: str = "") -> Voice:
     folder = FOLDER / (name or DEFAULT)
     # A name and not a path: nothing outside of voices/ is a voice.
     if folder.parent != FOLDER or not (folder / "voice.json").is_file():
-        there_are = f"there are: {', '.join(names())}" if names() else "there is none yet, docs/voice.md makes one"
+        there_are = f"choose from {', '.join(names())}" if names() else "there is none yet, see docs/voice.md"
         raise UserError(f"no checkpoint is named, and there is no voice {folder.name!r}: {there_are}")
     settings = load_config(folder / "voice.json", Settings)
     paths = {model: folder / f"{model}.safetensors" for model in MODELS}

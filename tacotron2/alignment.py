@@ -10,7 +10,7 @@ STEPS_AT_THE_END = 20
 
 
 class AlignmentQuality(NamedTuple):
-    """Both from 0 to 1; of a good utterance both are near 1."""
+    """Both are from 0 to 1, and near 1 for a good utterance."""
 
     diagonality: float
     "1: text and speech advance together; 0: as far apart as attention strewn evenly over the text, or further."

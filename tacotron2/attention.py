@@ -19,7 +19,7 @@ Gain: TypeAlias = Literal["linear", "relu", "sigmoid", "tanh"]
 
 
 class Linear(nn.Module):
-    """A linear layer in Glorot's initialization, its parameters under NVIDIA's ``linear_layer``."""
+    """A linear layer with Glorot's initialization, its parameters under NVIDIA's ``linear_layer``."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, gain: Gain = "linear"):
         super().__init__()

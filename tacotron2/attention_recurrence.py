@@ -25,7 +25,7 @@ from common.layers.matmul import constant_linear
 from tacotron2.lstm import derivatives, room_for_gates_and_cells, step, step_backward, weight_gradient
 
 MASKED = torch.finfo(torch.float32).min
-"Energy of padding. Not -inf, of which an all-masked row would make nan."
+"Energy of padding. Not -inf, which would turn an all-masked row into nan."
 
 
 def attend_over_time(
@@ -129,7 +129,7 @@ class _AttendOverTime(torch.autograd.Function):
             grad_energies = softmax_backward(weight, grad_weight.add_(grad_earlier.sum(1)))
             s = s.to(exact)
             grad_v.addmv_(s.flatten(0, 1).t(), grad_energies.flatten())
-            # Of the sum in sigmoid, but for v.
+            # The gradient of the sum inside sigmoid, without the factor v.
             grad_sum = torch.addcmul(s, s, s, value=-1).mul_(grad_energies[:, :, None])
             grad_keys += grad_sum
             grad_hidden += through_query(torch.mul(grad_sum.sum(1), v, out=grad_query))
@@ -170,8 +170,8 @@ def room_for_grad_seen(keys: Tensor, taps: int) -> tuple[Tensor, Tensor]:
     """Zeros for the gradient of what the location layer sees around each symbol, [B, N, 2, k], the last tap first;
     and a view of them [B, 2, N, k], the gradients that come back to each symbol.
 
-    From one symbol to the next that saw it the tap is the one before, and these are in reversed order, so that the
-    distance in memory is always the same.
+    From one symbol that saw it to the next, the tap is the one before. The taps are in reverse order, so the distance
+    in memory is always the same.
     """
     (batch, symbols, _), reach = keys.shape, taps // 2
     padded = keys.new_zeros(batch, symbols + 2 * reach, 2, taps)
@@ -183,6 +183,6 @@ def room_for_grad_seen(keys: Tensor, taps: int) -> tuple[Tensor, Tensor]:
 
 
 def softmax_backward(weights: Tensor, grad_weights: Tensor) -> Tensor:
-    """The gradient of the energies [B, N] of that of ``weights = softmax(energies)``."""
+    """The gradient of the energies [B, N] from that of ``weights = softmax(energies)``."""
     weighted = weights * grad_weights
     return torch.addcmul(weighted, weights, weighted.sum(1, keepdim=True), value=-1)

@@ -29,7 +29,7 @@ LIMITS = {
 }
 "Largest values of those fields that are not widths."
 UNSAID = [""]
-"The cleaners where no configuration names any."
+"Stands for the cleaners where the configuration names none."
 
 
 @dataclass
@@ -64,7 +64,7 @@ class DataConfig(AudioConfig):
     """The speech to learn, and how its text is read."""
 
     training_files: MayChange[str] = ""
-    "A text file with `path of a wav|text` a line, used when no data_path is given."
+    "A text file with `path of a wav|text` on each line, used when no data_path is given."
     validation_files: MayChange[str] = ""
     "The same for the clips held back; without it some of the training clips are."
     text_cleaners: list = field(default_factory=lambda: list(UNSAID))
@@ -73,7 +73,7 @@ class DataConfig(AudioConfig):
     dictionary: str = ""
     "A pronunciation dictionary: 'cmudict', or a file in the same format. Its words are read as ARPAbet. Empty: none."
     symbols: list | str = field(default_factory=lambda: list(SYMBOLS))
-    "What texts are made of, by id: a list, or a file with a symbol a line, which is read here. NVIDIA's by default."
+    "What texts are made of, by id: a list, or a file with one symbol per line, read here. NVIDIA's by default."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,7 @@ class Tacotron2Config:
     n_mel_channels: int = 80
     "Mel bands."
     n_symbols: int = len(SYMBOLS)
-    "How many data_config.symbols there are. 148, as every copy of NVIDIA's file says, is set to that."
+    "How many data_config.symbols there are. 148, which every copy of NVIDIA's file has, is replaced by their number."
     symbols_embedding_dim: int = 512
     "Channels of a symbol, as many as encoder_embedding_dim."
     encoder_kernel_size: int = 5
@@ -173,8 +173,8 @@ def check_symbols(path: str | Path, config: Config, how: str) -> None:
     rows, symbols = config.tacotron2_config.n_symbols, config.data_config.symbols
     if rows == len(symbols):
         return
-    which = "and it does not say which" if symbols == SYMBOLS else f"and the list of symbols has {len(symbols)}"
-    raise UserError(f"{path} is of {rows} symbols, {which}: {how}")
+    which = "and does not list them" if symbols == SYMBOLS else f"and the list of symbols has {len(symbols)}"
+    raise UserError(f"{path} has {rows} symbols, {which}: {how}")
 
 
 def build_model(config: Config) -> Tacotron2:

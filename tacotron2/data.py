@@ -29,11 +29,11 @@ from tacotron2.text.remarks import remarks
 log = logging.getLogger(__name__)
 
 BATCHES_IN_A_BUCKET = 16
-"How many batches' worth of clips are sorted by length: similar lengths, and yet other company in every epoch."
+"Batches' worth of clips sorted by length at a time: similar lengths, yet other clips together in every epoch."
 REMARKS_SHOWN = 5
 CHECKSUM_BYTES = 32
 FORM_OF_CACHE = 2
-"Number of the form of cached mel spectrograms; those of another one have other names."
+"Version of the format of cached mel spectrograms; files of another version have other names."
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def dictionary_of(config: DataConfig) -> Dictionary | None:
 def count_samples_and_symbols(
     clips: list[Clip], config: DataConfig, bad: BadClips | None = None
 ) -> tuple[list[int], list[int]]:
-    """Samples and symbols of each clip, by reading it once; what the texts lose is said.
+    """Samples and symbols of each clip, by reading it once; what the texts lose is logged.
 
     Clips that cannot be used go to ``bad`` and have 0; without it UserError says them.
     """
@@ -156,7 +156,7 @@ def bucketed(lengths: list[int], batch_size: int, seed: int) -> Callable[[int], 
 class MelCache:
     """Mel spectrograms of wavs, computed once and kept in a folder, each with a checksum behind it.
 
-    Several processes may fill it at once: each file appears whole. What was computed from another
+    Several processes may fill it at once: each file appears whole. What was computed from other
     content of the wav or with other settings has another name.
     """
 
@@ -183,7 +183,7 @@ class MelCache:
         return kept
 
     def _find(self, path: Path, key: bytes) -> Tensor | None:
-        """mel [n_mel, T]; None where there is nothing yet; and, said, for what was not written for this key."""
+        """mel [n_mel, T]; None where there is nothing yet or, with a warning, where it was not written for this key."""
         try:
             with open_input(path) as file:
                 content = file.read()
@@ -194,7 +194,7 @@ class MelCache:
             return None
         array, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
         if hashlib.sha256(key + array).digest() != checksum:
-            log.warning("%s is damaged (its checksum is another one): the mel spectrogram is made anew", path)
+            log.warning("%s is damaged (its checksum differs): the mel spectrogram is made anew", path)
             return None
         return torch.from_numpy(np.load(io.BytesIO(array)))
 

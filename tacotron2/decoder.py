@@ -26,8 +26,8 @@ MEAN_LOG_MEL = -5.25
 """About the mean of speech, and exact in half precision. Frames begin at this value and not at 0: Adam would need
 thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
 STEPS_BETWEEN_LOOKS = 16
-"""Steps of inference from one check to the next whether all clips have ended; the host waits for the card at each.
-Steps behind the end are cut off."""
+"""Steps of inference between two checks of whether all clips have ended; at each the host waits for the card. Steps
+beyond the end are cut off."""
 
 
 Frames = TypeVar("Frames", int, Tensor)
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         """
         (batch, n_mel, length), r = mel.shape, self.n_frames_per_step
         steps = steps_of(length, r)
-        # The last step may be short of frames, but no other one follows that would be given them.
+        # The last step may be short of frames, but no step follows that would be given them.
         before = torch.cat([mel.new_zeros(batch, n_mel, r), mel[:, :, : (steps - 1) * r]], dim=2)
         frames = before.transpose(1, 2).reshape(batch, steps, -1).transpose(0, 1).to(values.dtype)
         if self.training and self.p_frame_dropout:
@@ -173,9 +173,9 @@ class Decoder(nn.Module):
         """Feed each step's frames back as the next one's input, until every clip's gate has fired.
 
         values [B, N, E], padding [B, N], a seed for the prenet's dropout of each clip. Returns what
-        was decoded, of which a clip's own part are its first ``lengths`` frames; ``lengths`` [B],
-        all frames of the step with which the gate fired included; and [B] bool, whether it did before
-        max_decoder_steps.
+        was decoded, of which the first ``lengths`` frames are a clip's own; ``lengths`` [B],
+        which include all frames of the step at which the gate fired; and [B] bool, whether it fired
+        before max_decoder_steps.
         """
         masks_of_steps = islice(self.prenet.draw_masks(seeds, like=values), self.max_decoder_steps)
         return self.decode(values, padding, masks_of_steps, self.max_decoder_steps)
@@ -261,8 +261,8 @@ class Decoder(nn.Module):
         return AttentionState(hidden, cell, context[:, 0], weights)
 
     def dropout_masks(self, gates: Tensor, p: float) -> Tensor | None:
-        """What the hidden states [S, B, H] of these gates [S, B, 4H] are multiplied with, drawn all at once; None
-        without dropout."""
+        """What the hidden states [S, B, H] of these gates [S, B, 4H] are multiplied by, drawn all at once; None without
+        dropout."""
         if not self.training or p == 0:
             return None
         return dropout(torch.ones_like(gates[..., : gates.shape[2] // 4]), p)

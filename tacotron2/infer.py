@@ -1,4 +1,4 @@
-"""Speak the held-back clips of a corpus with Tacotron2 and measure it, or predict the mels of a whole corpus:
+"""Speak the held-back clips of a corpus with Tacotron2 and measure the speech, or predict the mels of a whole corpus:
 python -m tacotron2.infer --help"""
 
 import argparse
@@ -54,8 +54,8 @@ COLUMNS = [
     "recorded (s)", "loss", "mel L1", "MCD (dB)", "spoken (s)", "ended", "diagonality", "coverage", "real-time factor",
 ]  # fmt: skip
 NOTE = (
-    "loss, mel L1, MCD: of the prediction of each frame when the recording before it is given (teacher forcing),"
-    " the distances between natural-log mel spectrograms; the rest is of free speech, at the first try. ended: by"
+    "loss, mel L1, MCD: how well each frame is predicted when the recording before it is given (teacher forcing),"
+    " measured on natural-log mel spectrograms; the rest is about free speech, at the first try. ended: by"
     " itself, not at the limit. diagonality, coverage: how steadily attention advances with the text, and"
     " which share of the symbols it visits, both near 1 for good speech. real-time factor: seconds of Tacotron2's"
     " computing for a second of speech."
@@ -76,7 +76,7 @@ class ClipFigures:
     "Length of the free speech; the fields below are about it, too."
     spoken_seconds: float
     stopped: float
-    "1 if the gate ended it, else 0; of all clips the share."
+    "1 if the gate ended it, else 0; for all clips, the share."
     diagonality: float
     coverage: float
     real_time_factor: float
@@ -97,7 +97,7 @@ class Predicted:
     mel: Tensor
     "[n_mel, T]"
     gate: Tensor
-    "[S], of each of the decoder's steps the probability of the end."
+    "[S], the probability of the end at each of the decoder's steps."
     alignment: Tensor
     "[S, N]"
 
@@ -149,7 +149,7 @@ def main() -> None:
 
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = program.Parser("Speak the held-back clips of a corpus and measure it.", EXAMPLES)
+    parser = program.Parser("Speak the held-back clips of a corpus and measure the speech.", EXAMPLES)
     add_run_options(parser)
     add = parser.add_argument
     add("--pth_path", required=True, metavar="FILE", help="checkpoint, of any form")
@@ -160,10 +160,10 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--teacher_forced",
         action="store_true",
-        help="write the mels of the whole corpus, frame by frame beside its recordings, for WaveGlow's --mels_path",
+        help="write the mels of the whole corpus, in step with its recordings, for WaveGlow's --mels_path",
     )
-    add("--training_files", default="", metavar="FILE", help="for it, in place of --data_path: a list of `wav|text`")
-    add("--batch_size", type=int, metavar="N", help="clips in a batch of it (default: 16); else for the result's name")
+    add("--training_files", default="", metavar="FILE", help="with --teacher_forced, a list of `wav|text` to predict")
+    add("--batch_size", type=int, metavar="N", help="with --teacher_forced (default: 16); else for the result's name")
     add_hint_options(parser, speech=True)
     args = parser.parse_args(given)
     if args.training_files and (args.data_path or not args.teacher_forced):

@@ -1,7 +1,7 @@
 """LSTMs whose inputs are known for all frames: only the product with the hidden state goes frame by frame.
 
-There are hundreds of frames, and of small tensors it is the operators that cost, and autograd's nodes. So a
-recurrence is one node of autograd with its own gradient, of few operators a frame. The gradient of the
+There are hundreds of frames, and with small tensors it is the operators and autograd's nodes that cost time. So a
+recurrence is one node of autograd with its own gradient, which takes few operators per frame. The gradient of the
 matrix is one product over all frames.
 Shapes: T frames, R rows (clips), H channels. The gates [..., 4H] are in torch's order.
 """
@@ -87,7 +87,7 @@ def step(gates: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
 
 def derivatives(gates: Tensor, cells: Tensor, masks: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
-    """From the last frame to the first what ``step_backward`` takes of it.
+    """What ``step_backward`` takes of each frame, from the last frame to the first.
 
     gates [T, R, 4H] are active, cells [T + 1, R, H], masks [T, R, H].
     """
@@ -112,7 +112,7 @@ def derivatives(gates: Tensor, cells: Tensor, masks: Tensor | None) -> Iterator[
 
 
 def step_backward(frame: tuple[Tensor, ...], grad_hidden: Tensor, grad_cell: Tensor) -> Tensor:
-    """The gradient of a step's gates [R, 4H] before activation, of that of its hidden state [R, H]; grad_cell [R, H],
+    """The gradient of a step's gates [R, 4H] before activation, from that of its hidden state [R, H]; grad_cell [R, H],
     of the cell after the step, becomes that of the cell before."""
     grad_gates, hidden_by_cell, forget_gate = frame
     channels = grad_cell.shape[1]

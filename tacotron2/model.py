@@ -31,8 +31,8 @@ NOT_OF_THE_MODEL = {
 }  # fmt: skip
 "NVIDIA's hyperparameters of training and audio, which its code keeps in one list with the model's."
 CLOSED = -60
-"""Of an LSTM's gates at padding, before activation: they let nothing in and nothing out. The one direction ends with
-zeros so, the other one comes in from the padding with none of it. Not lower, of which exp would overflow."""
+"""Value of an LSTM's gates at padding, before activation: they let nothing in and nothing out. So one direction ends
+with zeros, and the other comes in from the padding unaffected by it. Not lower, since exp would overflow."""
 PADDED_GATE = 1e3
 "The gate's logit behind the end of a clip: certainly over."
 
@@ -44,13 +44,13 @@ class Utterance:
     mel: Tensor
     "[n_mel, length] float32, refined by the postnet."
     length: int
-    "Frames, all those of each step."
+    "Frames; all frames of a step count."
     stopped: bool
     "Whether the gate ended it; if not, it ran into max_decoder_steps."
     alignment: Tensor
     "[S, N] float32, attention of its steps to its own symbols."
     gate: Tensor
-    "[S] float32, each step's probability to be the last."
+    "[S] float32, each step's probability of being the last."
     diagonality: float
     coverage: float
     "See ``tacotron2.alignment``."
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
 
 class Postnet(nn.Module):
-    """Convolutions over all frames: they refine frames of which the decoder could only see the past."""
+    """Convolutions over all frames: they refine what the decoder made while it could only see the past."""
 
     def __init__(self, n_mel_channels: int, embedding_dim: int, n_convolutions: int, kernel_size: int):
         super().__init__()
@@ -259,7 +259,7 @@ class Tacotron2(nn.Module):
         decoded, lengths, stopped = self.decoder.infer(values, padding, seeds)
         frames = padding_mask(lengths, decoded.mel.shape[2])
         mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
-        # Of a card's memory the whole batch is copied at once, for which the host waits each time.
+        # The whole batch is copied from a card at once, since the host waits for each copy.
         mel, alignments, gates = mel.cpu(), decoded.alignments.cpu(), torch.sigmoid(decoded.gate).cpu()
         ends = torch.stack([lengths, text_lengths, stopped.long()], dim=1).tolist()
         utterances = []

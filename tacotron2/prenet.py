@@ -16,7 +16,7 @@ MASKS_AT_A_TIME = 64
 
 
 class Prenet(nn.Module):
-    """A bottleneck for the step before; its dropout stays on in inference, where it gives the variety."""
+    """A bottleneck for the step before; its dropout stays on in inference, where it gives variety."""
 
     def __init__(self, n_channels: int, prenet_dim: int, p_dropout: float):
         super().__init__()
@@ -32,7 +32,7 @@ class Prenet(nn.Module):
         return frames
 
     def draw_masks(self, seeds: list[int], like: Tensor) -> Iterator[Tensor]:
-        """For step after step the masks [2, B, prenet_dim]; those of a clip depend on its seed alone.
+        """The masks [2, B, prenet_dim] of one step after the other; those of a clip depend on its seed alone.
 
         Drawn on the CPU, so that every device gets the same.
         """

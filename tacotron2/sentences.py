@@ -1,6 +1,6 @@
 """A text taken apart into pieces that can be spoken one at a time.
 
-Where it is not clear whether a sentence ends, it goes on: a pause too few is heard less than one too many.
+Where it is not clear whether a sentence ends, it goes on: a missing pause disturbs less than one too many.
 """
 
 import re
@@ -14,7 +14,7 @@ from tacotron2.text.braces import split_braces
 LONGEST_PIECE = 150
 "Symbols. 95 % of LJ Speech's clips have no more; attention to longer texts than it has seen goes astray."
 STRETCH = 2000
-"""Characters that are cut by halving. No sentence is so long, but what somebody pastes may be, and to halve it, each
+"""Most characters that are cut by halving. No sentence is so long, but pasted text may be, and halving it, with each
 half read for its symbols, would take more than linear time."""
 # Seconds of silence: between paragraphs, between sentences, between the parts of a sentence that was too long.
 PARAGRAPH_PAUSE = 0.6
@@ -35,9 +35,9 @@ BEFORE_A_NUMBER = {
 }  # fmt: skip
 "Abbreviations only in front of a number."
 ENDS_OFTEN = {"a.m", "p.m", "a.d", "b.c"}
-"Abbreviations in dots after which a capital begins a sentence, as it does not after U.S."
+"Dotted abbreviations after which a capital begins a sentence, which it does not after U.S."
 HIDDEN = "\0"
-"Stands for every character of a pair of braces but the last, while ends are looked for: behind none of them is a cut."
+"Stands for every character of a pair of braces but the last while ends are looked for: no cut falls behind them."
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Piece:
 
 
 def take_apart(text: str, read: Callable[[str], list[int]], limit: int) -> list[Piece]:
-    """The sentences of a text, one of more than ``limit`` symbols cut where it is best; ``read`` has a part's ids.
+    """The sentences of a text; one of more than ``limit`` symbols is cut where best. ``read`` gives a part's ids.
 
     Put together they are the text, but for blanks between them. A line ends a paragraph. What
     stands in braces stays together; UserError if that alone is beyond the limit.
@@ -70,7 +70,7 @@ def take_apart(text: str, read: Callable[[str], list[int]], limit: int) -> list[
 def sentences(line: str) -> list[str]:
     """The sentences of a line, without the blanks around them."""
     hidden = _hide_braces(line)
-    # All in lower case, a small letter does not tell that a sentence goes on.
+    # In a line all in lower case, a small letter does not show that a sentence goes on.
     has_case = hidden != hidden.lower()
     ends = [match.end() for match in SENTENCE_END.finditer(hidden) if _is_end(hidden, match, has_case)]
     parts = (line[begin:end].strip() for begin, end in pairwise([0, *ends, len(line)]))

@@ -129,7 +129,7 @@ class BaseSynthesizer(ABC):
             yield self._choose(piece.text, each)
 
     def _choose(self, text: str, outcomes: list[Utterance]) -> Spoken:
-        """The best of the outcomes; what was wrong with the others is said."""
+        """The best of the outcomes; what was wrong with the others is logged."""
         first, tries = find_flaw(outcomes[0]), len(outcomes)
         endless = not any(outcome.stopped for outcome in outcomes)
         if endless:
@@ -141,7 +141,7 @@ class BaseSynthesizer(ABC):
         if flaw:
             log.warning("%s %s%s", shorten(text), flaw, f", even in the best of {tries} tries" if tries > 1 else "")
         elif endless:
-            log.info("%s %s, and is cut where the attention has come to the end of the text", shorten(text), first)
+            log.info("%s %s, and is cut where the attention reaches the end of the text", shorten(text), first)
         elif tries > 1:
             log.info("%s %s at first; try %d is good", shorten(text), first, tries)
         return Spoken(text, best, tries, flaw)
@@ -165,8 +165,8 @@ class Synthesizer(BaseSynthesizer):
     ):
         """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
         ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
-        say; ``cleaners``: names, by default those of the training. UserError for names of none, and if the symbols of
-        the file are not known."""
+        say; ``cleaners``: names, by default those of the training. UserError for unknown names, and if the symbols
+        of the file are not known."""
         clean("", cleaners)
         loaded = inference.load(path, "tacotron2", Config, build_model, hints)
         super().__init__(path, loaded.config, dictionary, cleaners)
@@ -213,7 +213,7 @@ def find_flaw(utterance: Utterance) -> str:
 
 
 def cut_behind_the_text(utterance: Utterance) -> Utterance:
-    """What no gate has ended, up to where its attention has come to the end of the text; all of it if it never does."""
+    """Speech that no gate ended, up to where its attention reaches the end of the text; all of it if it never does."""
     steps = end_of_text(utterance.alignment)
     if steps is None:
         return utterance

@@ -49,9 +49,9 @@ class Measured:
 
 
 def predict_corpus(args: argparse.Namespace, synthesizer: Synthesizer, output: Path) -> None:
-    """Write ``<name of the clip>.npy``, [n_mel, T] float32, for every clip of a corpus, T as of its recording.
+    """Write ``<name of the clip>.npy``, [n_mel, T] float32, for every clip of a corpus, T as for its recording.
 
-    A mel that is there, and newer than recording and transcripts, stays. UserError for bad clips as
+    A mel that is there, and newer than recording and transcripts, is kept. UserError for bad clips as
     ``BadClips.settle``, for two clips of one name, and if the folder's mels were made with something else.
     """
     data = data_of(args, synthesizer)
@@ -81,7 +81,7 @@ def predict_corpus(args: argparse.Namespace, synthesizer: Synthesizer, output: P
 
 
 def data_of(args: argparse.Namespace, synthesizer: Synthesizer) -> DataConfig:
-    """How texts and recordings are read, and which: the lists that the model was trained on are not asked for."""
+    """How texts and recordings are read, and which: those of the options, not the lists the model was trained on."""
     return replace(synthesizer.config.data_config, training_files=args.training_files, validation_files="")
 
 
@@ -114,7 +114,7 @@ def facts_of(args: argparse.Namespace, synthesizer: Synthesizer) -> dict[str, st
 
 
 def settle_facts(path: Path, facts: dict[str, str | int]) -> None:
-    """Write them; UserError if the folder has others."""
+    """Write the facts; UserError if the folder was made with others."""
     try:
         there = json.loads(path.read_text()) if path.exists() else facts
     except (OSError, ValueError) as error:
@@ -136,7 +136,7 @@ def newest_transcript(args: argparse.Namespace, data: DataConfig) -> float:
 def batches_of(samples: list[int], batch_size: int) -> list[list[int]]:
     """The numbers of a corpus's clips in batches of similar length.
 
-    What of it is done already plays no part, and so a run that was stopped ends with the numbers of one that was not.
+    What is done already makes no difference, so a run that was stopped ends with the same numbers as one that was not.
     """
     order = np.argsort(samples, kind="stable").tolist()
     return [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]

@@ -145,7 +145,7 @@ def report_alignment(run: Run, diagonality: float) -> None:
     log.info("iteration %d: alignment diagonality:%.3f", iteration, diagonality)
     if late and diagonality < ALIGNED:
         log.warning(
-            "iteration %d: still no diagonal alignment (%.2f of 1, needed are %.1f): look at TensorBoard's pictures,"
+            "iteration %d: still no diagonal alignment (%.2f of 1, %.1f is needed): look at TensorBoard's pictures,"
             " check that the transcripts belong to the clips, try guided_attention 1.0 or a larger batch",
             iteration, diagonality, ALIGNED,
         )  # fmt: skip

@@ -20,7 +20,7 @@ LAUNCHER_HELP="\
   --nproc=N               processes on this machine
   --nnodes=N --node_rank=I --master_addr=HOST --master_port=PORT    several machines
   --max_restarts=N        start the processes again when one dies, up to N times, default 0
-  ASCEND_DEVICE_ID        a variable: the card of one process; it decides over --device_id
+  ASCEND_DEVICE_ID        a variable: the card of one process; it overrides --device_id
 
 Logs: test/output/<rank>/train_<rank>.log, with one process the card's number in place of the rank.
 Result: test/output/0/<CaseName>.log. --log_directory=DIR takes the place of test/output.
@@ -57,7 +57,7 @@ parse_options() { # parse_options "NAME..." ARGUMENT...: into OPTIONS what is na
     done
 }
 
-answer_help() { # answer_help MODULE: if it was asked for, and end
+answer_help() { # answer_help MODULE: show the help and end, if it was asked for
     ((wants_help)) || return 0
     show_head
     printf '%s' "$LAUNCHER_HELP"
@@ -115,7 +115,7 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
     if [[ ! $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
         fail 2 "--master_port must be 1 to 65535, not $port"
     fi
-    # As in the Ascend port: the variable decides over the option.
+    # As in the Ascend port: the variable overrides the option.
     if ((nproc * nnodes == 1)) && [[ -n ${ASCEND_DEVICE_ID:-} ]]; then
         device_id=$ASCEND_DEVICE_ID
         [[ $device_id =~ ^(0|[1-9][0-9]{0,3})$ ]] || fail 2 "ASCEND_DEVICE_ID must be a number up to 9999, not $device_id"
@@ -136,7 +136,7 @@ run_program() { # run_program CASE MODULE: one process, or several through torch
     for name in "${!OPTIONS[@]}"; do
         [[ " $LAUNCHER_OPTIONS " == *" $name "* || -z ${OPTIONS[$name]} ]] || own+=("--$name=${OPTIONS[$name]}")
     done
-    # What an earlier launch left: one process would wait for others; torchrun sets them anew.
+    # Left by an earlier launch: a single process would wait for others; torchrun sets them anew.
     unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK MASTER_ADDR MASTER_PORT "${!TORCHELASTIC_@}"
     cd "$root" || exit
     if ((uses_torchrun)); then

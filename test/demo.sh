@@ -4,8 +4,8 @@
 #
 #   bash test/demo.sh --text="Your own sentence."
 #
-#   --text=TEXT             to be spoken, too
-#   --output_directory=DIR  default test/demo; run again, it goes on where it was
+#   --text=TEXT             another text to speak
+#   --output_directory=DIR  default test/demo; a second run continues there
 #   --device=auto|cpu|cuda|npu   default auto
 #   --max_steps=N           steps of the training from nothing, default 1050
 
@@ -56,7 +56,7 @@ if [[ -n ${OPTIONS[text]} ]]; then
     python tools/synthesize.py "${OPTIONS[text]}" "$device" -o "$output/your_text.wav"
 fi
 
-echo "== 2 of 6: a corpus: another program speaks texts =="
+echo "== 2 of 6: another program speaks texts to make a corpus =="
 python tools/make_corpus.py "$corpus" --hours=1
 
 echo "== 3 of 6: a WaveGlow learns from nothing =="
@@ -87,7 +87,7 @@ echo
 echo "Listen to the product of a finished training, the voice that ships (voices/heart/README.md):"
 echo "  $output/speech.wav"
 [[ -z ${OPTIONS[text]} ]] || echo "  $output/your_text.wav"
-echo "Listen to the product of minutes (the words of the first two come with two or three times as many steps):"
+echo "Listen to the product of minutes (in the first two, words become clear after two or three times as many steps):"
 echo "  WaveGlow from nothing, step by step, beside the recordings:  $learning"
 echo "  the first sentence with this WaveGlow:                       $output/speech_after_minutes.wav"
 echo "  the voice's WaveGlow with another speaker:                   $output/finetuned/eval_$(basename "$finetuned")/index.html"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Ascend's environment for the scripts of this folder:  source test/env_npu.sh
 #
-# Where CANN is not installed it says so and changes nothing. It can be sourced anywhere, also
+# Where CANN is not installed it says so and changes nothing. It can be sourced anywhere, even
 # twice, and never ends the caller's shell.
 
 _env_npu_setup() {

@@ -23,9 +23,9 @@ setup_environment() { # setup_environment ROOT
     installed=$prefix/.installed_requirement.txt
     wanted=$(cat "$root/requirement.txt" "$root"/requirement-{corpus,serve}.txt)
     cmp -s "$installed" - <<<"$wanted" && return 0
-    echo "installing requirement.txt and those of corpora and serving into $prefix (several minutes the first time)"
+    echo "installing requirement.txt, and what corpora and serving need, into $prefix (several minutes the first time)"
     requirements=$wanted
-    # torch_npu decides over the release of torch, and that over numpy's.
+    # torch_npu determines the release of torch, and torch that of numpy.
     if python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch_npu") is None)'; then
         echo "torch_npu is installed: its torch and numpy stay as they are"
         requirements=$(grep -vE '^(torch|numpy)==' <<<"$requirements")

@@ -45,7 +45,7 @@ Measure the speed of training and inference with the full configurations.
   tacotron2-train  whole steps; clips of 350-870 frames and 60-150 symbols, batch 16 on a CPU, 64 on a card
   voice-infer      a sentence of 128 characters to audio, by the voice that comes with the repository
 
-But for the voice, weights and inputs are random, which makes no difference to the speed. Everything runs in
+Except for the voice, weights and inputs are random, which makes no difference to the speed. Everything runs in
 turns, in a process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
 are those of convolutions and matrix products, as this repository needs them; the peak is what a product
 of two large matrices reaches in that precision in the same run. NVIDIA's Tacotron2 speaks one text at a
@@ -102,13 +102,13 @@ def read_arguments() -> argparse.Namespace:
              " to TF32, on cards; int8: inference on CPUs (default: float32 half)")  # fmt: skip
     add("--peer_path", type=Path, metavar="DIR", help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too")
     add("--one_process", action="store_true",
-        help="all in this process: no start-up each time, and on a CPU no peak memory of a job's own")  # fmt: skip
+        help="all in this process: saves the start-ups, but on a CPU a job has no peak memory of its own")  # fmt: skip
     add(
         "--limit",
         type=float,
         default=0,
         metavar="SECONDS",
-        help="measure nothing more after so long (default: no limit)",
+        help="stop measuring after this long (default: no limit)",
     )
     add("--repeats", type=int, default=3, metavar="N", help="in each of two turns (default: %(default)s)")
     add("-o", "--output", type=Path, default=Path("benchmark"), metavar="OUT",

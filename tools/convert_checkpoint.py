@@ -38,7 +38,7 @@ from tools.sound import hints_for_both
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Convert a checkpoint of WaveGlow or Tacotron2 from any form, which is found out, to one of these:
+Convert a checkpoint of WaveGlow or Tacotron2 from any form, which is detected, to one of these:
 
   native       this repository's, to synthesize from and to finetune
   nvidia       NVIDIA/waveglow's {'model': the pickled module glow.WaveGlow, ...}, for its own programs
@@ -62,7 +62,7 @@ LEARNING_RATES = {"waveglow": 1e-4, "tacotron2": 1e-3}
 
 def main() -> None:
     parser = program.Parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument("input", metavar="IN", help="the checkpoint, of any form; or as heart/waveglow, of a voice")
+    parser.add_argument("input", metavar="IN", help="the checkpoint, of any form; or a voice's, as in heart/waveglow")
     parser.add_argument("output", metavar="OUT", help="the file to write; replaced if it exists")
     parser.add_argument("--to", required=True, choices=["native", *FORMS], help="the form of OUT")
     add_hint_options(parser, speech=True)
@@ -167,7 +167,7 @@ for _name in ("WaveGlow", "WN", "Invertible1x1Conv"):
 
 @contextmanager
 def glow_importable() -> Iterator[None]:
-    """pickle makes sure that it finds the classes under their names."""
+    """Let pickle import glow: it makes sure that it finds the classes under their names."""
     before = sys.modules.get("glow")
     sys.modules["glow"] = GLOW
     try:

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A download that goes on where it was broken off; what the scripts of tools/ share. Sourced, after find_python.sh.
+# A download that continues where it broke off; what the scripts of tools/ share. Sourced, after find_python.sh.
 
 download() { # download URL FILE HINT: goes on where FILE ends; HINT says what to do where there is no network
     local code=0 curl=(curl --fail --location --show-error --retry 2 --output "$2")

@@ -4,8 +4,8 @@
 #   bash tools/get_ljspeech.sh DIR
 #   LJSPEECH_URL=https://mirror.example/LJSpeech-1.1.tar.bz2 bash tools/get_ljspeech.sh DIR
 #
-# 2.7 GB are downloaded, 3.8 GB unpacked. A download that broke off goes on where it was; an archive that lies in DIR
-# already is taken. It must have the published checksum, is unpacked whole or not at all, and then removed.
+# 2.7 GB are downloaded, 3.8 GB unpacked. A download that broke off continues where it stopped; an archive that is
+# already in DIR is used. It must have the published checksum, is unpacked whole or not at all, and then removed.
 # LJSPEECH_URL names a mirror of https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2.
 
 set -euo pipefail
@@ -24,9 +24,9 @@ unpacked_bytes=3801111440
 
 case ${1:-} in
     -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    "" | -*) fail 2 "wanted is the folder to put it in (--help says more)" ;;
+    "" | -*) fail 2 "name the folder to put it in (--help says more)" ;;
 esac
-(($# == 1)) || fail 2 "wanted is one folder, not $# (--help says more)"
+(($# == 1)) || fail 2 "name one folder, not $# (--help says more)"
 if ! mkdir -p "$1" || [[ ! -w $1 ]]; then fail 1 "cannot write to $1"; fi
 folder=$(cd "$1" && pwd)
 target=$folder/LJSpeech-1.1

@@ -1,4 +1,4 @@
-"""Make a voice of two trained checkpoints: python tools/make_voice.py --help"""
+"""Make a voice from two trained checkpoints: python tools/make_voice.py --help"""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ from tacotron2.text.dictionary import BUNDLED
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Put two trained checkpoints into voices/NAME, in half precision and without what training needs.
+Put two trained checkpoints into voices/NAME, in half precision and without what only training needs.
 
 The voice then speaks by its name: python tools/synthesize.py "Any text." --voice=NAME -o out.wav
 Write a model card beside it: voices/NAME/README.md."""
@@ -73,7 +73,7 @@ def read_arguments() -> argparse.Namespace:
 def shipped(path: str, model: str) -> bytes:
     """The safetensors of a checkpoint: weights in float16, weight norm merged; configuration and iteration beside.
 
-    UserError if a weight is not finite or has no room in float16.
+    UserError if a weight is not finite or too large for float16.
     """
     checkpoint = read(path, model)
     weights = {name: in_half(path, name, tensor) for name, tensor in merged(checkpoint.weights).items()}
@@ -100,7 +100,7 @@ def in_half(path: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor
     if not tensor.abs().max() <= LARGEST_FLOAT16:
-        raise UserError(f"{path}: {name} has values that are not finite or have no room in float16")
+        raise UserError(f"{path}: {name} has values that are not finite or too large for float16")
     return tensor.half()
 
 
@@ -109,7 +109,7 @@ def without_run(config: dict, model: str) -> dict:
     data = {name: value for name, value in config["data_config"].items() if name not in FILES}
     dictionary = data.get("dictionary", "")
     if dictionary and dictionary not in BUNDLED:
-        raise UserError(f"a voice cannot bring its dictionary {dictionary} along: train with 'cmudict', or without one")
+        raise UserError(f"a voice cannot include its dictionary {dictionary}: train with 'cmudict', or without one")
     return {f"{model}_config": config[f"{model}_config"], "data_config": data}
 
 

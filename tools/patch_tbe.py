@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Add WaveGlow's shapes to the white lists of CANN's operators Transpose and TransData, which are slow
-on other shapes: all three files or none. This matters where operators are compiled on line, as on
+on other shapes: all three files or none. This matters where operators are compiled at run time, as on
 Ascend 910A; newer CANN needs less of it, which the report says for each file. Python 3.7 without
 any package runs it.
 
 exit codes: 0 patched, or restored; of --check: nothing is missing
             3 --check found lists that lack shapes
             4 --apply or --restore had nothing to do
-            5 a loss: this CANN has not all of the lists, and is slower without (the others are done)
+            5 a loss: this CANN lacks some of the lists, and is slower without them (the others are done)
             1 an error, the files are as they were; 2 wrong options"""
 
 LACKING, NOTHING_TO_DO, LOST = 3, 4, 5
@@ -104,7 +104,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_shapes(path: Path) -> dict[str, list[Shape]]:
-    """The shapes to add, for each file. Raises UserError if the file has not this form."""
+    """The shapes to add, for each file. Raises UserError if the file does not have this form."""
     try:
         with open_input(path) as file:
             shapes = json.loads(file.read())

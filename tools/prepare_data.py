@@ -1,4 +1,4 @@
-"""Make a data set of your own recordings: python tools/prepare_data.py --help"""
+"""Make a data set from your own recordings: python tools/prepare_data.py --help"""
 
 import argparse
 import logging
@@ -29,7 +29,7 @@ from tools.prepare.texts import count_symbols, find_signs, judge_texts
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Make a data set for both models of your recordings, whatever they are, and say what is wrong with them.
+Make a data set for both models from your recordings, whatever their form, and say what is wrong with them.
 
 SOURCE is a folder, with subfolders or without, that holds metadata.csv (2, 3 or 4 columns, with a speaker, a header
 or quotation marks, in any encoding), or pairs a.wav and a.txt, or audio alone (for WaveGlow); or it is a list with
@@ -43,8 +43,8 @@ the edges is trimmed; what cannot be used is left out. Beside it:
   clips.csv      what was done to each clip
   report.json    everything in numbers
 
-SOURCE stays as it is. Nothing in TARGET changes before all of it is made. The same command goes on where it was
-stopped; after some texts or recordings were mended it converts only what is new."""
+SOURCE stays as it is. Nothing in TARGET changes before all of it is made. The same command continues where it
+stopped; after some texts or recordings were corrected it converts only what is new."""
 
 EXAMPLES = """\
   python tools/prepare_data.py recordings data --dry_run
@@ -86,7 +86,7 @@ def read_arguments() -> argparse.Namespace:
     add("--columns", default="", metavar="NAMES",
         help="what the columns are, if the guess is wrong: name,text,- or speaker,name,text")  # fmt: skip
     add("--encoding", default="", metavar="NAME", help="of the texts, if the guess is wrong: cp1251, shift_jis, ...")
-    add("--speaker", metavar="NAME", help="take only the clips of this one")
+    add("--speaker", metavar="NAME", help="take only the clips of this speaker")
     add("--level", type=number_or_keep, default=recipe.level, metavar="DB|keep",
         help="of the speech in each clip, root mean square in dB of full scale (default: %(default)g)")  # fmt: skip
     add("--trim_margin", type=number_or_keep, default=recipe.margin, metavar="S|keep",
@@ -117,7 +117,7 @@ def check_apart(source: Path, target: Path) -> None:
     """UserError if one of them lies in the other."""
     ours, theirs = Path(os.path.realpath(target)), Path(os.path.realpath(source))
     if ours == theirs or theirs in ours.parents or ours in theirs.parents:
-        raise UserError(f"SOURCE {source} and TARGET {target} lie in each other: take a target outside")
+        raise UserError(f"one of SOURCE {source} and TARGET {target} lies in the other: take a target outside")
 
 
 def make_folder(path: Path) -> None:
@@ -128,12 +128,12 @@ def make_folder(path: Path) -> None:
 
 
 def of_one_speaker(source: Source, speaker: str | None) -> Source:
-    """The source with the clips of one speaker. Several are said, if none is named."""
+    """The source with the clips of one speaker. If none is named, several are reported."""
     counts = Counter(item.speaker for item in source.items)
     if speaker is None:
         if len(counts) > 1:
             some = ", ".join(f"{name or '(none)'} {count}" for name, count in counts.most_common(5))
-            log.warning("%d speakers (%s): a voice is one; take it with --speaker=NAME", len(counts), some)
+            log.warning("%d speakers (%s), but a voice is one: choose it with --speaker=NAME", len(counts), some)
         return source
     if speaker not in counts:
         raise UserError(f"there is no speaker {speaker!r}; there are {', '.join(sorted(counts)[:20]) or 'none'}")

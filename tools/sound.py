@@ -25,7 +25,7 @@ def add_sound_options(parser: Parser) -> None:
     add = parser.add_argument
     add("--voice", metavar="NAME", help=f"a folder of voices/, where no checkpoint is named (default: {DEFAULT})")
     add("--tacotron2", metavar="FILE", help="checkpoint of Tacotron2, of any form")
-    add("--waveglow", metavar="FILE", help="that of WaveGlow; of --tacotron2 alone you hear a preview by Griffin-Lim")
+    add("--waveglow", metavar="FILE", help="that of WaveGlow; with --tacotron2 alone you hear a Griffin-Lim preview")
     add("--sigma", type=float, help="scale of WaveGlow's noise (default: the voice's, or 0.6)")
     add("--denoiser_strength", type=float, help="0 = off (default: the voice's, or off); try 0.1")
     add("--cleaners", metavar="NAME,...", help="how texts are read (default: the voice's, else those of the training)")
@@ -63,7 +63,7 @@ def make_vocoder(
 ) -> Callable[[Tensor], Tensor]:
     """A function from mel [n_mel, T] to audio [T * hop_length] in -1..1, both on the CPU.
 
-    It raises UserError for audio that is not finite; this, where the two checkpoints do not fit together.
+    That raises UserError for audio that is not finite; this one, where the two checkpoints do not fit together.
     """
     if not args.waveglow:
         log.info("no --waveglow: the sound is a preview by Griffin-Lim")
@@ -86,7 +86,7 @@ def check_same_audio(
         if ours[name] != theirs[name]:
             raise UserError(
                 f"the checkpoints do not fit together: {name} is {ours[name]:g} in {spoken_by}"
-                f" and {theirs[name]:g} in {heard_by} (NVIDIA's value where a file tells none)"
+                f" and {theirs[name]:g} in {heard_by} (NVIDIA's value where a file gives none)"
             )
 
 

@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """\
 Speak text with Tacotron2 and WaveGlow: with the voice that comes with the repository, or with your checkpoints.
 
-TEXT is a text, or the name of a text file: one that is there, or that ends in .txt. "-", or no TEXT, is
+TEXT is a text, or the name of a text file: one that exists, or that ends in .txt. "-", or no TEXT, is
 standard input.
-What becomes of the text is decided by OUT:
+OUT decides what becomes of the text:
 
   OUT.wav   one wav of everything, with pauses between sentences and longer ones between lines
   OUT       a folder with a wav for each line: out_0001.wav for the first, and so on; there is none
@@ -106,7 +106,7 @@ def read_arguments() -> argparse.Namespace:
     add("text", nargs="*", metavar="TEXT", help="what to speak, see above")
     add_sound_options(parser)
     add("-o", "--output", required=True, metavar="OUT", help="a name that ends in .wav, or a folder")
-    add("--dictionary", metavar="FILE", help="of pronunciations, or cmudict (default: that of the training)")
+    add("--dictionary", metavar="FILE", help="pronunciations, or cmudict (default: those of the training)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
     args = parser.parse_args()
     check_sound_options(parser, args)
@@ -146,7 +146,7 @@ def find_lines(texts: list[str]) -> dict[int, str]:
 
 
 def names_no_folder(text: str) -> bool:
-    """Whether something has this name that is to be read, or to be refused: a word may well name a folder."""
+    """Whether something other than a folder has this name; a word may well be the name of a folder."""
     try:
         return Path(text).exists() and not Path(text).is_dir()
     except (OSError, ValueError):  # too long for a name, or with a NUL in it
@@ -164,7 +164,7 @@ def read_standard_input() -> list[str]:
 
 
 def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[Wav]:
-    """The clips and their pieces; what the text loses is said. UserError if nothing is left."""
+    """The clips and their pieces; what the text loses is logged. UserError if nothing is left."""
     clips: list[Wav] = []
     said: list[str] = []
     for number, line in lines.items():

@@ -146,7 +146,7 @@ def waveglow_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
     segments, criterion, model = Segments(corpus, run.config, run.device), WaveGlowLoss(), run.model
     if not run.progress.finetuned_from:
         start_as_interpolation(run, segments)
-    # The question reads weights back from the card, which a graph cannot do; they are fixed.
+    # is_diagonal reads weights back from the card, which a graph cannot do; the weights are fixed.
     is_diagonal = model.upsample.is_diagonal()
     model.upsample.is_diagonal = lambda: is_diagonal
     graphed = graphed_step(run, stream, lambda batch: criterion(model(**batch)), segments.batch())

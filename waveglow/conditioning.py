@@ -3,8 +3,8 @@
 The plain way upsamples the mel spectrogram to the rate of the groups and multiplies it with each ``cond_layer`` there,
 n_mel * n_group channels wide. Nothing nonlinear lies between the two. So the conditions of all groups of a frame are
 also one product of the r frames that the upsampling reaches over with a composed kernel. That takes n_group / r times
-fewer multiplications. To compose a kernel takes as many as n_mel * hop_length * r samples take the plain way; with an
-upsampling that is fixed and keeps the mel bands apart, as hop_length * r samples.
+fewer multiplications. Composing a kernel takes as many as n_mel * hop_length * r samples do the plain way; with an
+upsampling that is fixed and keeps the mel bands apart, as many as hop_length * r samples do.
 
 Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all, r frames that the upsampling reaches
 over, C channels of a ``WN``.
@@ -78,7 +78,7 @@ def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, 
 def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tensor]:
     """The upsampling as a matrix over the r frames of ``FrameRate``.
 
-    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32. Of a
+    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32. For a
     diagonal upsampling the matrix is [n_mel, G, P * r], a small one for each mel band.
     """
     # To the precision of products first: after the reordering it would be twice the bytes.

@@ -26,7 +26,7 @@ class DataConfig(AudioConfig):
     """The audio to learn, and the length of its segments."""
 
     training_files: MayChange[str] = ""
-    "A text file with the path of a wav a line, used when no data_path is given."
+    "A text file with the path of a wav on each line, used when no data_path is given."
     mels_path: str = ""
     "Folder with a mel of each clip (tacotron2.infer --teacher_forced), to learn from in place of the recordings' own."
     segment_length: int = 16000

@@ -134,11 +134,11 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--pth_path", required=True, metavar="FILE", help="checkpoint")
     add("--output_directory", required=True, metavar="DIR", help="for wavs, evaluation.json and index.html")
     add("--mel_form", default="", choices=FORMS, help="what mels hold (default: natural logarithms, checked)")
-    add("--mels_path", default="", metavar="DIR", help="mels to synthesize wavs from, by their names: Tacotron2's")
+    add("--mels_path", default="", metavar="DIR", help="mels of these names to synthesize wavs from: Tacotron2's")
     add("--sigma", type=float, default=0.6, help="scale of the noise (default: %(default)s)")
     add("--denoiser_strength", type=float, default=0.0, help="0 = off (default); try 0.1")
     add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
-    add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; less takes less memory")
+    add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; fewer take less memory")
     add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
     add("--int8", action="store_true", help="convolutions in 8-bit integers, the fastest on CPUs with VNNI")
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
@@ -215,7 +215,7 @@ def evaluate(path: Path, vocoder: Vocoder, args: argparse.Namespace, output: Pat
 
 @torch.no_grad()
 def recording_loss(recording: Tensor, vocoder: Vocoder, mels: SegmentMels | None = None, path: Path = Path()) -> float:
-    """The training loss on consecutive segments of a recording [N]; of its file, where the mels are given ones."""
+    """The training loss on consecutive segments of a recording [N]; ``path``, its file, finds its mel in given ones."""
     config = vocoder.config
     length = config.data_config.segment_length
     mels = mels or segment_mels(vocoder)
@@ -257,7 +257,7 @@ def describe(clip: ClipFigures) -> str:
 
 
 def earlier_folders(args: argparse.Namespace) -> list[Path]:
-    """Wavs of the folders of ``--earlier``."""
+    """The folders that ``--earlier`` names."""
     return [Path(name) for name in args.earlier.split(",") if name]
 
 

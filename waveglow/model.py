@@ -17,8 +17,8 @@ from waveglow import conditioning
 from waveglow.conditioning import FrameRate, GroupRate
 from waveglow.wn import WN
 
-# The other kind of checkpoint keeps the graph, whose small parts between freed activations fragment a CPU's memory.
-# This one wants an input with a gradient, and the backward pass outside of autocast. Nothing is drawn at random.
+# The kind that is not reentrant keeps the graph, whose small parts between freed activations fragment a CPU's memory.
+# This one needs an input with a gradient, and a backward pass outside of autocast. Nothing is drawn at random.
 _recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 
 
@@ -32,7 +32,7 @@ class Invertible1x1Conv(nn.Module):
         super().__init__()
         self.conv = Conv1d(channels, channels, bias=False)
         rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        rotation[:, 0] *= torch.linalg.det(rotation).sign()  # no question, which the device meta could not answer
+        rotation[:, 0] *= torch.linalg.det(rotation).sign()  # without an if, which the device meta could not decide
         # NpuFusedAdam takes only contiguous parameters, and what qr returns is stored by columns.
         self.conv.weight.data = rotation.contiguous()[..., None]
         self.log_abs_det = LogAbsDet()
@@ -125,7 +125,7 @@ class WaveGlow(nn.Module):
 
         mel [B, n_mel, T], audio [B, N] in -1..1 with N <= T * hop_length; a last incomplete group
         of samples is dropped. Returns z [B, n_group, L], log_s (a [B, C, L] for each flow) and
-        log_det (a float32 scalar for each flow), of which ``WaveGlowLoss`` makes the likelihood.
+        log_det (a float32 scalar for each flow), from which ``WaveGlowLoss`` makes the likelihood.
         """
         groups = audio.shape[1] // self.n_group
         recompute = self.recompute and torch.is_grad_enabled()
@@ -177,7 +177,7 @@ class WaveGlow(nn.Module):
 
     @property
     def whole_frames(self) -> int:
-        """Frames that are a whole number of groups, the fewest: 1 if a frame is."""
+        """The fewest frames that are a whole number of groups: 1 if one frame is."""
         return self.n_group // math.gcd(self.hop_length, self.n_group)
 
     def noise_shapes(self, batch: int, frames: int) -> list[tuple[int, int, int]]:
@@ -191,7 +191,7 @@ class WaveGlow(nn.Module):
         """Mel frames to either side of a place that the audio there depends on."""
         reach = sum(layer.padding for layer in self.WN[0].in_layers) * len(self.WN)
         upsampling = math.ceil(self.upsample.kernel_size[0] / self.hop_length)
-        # A group that lies across the end of the last frame is another one in a longer spectrogram.
+        # A group that lies across the end of the last frame differs in a longer spectrogram.
         cut = 0 if self.groups_per_frame else 1
         return math.ceil((reach + cut) * self.n_group / self.hop_length) + upsampling
 

@@ -50,7 +50,7 @@ class GivenMels:
         return path
 
     def check(self, clip: Path, recorded: Tensor) -> None:
-        """ClipError unless there is a mel of a clip that can be that of its recording, ``recorded`` [n_mel, T]."""
+        """ClipError unless a clip has a mel that can belong to its recording, whose own is ``recorded`` [n_mel, T]."""
         mel, path = self(clip), self._path(clip)
         if mel.shape != recorded.shape:
             raise ClipError(f"{path} has {mel.shape[1]} frames, {clip} has {recorded.shape[1]}", Fault.MEL)
@@ -68,8 +68,8 @@ class GivenMels:
 class SegmentMels:
     """The mel spectrograms of segments: those of their audio, or parts of the clips' given ones.
 
-    Attribute ``step``: where a segment may begin, a multiple of so many samples: with given mels of a hop's, so that
-    frames and samples are in step.
+    Attribute ``step``: segments begin at multiples of this many samples; with given mels those of a hop, so that frames
+    and samples are in step.
     """
 
     def __init__(self, config: DataConfig, mel: MelSpectrogram):

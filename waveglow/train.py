@@ -36,7 +36,7 @@ EXAMPLES = """\
 """
 
 START_SEGMENTS = 64
-"From which the mean and the standard deviation of the mel spectrograms are taken."
+"Segments from which the mean and the standard deviation of the mel spectrograms are taken."
 LOWEST_STD = 0.1
 "Smallest standard deviation of a mel band: a band with nothing in it is not amplified."
 SHOWN_FRAMES = 160
@@ -96,7 +96,7 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
 
 
 def start_as_interpolation(run: Run[Config, WaveGlow], training_set: TrainingSegments) -> None:
-    """Give the upsampling its first weights, by what the mel spectrograms of the training are like."""
+    """Give the upsampling its first weights, by the mean and deviation of the training's mel spectrograms."""
     segments = range(min(len(training_set.clips), START_SEGMENTS))
     mel = torch.cat([training_set[0, i]["mel"] for i in segments], dim=1)
     state = run.precision.model_state(run.model)

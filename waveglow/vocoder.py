@@ -60,8 +60,8 @@ class Vocoder:
     def synthesize(self, mel: Tensor, sigma: float = 0.6, denoiser_strength: float = 0.0, seed: int = 1234) -> Tensor:
         """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1, on the CPU.
 
-        A long input is done in chunks that overlap by all the model can see, so the result is that
-        of one piece (with int8 but for rounding, whose scale is a chunk's own) and the memory that of
+        A long input is done in chunks that overlap by all the model can see, so the result equals that
+        of one piece (with int8 up to rounding, whose scale is a chunk's own), and the memory is that of
         one chunk. The noise depends on the seed alone.
         """
         chunks = self.stream(mel, sigma, denoiser_strength, seed, repeat(self.chunk_frames))
@@ -73,7 +73,7 @@ class Vocoder:
     ) -> Iterator[Tensor]:
         """mel [n_mel, T] -> the audio of ``synthesize`` chunk by chunk [frames * hop_length], as each is made.
 
-        ``sizes``: of the chunks in frames, without an end.
+        ``sizes``: of the chunks, in frames; endless.
         """
         hop, frames = self.model.hop_length, mel.shape[1]
         generator = torch.Generator().manual_seed(seed)

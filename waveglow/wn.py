@@ -91,7 +91,7 @@ class WN(nn.Module):
         self.in_layers = ModuleList(
             Conv1d(n_channels, 2 * n_channels, kernel_size, dilation=2**i, weight_norm=True) for i in range(n_layers)
         )
-        # The last layer has nobody to hand a residual to.
+        # The last layer has no next one to pass a residual to.
         self.res_skip_layers = ModuleList(
             Conv1d(n_channels, 2 * n_channels if i < n_layers - 1 else n_channels, weight_norm=True)
             for i in range(n_layers)
@@ -118,13 +118,13 @@ class WN(nn.Module):
         return log_s, b
 
     def at_group_rate(self, audio: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """``forward`` with the tensor of a ``GroupRate`` [B, channels, L], for those who can only hand on tensors."""
+        """``forward`` with the tensor of a ``GroupRate`` [B, channels, L], for callers that only pass tensors on."""
         return self(audio, GroupRate(mel))
 
     def _merged(self) -> tuple[Convolution, Iterable[Convolution], Tensor]:
         """The fused layers, computed in place of ``in_layers[0]``, ``res_skip_layers`` and ``end``.
 
-        The first takes the audio and a channel of ones. The others give the residual, which the last has not, and
+        The first takes the audio and a channel of ones. The others give the residual, which the last lacks, and
         their share of what ``end`` gives; the share that comes from biases alone is the third, [2C, 1].
         """
         if self.is_fused:
@@ -140,7 +140,7 @@ class WN(nn.Module):
         weight, bias = self.in_layers[0].kernel()
         first = composed(weight, *self.start.kernel()), bias
         kernels = [layer.kernel() for layer in self.res_skip_layers]
-        # For the residual, n channels or none, and to be skipped.
+        # The part for the residual, of n channels or none, and the part to be skipped.
         weights = [weight.split((len(bias) - n, n)) for weight, bias in kernels]
         biases = [bias.split((len(bias) - n, n)) for _, bias in kernels]
         # What the layers skip is added up in front of end: all of them side by side are one layer.

@@ -43,13 +43,13 @@ class Budget:
         """Bytes of a storage, all of which are in the file. ValueError where they are not."""
         self.storages -= size
         if self.storages < 0:
-            raise ValueError("tensors larger than the file, so it is truncated, or claims what it has not")
+            raise ValueError("tensors larger than the file, so it is truncated, or claims more than it has")
 
     def spend_tensor(self, size: int) -> None:
         """Bytes of a tensor, which may share its storage with others."""
         self.tensors -= size
         if self.tensors < 0:
-            raise RefusedError("its tensors are so many on one storage that they are much larger than the file")
+            raise RefusedError("so many tensors share one storage that they are much larger than the file")
         self.spend(INSTRUCTION)
 
 
@@ -61,7 +61,7 @@ class Metered:
         self.budget = budget
 
     def read(self, count: int) -> bytes:
-        # Python would get that much memory first.
+        # Otherwise Python would allocate that much memory first.
         if count > 2**20 and count > self.budget.size - self.file.tell():
             raise EOFError("more than the file has")
         self.budget.spend(INSTRUCTION)

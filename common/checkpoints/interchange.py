@@ -50,7 +50,7 @@ class Checkpoint:
     progress: dict[str, Any]
     "A native file's; empty in other forms."
     guessed: set[str] = field(default_factory=set)
-    "Keys of the configuration that the file does not tell, and the shapes do not either, but make likely."
+    "Keys of the configuration that the file does not state, and whose values the shapes only make likely."
 
 
 def load_weights(path: str | Path, expect: str | None = None) -> tuple[dict[str, Any], Weights]:
@@ -94,7 +94,7 @@ def fitted(path: str | Path, weights: Any, model: nn.Module) -> Weights:
     not finite.
     """
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UserError(f"{path} holds something else than tensors among its weights")
+        raise UserError(f"{path} holds something other than tensors among its weights")
     expected = model.state_dict()
     # torch before 0.4.1 did not count batches.
     uncounted = {name for name in expected if name.endswith("num_batches_tracked")} - weights.keys()
@@ -180,7 +180,7 @@ def _find_weights(path: str | Path, contents: Any) -> tuple[Weights, dict[str, A
         tensors |= {name: tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
         if _kind(tensors):
             return tensors, attributes
-        # The average of the weights is what a training with one is for.
+        # Where a training keeps an average of its weights, the average is the result.
         first_the_usual = sorted(value, key=lambda name: (name != "average", name not in ("model", "state_dict")))
         found = (look_in(value[name], depth - 1) for name in first_the_usual if depth)
         return next((each for each in found if each), None)
@@ -263,7 +263,7 @@ def _config(path: str | Path, kind: str, weights: Weights, known: dict[str, Any]
     try:
         sizes = waveglow_sizes(weights) if kind == "waveglow" else tacotron2_sizes(weights)
     except KeyError as error:
-        raise UserError(f"{path} is no whole {TITLES[kind]}: {error.args[0]} is missing") from error
+        raise UserError(f"{path} is not a complete {TITLES[kind]}: {error.args[0]} is missing") from error
     except (IndexError, ZeroDivisionError) as error:
         raise UserError(f"{path} is no {TITLES[kind]}: a weight has too few dimensions or none") from error
     numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}

@@ -45,11 +45,11 @@ def keep_earlier(path: Path) -> None:
         os.link(path, dated)
     except OSError:  # not every file system knows links
         path.rename(dated)
-    log.info("%s is there from another run, now %s", path, dated.name)
+    log.info("%s was left by another run and is now %s", path, dated.name)
 
 
 def load(path: str | Path, with_tensors: bool = True) -> dict[str, Any]:
-    """Read a checkpoint of this repository onto the CPU; without tensors, theirs have shapes and no data.
+    """Read a checkpoint of this repository onto the CPU; unless ``with_tensors``, its tensors have no data.
 
     UserError if it is missing, damaged or something else; nothing in it is executed.
     """

@@ -52,7 +52,7 @@ NAMES = {
 }
 "Other names that may appear: classes of shells, and arguments of builders."
 MAX_DIMENSIONS = 8
-"Of a tensor; PyTorch's loops over dimensions are not made for thousands."
+"Most that a tensor may have: PyTorch's loops over dimensions are not made for thousands."
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Shell(dict):
         self.state: dict = {}
 
     def __repr__(self) -> str:
-        return f"<{self.name}>"  # what it holds may be without end
+        return f"<{self.name}>"  # what it holds may go in circles
 
 
 def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
@@ -137,7 +137,7 @@ BUILDERS: dict[str, Callable] = {
     "__builtin__.set": made_set,
     "_codecs.encode": lambda text, *_: text.encode("latin1"),  # how protocol 2 writes bytes
 }
-# Things that stand beside the weights and are built by a call: nobody here needs their values.
+# Things that are stored beside the weights and built by a call: nothing here needs their values.
 for _name in (
     *("torch.device", "torch.nn.backends.thnn._get_thnn_function_backend", "torch_npu.npu._format.Format"),
     *("numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),

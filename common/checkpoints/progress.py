@@ -53,19 +53,19 @@ TEXTS = ("finetuned_from", "case")
 
 
 def read_progress(path: str | Path, values: Any) -> Progress:
-    """The progress in a checkpoint. UserError that names the field if it is no such thing.
+    """The progress in a checkpoint. UserError that names the field if it is not valid.
 
-    A field that is not known here, as a newer version may have one, is said and left out.
+    An unknown field, as a newer version may have one, is left out with a warning.
     """
     if not isinstance(values, dict):
         raise UserError(f"{path}: its progress is {shown(values)}, must be an object")
     known = Progress.__dataclass_fields__.keys()
     for name in values.keys() - known:
-        log.warning("%s: progress.%s is not known here and ignored; is it of a newer version?", path, shown(name))
+        log.warning("%s: progress.%s is not known here and ignored; is it from a newer version?", path, shown(name))
     given = {name: value for name, value in values.items() if name in known}
     for name, value in given.items():
         if not _fits(name, value):
-            raise UserError(f"{path}: progress.{name} is {shown(value)}, which it cannot be")
+            raise UserError(f"{path}: progress.{name} is {shown(value)}, which is not valid")
     progress = Progress(**given)
     if progress.first_iteration > progress.iteration:
         raise UserError(f"{path}: progress.first_iteration {progress.first_iteration} is above the iteration")

@@ -15,7 +15,7 @@ from common.program import UserError
 def read_contents(path: str | Path, with_tensors: bool = True) -> Any:
     """What torch.save or safetensors put into the file; instances of unknown classes become shells.
 
-    Without tensors, theirs have shapes and no data. UserError if the file is missing, damaged (checked by the CRCs of
+    Unless ``with_tensors``, the tensors have no data. UserError if the file is missing, damaged (checked by the CRCs of
     torch's archives) or no file, or if it would run code or take the machine down.
     """
     try:

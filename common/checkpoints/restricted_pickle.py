@@ -7,8 +7,8 @@ name, a ``Global``; nothing is imported. Only three instructions can act on one,
 - NEWOBJ makes an object: an empty ``Shell``, whatever its class.
 - BUILD fills an object: a ``Shell`` keeps its attributes to look at; anything else ignores it.
 
-A name that no honest checkpoint has is ``RefusedError``, even where it would only be mentioned. So is a file that
-takes more memory or time than its size allows (``Budget``).
+A name that no honest checkpoint has raises ``RefusedError``, even where it would only be mentioned. So does a file
+that takes more memory or time than its size allows (``Budget``).
 """
 
 import io
@@ -135,7 +135,7 @@ class Unpickler(pickle._Unpickler):
         self._set_items(items)
 
     def load_frame(self) -> None:
-        self.read(8)  # the length: a hint on reading ahead, with which instructions would be read unmetered
+        self.read(8)  # the length: a hint for reading ahead, which would read instructions unmetered
 
     def refuse_opcode(self) -> None:
         raise RefusedError("it has an instruction that torch never writes")
@@ -159,7 +159,7 @@ class Unpickler(pickle._Unpickler):
 def load(file: BinaryIO, with_tensors: bool = True) -> Any:
     """What torch.save put into the file: tensors on the CPU, plain Python values, and shells.
 
-    Without tensors, theirs are on the device meta, and of the file only what stands beside them is read.
+    Unless ``with_tensors``, the tensors are on the device meta, and their data in the file are not read.
     Raises ``RefusedError``, or nearly anything else if the file is damaged or something else.
     """
     size = file.seek(0, 2)

@@ -14,13 +14,13 @@ def waveglow_sizes(weights: dict[str, Tensor]) -> dict[str, int]:
     exits = [k for k in range(1, len(channels)) if channels[k] < channels[k - 1]]
     in_layer = "WN.0.in_layers.0.weight"
     kernel = weights["upsample.weight"].shape[2]
-    # NVIDIA's configurations do not name it: their code knows this one alone.
+    # NVIDIA's configurations do not name it: their code knows only this one.
     upsampling = {} if kernel == NVIDIA_UPSAMPLE_KERNEL else {"upsample_kernel": kernel}
     return upsampling | {
         "n_mel_channels": weights["upsample.weight"].shape[0],
         "n_flows": len(channels),
         "n_group": weights["convinv.0.conv.weight"].shape[0],
-        # Where no channels leave, any values do that let none leave.
+        # Where no channels leave early, any values will do with which none leave.
         "n_early_every": exits[0] if exits else max(4, len(channels)),
         "n_early_size": channels[exits[0] - 1] - channels[exits[0]] if exits else 2,
         "n_layers": _count(weights, "WN.0.in_layers."),

@@ -33,8 +33,8 @@ def mel_cepstra(mel: Tensor) -> np.ndarray:
 def mel_cepstral_distortion(a: Tensor, b: Tensor) -> float:
     """Mel cepstral distortion in dB (Kubichek 1993, doi:10.1109/PACRIM.1993.407206).
 
-    a, b: natural-log mel spectrograms of amplitudes [n_mel, T]. Frames are compared as they stand: those
-    that are not of one clip are first brought together along ``warping_path``.
+    a, b: natural-log mel spectrograms of amplitudes [n_mel, T]. Frames are compared in their order:
+    spectrograms that are not in step must first be aligned along ``warping_path``.
     """
     frames = min(a.shape[1], b.shape[1])
     difference = mel_cepstra(a[:, :frames]) - mel_cepstra(b[:, :frames])

@@ -26,7 +26,7 @@ class ChannelsLastConv1d(Conv1d):
         padding, dilation = (0, self.padding), (1, self.dilation)
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return F.conv2d(x, weight.unsqueeze(2), bias, padding=padding, dilation=dilation).squeeze(2)
-        # Reordered once here, and not in both passes.
+        # Reordered here once rather than in both passes.
         constant = weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
         y = F.conv2d(x, constant, None if bias is None else bias.detach(), padding=padding, dilation=dilation)
         return _ParameterGradients.apply(y, x.detach().to(y.dtype), weight, bias, self.dilation).squeeze(2)
@@ -70,10 +70,10 @@ class ProductUpsampling(Upsampling):
         frames = x.shape[2] + last
         padded = F.pad(x, (last, last))
         seen = torch.cat([padded[:, :, start : start + frames] for start in range(last, -1, -1)], dim=1)
-        # To the precision of products first: it would come after the reordering, of twice the bytes.
+        # Convert to the precision of products first: after the reordering it would be twice the bytes.
         weight = self.weight.to(dtype_of_products(x)).unflatten(2, (-1, stride))
         if weight.requires_grad:
-            # Else its gradient would be reordered after the conversion to float32, of twice the bytes.
+            # Otherwise its gradient would be reordered after the conversion to float32, when it is twice the bytes.
             weight.register_hook(Tensor.contiguous)
         # [in, out, r, stride] -> [r * in, out * stride]
         weight = weight.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)

@@ -100,8 +100,8 @@ def windows(x: Tensor, taps: int, dilation: int, padding: float = 0) -> Tensor:
 def composed(outer: Tensor, inner: Tensor, inner_bias: Tensor) -> Tensor:
     """The kernel of one convolution that does what two do, the first of them of width 1.
 
-    outer [out, mid, k], inner [mid, in, 1], inner_bias [mid] -> [out, in + 1, k]. Its last input is to be ones,
-    which bring in the inner bias: not where ``outer`` pads, since that is after the inner convolution.
+    outer [out, mid, k], inner [mid, in, 1], inner_bias [mid] -> [out, in + 1, k]. Its last input must be ones,
+    which bring in the inner bias; where ``outer`` pads they are zeros, since the padding follows the inner convolution.
     """
     with torch.autocast(outer.device.type, enabled=False):
         affine = torch.cat([inner[..., 0], inner_bias[:, None]], dim=1)
@@ -116,7 +116,7 @@ class Upsampling(nn.ConvTranspose1d):
     bias: nn.Parameter
     "[out]"
     composable = True
-    "Whether a linear layer behind it may take it in, so that it is never run by itself."
+    "Whether a linear layer behind it may absorb it, so that it never runs by itself."
 
     def __init__(self, channels: int, kernel_size: int, stride: int):
         super().__init__(channels, channels, kernel_size, stride=stride)

@@ -35,7 +35,7 @@ class Int8Conv1d(Conv1d):
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
         """x [B, in, T] -> ``parts`` times [B, out / parts, T].
 
-        The first call settles the number of parts and gives the float32 weights away.
+        The first call fixes the number of parts and drops the float32 weights.
         """
         if self.bias is not None:
             self.products = [Product(*part) for part in zip(*(each.chunk(parts) for each in self.kernel()))]
@@ -80,9 +80,9 @@ def quantize_input(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def use_int8(model: nn.Module, device: Device) -> None:
-    """Let the model's larger convolutions, without weight norm and not to be trained or saved any more, run this way.
+    """Let the model's larger convolutions run this way. They have no weight norm and are not trained or saved later.
 
-    Raises UserError where that cannot be.
+    Raises UserError where that is not possible.
     """
     reason = why_no_int8(device)
     if reason:

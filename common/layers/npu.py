@@ -1,6 +1,6 @@
 """Changes to a model for an Ascend NPU: other operators for the same layers, some of them on the host.
 
-CANN 5.0.3 had no usable 1-D convolutions and no transposed ones, newer ones have the latter for short kernels alone,
+CANN 5.0.3 had no usable 1-D convolutions, nor transposed ones; newer releases have the latter only for short kernels,
 and no CANN has a derivative of the log-determinant. The patch swaps the classes of the layers concerned; parameters,
 their names and shapes, and so checkpoints, stay as they are. The models need no ``unfold``: they reshape.
 """
@@ -31,8 +31,8 @@ NATIVE_CONV1D_SINCE = (8, 0)
 NATIVE_CONV1D_CARDS = re.compile(r"Ascend(910B\d|910C|910_9|950)")
 "Cards on which they are native, A2 and later. A 910B without a digit is first generation, as are 910A and 910ProB."
 LARGEST = 255
-"""As far as CANN's convolutions pad, and the longest kernel of the transposed ones on the cards above (documentation of
-aclnnConvolution in github.com/hicann/ops-nn)."""
+"""The largest padding of CANN's convolutions, and the longest kernel of the transposed ones on the cards above
+(documentation of aclnnConvolution in github.com/hicann/ops-nn)."""
 HOST = torch.device("cpu")
 
 
@@ -111,12 +111,12 @@ class Conv1dAsConv2d(Conv1d):
 
 
 class HostUpsampling(Upsampling):
-    """Computed on the host in float32, whose CPU kernels have no half precision at speed."""
+    """Computed on the host in float32: its CPU kernels are slow in half precision."""
 
     composable = False
     crossings: Crossings
     moved: list[Tensor] | None = None
-    "Weight and bias there, once they are not trained any more: they are much more than what is upsampled."
+    "Weight and bias on the host, once they are not trained any more: they are much larger than what is upsampled."
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # no output_size
         """x [B, in, T] -> [B, out, (T - 1) * stride + k]."""
@@ -131,9 +131,9 @@ class HostUpsampling(Upsampling):
 
 
 class ProductUpsampling(Upsampling):
-    """Computed as one matrix product: a frame's samples, of all the frames that reach them.
+    """Computed as one matrix product: a frame's samples from all the frames that reach them.
 
-    CANN 8's operator takes kernels of 1 to 255 samples on the cards that have it, and WaveGlow's are of 1024.
+    CANN 8's operator takes kernels of 1 to 255 samples on the cards that have it, and WaveGlow's has 1024.
     """
 
     composable = False
@@ -153,7 +153,7 @@ class ProductUpsampling(Upsampling):
 
 
 class Float32Upsampling(Upsampling):
-    """Computed on the device in float32, all that CANN's native operator takes."""
+    """Computed on the device in float32, the only precision that CANN's native operator takes."""
 
     composable = False
 
@@ -243,6 +243,6 @@ def _automatic(device: Device) -> tuple[dict[str, bool], str]:
     if not version or version < NATIVE_CONV1D_SINCE:
         return everything, f"{cann} on {card} is treated like 5.0.3"
     if not NATIVE_CONV1D_CARDS.match(card):
-        return everything, f"{card} is treated like with CANN 5.0.3, also with {cann}"
+        return everything, f"{card} is treated as with CANN 5.0.3, even with {cann}"
     convolutions_native = everything | dict(conv1d_as_conv2d=False, conv_transpose_on_cpu=False)
     return convolutions_native, f"{cann} on {card} has native 1-D convolutions"

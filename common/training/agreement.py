@@ -1,4 +1,4 @@
-"""What the processes of a training must have in common, for each of which trains on without a word about the others."""
+"""What the processes of a training must have in common: none of them notices by itself that the others differ."""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ MAY_DIFFER = {
 "Fields of the configuration that each machine has for itself: paths, and what it can bear."
 COMPARE_EVERY = 100
 """Steps from one comparison of the weights to the next. It copies them to the host, one by one, and takes 0.25 s of a
-core there for the 350 MB of WaveGlow, of which a hundred steps take a minute."""
+core there for WaveGlow's 350 MB, while a hundred steps take a minute."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 "By their bytes."
 
@@ -44,7 +44,7 @@ def facts_of_start(name: str, config: BaseConfig, resume: str, case: str) -> dic
 
 
 def agree_on_corpus(paths: list[Path], texts: Iterable[str] = ()) -> None:
-    """UserError if the processes have other clips, by number, name and size, or other transcripts."""
+    """UserError if the clips, by number, name and size, or the transcripts are not the same on all processes."""
     if ranks().world_size == 1:
         return
     agree(
@@ -58,20 +58,20 @@ def agree_on_corpus(paths: list[Path], texts: Iterable[str] = ()) -> None:
 
 
 def size_of(path: Path) -> int:
-    """In bytes; -1 of a file that is not there, of which others speak."""
+    """In bytes; -1 for a file that is not there, which is reported elsewhere."""
     return path.stat().st_size if path.is_file() else -1
 
 
 def agree_on_start(model: nn.Module, precision: Precision, iteration: int) -> None:
-    """UserError if the processes begin with other weights, or at another step."""
+    """UserError if the processes do not begin with the same weights and at the same step."""
     if ranks().world_size > 1:
         facts = {f"the start value of {name}": bits(tensor) for name, tensor in precision.model_state(model).items()}
         agree({"the iteration to start from": iteration} | facts)
 
 
 def agree_on_weights(model: nn.Module, precision: Precision, iteration: int) -> None:
-    """UserError if the weights of the processes are not the same bit for bit; what batch norm counts is not compared,
-    which each process does for itself."""
+    """UserError if the weights of the processes are not the same bit for bit. Batch norm's statistics are not
+    compared: each process has its own."""
     if ranks().world_size == 1:
         return
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -83,13 +83,13 @@ def agree_on_weights(model: nn.Module, precision: Precision, iteration: int) -> 
 
 
 def bits(tensor: Tensor) -> int:
-    """The sum of a tensor's numbers, their bits taken for integers: another one if any bit of one of them differs."""
+    """The sum of a tensor's numbers, with their bits taken as integers: it changes with any bit of any of them."""
     whole = tensor.detach().cpu().contiguous()
     return int(whole.view(INTEGERS[whole.element_size()]).sum(dtype=torch.int64))
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Of the parts and their order."""
+    """A digest of the parts and their order."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "little") + part)

@@ -14,7 +14,7 @@ from common.precision import Precision
 class WeightAverage:
     """The exponential moving average of a model's parameters and of batch norm's statistics, in float32.
 
-    Over the first steps it is that of fewer, so that the random weights of the start are soon forgotten.
+    At first it averages over fewer steps, so that the random weights of the start are soon forgotten.
     """
 
     def __init__(self, decay: float, model: nn.Module, precision: Precision):

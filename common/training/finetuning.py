@@ -35,11 +35,11 @@ class Start(NamedTuple):
 def starting_weights(
     path: str | Path, origin: Checkpoint, config: BaseConfig, model: nn.Module, fresh: Weights
 ) -> Start:
-    """The checkpoint's weights, and of ``fresh`` ones, the model's own, what it has not.
+    """The checkpoint's weights; what it lacks is taken from the model's own ``fresh`` ones.
 
     The rows of the embedding go by their symbols: those that both alphabets have are the checkpoint's. The layers of
     ``ignore_layers`` stay fresh. UserError for another model, other audio, an alphabet that is not known, or a layer
-    that there is not.
+    that does not exist.
     """
     before = config_of_checkpoint(path, type(config), origin.config)
     ignored = find_layers(config.train_config.ignore_layers, fresh)
@@ -56,8 +56,8 @@ def starting_weights(
     has_rows = EMBEDDING in weights and EMBEDDING not in ignored
     if has_rows and len(old) != len(weights[EMBEDDING]):
         raise UserError(
-            f"{path} is of {len(weights[EMBEDDING])} symbols and does not say which: --ignore_layers={EMBEDDING} learns"
-            " them anew; to keep them, say them: python tools/convert_checkpoint.py IN OUT --to native --symbols=FILE"
+            f"{path} has {len(weights[EMBEDDING])} symbols and does not list them: --ignore_layers={EMBEDDING} learns"
+            " them anew; to keep them, list them: python tools/convert_checkpoint.py IN OUT --to native --symbols=FILE"
         )
     other_alphabet = has_rows and old != new
     if other_alphabet and weights[EMBEDDING].shape[1] == fresh[EMBEDDING].shape[1]:
@@ -66,7 +66,7 @@ def starting_weights(
 
 
 def rows_by_symbol(weight: Tensor, old: Sequence[str], fresh: Tensor, new: Sequence[str]) -> Tensor:
-    """An embedding [symbols, C] of the old alphabet for the new one; what becomes of the symbols is said."""
+    """An embedding [symbols, C] of the old alphabet turned into one of the new; what becomes of them is logged."""
     places = {symbol: i for i, symbol in enumerate(old)}
     rows = fresh.clone()
     for i, symbol in enumerate(new):
@@ -97,7 +97,7 @@ def find_layers(layers: Sequence[str], fresh: Weights) -> list[str]:
 
 
 def without_norm(name: str) -> str:
-    """The name of the weight that weight norm makes of two."""
+    """The name of the weight that weight norm makes from two."""
     return re.sub(r"(?<=\.weight)_[gv]$", "", name)
 
 

@@ -158,7 +158,7 @@ def step(
     if finite:
         run.optimizer.step()
     else:
-        # Batch norm has taken what it saw into its statistics.
+        # Batch norm's statistics already include this batch.
         for buffer, before in zip(run.model.buffers(), buffers):
             buffer.copy_(before)
     precision.finish_step(finite)
@@ -168,7 +168,7 @@ def step(
 
 
 def clip_gradients(parameters: list[nn.Parameter], limit: float, device: Device) -> Tensor:
-    """The norm of all gradients, which are scaled down to that of ``limit`` if it is not 0."""
+    """The norm of all gradients, which are scaled down to the norm ``limit`` unless it is 0."""
     foreach = has_foreach(device)
     if limit:
         return nn.utils.clip_grad_norm_(parameters, limit, foreach=None if foreach else False)
@@ -263,7 +263,7 @@ def validate(run: Run, task: Task, board: TensorBoard) -> None:
 
 
 def make_saver(run: Run) -> Saver:
-    """A saver. That of the first process knows what the run has saved before; the others have nothing to do."""
+    """A saver. The first process's knows what the run has saved before; those of the others have nothing to do."""
     config = run.config.train_config
     saved = []
     if distributed.ranks().rank == 0:

@@ -79,7 +79,7 @@ def make_run(
     keep_freed_memory(device)
     torch.manual_seed(settings.seed)
     model = build_model(config).to(device.torch_device)
-    # Of dropout each process draws masks of its own.
+    # Each process draws its own dropout masks.
     torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
     crossings = patch_for_npu(model, config.npu_config, device)
     use_channels_last(model, device)

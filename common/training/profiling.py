@@ -32,7 +32,7 @@ def profiled(
     kinds = {"CPU", device.type.upper()}
     activities = [getattr(module.ProfilerActivity, kind) for kind in kinds if hasattr(module.ProfilerActivity, kind)]
     schedule = module.schedule(wait=0, warmup=1, active=config.profile, repeat=1)
-    # Made before the profile, whose folder an NPU would begin in the working directory otherwise.
+    # Made before the profile: otherwise an NPU would begin its folder in the working directory.
     write_folder = module.tensorboard_trace_handler(str(folder), worker_name=f"rank_{ranks().rank}")
 
     def report(profile: Any) -> None:

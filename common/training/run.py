@@ -93,7 +93,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         holder, self.progress.run = self._look_at_all_machines()
         state = first_ranks(lambda: self._state_to_resume(resume), holder if resume == "auto" else 0)
         if state:
-            # A run that goes on from a checkpoint of its choice leaves those after it to the run they are of.
+            # A run that continues from a checkpoint of its choice leaves later ones to the run that wrote them.
             self._resume(*state, branch=resume != "auto")
         elif self._origin():
             self._finetune(self._origin())
@@ -152,7 +152,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         return os.path.realpath(path) if path else ""
 
     def _resume(self, path: Path, state: dict[str, Any], branch: bool) -> None:
-        """Everything is looked at before anything of it is used."""
+        """Check everything before using any of it."""
         if not state.keys() >= RESUMABLE:
             raise UserError(f"{path} holds weights alone: train on from them with --checkpoint_path={path}")
         kinds = [kind for kind in TITLES if isinstance(state["config"], dict) and f"{kind}_config" in state["config"]]
@@ -227,14 +227,14 @@ class Run(Generic[AnyConfig, AnyModel]):
 
 
 def progress_of(path: str | Path, checkpoint: Checkpoint) -> Progress:
-    """How far the training was that made the checkpoint, as far as it says that."""
+    """How far the training had come that made the checkpoint, as far as the file says so."""
     return read_progress(path, checkpoint.progress) if checkpoint.progress else Progress(checkpoint.iteration)
 
 
 def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str, Any]:
     """What ``optimizer.load_state_dict`` takes, with the moments of a checkpoint and the settings of this run.
 
-    UserError unless they are an Adam's of these parameters: another shape would be written beyond the memory's end.
+    UserError unless they fit these parameters: another shape would be written beyond the end of the memory.
     """
     state = saved.get("state") if isinstance(saved, dict) else None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -258,7 +258,7 @@ def checked_adam(path: str | Path, saved: Any, optimizer: Optimizer) -> dict[str
 
 
 def checked_rng_state(path: str | Path, rng_states: Any) -> dict[str, torch.Tensor] | None:
-    """This rank's random states; None, and said, if there were other ranks. UserError for what is no such thing."""
+    """This rank's random states; None, with a log line, if the number of ranks differs. UserError for bad ones."""
     if not isinstance(rng_states, list) or not all(isinstance(state, dict) for state in rng_states):
         raise UserError(f"{path}: its rng_states are {shown(rng_states)}, must be a list with an object for each rank")
     if len(rng_states) != ranks().world_size:
@@ -274,12 +274,12 @@ def checked_rng_state(path: str | Path, rng_states: Any) -> dict[str, torch.Tens
     except (KeyError, TypeError, AttributeError, RuntimeError):
         is_of_bytes = False
     if not is_of_bytes:
-        raise UserError(f"{path}: the random states in it are none")
+        raise UserError(f"{path}: the random states in it are not valid")
     return state
 
 
 def check_same_training(path: str | Path, saved: dict, current: BaseConfig) -> None:
-    """Say what has changed since; UserError that names the field, if it must not within one run."""
+    """Log what has changed since; UserError that names a field which must not change within one run."""
     for section in ("train_config", "data_config"):
         settings = getattr(current, section)
         changeable = may_change(type(settings))

@@ -1,6 +1,6 @@
 """Text to the ids of symbols and back; with NVIDIA's symbols equal to NVIDIA/tacotron2's.
 
-What a text loses on this way is not said here but by ``tacotron2.text.remarks``.
+What a text loses on the way is not reported here, but by ``tacotron2.text.remarks``.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ def text_to_sequence(
 ) -> list[int]:
     """The ids of a text such as ``Turn left on {HH AW1 S T AH0 N} Street.``
 
-    What stands in braces is ARPAbet, or other symbols of several characters; the rest is cleaned, and of that the
-    words that are in the dictionary become such symbols, too. What is no symbol is left out. UserError for an
+    What stands in braces is ARPAbet, or other symbols of several characters; the rest is cleaned, and those of
+    its words that are in the dictionary become such symbols, too. Anything else is left out. UserError for an
     unknown cleaner.
     """
     symbols: list[str] = []

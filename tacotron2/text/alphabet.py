@@ -9,7 +9,7 @@ from common.corpus import read_lines
 from common.program import UserError, shown
 from tacotron2.text.symbols import PAD, SYMBOLS
 
-HOW = "write a symbol on each line, in the order of their ids; the blank is a line with one blank"
+HOW = "write one symbol on each line, in the order of their ids; a line with one space stands for the space"
 "What a file of symbols looks like."
 LONGEST_SYMBOL = 50
 "Characters."
@@ -18,8 +18,8 @@ LONGEST_SYMBOL = 50
 class Alphabet:
     """Symbols by their ids, which are their places in the list.
 
-    A symbol is one character. One of several characters stands in braces in a text, without an @ that it begins with:
-    {HH} is the symbol @HH, or HH where the list has no @HH. Of a symbol that is there twice the last place counts, as
+    A symbol is one character or several. In a text, one of several stands in braces, without the @ that it may begin
+    with: {HH} is the symbol @HH, or HH where the list has no @HH. If a symbol occurs twice, its last place counts, as
     in NVIDIA's code. The padding, _ in the first place, cannot be written.
     """
 
@@ -33,12 +33,12 @@ class Alphabet:
 
     @cached_property
     def phones(self) -> dict[str, str]:
-        """What stands in braces -> its symbol: as in NVIDIA's code one with an @; with other symbols any of them."""
+        """Text in braces -> its symbol: one with an @, as in NVIDIA's code; in another alphabet, any symbol."""
         others = {} if self.is_nvidias else {symbol: symbol for symbol in self.ids}
         return others | {symbol[1:]: symbol for symbol in self.ids if len(symbol) > 1 and symbol[0] == "@"}
 
     def normalized(self, text: str) -> str:
-        """The text with its accents composed, as they are in the list; of NVIDIA's symbols none has one."""
+        """The text with its accents composed, as they are in the list; NVIDIA's symbols have none."""
         return text if self.is_nvidias else unicodedata.normalize("NFC", text)
 
     def has_letter(self, ids: Iterable[int]) -> bool:
@@ -58,7 +58,7 @@ NVIDIAS = Alphabet(SYMBOLS)
 
 
 def read_symbols(symbols: list | str, most: int) -> list[str]:
-    """The symbols of a list, or of a file with one a line, their accents composed. UserError for what are none."""
+    """The symbols of a list, or of a file with one a line, their accents composed. UserError for anything else."""
     where = symbols if isinstance(symbols, str) else ""
     found = _lines(Path(symbols)) if isinstance(symbols, str) else symbols
     for number, symbol in enumerate(found, start=1):

@@ -1,6 +1,6 @@
 """Cleaners: what is done to a text before it is taken apart into symbols.
 
-Steps and order are the reference's, and its habits with them: ``£12`` becomes ``pstwelve``, since
+Steps and order are the reference's, and with them its quirks: ``£12`` becomes ``pstwelve``, since
 the letters that unidecode makes of ``£`` come before the numbers are read.
 """
 
@@ -14,7 +14,7 @@ from common.program import UserError, shown
 from tacotron2.text.english import in_words
 from tacotron2.text.numbers import expand_numbers
 
-# In this order, one after the other: what an earlier one leaves behind is no new beginning of a word.
+# Replaced in this order: what an earlier one leaves behind does not begin a new word.
 ABBREVIATIONS = {
     "mrs": "misess",
     "mr": "mister",
@@ -38,7 +38,7 @@ ABBREVIATIONS = {
 
 
 def clean(text: str, cleaners: str | Iterable[str]) -> str:
-    """The text after the named cleaners, or the one, in their order. UserError for a name there is not."""
+    """The text after the named cleaners, in their order, or after the only one. UserError for an unknown name."""
     for name in [cleaners] if isinstance(cleaners, str) else cleaners:
         if name not in CLEANERS:
             raise UserError(f"there is no text cleaner {shown(name)}; choose from {', '.join(CLEANERS)}")
@@ -53,7 +53,7 @@ def english_cleaners(text: str) -> str:
 
 def english_cleaners_v2(text: str) -> str:
     """Lower-case ASCII, all read as a person would: amounts, dates, units, addresses, initials, ..."""
-    # Digits of other scripts and superscripts are none before they are ASCII.
+    # Digits of other scripts and superscripts are read as numbers only once they are ASCII.
     return collapse_whitespace(expand_numbers(to_ascii(in_words(text)).lower()))
 
 
@@ -81,7 +81,7 @@ def to_ascii(text: str) -> str:
 def expand_abbreviations(text: str, abbreviations: dict[str, str] = ABBREVIATIONS) -> str:
     """ASCII text with its abbreviations in words, which keep a capital at the beginning."""
     for abbreviation, word in abbreviations.items():
-        # To look for the bare letters first is far quicker, and most of them are not there.
+        # Looking for the bare letters first is far quicker, and most of them are not there.
         if f"{abbreviation}." in text.lower():
             in_case = partial(_in_case, word)
             text = re.sub(rf"\b{abbreviation}\.", in_case, text, flags=re.IGNORECASE)

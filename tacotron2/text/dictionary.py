@@ -20,7 +20,7 @@ def load_dictionary(path: str | Path, alphabet: Alphabet = NVIDIAS) -> Dictionar
     The phones are what may stand in braces.
 
     Of several pronunciations, ``WORD(1)``, the first one in the file counts; ``;;;`` begins a line of
-    comment and `` #`` a comment at a line's end. UserError that names the line which is not so.
+    comment and `` #`` a comment at a line's end. UserError that names a line of another form.
     """
     dictionary: Dictionary = {}
     # Not splitlines: in Latin-1 it would find ends of lines inside of words.

@@ -49,7 +49,7 @@ def _dollars(amount: str) -> str:
 
 def _number(digits: str) -> str:
     digits = digits.lstrip("0") or "0"
-    # As a year, in pairs of digits; 2001 to 2009 are read as any other number.
+    # As a year, in pairs of digits; 2000 to 2009 are read like any other number.
     if len(digits) == 4 and "1000" < digits < "3000" and not "2000" <= digits < "2010":
         if digits.endswith("00"):
             return cardinal(digits[:2]) + " hundred"

@@ -15,7 +15,7 @@ SILENT = set('"“”«»\ufeff')
 
 
 def remarks(text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS) -> list[str]:
-    """A line for each way in which the text is not spoken as it is written; mostly none.
+    """A line for each way in which the text is not spoken as it is written; usually none.
 
     Raises UserError for an unknown cleaner.
     """

@@ -131,7 +131,7 @@ def test_a_cleaner_that_takes_letters_of_the_list_away_is_said():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("_\na\n\nb\n", "line 3 is '', which is no symbol: write a symbol on each line"),
+        ("_\na\n\nb\n", "line 3 is '', which is no symbol: write one symbol on each line"),
         ("_\n", "holds 1 symbols"),
         ("", "holds 0 symbols"),
         (None, "cannot read"),

@@ -214,14 +214,14 @@ def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
 def test_two_clips_of_one_name(tmp_path):
     corpus = make_corpus(tmp_path / "c", clips=3)
     (corpus / "wavs/clip01.wav").rename(corpus / "wavs/clip00.WAV")
-    with pytest.raises(UserError, match=r"clip00\.wav has the name of clip00\.WAV, too"):
+    with pytest.raises(UserError, match=r"clip00\.wav has the same name as clip00\.WAV"):
         find_clips(str(corpus))
 
 
 def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
     (corpus / "wavs/more.flac").write_bytes(b"")
     find_clips(str(corpus))
-    assert "1 files of wavs/ are left out, which are no .wav: more.flac" in caplog.text
+    assert "1 files in wavs/ are left out: they are no .wav: more.flac" in caplog.text
 
 
 @pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])

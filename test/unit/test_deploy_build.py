@@ -79,7 +79,7 @@ def test_other_graphs_than_the_exported_ones(tmp_path):
         (["force_float32", "8", "4", "1"], 1, "batch is [8, 4, 1]: must be the smallest, usual and largest"),
         (["force_float32", "0", "1", "2"], 1, "batch is [0, 1, 2]: must be"),
         (["force_int4", "1", "4", "8"], 2, "invalid choice: 'force_int4'"),
-        (["force_float32", "1", "four", "8"], 2, "--bs/-bs/--batch-size: must be numbers, as 0,1, and not '1 four 8'"),
+        (["force_float32", "1", "four", "8"], 2, "--bs/-bs/--batch-size: must be numbers, such as 0,1, not '1 four 8'"),
         (["force_float32", "1", "4", "8", "--bs=1,2"], 1, "batch is [1, 2]: must be the smallest, usual and largest"),
         (["force_float32", "1", "4", "8", "--engine=tensorrt"], 2, "invalid choice: 'tensorrt'"),
         (["force_float32", "1", "4", "8", "--json=nowhere.json"], 1, "cannot read the config nowhere.json"),
@@ -101,7 +101,7 @@ def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, monkeyp
 def test_so_are_values_that_the_script_misses():
     done = run_script("gen_model/run.sh", "force_float32", "1", "4")
     assert done.returncode == 2
-    assert "wanted are QUANT_MODE BS_MIN BS BS_MAX" in done.stderr
+    assert "give QUANT_MODE BS_MIN BS BS_MAX" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -75,7 +75,7 @@ def test_one_checkpoint_alone_is_not_made_a_pair_by_chance(tmp_path):
     ("options", "says"),
     [
         (["--voice=heart", "--tacotron2=a.pt"], "--voice and --tacotron2 exclude each other"),
-        (["--random", "--waveglow=a.pt"], "--random goes with no checkpoint"),
+        (["--random", "--waveglow=a.pt"], "--random does not go with a checkpoint"),
     ],
 )
 def test_what_excludes_each_other(monkeypatch, capsys, options, says):

@@ -83,7 +83,7 @@ def test_numbers_that_are_none(tmp_path, monkeypatch, with_waveglow):
     contents = read_contents(engines(), "onnxruntime", "")
     monkeypatch.setattr(Pipeline, "spectrograms", lambda self, texts, seeds: not_finite(self, texts))
     clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
-    with pytest.raises(UserError, match="is not finite: force_float32 is too little for it"):
+    with pytest.raises(UserError, match="is not finite: force_float32 does not suffice here"):
         list(do(Work(engines(), contents, 0, 1, [], clips, 0.6, with_waveglow)))
     assert not (tmp_path / "a.wav").exists()
 
@@ -128,12 +128,12 @@ def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch, capsys):
         (
             ["force_float32", "1", "128", "--devices=0,0"],
             2,
-            "each of them once, as 0,1, and not '0 0'",
+            "name each once, as in 0,1, and not '0 0'",
         ),
         (
             ["force_float32", "1", "128", "--devices=zero"],
             2,
-            "must be numbers, as 0,1, and not 'zero'",
+            "must be numbers, such as 0,1, not 'zero'",
         ),
         (["force_float32", "1", "128", "--num_iters=0"], 2, "--num_iters must be at least 1"),
         (["force_float32", "1", "128", "--devices=0,1", "--num_iters=1"], 2, "--num_iters must be at least 2"),
@@ -153,7 +153,7 @@ def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, options
 def test_so_are_values_that_the_script_misses():
     done = run_script("infer_python/run.sh", "force_float32", "1")
     assert done.returncode == 2
-    assert "wanted are QUANT_MODE BS INPUT_LENGTH" in done.stderr
+    assert "give QUANT_MODE BS INPUT_LENGTH" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

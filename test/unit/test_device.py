@@ -70,7 +70,7 @@ def test_auto_prefers_cuda_to_the_cpu_and_npu_to_cuda(bare):
 
 def test_more_processes_than_cards(bare):
     add_cuda(bare, 2)
-    with pytest.raises(UserError, match=r"cuda card 2 is wanted and this machine has 2: start fewer processes"):
+    with pytest.raises(UserError, match=r"cuda card 2 was asked for, but this machine has 2: start fewer processes"):
         pick_device("cuda", 2)
 
 

@@ -167,7 +167,7 @@ def test_a_name_left_by_another_machine_is_said(tmp_path, caplog):
     (tmp_path / LOCK).write_text("process 7 on elsewhere since 2026-01-02 03:04:05")
     with sole_writer(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / LOCK).read_text()
-    assert "names process 7 on elsewhere since 2026-01-02 03:04:05, which has not ended well" in caplog.text
+    assert "names process 7 on elsewhere since 2026-01-02 03:04:05, which has not ended properly" in caplog.text
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, caplog, monkeypatch):

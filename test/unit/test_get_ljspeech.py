@@ -135,4 +135,4 @@ def test_no_space(server, get, tmp_path):
 
 def test_no_folder(get):
     done = get(None, folder=None)
-    assert done.returncode == 2 and "wanted is the folder" in done.stderr
+    assert done.returncode == 2 and "name the folder" in done.stderr

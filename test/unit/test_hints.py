@@ -46,8 +46,8 @@ def test_what_is_assumed_is_one_line(tmp_path, caplog):
         load(path, data_config={"sampling_rate": 16000, "mel_fmin": 50.0})
     (line,) = [line for line in caplog.messages if "assumed" in line]
     assert line == (
-        f"{path} does not say, and it is assumed: filter_length 1024, hop_length 256, win_length 1024,"
-        " mel_fmax 8000.0; --config=FILE says otherwise"
+        f"{path} leaves these to be assumed: filter_length 1024, hop_length 256, win_length 1024,"
+        " mel_fmax 8000.0; --config=FILE changes them"
     )
 
 

@@ -258,7 +258,7 @@ def test_a_configuration_is_taken_or_refused_by_name(field, value):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"train_config": {"seed": ' + "1" * 500_000 + "}}", "is not JSON"),
         ('{"train_config": {"epochs": 1' + "0" * 400 + "}}", "epochs is 1000.*must be at most"),
         (" " * 2**21, "more than 1048576 bytes"),

@@ -125,7 +125,7 @@ def test_differences_are_a_short_table(tmp_path, reference):
 @pytest.mark.parametrize("name", ["upsample.weight", "convinv.2.conv.weight", "WN.0.end.weight"])
 def test_a_weight_that_tells_the_size_is_missing(tmp_path, reference, name):
     torch.save({n: t for n, t in reference["state_dict"].items() if n != name}, tmp_path / "a.pt")
-    with pytest.raises(UserError, match=f"is no whole WaveGlow: {name} is missing"):
+    with pytest.raises(UserError, match=f"is not a complete WaveGlow: {name} is missing"):
         load_weights(tmp_path / "a.pt")
 
 

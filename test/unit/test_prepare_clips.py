@@ -222,7 +222,7 @@ def test_the_same_audio_in_another_format_and_level(made):
     clips["other"] = made(soxr.resample(padded, RATE, 44100), Recipe(), 44100, "MP3")[1].figures
     clips["same"] = made(speech(3, seed=4), Recipe())[1].figures
     said = [problem.message for problem in find_same_audio(clips)]
-    assert sorted(said) == ["other: sounds as the audio of c2", "same: is the audio of c4"]
+    assert sorted(said) == ["other: sounds like the audio of c2", "same: is the audio of c4"]
 
 
 def items(*texts):

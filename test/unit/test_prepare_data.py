@@ -216,7 +216,7 @@ def test_what_is_not_its_own_is_not_touched(source, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("target", [".", "inside", ".."])
 def test_source_and_target_lie_apart(source, monkeypatch, target):
-    with pytest.raises(UserError, match="lie in each other"):
+    with pytest.raises(UserError, match="lies in the other"):
         prepare(monkeypatch, source, source / target)
 
 
@@ -224,7 +224,7 @@ def test_speakers(source, tmp_path, monkeypatch, caplog):
     lines = [f"clip {i}|{'anna' if i % 2 else 'max'}|{text}" for i, text in enumerate(SENTENCES)]
     (source / "metadata.csv").write_text("\n".join(lines))
     prepare(monkeypatch, source, tmp_path / "both")
-    assert "2 speakers (max 2, anna 2): a voice is one; take it with --speaker=NAME" in caplog.text
+    assert "2 speakers (max 2, anna 2), but a voice is one: choose it with --speaker=NAME" in caplog.text
     prepare(monkeypatch, source, tmp_path / "anna", "--speaker=anna")
     assert [path.stem for path in find_clips(str(tmp_path / "anna"))] == ["clip 1", "clip 3"]
     with pytest.raises(UserError, match="there is no speaker 'eva'; there are anna, max"):

@@ -156,7 +156,7 @@ def test_what_an_operator_looks_at(speaker, serve):
 @pytest.mark.parametrize(
     ("wish", "message", "param"),
     [
-        ({"voice": "alloy"}, "there is no voice 'alloy': there is toy", "voice"),
+        ({"voice": "alloy"}, "there is no voice 'alloy': choose from toy", "voice"),
         ({"input": ""}, "nothing of the text can be spoken", "input"),
         ({"input": "***"}, "nothing of the text can be spoken", "input"),
         ({"input": "a" * 101}, "the text has 101 characters, at most 100 may be", "input"),

@@ -129,7 +129,7 @@ def foreign(tmp_path):
 
 def test_an_unknown_alphabet_is_refused_until_it_is_said(foreign, monkeypatch, caplog):
     path, text = foreign / "foreign.pt", "Süß."
-    with pytest.raises(UserError, match=r"foreign\.pt is of 42 symbols, and it does not say which: .*--symbols=FILE"):
+    with pytest.raises(UserError, match=r"foreign\.pt has 42 symbols, and does not list them: .*--symbols=FILE"):
         speak(monkeypatch, caplog, path, foreign / "a.wav", text)
     assert not (foreign / "a.wav").exists()
     said = speak(monkeypatch, caplog, path, foreign / "a.wav", text, f"--symbols={foreign / 'symbols.txt'}",
@@ -152,14 +152,14 @@ def test_conversion_keeps_what_was_said(foreign, monkeypatch, caplog, form):
     command = ["convert_checkpoint.py", str(foreign / "foreign.pt"), str(foreign / "out"), f"--to={form}"]
     monkeypatch.setattr(sys, "argv", command)
     if form == "native":
-        with pytest.raises(UserError, match="does not say which"):
+        with pytest.raises(UserError, match="does not list them"):
             convert_checkpoint.main()
     else:
         convert_checkpoint.main()
     monkeypatch.setattr(sys, "argv", [*command, f"--config={foreign / 'config.json'}"])
     convert_checkpoint.main()
     if form == "nvidia":  # which has no room for it
-        with pytest.raises(UserError, match="does not say which"):
+        with pytest.raises(UserError, match="does not list them"):
             Synthesizer(foreign / "out", CPU)
         return
     synthesizer = Synthesizer(foreign / "out", CPU)
@@ -168,7 +168,7 @@ def test_conversion_keeps_what_was_said(foreign, monkeypatch, caplog, form):
 
 def test_finetuning_from_an_unknown_alphabet(foreign):
     change = {"checkpoint_path": str(foreign / "foreign.pt")}
-    with pytest.raises(UserError, match=r"is of 42 symbols and does not say which: --ignore_layers=embedding\.weight"):
+    with pytest.raises(UserError, match=r"has 42 symbols and does not list them: --ignore_layers=embedding\.weight"):
         begun(foreign, "after", RUSSIAN, **change)
     run = begun(foreign, "after", RUSSIAN, ignore_layers=["embedding.weight"], **change)
     assert len(embedding(run)) == len(RUSSIAN)

@@ -274,7 +274,7 @@ def test_dictionaries(path, toy, tmp_path):
 
 def test_a_model_of_fewer_symbols(toy, tmp_path):
     toy["tacotron2_config"]["n_symbols"] = 60
-    with pytest.raises(UserError, match="is of 60 symbols, and it does not say which: name them with --symbols=FILE"):
+    with pytest.raises(UserError, match="has 60 symbols, and does not list them: name them with --symbols=FILE"):
         Synthesizer(make_checkpoint(tmp_path / "few", toy), CPU)
 
 

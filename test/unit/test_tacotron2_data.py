@@ -59,7 +59,7 @@ def test_only_line_feeds_end_a_line(corpus):
     [
         ("clip00|One.\nclip01\n", "line 2 has 1 columns split by |, must be 2 or 3"),
         ("clip00|One.\nclip01|2.|Two.|2\n", "line 2 has 4 columns split by |, must be 2 or 3"),
-        ("clip00|One.\n\nclip00|Two.\n", "line 3: clip00 is there a second time"),
+        ("clip00|One.\n\nclip00|Two.\n", "line 3: clip00 occurs a second time"),
         ("clip00|One.\nclip01|\n", "line 2: the text of clip01 is empty"),
         ("clip00|One.\r\nclip01|2.| \r\n", "line 2: the text of clip01 is empty"),
         ("clip00|One.\nclip99|Two.\n", "line 2: there is no wavs/clip99.wav"),

@@ -144,7 +144,7 @@ def test_what_is_refused(models, corpus, tmp_path, monkeypatch):
         run_infer(monkeypatch, options[0], f"--pth_path={models[0]}")
     config = toy_tacotron2_config() | {"data_config": {"sampling_rate": 16000, "mel_fmax": 8000.0}}
     make_checkpoint(tmp_path / "slow", config)
-    with pytest.raises(UserError, match=r"clip00.wav has 22050 Hz .* needed are 16000 Hz"):
+    with pytest.raises(UserError, match=r"clip00.wav has 22050 Hz .* must have 16000 Hz"):
         run_infer(monkeypatch, *options, f"--pth_path={tmp_path / 'slow'}")
 
 

@@ -21,14 +21,14 @@ SHORTEST, LONGEST = 0.3, 15.0
 FASTEST = 40
 "Characters a second, more than anyone speaks: a text beyond that is known to be too long without speaking it."
 SILENT = 0.01
-"A clip whose peak is below is silent."
+"A clip whose peak is below this is silent."
 
 ClipOrReason: TypeAlias = np.ndarray | str
 "Samples [N] as float32 in -1..1 at ``RATE``, or why there are none."
 
 
 def make_clip(speak: Speak, text: str, number: int, seed: int, noise_floor: float) -> ClipOrReason:
-    """Speak a text. Number and seed decide over everything random; the noise floor is an RMS in dB of full scale."""
+    """Speak a text. Number and seed determine everything random; the noise floor is an RMS in dB of full scale."""
     if not any(character.isalpha() for character in text):
         return "without anything to speak"
     too_long = f"longer than {LONGEST:g} s"

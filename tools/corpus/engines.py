@@ -71,7 +71,7 @@ def find_flite(voice: str) -> Engine:
     """CMU Flite. It takes no seed: there is nothing random in it."""
     version = _version_of_program("flite")
     voice = voice or "slt"
-    # Flite itself would speak with another voice, and not say so.
+    # Flite itself would speak with another voice without saying so.
     listed = subprocess.run(["flite", "-lv"], capture_output=True, text=True, timeout=LIMIT).stdout
     _check_voice(voice, listed.rpartition(":")[2].split())
     return Engine("flite", version, voice, "Flite's own, as BSD, program and voices", _load_flite)

@@ -17,7 +17,7 @@ from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_si
 CONTENTS = "contents.json"
 ONNX = "onnx"
 FORM = 3
-"Number of the form of CONTENTS; another one is of another version of this repository."
+"Version of the format of CONTENTS; another one belongs to another version of this repository."
 
 SpeakerConfig: TypeAlias = tacotron2.config.Config
 VocoderConfig: TypeAlias = waveglow.config.Config
@@ -54,7 +54,7 @@ class Contents:
     sources: dict[str, Source]
     "Model -> its weights."
     tacotron2: SpeakerConfig
-    "Of the configurations, the sections that say what a model is."
+    "The configurations; the file has only their sections that say what a model is."
     waveglow: VocoderConfig
     files: dict[str, File] = field(default_factory=dict)
     "Graph -> its file."
@@ -116,7 +116,7 @@ def as_json(contents: Contents) -> str:
 
 
 def from_json(text: str) -> Contents:
-    """UserError, ValueError, KeyError, TypeError or AttributeError for what are no contents of this version."""
+    """UserError, ValueError, KeyError, TypeError or AttributeError for anything but contents of this version."""
     values = json.loads(text)
     if values.pop("form", None) != FORM:
         raise UserError("it is of another version of this repository")
@@ -135,7 +135,7 @@ def checksum(values: dict[str, Any]) -> str:
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
-    """Last of all: a folder with them is complete."""
+    """Written last of all: a folder that has them is complete."""
     with written_whole(folder / CONTENTS) as file:
         file.write(as_json(contents).encode())
 

@@ -7,7 +7,7 @@ source "$deploy_dir/env.sh"
 # shellcheck source=test/find_python.sh
 source "$deploy_dir/../../test/find_python.sh" # fail, find_python
 
-# If help is what was asked for: the comment at the head of the calling script, and the help of the Python program.
+# If help was asked for: print the comment at the head of the calling script, and the help of the Python program.
 answer_help() { # answer_help MODULE ARGUMENT...; without a program the MODULE is ""
     local argument
     for argument in "${@:2}"; do
@@ -29,7 +29,7 @@ require_values() { # require_values "NAME NAME..." ARGUMENT...
         [[ $argument != -* ]] || break
         names=("${names[@]:1}")
     done
-    ((${#names[@]} == 0)) || fail 2 "wanted are $1, and then options (--help says more)"
+    ((${#names[@]} == 0)) || fail 2 "give $1, and then options (--help says more)"
 }
 
 # Python with the repository's modules, and relative paths as seen from where the user stands.

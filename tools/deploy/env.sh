@@ -5,7 +5,7 @@
 #   MODEL_PATH       checkpoints, graphs and engines; keeps its value if it has one, else models/ in here; it is made
 #   NEUWARE_HOME     Cambricon's software, where it is installed
 #
-# It can be sourced anywhere, also twice. The scripts do without it, with the same values.
+# It can be sourced anywhere, even twice. The scripts do not need it: they use the same values.
 
 PROJ_ROOT_PATH=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)
 export PROJ_ROOT_PATH

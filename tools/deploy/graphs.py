@@ -1,7 +1,7 @@
 """The two models as the graphs that inference engines know them by, in NVIDIA's split and names.
 
-Each graph is a small module around parts of the models, which do all the computing. What random
-numbers they need and how loud WaveGlow's noise is are inputs, a clip's own where it has its own.
+Each graph is a small module around parts of the models, which do all the computing. The random
+numbers they need and the level of WaveGlow's noise are inputs, separately for each clip.
 """
 
 import copy
@@ -114,7 +114,7 @@ class WaveGlowGraph(nn.Module):
     def __init__(self, model: WaveGlow):
         super().__init__()
         self.model = copy.copy(model)
-        # Modules are copied with the dict of their parts, which would be the original's.
+        # The copy of a module shares the dict of its parts with the original.
         self.model._modules = {**model._modules, "convinv": nn.ModuleList(map(KnownInverse, model.convinv))}
         self.channels = [shape[1] for shape in model.noise_shapes(1, 1)]
 

@@ -30,10 +30,10 @@ SEED = 1234
 "Seed of random weights."
 RANDOM = "random weights"
 FRAMES_OF_128_CHARACTERS = 600
-"Frames that NVIDIA's checkpoints speak of 128 characters. A random Tacotron2, whose gate never fires, ends there."
+"Frames that NVIDIA's checkpoints make of 128 characters. A random Tacotron2, whose gate never fires, ends there."
 PACKAGES = {"tacotron2": tacotron2.config, "waveglow": waveglow.config}
 DOWNLOADED = {"tacotron2": "nvidia_tacotron2pyt_fp16_20190427", "waveglow": "nvidia_waveglow256pyt_fp16"}
-"Names of NVIDIA's files, as get_datasets_and_models.sh and the reader of Cambricon's sample fetch them."
+"Names of NVIDIA's files, as get_datasets_and_models.sh and the README of Cambricon's sample fetch them."
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Wanted:
 def find_checkpoints(args: argparse.Namespace) -> Wanted:
     """Those of ``options.add_checkpoint_options``, else those fetched to the models_dir, else the default voice's.
 
-    UserError for a voice that there is not, or for one checkpoint without the other.
+    UserError for a voice that does not exist, or for one checkpoint without the other.
     """
     if args.random:
         return Wanted(dict.fromkeys(PACKAGES, RANDOM), named=True)
@@ -120,7 +120,7 @@ def load(kind: str, path: str, hints: Hints | None = None) -> Model:
 
 
 def rebuild(kind: str, config: Any, weights: dict[str, Tensor]) -> Model:
-    """From its configuration and those of the weights that are wanted; UserError if they do not fit."""
+    """A model from its configuration and those weights that are needed; UserError if they do not fit."""
     model = _ready(Model(kind, Source(""), config, PACKAGES[kind].build_model(config)))
     try:
         model.model.load_state_dict(weights, strict=False)
@@ -142,7 +142,7 @@ def _ready(model: Model) -> Model:
 
 
 def _random(kind: str) -> Model:
-    """The same whenever it is made, and as much work as a trained one."""
+    """Random weights, the same each time; the model does as much work as a trained one."""
     log.warning("%s: no checkpoint, random weights at full size: to measure speed, not to listen to", TITLES[kind])
     config = PACKAGES[kind].Config()
     if kind == "tacotron2":

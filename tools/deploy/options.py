@@ -14,7 +14,7 @@ from tools.deploy.engines.engine import ENGINES, QUANT_MODES
 from tools.deploy.export_model.opset import OPSETS
 
 ALIASES = {"qint8_mixed_float16": "int8"}
-"Cambricon's names of quant modes that have another one here."
+"Cambricon's names for quant modes that have other names here."
 
 
 class Numbers(argparse.Action):
@@ -25,7 +25,7 @@ class Numbers(argparse.Action):
     ) -> None:
         parts = " ".join(values).replace(",", " ").split()
         if not parts or not all(part.isdecimal() for part in parts):
-            raise argparse.ArgumentError(self, f"must be numbers, as 0,1, and not {' '.join(values)!r}")
+            raise argparse.ArgumentError(self, f"must be numbers, such as 0,1, not {' '.join(values)!r}")
         setattr(namespace, self.dest, list(map(int, parts)))
 
 
@@ -58,7 +58,7 @@ def add_checkpoint_options(parser: Parser) -> None:
     for kind, title in TITLES.items():
         what = f"checkpoint of {title}, of any form; or {DEFAULT}/{kind}"
         parser.add_argument(f"--{kind}", metavar="FILE", help=what)
-    parser.add_argument("--voice", metavar="NAME", help=f"both checkpoints of a voice of voices/, as {DEFAULT}")
+    parser.add_argument("--voice", metavar="NAME", help=f"both checkpoints of a voice in voices/, such as {DEFAULT}")
     what = "random weights at full size, to measure speed; all that is made of them goes to DIR/random"
     parser.add_argument("--random", action="store_true", help=what)
     add_hint_options(parser, speech=True)
@@ -69,7 +69,7 @@ def check_checkpoint_options(parser: Parser, args: argparse.Namespace) -> None:
     if args.voice and args.tacotron2:
         parser.error("--voice and --tacotron2 exclude each other: a voice has its own")
     if args.random and (args.voice or args.tacotron2 or args.waveglow):
-        parser.error("--random goes with no checkpoint")
+        parser.error("--random does not go with a checkpoint")
     if args.random:
         args.models_dir /= "random"
 
@@ -87,7 +87,7 @@ def add_build_options(parser: Parser) -> None:
 def add_measuring_options(parser: Parser, batches: list[int], output: Path) -> None:
     add = parser.add_argument
     shown = ",".join(map(str, batches))
-    what = f"clips at once; each of several is measured (default: {shown})"
+    what = f"clips at once; of several sizes, each is measured (default: {shown})"
     add_numbers(parser, "--bs", "-bs", "--batch-size", dest="bs", default=batches, help=what)
     what = "cards; on a CPU shares of it (default: 0)"
     add_numbers(parser, "--devices", "--device", dest="devices", default=[0], help=what)
@@ -106,7 +106,7 @@ def check_measuring_options(parser: Parser, args: argparse.Namespace) -> None:
     for name in ("devices", "bs"):
         values = getattr(args, name)
         if len(set(values)) < len(values):
-            parser.error(f"argument --{name}: each of them once, as 0,1, and not {' '.join(map(str, values))!r}")
+            parser.error(f"argument --{name}: name each once, as in 0,1, and not {' '.join(map(str, values))!r}")
     for name, smallest in (("il", 1), ("warmup_iters", 0), ("num_iters", len(args.devices)), ("seed", 0), ("sigma", 0)):
         value = getattr(args, name)
         if value is not None and not smallest <= value < 2**31:

@@ -17,7 +17,7 @@ from tools.deploy.stages import begin, make_engines, make_graphs
 DESCRIPTION = """\
 All of it: fetch the checkpoints, export, build engines, speak and report.
 
-What is there stays: graphs, if no others are named; engines, if they are of these graphs and for these batches; wavs
+What is there is kept: graphs, if no others are named; engines, if they are of these graphs and for these batches; wavs
 and reports of earlier runs. Without a network and without a named checkpoint it speaks with the default voice."""
 
 EXAMPLES = """\

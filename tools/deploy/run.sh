@@ -6,7 +6,7 @@
 #   ./run.sh --engine=magicmind --devices=0,1
 #   ./run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000
 #
-# What is there stays: graphs, where no other checkpoints are named; engines of these graphs for these batches; wavs and
+# What is there is kept: graphs, where no other checkpoints are named; engines of these graphs for these batches; wavs and
 # reports. Without a network it speaks with the voice heart, and says so.
 
 set -euo pipefail

@@ -21,9 +21,9 @@ FETCH = Path(__file__).parent / "export_model/get_datasets_and_models.sh"
 
 
 def begin(args: argparse.Namespace) -> Settings:
-    """The build configuration, after a look at whatever would fail only after minutes of work.
+    """The build configuration, after a check of what would otherwise fail only after minutes of work.
 
-    UserError for sizes, engines and devices that there are not.
+    UserError for sizes, engines and devices that do not exist.
     """
     settings = load_settings(args.json)
     smallest, _, largest = settings.ranges.text
@@ -69,7 +69,7 @@ def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> 
 
 
 def fetch(models_dir: Path) -> None:
-    """NVIDIA's checkpoints, if they can be had. UserError if they broke off, so that no other voice is heard."""
+    """Fetch NVIDIA's checkpoints, if possible. UserError if that broke off: no other voice is to take their place."""
     if len(downloaded(models_dir)) == len(DOWNLOADED):
         return
     with still("fetching the checkpoints"):

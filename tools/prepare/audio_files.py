@@ -19,12 +19,12 @@ ENDINGS = (
     ".rf64",
     *sorted(OTHER_AUDIO - {".flac", ".aif", ".aiff", ".au"}),
 )
-"The better ones first: of files that differ in nothing else the first is taken."
+"The better ones first: of files that differ only in their endings the first is taken."
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """The files of a folder and of those in it, in the order of their names; links are followed, and nothing that
-    begins with a dot, as macOS's ``._a.wav`` does. UserError for a folder that cannot be read."""
+    """The files of a folder and its subfolders, in the order of their names. Links are followed; names that begin with
+    a dot, as macOS's ``._a.wav``, are left out. UserError for a folder that cannot be read."""
 
     def cannot_read(error: OSError) -> None:
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}") from error
@@ -73,10 +73,10 @@ class AudioFiles:
         return found
 
     def find(self, name: str) -> list[Path]:
-        """The files that a name may mean: none, one, or several that it does not tell apart.
+        """The files that a name may mean: none, one, or several where it is ambiguous.
 
         It may be a path, absolute or relative, of another machine or system, without its folder or ending, in
-        other case or with accents composed otherwise.
+        another case or with accents composed differently.
         """
         if not name:
             return []

@@ -14,9 +14,9 @@ from tools.prepare.levels import find_levels, speech_edges
 LONGEST_READ = 600.0
 "Seconds: what is longer is a whole chapter, and not read at all."
 HIGHEST_PEAK = 0.95
-"A clip is not made so loud that its peak is above."
+"A clip is not made so loud that its peak is above this."
 QUIET_CHANNEL = 0.1
-"Of the loudest channel's level: a channel below it holds no speech of its own."
+"Share of the loudest channel's level below which a channel holds no speech of its own."
 AGAINST = -0.5
 "Correlation of two channels below which their mean would cancel."
 LEAST_TRIMMED = 0.05
@@ -24,7 +24,7 @@ LEAST_TRIMMED = 0.05
 LEAST_GAIN = 0.1
 "dB: nobody hears less."
 DC = 1e-4
-"A mean below, 3 steps of 16 bit, is left as it is."
+"A mean below this, 3 steps of 16 bit, is left as it is."
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def to_level(audio: np.ndarray, recipe: Recipe, clip: Clip) -> np.ndarray:
     peak = float(np.abs(audio).max())
     wanted = 0.0 if recipe.level is None else recipe.level - find_levels(audio, recipe.sampling_rate).speech
     allowed = float(20 * np.log10(HIGHEST_PEAK / peak))
-    # As it is, only what is beyond full scale must become quieter.
+    # If the level is kept, only what is beyond full scale must become quieter.
     gain = min(wanted, allowed) if recipe.level is not None or peak > 1 else 0.0
     if abs(gain) < LEAST_GAIN:
         return audio

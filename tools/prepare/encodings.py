@@ -15,7 +15,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"Byte order marks; those of UTF-32 stand in front of UTF-16's, which the one of them begins with."
+"Byte order marks; UTF-32's come before UTF-16's, since one of them begins with one of UTF-16's."
 LARGEST = 2**28
 "Bytes of a transcript file: an hour of speech has 50,000."
 
@@ -39,7 +39,7 @@ def find_encoding(content: bytes) -> tuple[str, bool]:
         if content.startswith(mark):
             return name, False
     zeros = [content[half::2].count(0) for half in (0, 1)]
-    if any(zeros):  # in UTF-16, of which blanks and the ends of lines have one
+    if any(zeros):  # in UTF-16, where a space or the end of a line has one
         return "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be", True
     try:
         content.decode("utf-8")
@@ -50,11 +50,11 @@ def find_encoding(content: bytes) -> tuple[str, bool]:
 
 
 def decode(content: bytes, encoding: str, what: str) -> str:
-    """Text, with line ends as Python has them. UserError if the bytes are none in this encoding."""
+    """Text, with line ends as Python has them. UserError if the bytes are not valid in this encoding."""
     try:
         text = content.decode(encoding)
     except (LookupError, UnicodeError) as error:
-        reason = "it is not known" if isinstance(error, LookupError) else f"byte {getattr(error, 'start', 0)} is none"
+        reason = "it is not known" if isinstance(error, LookupError) else f"byte {getattr(error, 'start', 0)} is bad"
         raise UserError(
             f"{what} is not text in the encoding {encoding or '(none found)'}: {reason}; say it with --encoding=NAME,"
             " such as cp1251"

@@ -1,7 +1,7 @@
-"""The folder of a data set, in which nothing changes before all of it is there.
+"""The folder of a data set, in which nothing changes before all of it is ready.
 
 New clips go to ``.new/``, with a list of what is done; when all are there they move to ``wavs/``. So a run that was
-stopped goes on, and one after some texts were mended only converts what is new.
+stopped continues, and a run after some texts were corrected converts only what is new.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ DONE = "clips.jsonl"
 NEW = ".new"
 TEXTS = "metadata.csv"
 FORM = 1
-"To be counted up when something else is made or measured of the same recording."
+"To be raised when something else is made or measured of the same recording."
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Folder:
         texts = self.path / TEXTS
         if texts.is_file() and hashlib.sha256(texts.read_bytes()).hexdigest() not in self._known_texts():
             raise UserError(
-                f"{texts} was changed since this program wrote it, and would be overwritten: mend the texts in the"
+                f"{texts} was changed since this program wrote it, and would be overwritten: correct the texts in the"
                 " source and remove it, or take another target"
             )
 
@@ -131,7 +131,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def key_of(item: Item, recipe: Recipe) -> str:
-    """Another one as soon as the recording is another, or something else is to be made of it."""
+    """A key that changes as soon as the recording does, or something else is to be made of it."""
     try:
         stat = item.path.stat()
     except OSError:  # converting says it
@@ -145,7 +145,7 @@ def _line(name: str, done: Done) -> str:
 
 
 def _read_done(path: Path) -> dict[str, Done]:
-    """The clips of a list; a line that was not finished, or is of another version, counts for nothing."""
+    """The clips of a list; a line that was not finished, or is of another version, is ignored."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

@@ -19,7 +19,7 @@ ABOVE_FLOOR = 6.0
 LEAST = 9.0
 "dB below the level of speech: what is louder is speech in any noise."
 FEWEST_QUIET = 3
-"Frames that the noise floor is measured in, or a fiftieth of a clip's."
+"Frames, at least, in which the noise floor is measured; a fiftieth of a clip's if that is more."
 DIGITAL_SILENCE = -90.0
 "dB; a frame below it was not recorded."
 

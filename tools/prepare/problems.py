@@ -25,10 +25,10 @@ class Kind(Enum):
     CLIPPED = "clipped"
     LOST = "signs that are not learned"
     NOISE = "much noise"
-    QUIET = "very quiet before"
+    QUIET = "very quiet originally"
     DIGITAL_SILENCE = "digital silence"
     PAUSE = "a long pause"
-    BAND = "recorded with a lower sampling rate"
+    BAND = "recorded at a lower sampling rate"
     SAME_TEXT = "the same text twice"
     NUMBERS = "numbers: is that what was said?"
 

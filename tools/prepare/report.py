@@ -31,9 +31,9 @@ BINS = 30
 FIGURES = [field.name for field in fields(Figures) if field.name not in ("sha256", "fingerprint")]
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 PICTURE_NOTE = (
-    "Level and peak are the recordings'; what else is measured is that of the clips. Silence: share of"
-    " frames without speech. Noise: that of the quietest frames. In the last picture a clip far from the"
-    " others has perhaps another text."
+    "Level and peak are those of the recordings; all else is measured in the clips. Silence: share of"
+    " frames without speech. Noise: that of the quietest frames. In the last picture, a clip far from the"
+    " others may have the wrong text."
 )
 
 

@@ -18,7 +18,7 @@ LIST_NAMES = {"metadata.csv", "metadata.tsv", "metadata.txt"}
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")
 "Of the text beside an audio file; LibriTTS has the first."
 JOINERS = "\u200c\u200d"
-"Nobody sees them either, but Persian and the scripts of India are spelled with them."
+"Invisible like those left out, but Persian and the scripts of India are spelled with them."
 FEW = 3
 NAMES = {"utf-8-sig": "UTF-8 with a byte order mark"}
 
@@ -157,7 +157,7 @@ def _read_pairs(source: Source, root: Path, files: AudioFiles, encoding: str) ->
 
 
 def _read_texts(paths: Iterable[Path], encoding: str) -> tuple[dict[Path, str], str]:
-    """The texts of files, and in which encoding those are that do not say it: one alone is too short to guess from."""
+    """The texts of files, and the encoding of those that do not say it: one alone is too short to guess from."""
     contents = {path: read_bytes(path) for path in sorted(paths)}
     found = {path: find_encoding(content) for path, content in contents.items()}
     odd = [content for path, content in contents.items() if found[path][1]]
@@ -175,7 +175,7 @@ def _text_beside(path: Path, texts: dict[str, list[Path]]) -> Path | None:
 
 
 def tidy(text: str) -> str:
-    """Text of one line, its letters composed, without the sign that parts columns and without signs nobody sees."""
+    """Text of one line, its letters composed, without the sign that separates columns and without invisible ones."""
     seen = "".join(c for c in text if c.isspace() or c in JOINERS or unicodedata.category(c) not in ("Cc", "Cf"))
     return " ".join(unicodedata.normalize("NFC", seen).replace("|", " ").split())
 

@@ -1,4 +1,4 @@
-"""What the clips of a data set have that speech in good recordings has not."""
+"""What the clips of a data set have that speech in good recordings does not."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -57,7 +57,7 @@ def _add(found: list[Problem], name: str, kind: Kind, value: float, limit: float
 
 
 def judge_pace(seconds: Mapping[str, float], symbols: Mapping[str, int]) -> list[Problem]:
-    """Clips that are far longer or shorter than their texts let expect."""
+    """Clips that are far longer or shorter than their texts suggest."""
     names = list(seconds)
     lengths, counts = np.array([seconds[n] for n in names]), np.array([float(symbols[n]) for n in names])
     found = []
@@ -99,7 +99,7 @@ def expect_seconds(symbols: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray
 
 
 def find_same_audio(clips: Mapping[str, Figures]) -> list[Problem]:
-    """Clips that sound as another one does, in whatever format and level; each once."""
+    """Clips that sound like another one, in whatever format and level; each once."""
     names = sorted(clips, key=lambda name: (clips[name].spoken_seconds, name))
     if not names:
         return []
@@ -114,7 +114,7 @@ def find_same_audio(clips: Mapping[str, Figures]) -> list[Problem]:
         for other in np.flatnonzero(alike > ALIKE):
             first, second = sorted((name, names[place + 1 + int(other)]))
             if second not in found:
-                verb = "is" if clips[first].sha256 == clips[second].sha256 else "sounds as"
+                verb = "is" if clips[first].sha256 == clips[second].sha256 else "sounds like"
                 what = f"{second}: {verb} the audio of {first}"
                 found[second] = Problem(Kind.SAME_AUDIO, what, second, float(alike[other]))
     return list(found.values())

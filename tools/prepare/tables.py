@@ -1,4 +1,4 @@
-"""Transcripts in a table: which sign parts its columns, and which column is what."""
+"""Transcripts in a table: which sign separates its columns, and which column is what."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from common.program import UserError
 
 DELIMITERS = "|\t;,"
-"Signs that part columns, in the order in which they are looked for."
+"Signs that separate columns, in the order in which they are looked for."
 HEADER_NAMES = {
     "name": ("audio_file", "file_name", "filename", "file", "audio_path", "path", "audio", "wav", "name", "id"),
     "text": ("normalized_text", "normalized_transcription", "sentence", "transcription", "transcript", "text",
              "raw_text"),
     "speaker": ("speaker_name", "speaker_id", "speaker", "client_id", "spk"),
 }  # fmt: skip
-"Names of columns in a first line, of each role the ones that are to be preferred first."
+"Names of columns in a first line; for each role, the ones to be preferred first."
 IGNORED = "-"
 LOOKED_AT = 1000
 "Rows from which the roles of the columns are found."
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """The numbers of the columns, from 0 on; -1 for one that there is not."""
+    """The numbers of the columns, from 0 on; -1 for one that does not exist."""
 
     name: int
     text: int
@@ -49,19 +49,19 @@ class Columns:
 
 
 def split_rows(text: str) -> tuple[list[Row], str]:
-    """The rows of a table, and how its columns are parted; those of lines without content are left out."""
+    """The rows of a table, and how its columns are separated; those of lines without content are left out."""
     lines = [line for line in text.split("\n") if line.strip()]
     delimiter = find_delimiter(lines)
     quoted = bool(delimiter) and is_quoted(lines, delimiter)
     rows = _quoted_rows(text, delimiter) if quoted else _plain_rows(text, delimiter)
-    how = {"": "no columns", "\t": "columns parted by tabs"}.get(delimiter, f"columns parted by '{delimiter}'")
+    how = {"": "no columns", "\t": "columns split at tabs"}.get(delimiter, f"columns split at '{delimiter}'")
     return rows, how + ", quoted" * quoted
 
 
 def find_delimiter(lines: list[str]) -> str:
-    """The sign that parts the columns; empty if each line is one cell."""
+    """The sign that separates the columns; empty if each line is one cell."""
     for delimiter in DELIMITERS:
-        # A comma is in many a text; what else parts columns is in hardly any.
+        # Commas and semicolons are in many texts; bars and tabs are in hardly any.
         share = 0.5 if delimiter in "|\t" else 0.9
         if sum(delimiter in line for line in lines) > share * len(lines):
             return delimiter
@@ -106,7 +106,7 @@ def _plain_rows(text: str, delimiter: str) -> list[Row]:
     if not delimiter:
         return [Row(number, [line.strip()]) for number, line in lines]
     counts = Counter(line.count(delimiter) for _, line in lines)
-    # Commas that are in texts, too: only the first one parts.
+    # Commas that are in texts, too: only the first one separates.
     splits = 1 if delimiter in ";," and len(counts) > 1 else -1
     return [Row(number, [cell.strip() for cell in line.split(delimiter, splits)]) for number, line in lines]
 
@@ -144,7 +144,7 @@ def _as_wanted(wanted: str, count: int) -> Columns:
 
 
 def _by_content(columns: list[Sequence[str]], is_audio: Callable[[str], bool]) -> Columns:
-    """What the columns are by what stands in them: audio has its files, and texts differ from line to line."""
+    """What the columns are, from their contents: audio has its files, and texts differ from line to line."""
     hits = [sum(map(is_audio, column)) for column in columns]
     name = hits.index(max(hits))
     others = [number for number in range(len(columns)) if number != name]

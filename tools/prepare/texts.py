@@ -29,7 +29,7 @@ class Sign:
 
 
 def count_symbols(items: Sequence[Item], config: DataConfig) -> tuple[dict[str, int], list[Problem]]:
-    """The number of symbols of each item with a text, by its name; what is left to speak of none is a problem."""
+    """The number of symbols of each item with a text, by its name; a text with nothing to speak is a problem."""
     counts, problems = {}, []
     for item in items:
         if item.text is None:
@@ -75,7 +75,7 @@ def _is_lost(character: str, texts: list[str], config: DataConfig) -> bool:
 
 
 def judge_texts(items: Sequence[Item], signs: dict[str, Sign], config: DataConfig) -> list[Problem]:
-    """Texts with signs that are lost, with numbers, and those that there are twice."""
+    """Texts with signs that are lost, with numbers, and those that occur twice."""
     lost = {character for character, sign in signs.items() if sign.lost} - PAUSES
     first: dict[str, Item] = {}
     problems = []

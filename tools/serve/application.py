@@ -27,11 +27,11 @@ from tools.serve.speaker import Item, Speaker, Speech
 from tools.serve.voices import Entry, Voices
 
 Sound: TypeAlias = AsyncGenerator[np.ndarray | Spoken, None]
-"Samples as they are made, in front of those of a piece its ``Spoken``."
+"Samples as they are made; before those of each piece, its ``Spoken``."
 
 MODEL = "tacotron2-waveglow"
 LOOK = 1.0
-"Seconds between looks whether a client that waits for its first audio is still there."
+"Seconds between checks that a client that waits for its first audio is still there."
 LONGEST_SILENCE = 120.0
 "Seconds that a request waits for its next audio."
 
@@ -48,7 +48,7 @@ class Wish(BaseModel):
     sigma: float | None = Field(None, ge=0, le=10)
     denoiser_strength: float | None = Field(None, ge=0, le=10)
     details: bool = False
-    "Among the server-sent events one for each piece of the text: its spectrogram, alignment, gate and flaw."
+    "Whether to send an event for each piece of the text, too: its spectrogram, alignment, gate and flaw."
 
 
 class Metrics:
@@ -79,7 +79,7 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
     async def speak(wish: Wish, request: Request) -> Response:
         entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", ""))
         if len(wish.input) > limits.characters:
-            what = f"the text has {len(wish.input)} characters, at most {limits.characters} may be"
+            what = f"the text has {len(wish.input)} characters, at most {limits.characters} are allowed"
             raise RefusalError(400, what, "input")
         check_queue(voices, limits)
         speaker = await voices.speaker(entry)
@@ -177,9 +177,9 @@ async def samples_of(speech: Speech, queue: asyncio.Queue[Item], speaker: Speake
 
 
 async def begun(request: Request, sound: Sound) -> Sound:
-    """The same, once the first audio is there: what fails before is an error with its status, which clients try again.
+    """The same sound, once its first audio is there: what fails before gets an error status, on which clients retry.
 
-    RefusalError for it, and for a client that has gone away.
+    RefusalError for such a failure, and for a client that has gone away.
     """
     first = asyncio.ensure_future(up_to_audio(sound))
     try:

@@ -54,10 +54,10 @@ def _plain(header: bytes) -> Encoder:
 
 
 def _compressed(container: str, subtype: str, rate: int) -> Encoder:
-    """By libsndfile, which writes the lengths into a header when it ends: too late for what was sent by then.
+    """By libsndfile, which writes the lengths into a header at the end: too late for what was sent by then.
 
-    A flac without them is refused by many programs, so it is sent as a whole; of an mp3 players find the length by its
-    bytes, which are as many for every second here.
+    A flac without them is refused by many programs, so it is sent as a whole; players work out the length of an mp3
+    from its bytes, of which every second has the same number here.
     """
     buffer = io.BytesIO()
     settings = {"bitrate_mode": "CONSTANT", "compression_level": MP3_COMPRESSION} if container == "MP3" else {}

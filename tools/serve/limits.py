@@ -15,7 +15,7 @@ from tools.serve.errors import RefusalError, answer
 LARGEST_BODY = 64 * 1024
 "Bytes of a request. A text of 4,096 characters has at most 49 KB in JSON, if all of them are escaped."
 LONGEST_UPLOAD = 20.0
-"Seconds in which a request must have come."
+"Seconds within which a request must have arrived."
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Gate:
                 self._check_key(Headers(scope=scope).get("authorization", ""))
             body = await asyncio.wait_for(_read(receive), LONGEST_UPLOAD)
         except asyncio.TimeoutError:
-            await answer(RefusalError(408, f"the request did not come within {LONGEST_UPLOAD:g} s"))(
+            await answer(RefusalError(408, f"the request did not arrive within {LONGEST_UPLOAD:g} s"))(
                 scope, receive, counted
             )
         except RefusalError as refusal:

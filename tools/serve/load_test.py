@@ -19,8 +19,8 @@ from common.program import UserError
 
 DESCRIPTION = """\
 Measure a running service under load. Each client asks for one sentence after the other and reads the audio as it comes.
-Told are requests, failures, and as percentiles over requests the seconds to the first audio and the real-time factor
-(seconds for a sentence over seconds of its audio: below 1 is faster than it is heard); memory is the process's."""
+It reports requests, failures, and as percentiles over requests the seconds to the first audio and the real-time factor
+(seconds for a sentence over seconds of its audio: below 1 is faster than real time); memory is the process's."""
 
 EXAMPLES = """\
   python -m tools.serve.load_test --clients 1 8 32 --seconds 60

@@ -28,7 +28,7 @@ from tools.sound import check_same_audio
 from waveglow.vocoder import Vocoder
 
 OWN = "own"
-"Name of the voice of two checkpoints."
+"Name of the voice that is made of the user's two checkpoints."
 MEMORY = 4.0
 "GiB for the weights of the voices of a process."
 WARM_UP = "The first sentence takes longer than those after it."

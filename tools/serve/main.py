@@ -76,7 +76,7 @@ def serve(
     """One process: all voices on one device, until SIGTERM or SIGINT."""
     if parent_process():  # a worker
         open_log(None, quiet=False)
-    # While the models are loaded; and when all is done, since uvicorn then gives on the signal that has ended it.
+    # While the models are loaded; and when all is done, since uvicorn then raises the signal that ended it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not args.log_text:  # it names sentences that went wrong
         logging.getLogger("tacotron2.synthesizer").setLevel(logging.ERROR)

@@ -26,10 +26,10 @@ from waveglow.vocoder import Vocoder
 log = logging.getLogger(__name__)
 
 CHUNK_FRAMES = (32, 128, 512)
-"Of a text's first chunks: short ones are heard sooner. Later ones have the last size, which takes less in all."
+"Frames of a text's first chunks: short ones are heard sooner. Later ones have the last size, the fastest in all."
 LARGEST_BATCH = 8
 COMPANION = 1.2
-"A sentence is decoded beside one that waits if it is at most so many times as long: it would hold that one up."
+"A sentence is decoded beside one that waits if at most this many times as long: a longer one would hold it up."
 DECODED_AHEAD = 2
 "Sentences of a text that may wait for WaveGlow."
 SECONDS_AHEAD = 30.0
@@ -123,7 +123,7 @@ class Speaker:
             thread.join(LONGEST_WAIT)
 
     def _work(self, find: Callable[[], list[Speech]], do: Callable[[list[Speech]], None]) -> None:
-        """A thread: find the speeches to work for, do it, until the end."""
+        """A thread's work: find the speeches to work for and do that, until ``close``."""
         while True:
             with self.changed:
                 if self._closed:
@@ -135,7 +135,7 @@ class Speaker:
             try:
                 do(speeches)
             except Exception as error:  # the next request may go well
-                # A UserError quotes the text, which is no concern of the log.
+                # A UserError quotes the text, which does not belong in the log.
                 log.error("speaking failed", exc_info=None if isinstance(error, UserError) else error)
                 for speech in speeches:
                     self._end(speech, error)

@@ -16,9 +16,9 @@ from tools.serve.speaker import Speaker
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 5
-"Seconds after which a client may try again for whose voice there was no room."
+"Seconds after which a client may try again if there was no room for its voice."
 LATELY = 10.0
-"Seconds after a request for it in which a voice is kept, whether it speaks or not yet."
+"Seconds for which a voice is kept after a request for it, even if it does not speak yet."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Voices:
     """Speakers by name; the first of ``entries`` is the default.
 
     ``load`` makes a speaker, in a thread. When the weights of all take more than ``memory`` bytes, those that have
-    been idle for longest are dropped; one more than that may be there while it is loaded.
+    been idle for longest are dropped; while one is being loaded, it may be there in addition.
     """
 
     def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], Speaker], memory: float):
@@ -48,14 +48,14 @@ class Voices:
         self.memory = memory
         self._load = load
         self._speakers: dict[str, Speaker] = {}
-        "The one that was asked for last is the last."
+        "In the order in which they were last asked for."
         self._asked: dict[str, float] = {}
         self._loading = asyncio.Lock()
 
     def entry(self, name: str) -> Entry:
-        """The voice of this name, or the default for none. RefusalError for another."""
+        """The voice of this name, or the default for none. RefusalError for an unknown name."""
         if name and name not in self.entries:
-            raise RefusalError(400, f"there is no voice {name!r}: there is {', '.join(self.entries)}", "voice")
+            raise RefusalError(400, f"there is no voice {name!r}: choose from {', '.join(self.entries)}", "voice")
         return self.entries[name or self.default]
 
     async def speaker(self, entry: Entry) -> Speaker:

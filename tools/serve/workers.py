@@ -24,7 +24,7 @@ Serve = Callable[[int, socket.socket], None]
 
 
 def run_workers(count: int, place: socket.socket, serve: Serve, longest_end: float) -> None:
-    """Run ``serve`` in so many processes until SIGTERM or SIGINT, which they are told.
+    """Run ``serve`` in so many processes until SIGTERM or SIGINT, which is passed on as SIGTERM.
 
     One that dies is started again; UserError for one that dies at once. ``longest_end``: seconds until those that do
     not end are killed.

@@ -68,7 +68,7 @@ class ClipFigures(Figures):
 
 
 def measure_all(pairs: list[Pair]) -> list[ClipFigures | UserError]:
-    """Each pair's figures, or why it has none; in processes, for finding the pitch takes long."""
+    """Each pair's figures, or why it has none; in several processes, since finding the pitch takes long."""
     processes = min(len(os.sched_getaffinity(0)), len(pairs))
     if processes == 1:
         return list(with_progress(map(try_to_measure, pairs), "measuring", len(pairs)))
@@ -143,7 +143,7 @@ def recognize(measured: dict[Pair, ClipFigures], hear: Callable[[np.ndarray, int
 
 
 def summarize(clips: Iterable[ClipFigures]) -> tuple[Figures, Figures]:
-    """Means and medians of the clips; the error rates in place of means are those of all texts together."""
+    """Means and medians of the clips; instead of means, the error rates are those of all texts together."""
     clips = list(clips)
     names = [field.name for field in fields(Figures) if field.name != "name"]
     known = {name: [x for clip in clips if not math.isnan(x := getattr(clip, name))] for name in names}

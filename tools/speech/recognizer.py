@@ -22,7 +22,7 @@ Words = list[tuple[str, bool]]
 
 
 def load_recognizer(folder: str) -> Callable[[np.ndarray, int], str]:
-    """What writes down the English speech in samples [N] in -1..1 of a sampling rate: Whisper, in 8-bit integers.
+    """A function that transcribes the English speech in samples [N] in -1..1 of a rate: Whisper, in 8-bit integers.
 
     ``folder`` holds a model of faster-whisper. UserError if a package or a file is missing.
     """
@@ -53,7 +53,7 @@ def load_recognizer(folder: str) -> Callable[[np.ndarray, int], str]:
 
 
 def make_normalizer() -> Callable[[str], str]:
-    """What takes out of English text how it is written: case, punctuation, numbers, contractions, spelling.
+    """A function that evens out how English text is written: case, punctuation, numbers, contractions, spelling.
 
     By Whisper's authors (Radford et al. 2022, arXiv:2212.04356, appendix C).
     """
@@ -70,7 +70,7 @@ def error_rates(said: list[str], heard: list[str]) -> tuple[float, float]:
 
 
 def mark_errors(said: str, heard: str) -> tuple[Words, Words]:
-    """The words of two normalized texts; wrong are those without an equal in the other."""
+    """The words of two normalized texts; those without an equal in the other text are wrong."""
     import jiwer
 
     outcome = jiwer.process_words(said, heard)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Check, measure and train on a machine with a CUDA card that one has for ten minutes and that has no network.
+# Check, measure and train on a machine with a CUDA card but no network, which one has for ten minutes.
 #
 #   tools/speed/gpu_day.sh WORK OUT
 #
 # WORK/wheels: wheels of what requirement.txt and requirement-corpus.txt want and the machine lacks
 # (pip download --no-deps -d WORK/wheels ...); WORK/peers: checkouts of NVIDIA's waveglow and tacotron2, if any.
-# OUT gets what each part wrote, at once: a part that fails or takes too long is told and passed over.
+# OUT gets what each part wrote, at once: a part that fails or takes too long is reported and skipped.
 # SECONDS_IN_ALL (540) is shared out; the training of the voice gets what is left. HOURS (22) is the corpus's length.
 # DEVICE=cpu is for trying the script itself, with HOURS=0.05 PARTS="tests corpus benchmark".
 

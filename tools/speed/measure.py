@@ -46,7 +46,7 @@ def matrix_product(device: Device, precision: str) -> Job:
 
 
 def time_job(job: Job, device: Device, repeats: int) -> dict:
-    """Units, the seconds of each repeat behind a warm-up of two calls, and the peak of memory in bytes."""
+    """Units, the seconds of each repeat after a warm-up of two calls, and the peak of memory in bytes."""
     for _ in range(2):
         job.work()
     seconds = []
@@ -80,7 +80,7 @@ def measured(
     if precision == "bf16":
         device = replace(device, half=torch.bfloat16)
     made = make_job(job, implementation, precision, batch, device, folder)
-    # Behind the making of a model, which may ask for exact products.
+    # After the model is made, which may ask for exact products.
     if precision == "float32":
         use_exact_float32(device)
     else:

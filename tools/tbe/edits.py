@@ -44,7 +44,7 @@ class Edit:
     original: Path | None = None
     "Where an earlier --apply has kept the original."
     is_loss: bool = False
-    "Whether the list is not there, and was not made needless by a newer CANN."
+    "Whether the list is missing although no newer CANN has made it unnecessary."
 
     @property
     def contents(self) -> tuple[bytes, bytes]:

@@ -23,8 +23,8 @@ def find_impl(opp_path: str | None) -> Path:
     """CANN's folder ``impl``, free of links.
 
     It is that of ``opp_path`` (an ``opp`` folder, or one above it), else of $ASCEND_OPP_PATH, else
-    what the installer noted, else what is in the usual place. Raises UserError if there is none or
-    a choice.
+    what the installer noted, else what is in the usual place. Raises UserError if there is none, or
+    more than one.
     """
     named = opp_path or os.environ.get("ASCEND_OPP_PATH")
     roots = [Path(named)] if named else [*_noted_roots(), DEFAULT_ROOT]

@@ -29,7 +29,7 @@ MARKS = re.compile(
     rb"""#[^\r\n]*|\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+|[^\s\\]""",
     re.DOTALL,
 )
-"Comments, strings, words and what else is not blank."
+"Comments, strings, words and anything else that is not blank."
 OPENING, CLOSING = (b"(", b"[", b"{"), (b")", b"]", b"}")
 
 
@@ -167,7 +167,7 @@ def _append(source: bytes, found: ast.List, shapes: list[Shape]) -> bytes:
 
 
 def _rows(shapes: list[Shape], margin: bytes, newline: bytes) -> bytes:
-    """Rows of shapes, each on a new line; blank as wide as ``margin``, tabs kept, is in front."""
+    """Rows of shapes, each on a new line, indented by the width of ``margin`` with its tabs kept."""
     indent = re.sub(r"[^\t]", " ", margin.decode())
     # No row breaks inside of a shape.
     words = ", ".join(str(shape).replace(" ", "\xa0") for shape in shapes)
@@ -205,7 +205,7 @@ def _extent(source: bytes, found: ast.List) -> tuple[int, Extent]:
 
 
 def _verify(source: bytes, old: ast.List, edited: bytes, new: ast.List | None, shapes: list[Shape]) -> None:
-    """Make sure that the list has the shapes more and that nothing else differs."""
+    """Make sure that the list has gained the shapes and that nothing else differs."""
     expected = [ast.dump(element) for element in old.elts]
     expected += [ast.dump(ast.parse(str(shape), mode="eval").body) for shape in shapes]
     same = False

@@ -54,7 +54,7 @@ def in_float(audio: Tensor) -> Tensor:
 
 
 def load_corpus(folder: str, config: tacotron2.config.Config, device: Device) -> Corpus:
-    """The clips of a folder in LJ Speech's layout, but for those that trainings hold back."""
+    """The clips of a folder in LJ Speech's layout, except those that trainings hold back."""
     clips, _ = find_utterances(config.data_config, folder)
 
     def read(path: Path) -> np.ndarray:
@@ -90,7 +90,7 @@ class Segments:
 
 
 class Utterances:
-    """Tacotron2's batches: clips of one of some lengths, all filled up to the longest of these."""
+    """Tacotron2's batches: the clips are split into a few groups by length, each padded to its longest clip."""
 
     def __init__(self, corpus: Corpus, config: tacotron2.config.Config, device: Device, buckets: int):
         tacotron2.config.check_symbols("the configuration", config, "n_symbols must be their number")
@@ -118,7 +118,7 @@ class Utterances:
         return [in_float32(bucket, slice(self.batch_size)) for bucket in self.buckets]
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """The number of a length and a batch of it, without end; each clip once in an epoch."""
+        """The number of a length and a batch of it, without end; each clip at most once in an epoch."""
         size = self.batch_size
         while True:
             plan: list[tuple[int, np.ndarray]] = []

@@ -1,6 +1,6 @@
 """The loss and the gradients of a training step, as one CUDA graph where there is a card.
 
-Of a small model a step is thousands of small kernels, which take a card less time than a processor takes to launch
+A step of a small model is thousands of small kernels, which take a card less time than a processor takes to launch
 them. A graph launches them all at once. It belongs to the shapes of its batch and to the memory that it was made with.
 """
 
@@ -19,7 +19,7 @@ def graphed_step(
 ) -> Callable[[Batch], tuple[Tensor, Tensor]]:
     """A function that leaves the clipped gradients of a batch in the parameters, for batches of the shapes of ``like``.
 
-    It returns the loss and the norm of the gradients before; the next call may overwrite them.
+    It returns the loss and the norm of the gradients before clipping; the next call may overwrite them.
     """
     parameters = run.precision.model_params
     # The graphs of all shapes leave their gradients in the same memory.

@@ -25,7 +25,7 @@ STEPS_BETWEEN_LOOKS = 20
 SECONDS_BETWEEN_LINES = 15
 
 Step = Callable[[], tuple[Tensor, Tensor]]
-"Leaves the clipped gradients in the parameters; returns the loss and the norm before."
+"Leaves the clipped gradients in the parameters; returns the loss and the norm before clipping."
 
 
 def train(run: Run, step: Step, stream: Stream, until: float, stop: StopSignal) -> None:

@@ -1,6 +1,6 @@
 """English as it is written, in words: what a person would say who reads it aloud.
 
-Each step reads one kind of thing and leaves the rest to those behind it, so their order matters: an address is found
+Each step reads one kind of thing and leaves the rest to those after it, so their order matters: an address is found
 before the numbers in it, a date before the range that ``1914-1918`` could be. All patterns begin at the beginning of a
 word or a number: whatever comes, the time is linear in the text's length.
 """

@@ -165,7 +165,7 @@ def _part(part: str) -> str:
 
 
 def _plain(match: re.Match) -> str:
-    """A row of digits, commas and points, which ``1,234.5`` and ``3.1.2`` are, and ``1,2,3`` is not."""
+    """A row of digits, commas and points: one number, as ``1,234.5`` and ``3.1.2``, or several, as ``1,2,3``."""
     row = match[0]
     if re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)*", row):
         return number(row)

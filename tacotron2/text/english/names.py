@@ -18,7 +18,7 @@ TITLES = {
     "fig": "figure", "figs": "figures", "ch": "chapter", "pp": "pages", "ed": "edition", "tel": "telephone",
     "govt": "government", "assn": "association", "univ": "university",
 }  # fmt: skip
-"Before a full stop, which goes with them."
+"Words for abbreviations before a full stop, which is dropped with them."
 ONLY_BEFORE_NUMBERS = {"vol", "fig", "figs", "ch", "pp", "p", "ed", "sec"}
 DOTTED = {
     "e.g.": "for example", "i.e.": "that is", "a.k.a.": "also known as", "w/o": "without", "w/": "with",
@@ -39,7 +39,7 @@ SPELLED = {
     "USA", "UK", "EU", "UN", "UAE", "FBI", "CIA", "IRS", "AI", "ID", "IQ", "CEO", "CIO", "CTO", "CFO", "EPA", "NBA",
     "FDA", "ATM", "USB", "UFO", "API", "URL", "OK",
 }  # fmt: skip
-"Initials with a vowel that are yet no word."
+"Initials with a vowel that are nevertheless not read as a word."
 LETTERS_WITH_AMPERSAND = re.compile(r"(?<!\w)([A-Z]{1,3})\s?&\s?([A-Z]{1,3})(?!\w)")
 RULERS = (
     "Henry|Louis|Elizabeth|George|Charles|Edward|James|William|Richard|Mary|Philip|Frederick|Peter|Catherine|Nicholas|Alexander|"
@@ -49,7 +49,7 @@ RULERS = (
 )
 NUMERAL = r"[IVXLC]+"
 VERBS = "am|think|have|know|do|will|would|saw|said"
-"Behind an I that is no first: George I think."
+"What may follow an I that is not a numeral: George I think."
 RULER = re.compile(rf"\b({RULERS})\s({NUMERAL})\b(?!\.[A-Z])(?!\s(?:{VERBS})\b)")
 NUMBERED = (
     "World War|Part|Chapter|Book|Volume|Act|Scene|Section|Article|Phase|Type|Class|Super Bowl|Title|Appendix|Episode|"

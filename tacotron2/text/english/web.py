@@ -6,7 +6,7 @@ from tacotron2.text.english.words import LETTERS, spell
 
 DOMAINS = "com|org|net|edu|gov|info|io|ai|dev|app|co|uk|de|fr|eu|us|ca|au|jp|cn"
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-# Each beginning is one of a word, so that every character is looked at once.
+# A match begins only where a word does, so that every character is looked at once.
 URL = re.compile(
     rf"(?<![\w@.-])(?:https?://|www\.)[^\s<>\"]+|(?<![\w@.-])[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.(?:{DOMAINS})\b(?:/[^\s<>\"]*)?"
 )
@@ -17,7 +17,7 @@ SIGNS = {
     "=": "equals", "&": "and", "#": "hash", "%": "percent", "~": "tilde",
 }  # fmt: skip
 ENDS_NOT = ".,;:!?)'"
-"What belongs to the sentence where it stands at an address's end."
+"Characters that belong to the sentence, not to the address that they follow."
 
 
 def read_addresses(text: str) -> str:

@@ -6,8 +6,8 @@ from tacotron2.text.numbers import DIGITS, cardinal
 
 NAMES = "ay bee see dee ee eff gee aitch eye jay kay ell em en oh pee cue are ess tee you vee double-you ex why zee"
 LETTERS = dict(zip("abcdefghijklmnopqrstuvwxyz", NAMES.split()))
-"""Their names as words, which a model of letters reads as one of phones does: a lone a would be an article, a lone u a
-grunt."""
+"""Letters by their names, as words: models of letters and of phones read these alike, while a lone a would be an
+article, a lone u a grunt."""
 IRREGULAR = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
@@ -80,7 +80,7 @@ def number(digits: str) -> str:
 
 
 def roman(numeral: str) -> int:
-    """``XIV`` -> 14; 0 for what is not written as a Roman numeral is."""
+    """``XIV`` -> 14; 0 for what is not a well-formed Roman numeral."""
     values = [ROMAN[c] for c in numeral]
     total = sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0]))
     return total if numeral == to_roman(total) else 0

@@ -46,7 +46,7 @@ class Build:
     samples: dict[str, np.ndarray] = field(default_factory=dict)
     "Of each input what it gets when the usual text is spoken, where the engine is ``calibrated`` in this mode."
     hop_length: int | None = None
-    "That the graph was exported with, where a checkpoint may not say it."
+    "Of the exported graph, since the checkpoint may not state it."
 
 
 class DeviceError(UserError):

@@ -68,7 +68,7 @@ class MagicMind(Engine):
         return self.graphs[-1]
 
     def close(self) -> None:
-        """In the order in which one needs the other."""
+        """In an order in which nothing loses what it needs."""
         for graph in self.graphs:
             graph.close()
         self.graphs.clear()
@@ -190,7 +190,7 @@ def sizes(port: Port, ranges: Ranges, which: int) -> list[int]:
 
 
 def numpy_type(dtype: Any) -> np.dtype:
-    """Of one of MagicMind's."""
+    """NumPy's type for one of MagicMind's."""
     for name in ("float32", "float16", "int64", "int32", "bool"):
         if dtype == getattr(mm.DataType, name.upper(), None):
             return np.dtype(name)

@@ -57,7 +57,7 @@ class OnnxRuntime(Engine):
         path.write_bytes(model.SerializeToString())
 
     def load(self, path: Path, graph: str, contents: Contents) -> Graph:
-        """A session whose threads are no more than this process has cores."""
+        """A session with no more threads than this process has cores."""
         options = SessionOptions()
         options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_ALL
         options.intra_op_num_threads = self.threads
@@ -65,7 +65,7 @@ class OnnxRuntime(Engine):
         options.log_severity_level = 3
         # A graph's threads would keep the cores from the threads of the next graph.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
-        # Attention far from where it is and cells at rest become denormal, which takes a hundred times as long.
+        # Attention far from its place and cells at rest become denormal numbers, which take a hundred times as long.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         providers = [(CUDA, {"device_id": self.device})] if self.on_card else []
         return OnnxGraph(_session(path, options, [*providers, "CPUExecutionProvider"]), self)
@@ -118,8 +118,8 @@ def check_card(device: int) -> None:
 def put_in_order_of(original: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Put the nodes in the order that the original has them in.
 
-    ONNX Runtime writes them in an order of its own. When it loads that, it begins with all that needs the inputs
-    alone: WaveGlow's conditions, and has every one of them in memory when it comes to the first flow.
+    ONNX Runtime writes them in an order of its own. When it loads that, it begins with all nodes that need only the
+    inputs: WaveGlow's conditions, all of which are then in memory when it comes to the first flow.
     """
     position = {name: i for i, node in enumerate(original.graph.node) for name in node.output}
     for node in model.graph.node:

@@ -14,7 +14,7 @@ SMALLEST = 2**12
 
 
 def to_float16(model: ModelProto, smallest: int = SMALLEST) -> None:
-    """Weights in float16, computed with in float32: for a processor without float16 arithmetic."""
+    """Weights in float16, the arithmetic in float32: for a processor without float16 arithmetic."""
     casts = []
     for weight in list(_weights(model, smallest).values()):
         half = numpy_helper.to_array(weight).astype(np.float16)
@@ -27,8 +27,8 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST) -> None:
     """Weights in 8 bits.
 
     Matrix products become ONNX Runtime's ``MatMulNBits``, which rounds their inputs to 8 bits too,
-    block by block, and multiplies integers. Convolutions' weights are rounded by output channel and
-    computed with in float32.
+    block by block, and multiplies integers. Convolutions' weights are rounded by output channel, and
+    their arithmetic is float32.
     """
     weights = _weights(model, smallest)
     dequantized: dict[str, list[NodeProto]] = {}

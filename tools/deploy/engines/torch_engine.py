@@ -62,7 +62,7 @@ class Torch(Engine):
         try:
             weights = unpacked(safetensors.torch.load_file(path))
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path} is none of the torch engine's files: {error}") from error
+            raise UserError(f"{path} is not a file of the torch engine's: {error}") from error
         kind = kind_of(graph)
         model = models.rebuild(kind, getattr(contents, kind), weights)
         dtype = half(self.device) if contents.quant_mode == "force_float16" else torch.float32

@@ -1,7 +1,7 @@
 """The whole decoder as one ONNX graph: an operator ``Loop`` around the exported ``decoder_iter``.
 
-A loop that an exporter finds in Python would be a second copy of the decoder's; this one is made
-around the graph that there is.
+To export a loop from Python would make a second copy of the decoder; this one is made around
+the graph that there is.
 """
 
 from collections.abc import Iterable, Sequence

@@ -35,7 +35,7 @@ def example_inputs(signature: Signature, batch: int, length: int) -> dict[str, T
 
 
 def loop_inputs(decoder: Decoder, signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
-    """Inputs of the graph ``decoder`` with which ``DecoderGraph`` gives the same, which makes its keys itself."""
+    """Inputs with which the graph ``decoder`` gives the same as ``DecoderGraph``, which makes its keys itself."""
     inputs = example_inputs(signature, batch, length)
     inputs["processed_memory"] = decoder.attention_layer.memory_layer(inputs["memory"])
     inputs["prenet_masks"] = draw_masks(decoder.prenet, list(range(batch)), length)

@@ -38,7 +38,7 @@ DESCRIPTION = """\
 Export Tacotron2 and WaveGlow to ONNX: encoder, decoder_iter (one frame), decoder (the whole loop), postnet, waveglow.
 
 The graphs go to DIR/onnx, each checked by onnx and compared with its model in ONNX Runtime. The checkpoints are those
-that are named, else those that get_datasets_and_models.sh has fetched, else those of the default voice."""
+that you name, else those that get_datasets_and_models.sh has fetched, else those of the default voice."""
 
 EXAMPLES = """\
   python -m tools.deploy.export_model.export

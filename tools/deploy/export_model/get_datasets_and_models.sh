@@ -10,7 +10,7 @@
 #   --models_dir=DIR                   instead of $MODEL_PATH
 #   --engine=NAME                      changes nothing: the checkpoints are the same for all engines
 #
-# A download that broke off goes on where it was. What is there stays, if it is what was fetched then:
+# A download that broke off continues where it stopped. A file that is there stays, if it is still what was fetched:
 # NVIDIA publishes no checksums, so those of the first time are kept, in checkpoints/SHA256SUMS.
 # NGC_URL names another server than https://api.ngc.nvidia.com/v2/models/nvidia.
 

@@ -23,16 +23,16 @@ def check_exporter() -> None:
     if not hasattr(torch.onnx, "ops"):
         raise UserError(
             f"PyTorch {torch.__version__} cannot export the graphs, 2.8 or later can;"
-            " ONNX Runtime takes a --models_dir here whose folder onnx was made elsewhere"
+            " ONNX Runtime can use a --models_dir whose folder onnx was made elsewhere"
         )
 
 
 def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -> ModelProto:
     """The module as ONNX with the names of its signature, every named axis of any size.
 
-    torch's exporter by ``torch.export``, and not the one by TorchScript: that one writes the sizes
-    it meets into the graph without a word where this one stops, twice the operators, and is on its
-    way out. It cannot export a loop over a text of any length, see ``LSTMOperator``.
+    By torch's exporter that uses ``torch.export``, not the one that uses TorchScript: the latter writes
+    the sizes it meets into the graph without a word where the former stops, makes twice the operators,
+    and is on its way out. The former cannot export a loop over a text of any length, see ``LSTMOperator``.
     """
     # With gradients the model takes the routes of training.
     with quiet(), torch.no_grad():
@@ -46,14 +46,14 @@ def export(module: nn.Module, inputs: dict[str, Tensor], signature: Signature) -
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # by TorchScript there is none
+    assert program is not None  # only the exporter that uses TorchScript returns none
     model = program.model_proto
     strip(model)
     return model
 
 
 def dynamic_shapes(ports: Iterable[Port]) -> tuple[dict[int, "torch.export.Dim"], ...]:
-    """For ``torch.export``: of each input its axes that are of any size."""
+    """For ``torch.export``: the axes of each input that may have any size."""
     dims: dict[str, torch.export.Dim] = {}
 
     def dim(axis: str) -> "torch.export.Dim":

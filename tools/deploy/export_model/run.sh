@@ -4,7 +4,7 @@
 #   bash export_model/run.sh
 #   bash export_model/run.sh --tacotron2=checkpoints/tacotron2_5000 --waveglow=checkpoints/waveglow_21000
 #
-# By default of the checkpoints that get_datasets_and_models.sh or you have fetched to $MODEL_PATH, else of the voice heart.
+# The default is the checkpoints that you or get_datasets_and_models.sh put into $MODEL_PATH, else the voice heart.
 
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh

@@ -1,4 +1,4 @@
-"""Build engines of the exported graphs: python -m tools.deploy.gen_model.build --help"""
+"""Build engines from the exported graphs: python -m tools.deploy.gen_model.build --help"""
 
 import argparse
 import importlib.util
@@ -36,12 +36,12 @@ from tools.deploy.signatures import GRAPHS, kind_of
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Build engines of the graphs that tools.deploy.export_model.export has made, for a range of batch sizes.
+Build engines from the graphs that tools.deploy.export_model.export has made, for a range of batch sizes.
 
-They go to DIR/ENGINE_MODE. Modes: force_float32; force_float16 (on a CPU weights in half precision,
-computed with in float32 by onnxruntime and in bfloat16 by torch); int8 (weights; what is
-computed in 8 bits depends on the engine). What a mode other than force_float32 costs is measured
-in distances of mel spectrograms, and said. Engines that are there, of these graphs and options, are kept."""
+They go to DIR/ENGINE_MODE. Modes: force_float32; force_float16 (on a CPU only the weights are in half
+precision, and onnxruntime computes in float32, torch in bfloat16); int8 (weights; what is computed in 8 bits
+depends on the engine). What a mode other than force_float32 costs is measured in distances of mel
+spectrograms, and reported. Engines of these graphs and options that are already there are kept."""
 
 EXAMPLES = """\
   python -m tools.deploy.gen_model.build --quant_mode force_float16 --bs 1 4 8
@@ -99,7 +99,7 @@ def read_arguments() -> argparse.Namespace:
     add_models_dir(parser)
     add("-o", "--output", type=Path, metavar="DIR", help="for the engines (default: in the models_dir)")
     for name in GRAPHS:
-        add(f"--{name}", type=Path, metavar="FILE", help=f"another {name}.onnx than that of the models_dir")
+        add(f"--{name}", type=Path, metavar="FILE", help=f"use this {name}.onnx, not that of the models_dir")
     add("--no-compare", action="store_true", help="do not measure what the mode costs")
     args = parser.parse_args()
     if args.bs and len(args.bs) == 1:
@@ -199,7 +199,7 @@ def samples_for(order: Order, exported: Contents, engine: type[Engine], contents
 
 
 def check_own_graphs(order: Order, exported: Contents, usable: list[str]) -> None:
-    """UserError for a graph of the user's that would not be used, or that is not the one of its option."""
+    """UserError for a graph of the user's that would not be used, or that is not the graph its option names."""
     for name, path in order.graphs.items():
         if name not in usable:
             builds = f"the graphs {', '.join(usable)}" if usable else "the checkpoints, not graphs"

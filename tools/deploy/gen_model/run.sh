@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Build engines of the exported graphs for batches of BS_MIN to BS_MAX, usually BS.
+# Build engines from the exported graphs for batches of BS_MIN to BS_MAX, usually BS.
 #
 #   bash gen_model/run.sh QUANT_MODE BS_MIN BS BS_MAX [OPTION...]
 #   bash gen_model/run.sh force_float16 1 4 8
 #   bash gen_model/run.sh force_float32 1 4 8 --engine=magicmind --json=my.json
 #
-# Engines that are there, whole, of these graphs and options, are kept.
+# Complete engines of these graphs and options that are already there are kept.
 
 set -euo pipefail
 # shellcheck source=tools/deploy/common.sh

@@ -74,7 +74,7 @@ class Settings:
     torch: EngineSettings = field(default_factory=lambda: EngineSettings("decoder_iter"))
     magicmind: MagicMindSettings = field(default_factory=MagicMindSettings)
     builder_config: dict = field(default_factory=dict)
-    "The one key of the file of Cambricon's sample: magicmind's."
+    "The only key in the file of Cambricon's sample, merged into magicmind's."
 
     def __post_init__(self) -> None:
         self.magicmind.builder_config |= self.builder_config

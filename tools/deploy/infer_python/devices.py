@@ -1,4 +1,4 @@
-"""Several devices at once: a process for each, which begin to count together."""
+"""Several devices at once: one process for each, and all begin to count together."""
 
 import logging
 import multiprocessing
@@ -104,7 +104,7 @@ def _receive(connection: Connection, device: int, process: BaseProcess) -> Messa
 
 
 def _process(work: Work, connection: Connection) -> None:
-    """Sends what ``do`` yields, and at last None or a UserError; behind Ready it waits to be told."""
+    """Send what ``do`` yields, and at last None or a UserError; after Ready, wait for the word to go on."""
     try:
         for message in do(work):
             connection.send(message)

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 DESCRIPTION = """\
 Speak with the engines that tools.deploy.gen_model.build has made, and report how long it takes.
 
-What is spoken is one English sentence, again and again, cut to the input length and given to every clip
-of the batch; or, with --text and once, each line of a text. Wavs go to OUT, the report to the terminal or
+It speaks one English sentence again and again, cut to the input length and given to every clip
+of the batch; or, with --text, each line of a text once. Wavs go to OUT, the report to the terminal or
 to --log_file, and as JSON beside it. Those of an earlier run are kept, in a folder with their date."""
 
 EXAMPLES = """\

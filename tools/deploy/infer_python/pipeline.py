@@ -142,7 +142,7 @@ class Pipeline:
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]).numpy()
 
     def _long_enough(self, mel: Value, frames: int) -> Value:
-        """With as many frames as the graphs were built for at least."""
+        """The mel with at least as many frames as the graphs were built for."""
         missing = self.contents.ranges["mel"][0] - frames
         if missing <= 0:
             return mel

@@ -43,7 +43,7 @@ Shares = dict[int, list[list[Request]]]
 
 
 def sentence(length: int, alphabet: Alphabet = NVIDIAS) -> str:
-    """So many characters of it, or where the alphabet lacks some of its letters, of the alphabet's own."""
+    """``length`` characters of SENTENCE, or of the alphabet's own example where that lacks some of its letters."""
     known = all(character in alphabet.ids for character in SENTENCE.lower() if character.isalpha())
     text = SENTENCE if known else alphabet.example()
     return (text * (length // len(text) + 1))[:length]
@@ -63,7 +63,7 @@ def of_sentence(
 
 
 def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int], seed: int, output: Path) -> Shares:
-    """Pieces of the lines as sentences, no longer than the engines take; what is lost of a line is said.
+    """Pieces of the lines as sentences, no longer than the engines take; what is lost of a line is logged.
 
     UserError for a text without anything to speak.
     """

@@ -21,7 +21,7 @@ WAVS = ("dev[0-9]*_[0-9]*.wav", "out_[0-9][0-9][0-9][0-9].wav")
 
 
 class Results:
-    """The places of a run's wavs and report, made at once: before anything is measured.
+    """The places of a run's wavs and report, made before anything is measured.
 
     Args:
         output: the folder of the wavs, and of the JSON without a log file.
@@ -66,7 +66,7 @@ def set_aside(paths: Iterable[Path]) -> None:
                 shutil.move(os.path.realpath(path), dated / path.name)  # a link stays, for what is new
         except OSError as error:
             raise UserError(f"cannot move what is in {folder} to {dated}: {error.strerror}") from error
-        log.info("what an earlier run has left in %s is now in %s", folder, dated)
+        log.info("what an earlier run left in %s is now in %s", folder, dated)
 
 
 def write(path: Path, text: str) -> None:

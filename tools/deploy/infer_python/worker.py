@@ -93,7 +93,7 @@ def speak(
 def check_finite(arrays: Iterable[np.ndarray], work: Work) -> None:
     """UserError if a number is not finite."""
     if not all(np.isfinite(each).all() for each in arrays):
-        raise UserError(f"what {work.folder} computes is not finite: {work.contents.quant_mode} is too little for it")
+        raise UserError(f"what {work.folder} computes is not finite: {work.contents.quant_mode} does not suffice here")
 
 
 class Wavs:
