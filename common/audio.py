@@ -12,7 +12,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from common.container import FORMATS, missing_bytes
+from common.announced_length import FORMATS, missing_bytes
 from common.files import written_whole
 from common.program import UserError
 

@@ -164,7 +164,7 @@ def _fault_of_line(name: str, others: list[str], columns: tuple[int, int], texts
     return "" if others[-1] else f": the text of {name[:100]} is empty"
 
 
-def split_clips(clips: list[Item]) -> tuple[list[Item], list[Item]]:
+def hold_back_clips(clips: list[Item]) -> tuple[list[Item], list[Item]]:
     """Training clips and held-back clips.
 
     The first tenth of the clips, in the order given, is held back, at least 1 and at most 10; of LJ

@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 from common.audio import Fault, MelSpectrogram, is_near_silent, read_wav
 from common.bad_clips import BadClips
-from common.census import read_all
 from common.config import AudioConfig
-from common.corpus import find_clips, finder, first_readable, path_finder, read_transcripts, split_clips
+from common.corpus import find_clips, finder, first_readable, hold_back_clips, path_finder, read_transcripts
 from common.files import open_input, written_whole
 from common.program import UserError
+from common.read_clips import read_all
 from tacotron2.config import DataConfig
 from tacotron2.text import text_to_sequence
 from tacotron2.text.dictionary import Dictionary, load_dictionary
@@ -57,7 +57,7 @@ def find_utterances(config: DataConfig, data_path: str, bad: BadClips | None = N
         training, held_back = _spoken(data_path, found), []
     if not bad or len(training) < 2:  # so few, since the others' lines have faults
         found.settle(len(training))
-    return (training, held_back) if held_back else split_clips(training)
+    return (training, held_back) if held_back else hold_back_clips(training)
 
 
 def _spoken(data_path: str, bad: BadClips) -> list[Clip]:

@@ -27,7 +27,7 @@ from common.folder_lock import hold_folder
 from common.layers.int8 import why_no_int8
 from common.log import open_log, with_progress
 from common.program import UserError
-from tools.deploy.engines.names import processor_name
+from tools.deploy.engines.hardware_names import processor_name
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
 from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
 from tools.speed.peers import check_checkout

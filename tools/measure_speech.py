@@ -18,7 +18,7 @@ from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import console, open_log
 from common.program import UserError
-from tools.speech.figures import ClipFigures, Figures, Pair, measure_all, recognize, summarize
+from tools.speech.figures import Figures, Pair, SpeechFigures, measure_all, recognize, summarize
 from tools.speech.recognizer import load_recognizer, mark_errors
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def main() -> None:
     hold_folder(output)
     results = measure_all(pairs)
     problems = {pair.name: str(result) for pair, result in zip(pairs, results) if isinstance(result, UserError)}
-    measured = {pair: result for pair, result in zip(pairs, results) if isinstance(result, ClipFigures)}
+    measured = {pair: result for pair, result in zip(pairs, results) if isinstance(result, SpeechFigures)}
     show_problems(problems)
     if not measured:
         raise UserError(f"none of the {len(pairs)} clips could be measured")
@@ -162,13 +162,13 @@ def show_summary(means: Figures, medians: Figures) -> None:
         console.say(f"{COLUMNS[column][0]:20}{shown(means, column):>10}{shown(medians, column):>10}")
 
 
-def badness(clip: ClipFigures) -> list[float]:
+def badness(clip: SpeechFigures) -> list[float]:
     """The larger, the worse; what was not measured does not count."""
     order = (clip.word_error_rate, clip.mel_cepstral_distortion, clip.clipped, clip.near_silence)
     return [0.0 if math.isnan(value) else value for value in order]
 
 
-def write_page(path: Path, measured: dict[Pair, ClipFigures], means: Figures, facts: dict[str, str | None]) -> None:
+def write_page(path: Path, measured: dict[Pair, SpeechFigures], means: Figures, facts: dict[str, str | None]) -> None:
     """The table, the worst clip first, and the first clips of it to hear and read."""
     columns = shown_columns(means)
     worst_first = sorted(measured.items(), key=lambda item: badness(item[1]), reverse=True)

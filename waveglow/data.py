@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from common.audio import MelSpectrogram, check_wav, is_near_silent, read_wav
 from common.bad_clips import BadClips
-from common.census import read_all
 from common.corpus import first_readable
+from common.read_clips import read_all
 from waveglow.config import DataConfig
 from waveglow.segment_mels import SegmentMels
 

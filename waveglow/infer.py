@@ -16,7 +16,7 @@ from torch import Tensor
 from common import distributed, program
 from common.audio import count_clipped, read_wav, say_clipped, write_wav
 from common.bad_clips import BadClips
-from common.corpus import find_clips, split_clips, wavs_in
+from common.corpus import find_clips, hold_back_clips, wavs_in
 from common.device import pick_device
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
@@ -168,7 +168,7 @@ def find_inputs(names: list[str]) -> list[Path]:
 def find_held_back(args: argparse.Namespace, vocoder: Vocoder, output: Path, mels: SegmentMels) -> list[Path]:
     """The held-back clips that can be used. UserError as ``BadClips.settle``."""
     bad = BadClips(args.on_bad_clip, output)
-    clips = split_clips(find_clips(args.data_path, bad=bad))[1]
+    clips = hold_back_clips(find_clips(args.data_path, bad=bad))[1]
     take_census(clips, vocoder.config.data_config, bad, mels)
     bad.settle(len(clips))
     return bad.without(clips, "held-back")

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common import distributed, program
 from common.audio import MelSpectrogram
 from common.bad_clips import BadClips
-from common.corpus import find_clips, split_clips
+from common.corpus import find_clips, hold_back_clips
 from common.evaluation import pictures
 from common.training.agreement import agree_on_corpus
 from common.training.batches import load, shuffled, training_batches
@@ -55,7 +55,7 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     """Datasets, loss, validation: what the training loop asks for."""
     config, device = run.config, run.device
     bad = BadClips(config.train_config.on_bad_clip, Path(config.train_config.output_directory))
-    clips, held_back = split_clips(find_clips(data_path, config.data_config.training_files, bad))
+    clips, held_back = hold_back_clips(find_clips(data_path, config.data_config.training_files, bad))
     agree_on_corpus(clips + held_back)
     mel = build_mel(config)
     report_census(clips + held_back, config, bad, SegmentMels(config.data_config, mel))

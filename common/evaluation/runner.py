@@ -15,7 +15,7 @@ from common.evaluation import page, pictures
 from common.files import written_whole
 from common.log import with_progress
 from common.program import UserError
-from common.training.agreement import bits, digest
+from common.training.agreement import checksum, digest
 from common.training.run import Progress
 
 Input = TypeVar("Input")
@@ -47,7 +47,7 @@ def facts_of_evaluation(args: argparse.Namespace, model: nn.Module, inputs: Iter
         return {}
     options = {f"--{name}": value for name, value in vars(args).items() if name not in MAY_DIFFER}
     return options | {
-        "the sum of the weights": sum(bits(tensor) for tensor in model.state_dict().values()),
+        "the sum of the weights": sum(checksum(tensor) for tensor in model.state_dict().values()),
         "the names of the clips": digest(path.name.encode() for path in inputs),
     }
 

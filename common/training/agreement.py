@@ -65,7 +65,9 @@ def size_of(path: Path) -> int:
 def agree_on_start(model: nn.Module, precision: Precision, iteration: int) -> None:
     """UserError if the processes do not begin with the same weights and at the same step."""
     if ranks().world_size > 1:
-        facts = {f"the start value of {name}": bits(tensor) for name, tensor in precision.model_state(model).items()}
+        facts = {
+            f"the start value of {name}": checksum(tensor) for name, tensor in precision.model_state(model).items()
+        }
         agree({"the iteration to start from": iteration} | facts)
 
 
@@ -76,13 +78,13 @@ def agree_on_weights(model: nn.Module, precision: Precision, iteration: int) -> 
         return
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     agree(
-        {name: bits(master) for name, master in zip(names, precision.master_params)},
+        {name: checksum(master) for name, master in zip(names, precision.master_params)},
         f"the weights are no longer the same after iteration {iteration}, and no checkpoint of them is written;"
         " the same command goes on from the last one",
     )
 
 
-def bits(tensor: Tensor) -> int:
+def checksum(tensor: Tensor) -> int:
     """The sum of a tensor's numbers, with their bits taken as integers: it changes with any bit of any of them."""
     whole = tensor.detach().cpu().contiguous()
     return int(whole.view(INTEGERS[whole.element_size()]).sum(dtype=torch.int64))

@@ -17,7 +17,7 @@ from torch.distributed import HashStore
 import waveglow.config
 from common import distributed, meeting
 from common.program import UserError
-from common.training.agreement import MAY_DIFFER, bits, facts_of_start
+from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
@@ -73,7 +73,7 @@ def test_any_bit_of_any_number_shows(kind, data):
     other = tensor.contiguous()
     number = data.draw(st.integers(0, other.nbytes - 1))
     other.view(torch.uint8).view(-1)[number] ^= 1 << data.draw(st.integers(0, 7))
-    assert bits(other) != bits(tensor)
+    assert checksum(other) != checksum(tensor)
 
 
 def test_every_field_of_the_configuration_counts_but_those_of_a_machine(config):

@@ -9,9 +9,9 @@ import soundfile
 
 import tacotron2.data
 import waveglow.data
+from common.announced_length import missing_bytes
 from common.audio import ClipError, check_wav, read_wav
 from common.bad_clips import NAME, BadClips
-from common.container import missing_bytes
 from common.corpus import find_clips
 from common.program import UserError
 from conftest import RATE, make_corpus, run_script, toy_config, toy_tacotron2_config, write_config

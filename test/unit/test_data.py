@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from common.audio import MelSpectrogram
 from common.config import TrainConfig
-from common.corpus import find_clips, first_readable, split_clips
+from common.corpus import find_clips, first_readable, hold_back_clips
 from common.program import UserError
 from common.training.batches import StepSampler, load, shuffled, training_batches
 from conftest import RATE, make_corpus
@@ -177,11 +177,11 @@ def test_a_clip_that_cannot_be_read_gives_way_to_the_next(caplog):
 
 def test_split_rule():
     for clips, held_back in [(2, 1), (13, 1), (32, 3), (100, 10), (13100, 10)]:
-        training, held = split_clips(list(range(clips)))
+        training, held = hold_back_clips(list(range(clips)))
         assert held == list(range(held_back))
         assert training == list(range(held_back, clips))
     with pytest.raises(UserError):
-        split_clips([1])
+        hold_back_clips([1])
 
 
 def test_corpora_that_are_refused(tmp_path, corpus):

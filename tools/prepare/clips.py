@@ -8,7 +8,7 @@ from common.audio import ClipError, write_wav
 from common.log import with_progress
 from common.processes import in_processes
 from common.program import StopSignal
-from tools.prepare.convert import Clip, Recipe, convert
+from tools.prepare.convert import ConvertedClip, Recipe, convert
 from tools.prepare.folder import Folder
 from tools.prepare.problems import Problem, of_error
 from tools.prepare.sources import Item
@@ -29,7 +29,7 @@ class Job:
 
 def convert_all(
     items: Sequence[Item], recipe: Recipe, folder: Folder, jobs: int, dry_run: bool, stop: StopSignal
-) -> tuple[dict[str, Clip], list[Problem]]:
+) -> tuple[dict[str, ConvertedClip], list[Problem]]:
     """The clips by their names, written to the folder unless ``dry_run``, and what is wrong with the others.
 
     Some are missing if ``stop`` was requested meanwhile.
@@ -49,7 +49,7 @@ def convert_all(
     return {item.name: clips[item.name] for item in items if item.name in clips}, problems
 
 
-def _results(orders: Sequence[Job], jobs: int, stop: StopSignal) -> Generator[Clip | Problem, None, None]:
+def _results(orders: Sequence[Job], jobs: int, stop: StopSignal) -> Generator[ConvertedClip | Problem, None, None]:
     if jobs > 1 and len(orders) > FEW:
         yield from in_processes(_begin, orders, jobs, stop)
         return
@@ -59,11 +59,11 @@ def _results(orders: Sequence[Job], jobs: int, stop: StopSignal) -> Generator[Cl
         yield make_clip(order)
 
 
-def _begin() -> Callable[[Job], Clip | Problem]:
+def _begin() -> Callable[[Job], ConvertedClip | Problem]:
     return make_clip
 
 
-def make_clip(job: Job) -> Clip | Problem:
+def make_clip(job: Job) -> ConvertedClip | Problem:
     """Convert one recording."""
     try:
         audio, clip = convert(job.item.path, job.recipe)

@@ -42,7 +42,7 @@ class Recipe:
 
 
 @dataclass
-class Clip:
+class ConvertedClip:
     """What became of a recording."""
 
     figures: figures.Figures
@@ -50,10 +50,10 @@ class Clip:
     "What was done to it."
 
 
-def convert(path: Path, recipe: Recipe) -> tuple[np.ndarray, Clip]:
+def convert(path: Path, recipe: Recipe) -> tuple[np.ndarray, ConvertedClip]:
     """The clip as samples [N] in -1..1 at the rate of the recipe. ClipError for what cannot be a clip."""
     channels, rate, kind = read_recording(path)
-    clip = Clip(figures.of_recording(channels, rate, kind))
+    clip = ConvertedClip(figures.of_recording(channels, rate, kind))
     audio = to_one_channel(channels, clip.steps)
     mean = float(audio.mean())
     if abs(mean) > DC:
@@ -125,7 +125,7 @@ def trim(audio: np.ndarray, recipe: Recipe, steps: list[str]) -> np.ndarray:
     return audio[start:end]
 
 
-def to_level(audio: np.ndarray, recipe: Recipe, clip: Clip) -> np.ndarray:
+def to_level(audio: np.ndarray, recipe: Recipe, clip: ConvertedClip) -> np.ndarray:
     """Samples [N] at the level of the recipe, or as near to it as their peak allows."""
     peak = float(np.abs(audio).max())
     wanted = 0.0 if recipe.level is None else recipe.level - find_levels(audio, recipe.sampling_rate).speech

@@ -17,7 +17,7 @@ from typing import Any
 from common.files import make_output_folder, remove_leftovers, written_whole
 from common.folder_lock import LOCK
 from common.program import UserError, WriteError
-from tools.prepare.convert import Clip, Recipe
+from tools.prepare.convert import ConvertedClip, Recipe
 from tools.prepare.figures import Figures
 from tools.prepare.sources import Item
 
@@ -36,7 +36,7 @@ class Done:
     key: str
     "Stands for the recording and the recipe."
     bytes: int
-    clip: Clip
+    clip: ConvertedClip
 
 
 class Folder:
@@ -61,7 +61,7 @@ class Folder:
         if not (self.path / MARK).exists():
             self._write(MARK, "{}\n")
 
-    def find(self, item: Item, recipe: Recipe) -> Clip | None:
+    def find(self, item: Item, recipe: Recipe) -> ConvertedClip | None:
         """The clip, if it is written already."""
         key = key_of(item, recipe)
         for done, folder in ((self.pending, self.new), (self.there, self.wavs)):
@@ -71,7 +71,7 @@ class Folder:
                 return one.clip
         return None
 
-    def add(self, item: Item, recipe: Recipe, clip: Clip) -> None:
+    def add(self, item: Item, recipe: Recipe, clip: ConvertedClip) -> None:
         """Note down a clip that was written to ``new``."""
         done = Done(key_of(item, recipe), _size(self.new / f"{item.name}.wav"), clip)
         self.used[item.name] = done, self.new
@@ -153,7 +153,7 @@ def _read_done(path: Path) -> dict[str, Done]:
             figures = entry["clip"]["figures"]
             if figures.keys() == {field.name for field in fields(Figures)}:
                 found[entry["name"]] = Done(
-                    entry["key"], entry["bytes"], Clip(Figures(**figures), entry["clip"]["steps"])
+                    entry["key"], entry["bytes"], ConvertedClip(Figures(**figures), entry["clip"]["steps"])
                 )
         except (ValueError, KeyError, TypeError):
             continue

@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from common.audio import read_wav
 from common.evaluation import page
 from common.files import written_whole
-from tools.prepare.convert import Clip, Recipe
+from tools.prepare.convert import ConvertedClip, Recipe
 from tools.prepare.figures import Figures
 from tools.prepare.problems import Kind, Problem, printable, worst_first
 from tools.prepare.sources import Item
 from tools.prepare.suspicions import FEWEST, expect_seconds
 from tools.prepare.texts import Sign
 
-TEMPLATE = Path(__file__).with_name("data_set.html.jinja")
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 PROBLEMS, TABLE, JSON, PAGE = "problems.txt", "clips.csv", "report.json", "index.html"
 SHOWN, PLAYED = 20, 8
 "Problems of a kind on the page, and how many of them can be listened to."
@@ -47,7 +47,7 @@ class Report:
     "How the source was understood."
     items: Mapping[str, Item]
     "All that were found, by name."
-    clips: Mapping[str, Clip]
+    clips: Mapping[str, ConvertedClip]
     "Those that are in the data set."
     symbols: Mapping[str, int]
     signs: Mapping[str, Sign]

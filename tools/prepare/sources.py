@@ -12,7 +12,7 @@ from common.program import UserError
 from tools.prepare.audio_files import AudioFiles, is_audio, walk, without_ending
 from tools.prepare.encodings import decode, find_encoding, read_bytes
 from tools.prepare.problems import Kind, Problem
-from tools.prepare.tables import Row, find_columns, split_rows
+from tools.prepare.transcripts import Row, find_columns, split_rows
 
 LIST_NAMES = {"metadata.csv", "metadata.tsv", "metadata.txt"}
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")

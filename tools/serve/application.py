@@ -22,7 +22,7 @@ from tools.serve import page
 from tools.serve.audio_formats import MEDIA_TYPES, Encoder, make_encoder
 from tools.serve.details import describe
 from tools.serve.errors import RefusalError, answer
-from tools.serve.limits import Gate, Limits
+from tools.serve.limits import Limits, RequestChecks
 from tools.serve.speaker import Item, Speaker, Speech
 from tools.serve.voices import Entry, Voices
 
@@ -72,7 +72,7 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
     """The service of these voices; with ``key`` only for those who send it."""
     app = FastAPI(title="Tacotron2 and WaveGlow", docs_url=None, redoc_url=None)
     metrics = Metrics(voices)
-    app.add_middleware(Gate, key=key, count=metrics.count)
+    app.add_middleware(RequestChecks, key=key, count=metrics.count)
     app.include_router(page.router)
 
     @app.post("/v1/audio/speech")

@@ -50,7 +50,7 @@ def is_allowed(authorization: str, key: bytes) -> bool:
     return not key or (same and scheme.lower() == "bearer")
 
 
-class Gate:
+class RequestChecks:
     """ASGI middleware in front of everything: the key of ``/v1/``, and a body that is small and comes in time.
 
     ``count`` is told path and status of each answer.

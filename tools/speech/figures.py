@@ -57,7 +57,7 @@ class Figures:
 
 
 @dataclass
-class ClipFigures(Figures):
+class SpeechFigures(Figures):
     """The figures of one clip, and how they came about."""
 
     warped: bool = False
@@ -67,7 +67,7 @@ class ClipFigures(Figures):
     "Both normalized, empty without a recognizer."
 
 
-def measure_all(pairs: list[Pair]) -> list[ClipFigures | UserError]:
+def measure_all(pairs: list[Pair]) -> list[SpeechFigures | UserError]:
     """Each pair's figures, or why it has none; in several processes, since finding the pitch takes long."""
     processes = min(len(os.sched_getaffinity(0)), len(pairs))
     if processes == 1:
@@ -83,20 +83,20 @@ def measure_all(pairs: list[Pair]) -> list[ClipFigures | UserError]:
         return list(with_progress(results, "measuring", len(pairs)))
 
 
-def try_to_measure(pair: Pair) -> ClipFigures | UserError:
+def try_to_measure(pair: Pair) -> SpeechFigures | UserError:
     try:
         return measure(pair)
     except UserError as error:
         return error
 
 
-def measure(pair: Pair) -> ClipFigures:
+def measure(pair: Pair) -> SpeechFigures:
     """Everything but what a recognizer hears. UserError if a file cannot be used."""
     mel = MelSpectrogram()
     audio = read_clip(pair.synthesized, mel)
     recording = read_clip(pair.recording, mel) if pair.recording else None
     levels = metrics.frame_levels(audio, mel.win_length, mel.hop_length)
-    clip = ClipFigures(
+    clip = SpeechFigures(
         name=pair.name,
         seconds=len(audio) / mel.sampling_rate,
         peak=float(np.abs(audio).max()),
@@ -116,7 +116,7 @@ def read_clip(path: Path, mel: MelSpectrogram) -> np.ndarray:
     return audio
 
 
-def compare(clip: ClipFigures, recording: np.ndarray, audio: np.ndarray, mel: MelSpectrogram) -> None:
+def compare(clip: SpeechFigures, recording: np.ndarray, audio: np.ndarray, mel: MelSpectrogram) -> None:
     """Measure the samples [N] of a clip against its recording's [M], which may have another length."""
     a, b = (mel(torch.from_numpy(samples)[None])[0] for samples in (recording, audio))
     path = metrics.warping_path(a, b)
@@ -133,7 +133,7 @@ def compare(clip: ClipFigures, recording: np.ndarray, audio: np.ndarray, mel: Me
     clip.duration_ratio = clip.seconds / clip.recorded_seconds
 
 
-def recognize(measured: dict[Pair, ClipFigures], hear: Callable[[np.ndarray, int], str]) -> None:
+def recognize(measured: dict[Pair, SpeechFigures], hear: Callable[[np.ndarray, int], str]) -> None:
     """Let the recognizer write down each clip, and count its errors."""
     normalize = make_normalizer()
     rate = MelSpectrogram().sampling_rate
@@ -142,7 +142,7 @@ def recognize(measured: dict[Pair, ClipFigures], hear: Callable[[np.ndarray, int
         clip.word_error_rate, clip.character_error_rate = error_rates([clip.said], [clip.heard])
 
 
-def summarize(clips: Iterable[ClipFigures]) -> tuple[Figures, Figures]:
+def summarize(clips: Iterable[SpeechFigures]) -> tuple[Figures, Figures]:
     """Means and medians of the clips; instead of means, the error rates are those of all texts together."""
     clips = list(clips)
     names = [field.name for field in fields(Figures) if field.name != "name"]

@@ -8,10 +8,10 @@ word or a number: whatever comes, the time is linear in the text's length.
 import re
 import unicodedata
 
+from tacotron2.text.english.abbreviations import read_capitals, read_names
 from tacotron2.text.english.calendar import read_dates, read_times
 from tacotron2.text.english.measures import read_measures, read_numbers
 from tacotron2.text.english.money import read_money
-from tacotron2.text.english.names import read_capitals, read_names
 from tacotron2.text.english.web import read_addresses
 
 VULGAR = re.compile("([0-9]?)([¼½¾⅐-⅞])")

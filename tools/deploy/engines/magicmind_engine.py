@@ -11,7 +11,7 @@ import numpy as np
 from common.program import UserError, first_line
 from tools.deploy.artifacts import Contents, Ranges
 from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value
-from tools.deploy.engines.names import mlu_name
+from tools.deploy.engines.hardware_names import mlu_name
 from tools.deploy.signatures import Port, Signature, name_of
 
 try:

@@ -18,7 +18,7 @@ except ImportError as error:
     raise UserError(f"--engine=onnxruntime: {error}; pip install -r requirement.txt") from error
 
 from tools.deploy.engines import quantization
-from tools.deploy.engines.names import cuda_card_name, processor_name
+from tools.deploy.engines.hardware_names import cuda_card_name, processor_name
 
 CUDA = "CUDAExecutionProvider"
 

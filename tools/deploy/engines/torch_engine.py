@@ -20,7 +20,7 @@ from tacotron2.decoder import STEPS_BETWEEN_LOOKS
 from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
-from tools.deploy.engines.names import processor_name
+from tools.deploy.engines.hardware_names import processor_name
 from tools.deploy.engines.quantization import SMALLEST, quantize_weight
 from tools.deploy.signatures import kind_of
 

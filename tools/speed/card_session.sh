@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check, measure and train on a machine with a CUDA card but no network, which one has for ten minutes.
 #
-#   tools/speed/gpu_day.sh WORK OUT
+#   tools/speed/card_session.sh WORK OUT
 #
 # WORK/wheels: wheels of what requirement.txt and requirement-corpus.txt want and the machine lacks
 # (pip download --no-deps -d WORK/wheels ...); WORK/peers: checkouts of NVIDIA's waveglow and tacotron2, if any.

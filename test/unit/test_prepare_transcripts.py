@@ -10,7 +10,7 @@ import pytest
 from common.program import UserError
 from tools.prepare.encodings import decode, find_encoding
 from tools.prepare.sources import find_source, tidy
-from tools.prepare.tables import find_columns, split_rows
+from tools.prepare.transcripts import find_columns, split_rows
 
 NAMES = [f"Clip_{i}" for i in range(8)]
 TEXTS = [
