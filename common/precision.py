@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from common.device import Device, clear_overflow_flag, make_adam, overflow_flag, use_exact_float32
+from common.adam import make_adam
+from common.device import Device, clear_overflow_flag, overflow_flag, use_exact_float32
 from common.program import UserError, first_line, shown
 
 log = logging.getLogger(__name__)

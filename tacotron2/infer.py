@@ -15,7 +15,7 @@ from torch import Tensor
 from common import distributed, program
 from common.audio import read_wav, write_wav
 from common.bad_clips import BadClips
-from common.device import own_random_numbers, pick_device
+from common.device import pick_device
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
 from common.evaluation.runner import (
@@ -33,6 +33,7 @@ from common.files import make_output_folder, written_whole
 from common.folder_lock import hold_folder
 from common.hints import add_hint_options, read_hints
 from common.options import add_run_options, start_log
+from common.random_numbers import own_random_numbers
 from common.result_files import Results
 from tacotron2.config import Config
 from tacotron2.data import Clip, collate, count_samples_and_symbols, find_utterances

@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common import distributed, program
 from common.bad_clips import BadClips
-from common.device import own_random_numbers
 from common.evaluation import pictures
+from common.random_numbers import own_random_numbers
 from common.training.agreement import agree_on_corpus
 from common.training.batches import load, training_batches
 from common.training.loop import Task

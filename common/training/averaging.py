@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from common.device import has_foreach
+from common.adam import has_foreach
 from common.precision import Precision
 
 

@@ -14,11 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import distributed
+from common.adam import has_foreach
 from common.checkpoints.saving import Saver
-from common.device import Device, has_foreach, rng_state
+from common.device import Device
 from common.files import remove_leftovers
 from common.log import progress_bar
 from common.program import StopSignal, UserError
+from common.random_numbers import rng_state
 from common.training.agreement import COMPARE_EVERY, agree_on_weights
 from common.training.profiling import profiled
 from common.training.run import Run

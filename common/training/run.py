@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from common import device
+from common.adam import count_steps
 from common.checkpoints import native
 from common.checkpoints.interchange import TITLES, Checkpoint, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
@@ -25,6 +25,7 @@ from common.distributed import first_ranks, gather_objects, ranks
 from common.layers.npu import Crossings
 from common.precision import Precision
 from common.program import UserError, shown
+from common.random_numbers import set_rng_state
 from common.training.averaging import WeightAverage
 from common.training.finetuning import check_same_model, starting_weights
 
@@ -182,7 +183,7 @@ class Run(Generic[AnyConfig, AnyModel]):
         if branch:
             self.progress.run, self.progress.started = number, time.time()
         if rng_state:
-            device.set_rng_state(rng_state, self.device)
+            set_rng_state(rng_state, self.device)
         log.info("resumed from %s: iteration %d, epoch %d", path, self.progress.iteration, self.progress.epoch)
 
     def _finetune(self, path: str) -> None:
@@ -223,7 +224,7 @@ class Run(Generic[AnyConfig, AnyModel]):
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state)
-        device.count_steps(self.optimizer)
+        count_steps(self.optimizer)
 
 
 def progress_of(path: str | Path, checkpoint: Checkpoint) -> Progress:

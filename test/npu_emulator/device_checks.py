@@ -14,7 +14,8 @@ from comparison import NPU, make_net, same
 from torch_npu import emulator, limits
 from torch_npu.optim import NpuFusedAdam
 
-from common.device import make_adam, pick_device
+from common.adam import make_adam
+from common.device import pick_device
 
 pytest_plugins = ["check_fixtures"]
 pytestmark = pytest.mark.usefixtures("fresh")

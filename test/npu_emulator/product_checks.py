@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 import torch_npu
 from torch_npu import emulator
 
+from common.adam import has_foreach, make_adam
 from common.config import NpuConfig
-from common.device import has_foreach, make_adam
 from common.layers.npu import patch_for_npu
 from common.precision import ApexPrecision, Precision
 from common.training.averaging import WeightAverage

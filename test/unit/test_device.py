@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 
 from common import device, distributed
-from common.device import make_adam, pick_device, use_exact_float32
+from common.adam import make_adam
+from common.device import pick_device, use_exact_float32
 from common.launch import exit_code, first_failure
 from common.program import UserError
 from conftest import ROOT
