@@ -77,8 +77,10 @@ def _ends_of_au(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _ends_of_ogg(file: BinaryIO, size: int) -> Iterator[int]:
-    """At least a byte behind the file, if its last page is not the stream's."""
+    """Where its last page does; at least a byte behind the file, if that is not the stream's last."""
     file.seek(max(0, size - LARGEST_OGG_PAGE))
-    page = file.read().rpartition(b"OggS")[2]
-    if len(page) < 2 or not page[1] & ENDS_STREAM:
+    page = b"OggS" + file.read().rpartition(b"OggS")[2]
+    lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if not lengths or not page[5] & ENDS_STREAM:
         yield size + 1
+    yield size - len(page) + 27 + len(lengths) + sum(lengths)

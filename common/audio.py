@@ -23,6 +23,8 @@ UNKNOWN_FORMAT = 1
 "libsndfile's number for what it does not know, M4A and WMA among them."
 LONGEST = 2**40
 "Samples. Where a file does not state its length, libsndfile reports more than this."
+MOST_PER_BYTE = 8192
+"Samples that a byte of a file may stand for; digital silence in FLAC comes to some 5,000."
 LOUDEST = 16.0
 "No recording is 24 dB beyond full scale: larger samples were multiplied by 128, 32768 or the like."
 # A stretch below this root mean square (-80 dB, 3 steps of 16 bit) is no speech and no room noise
@@ -128,13 +130,16 @@ def look_at(path: str | Path) -> soundfile._SoundFileInfo:
         raise ClipError(f"{path} has the format {info.format}, which is not supported; {CONVERT}", Fault.FORMAT)
     if missing:
         how_many = f"{missing} bytes fewer than its header announces"
-        why = "its last page is missing" if info.format == "OGG" else how_many
+        why = "its last page is missing or cut off" if info.format == "OGG" else how_many
         raise ClipError(f"{path} is truncated: {why}", Fault.CUT_OFF)
     if info.frames > LONGEST:
         raise ClipError(
             f"{path} does not say how long it is, as {info.format} from a pipe does not; {CONVERT}",
             Fault.FORMAT,
         )
+    size = Path(path).stat().st_size
+    if info.frames > MOST_PER_BYTE * size:
+        raise ClipError(f"{path} claims {info.frames} samples in {size} bytes, which is not to be believed")
     if info.frames == 0:
         raise ClipError(f"{path} holds no samples", Fault.SHORT)
     return info

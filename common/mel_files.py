@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.checkpoints import restricted_pickle
+from common.checkpoints.budget import Budget, RefusedError
 from common.files import open_input
 from common.program import UserError
 
@@ -47,11 +49,13 @@ def _load(path: Path) -> Any:
     try:
         with open_input(path) as file:
             if path.suffix.lower() == ".pt":
-                return torch.load(file, weights_only=True, map_location="cpu")
+                return restricted_pickle.load(file)
             loaded = np.load(file)
             return _only_array(path, loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except UserError:
         raise
+    except RefusedError as refused:
+        raise UserError(f"{path} is refused: {refused}") from refused
     except FileNotFoundError as error:
         raise UserError(f"no file {path}") from error
     except zipfile.BadZipFile as error:
@@ -64,7 +68,9 @@ def _only_array(path: Path, arrays: Any) -> np.ndarray:
     names = arrays.files
     if len(names) != 1 and "mel" not in names:
         raise UserError(f"{path} holds {len(names)} arrays ({', '.join(names)[:100]}): one must be called mel")
-    return arrays["mel" if "mel" in names else names[0]]
+    name = "mel" if "mel" in names else names[0]
+    Budget(path.stat().st_size).spend(arrays.zip.getinfo(f"{name}.npy").file_size)  # zeros are packed a thousandfold
+    return arrays[name]
 
 
 def _as_tensor(path: Path, loaded: Any) -> Tensor:

@@ -117,17 +117,10 @@ def hostile_files(seconds: float, seed: int) -> list[tuple[str, int, int]]:
     tried, wrong = Counter[str](), Counter[str]()
     end, rounds = time.monotonic() + seconds, 0
     while rounds == 0 or time.monotonic() < end:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-rA",
-            "--tb=short",
-            f"--hypothesis-seed={seed + rounds}",
-            *tests,
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", f"--hypothesis-seed={seed + rounds}"]
+        with tempfile.TemporaryDirectory() as folder:  # other runs of pytest remove old ones of pytest's own
+            command += [f"--basetemp={folder}/tests", *map(str, tests)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         for outcome, name in re.findall(r"^(PASSED|FAILED|ERROR) \S+?/(test_\w+\.py)", done.stdout, re.MULTILINE):
             tried[name] += 1
             wrong[name] += outcome != "PASSED"

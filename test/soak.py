@@ -97,6 +97,7 @@ def soak(disk: Path, steps: int, every: float) -> None:
                     bring_about(fault, disk, rng)
         finally:
             run.terminate()
+            run.wait(2 * HANG_LIMIT)  # stopped, it saves
         (disk / "filler").unlink(missing_ok=True)
         last = (run.stderr.read().strip().splitlines() or ["no error"])[-1]
         note("end", disk, code=run.returncode, said=last)

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_faults import FAULT, train  # noqa: F401 - the fixture
 from torch.distributed import HashStore
@@ -20,9 +20,13 @@ from common.program import UserError
 from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"A machine that others use, too, is no mistake of the tests."
+
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
 
 
+@BUSY
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.text(max_size=3)), min_size=1))
 def test_what_differs_is_named_and_nothing_else(everyones):
     differ = {name for facts in everyones for name in facts if any(f.get(name) != facts[name] for f in everyones)}
@@ -67,6 +71,7 @@ def test_so_is_an_address_where_nobody_answers(monkeypatch):
     assert "Connection refused" in said[0]
 
 
+@BUSY
 @given(st.sampled_from(KINDS), st.data())
 def test_any_bit_of_any_number_shows(kind, data):
     tensor = torch.arange(30).reshape(5, 6).to(kind).t()  # not contiguous
@@ -103,6 +108,7 @@ def test_so_do_resume_and_the_code_of_this_model(tmp_path):
     assert not any("tacotron2" in name or "pycache" in name for name in code)
 
 
+@BUSY
 @given(
     st.sampled_from(["WORLD_SIZE", "RANK", "LOCAL_RANK"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.integers().map(str),

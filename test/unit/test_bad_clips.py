@@ -1,16 +1,20 @@
 """What cannot be used of a corpus is refused at the start, all of it at once, or left out."""
 
+import io
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import tacotron2.data
 import waveglow.data
 from common.announced_length import missing_bytes
-from common.audio import ClipError, check_wav, read_wav
+from common.audio import MOST_PER_BYTE, ClipError, check_wav, read_wav
 from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
 from common.program import UserError
@@ -18,7 +22,17 @@ from conftest import RATE, make_corpus, run_script, toy_config, toy_tacotron2_co
 from runs import start
 
 CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "OGG"]
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+
+
+@cache
+def written(kind: str) -> bytes:
+    """A file of noise, in Ogg of many pages."""
+    sound = io.BytesIO()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(60_000).astype(np.float32)
+    soundfile.write(sound, noise, RATE, format=kind)
+    return sound.getvalue()
 
 
 @pytest.fixture
@@ -44,7 +58,42 @@ def test_a_single_missing_byte_is_noticed_by_the_header(tmp_path, noise, kind):
     soundfile.write(path, noise, RATE, format=kind)
     assert missing_bytes(path) == 0
     path.write_bytes(path.read_bytes()[:-1])
-    assert missing_bytes(path) == 1 or kind == "OGG"
+    assert missing_bytes(path) == 1
+
+
+@FEW
+@given(kind=st.sampled_from([*CONTAINERS, "FLAC", "MP3"]), missing=st.integers(1, 5000))
+def test_so_is_what_is_missing_of_many_pages(tmp_path_factory, kind, missing):
+    path = tmp_path_factory.mktemp("cut") / "a"
+    content = written(kind)
+    path.write_bytes(content[:-missing])
+    with pytest.raises(ClipError):
+        read_wav(path, RATE)
+
+
+@FEW
+@given(kind=st.sampled_from([*CONTAINERS, "FLAC", "MP3"]), bits=st.sets(st.integers(0, 1000), min_size=1, max_size=8))
+def test_flipped_bits_of_a_header_cost_no_memory_and_no_traceback(tmp_path_factory, kind, bits):
+    path = tmp_path_factory.mktemp("flipped") / "a"
+    content = bytearray(written(kind))
+    for bit in bits:
+        content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    try:
+        assert len(read_wav(path, RATE)) <= MOST_PER_BYTE * len(content)
+    except ClipError as error:
+        assert str(path) in str(error)
+
+
+def test_more_samples_than_a_file_can_hold(tmp_path):
+    """MemoryError, where they are believed."""
+    for kind, field, place, claimed in (("MP3", b"Xing", 8, 2**26), ("FLAC", b"fLaC", 22, 2**31)):
+        content = bytearray(written(kind))
+        start = content.index(field) + place
+        content[start : start + 4] = claimed.to_bytes(4, "big")
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(ClipError, match="which is not to be believed"):
+            check_wav(tmp_path / "a", RATE)
 
 
 def test_samples_that_are_said_to_reach_beyond_the_file(tmp_path, noise):

@@ -20,6 +20,7 @@ from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import load_adam, read
 from common.checkpoints.progress import Progress, read_progress
 from common.config import from_dict, load_config
+from common.mel_files import read_mel
 from common.program import UserError, shown
 from common.training.run import checked_adam
 from conftest import ROOT, make_corpus, toy_config
@@ -321,14 +322,16 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_small_files_do_not_take_the_machine_down(name, tmp_path):
-    with zipfile.ZipFile(tmp_path / "bomb", "w") as archive:
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", BOMBS[name])
         archive.writestr("archive/data/0", bytes(4000))
     if name == "a frame that is not there":  # a frame is only a hint
-        assert restricted_pickle.load(io.BytesIO((tmp_path / "bomb").read_bytes())) == {}
+        assert restricted_pickle.load(io.BytesIO(path.read_bytes())) == {}
         return
-    with pytest.raises(UserError, match=r"is refused|truncated or no checkpoint"):
-        read(tmp_path / "bomb")
+    for reader in (read, lambda path: read_mel(path, 80)):
+        with pytest.raises(UserError, match=r"is refused|truncated or no checkpoint|not readable as a mel"):
+            reader(path)
 
 
 def test_a_packed_archive_is_not_unpacked_on_resuming(trained):

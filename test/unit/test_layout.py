@@ -36,7 +36,7 @@ def imports() -> dict[str, set[str]]:
 
 def floor(module: str) -> int:
     package = module.rpartition(".")[0]
-    if module == "common.inference":  # brings checkpoints, layers and devices together
+    if module in ("common.inference", "common.mel_files"):  # bring checkpoints, layers and devices together
         return FLOORS.index("common.evaluation")
     name = package.split(".")[0]
     return FLOORS.index("models" if name in MODELS else "tools" if name == "tools" else package)

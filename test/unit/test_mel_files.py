@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.audio import MelSpectrogram, read_wav
+from common.checkpoints import budget
 from common.mel_files import read_mel
 from common.mel_forms import FILTER_SUM, FLOOR, FORMS, guess_form, to_natural_log
 from common.program import UserError
@@ -126,6 +127,18 @@ def test_what_is_no_mel_is_refused_by_name(tmp_path):
     np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(UserError, match=r"2 arrays \(a, b\): one must be called mel"):
         read_mel(tmp_path / "many.npz", 6)
+
+
+@pytest.mark.parametrize("kind", ["packed", "stretched"])
+def test_a_small_file_does_not_take_the_memory(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(budget, "MEMORY", 10**5)
+    path = tmp_path / ("a.npz" if kind == "packed" else "a.pt")
+    if kind == "packed":
+        np.savez_compressed(path, mel=np.zeros((80, 10**5), np.float32))
+    else:
+        torch.save(torch.zeros(80, 1).expand(80, 10**9), path)
+    with pytest.raises(UserError, match=re.escape(f"{path} is refused")):
+        read_mel(path, 80)
 
 
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".pt"])

@@ -20,7 +20,7 @@ from common.program import UserError
 from conftest import RATE, toy_config, toy_tacotron2_config
 from runs import start
 from tools import prepare_data
-from tools.prepare import clips, report
+from tools.prepare import clips, folder, report
 
 SENTENCES = ["The first one.", "A second one is here.", "Number three.", "And the fourth is last."]
 
@@ -269,3 +269,19 @@ def test_options_out_of_range(source, tmp_path, monkeypatch, option, capsys):
     with pytest.raises(SystemExit, match="2"):
         prepare(monkeypatch, source, tmp_path / "data", option)
     assert option.split("=")[0] in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_as_it_began_goes_on(tmp_path, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "written_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.Folder(tmp_path / "out").begin()
+    (tmp_path / "out" / f".{folder.MARK}.1.part").write_text("{")
+    folder.Folder(tmp_path / "out").begin()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {folder.MARK, folder.NEW}
+    (tmp_path / "out" / folder.MARK).unlink()
+    with pytest.raises(UserError, match="this program has not made it"):
+        folder.Folder(tmp_path / "out")

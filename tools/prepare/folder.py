@@ -46,7 +46,7 @@ class Folder:
         """UserError if there is something that this program has not made, or that was changed since."""
         self.path = path
         self.wavs, self.new = path / "wavs", path / NEW
-        if path.is_dir() and any(each.name != LOCK for each in path.iterdir()) and not (path / MARK).is_file():
+        if not (path / MARK).is_file() and path.is_dir() and any(map(_is_foreign, path.iterdir())):
             raise UserError(f"{path} holds files, but no {MARK}: this program has not made it; take an empty folder")
         self.there, self.pending = _read_done(path / f".{DONE}"), _read_done(self.new / DONE)
         self.used: dict[str, tuple[Done, Path]] = {}
@@ -56,10 +56,11 @@ class Folder:
     def begin(self) -> None:
         """Make the folders, and go on where an earlier run was stopped."""
         make_output_folder(self.path)
+        remove_leftovers(self.path)
+        if not (self.path / MARK).exists():  # first of all: without it what is here is not taken for our own
+            self._write(MARK, "{}\n")
         make_output_folder(self.new)
         remove_leftovers(self.new)
-        if not (self.path / MARK).exists():
-            self._write(MARK, "{}\n")
 
     def find(self, item: Item, recipe: Recipe) -> ConvertedClip | None:
         """The clip, if it is written already."""
@@ -119,6 +120,11 @@ class Folder:
     def _write(self, name: str, content: str) -> None:
         with written_whole(self.path / name) as file:
             file.write(content.encode())
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether something is here that no run leaves which is killed as it begins."""
+    return path.name != LOCK and not path.match(f".{MARK}.*.part")
 
 
 @contextmanager
