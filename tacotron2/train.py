@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common import distributed, program
 from common.bad_clips import BadClips
 from common.evaluation import pictures
+from common.files import remove_leftovers
 from common.random_numbers import own_random_numbers
 from common.training.agreement import agree_on_corpus
 from common.training.batches import load, training_batches
@@ -53,11 +54,15 @@ def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     check_symbols("the configuration", config, "tacotron2_config.n_symbols must be the number of data_config.symbols")
     bad = BadClips(settings.on_bad_clip, Path(settings.output_directory))
     clips, held_back = find_utterances(config.data_config, data_path, bad)
+    kept = Path(settings.output_directory, "mels")
+    if distributed.ranks().local_rank == 0:
+        remove_leftovers(kept)
+    # Only behind this, where all processes wait for each other, does one write there.
     agree_on_corpus([clip.path for clip in clips + held_back], [clip.text for clip in clips + held_back])
     counted = report_census(clips + held_back, config, bad)
     samples = [count for clip, count in zip(clips, counted) if clip.path not in bad.paths]
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
-    mels = MelCache(Path(settings.output_directory, "mels"), config.data_config, build_mel(config))
+    mels = MelCache(kept, config.data_config, build_mel(config))
     training_set, held_back_set = (
         Utterances(some, config.data_config, mels, settings.on_bad_clip) for some in (clips, held_back)
     )

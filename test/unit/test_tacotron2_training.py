@@ -252,3 +252,10 @@ def test_finetuning_may_keep_adam(toy, tmp_path):
     assert ours.keys() == theirs.keys() and len(ours) > 50
     for number, state in ours.items():
         assert all(torch.equal(state[name], theirs[number][name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_what_a_killed_run_left_in_the_cache_is_removed(corpus, tmp_path):
+    (tmp_path / "out/mels").mkdir(parents=True)
+    (tmp_path / "out/mels/.clip00_00000000.npy.1.part").write_bytes(b"half")
+    train.make_task(make_run(toy_tacotron2_config(), tmp_path / "out"), str(corpus))
+    assert not list((tmp_path / "out/mels").iterdir())
