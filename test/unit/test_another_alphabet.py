@@ -180,5 +180,5 @@ def test_the_number_of_symbols_follows_nvidias_148(toy):
     assert from_dict(Config, toy | {"data_config": {"symbols": GERMAN}}).tacotron2_config.n_symbols == len(GERMAN)
     toy["tacotron2_config"]["n_symbols"] = 50
     config = from_dict(Config, toy | {"data_config": {"symbols": GERMAN}})
-    with pytest.raises(UserError, match="is of 50 symbols, and the list of symbols has 42: do this"):
+    with pytest.raises(UserError, match="it has 50 symbols, and the list of symbols has 42: do this"):
         check_symbols("it", config, "do this")

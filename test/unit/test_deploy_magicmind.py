@@ -11,7 +11,7 @@ from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
 from common.program import UserError
 from tools.deploy.artifacts import read_contents
 from tools.deploy.benchmark import perf
-from tools.deploy.engines import names
+from tools.deploy.engines import hardware_names
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.gen_model import build
 
@@ -213,13 +213,13 @@ def test_magicmind_has_as_many_devices_as_cards(tmp_path):
 
 def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     """As public scripts read it."""
-    assert names.mlu_name(1) == "MLU, card 1"
+    assert hardware_names.mlu_name(1) == "MLU, card 1"
     answer = 'echo "    Product Name  : MLU370-S4"'
     (tmp_path / "cnmon").write_text(f'#!/bin/bash\n[[ "$*" == "info -c 1 -t" ]] && {answer}\n')
     (tmp_path / "cnmon").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert names.mlu_name(1) == "MLU370-S4, card 1"
-    assert names.mlu_name(0) == "MLU, card 0"
+    assert hardware_names.mlu_name(1) == "MLU370-S4, card 1"
+    assert hardware_names.mlu_name(0) == "MLU, card 0"
 
 
 def test_without_magicmind(tmp_path):

@@ -159,7 +159,7 @@ def test_what_an_operator_looks_at(speaker, serve):
         ({"voice": "alloy"}, "there is no voice 'alloy': choose from toy", "voice"),
         ({"input": ""}, "nothing of the text can be spoken", "input"),
         ({"input": "***"}, "nothing of the text can be spoken", "input"),
-        ({"input": "a" * 101}, "the text has 101 characters, at most 100 may be", "input"),
+        ({"input": "a" * 101}, "the text has 101 characters, at most 100 are allowed", "input"),
         ({"input": "{" + "AH0 " * 24 * 8 + "}"}, "characters", "input"),
         ({"response_format": "aac"}, "response_format: ", "response_format"),
         ({"extra_body": {"seed": -1}}, "seed: ", "seed"),

@@ -93,7 +93,7 @@ def test_a_voice_that_was_just_asked_for_stays(voices, monkeypatch):
 
 
 def test_unknown_and_damaged_voices(voices):
-    with pytest.raises(errors.RefusalError, match="no voice 'alloy': there is first, second, third"):
+    with pytest.raises(errors.RefusalError, match="no voice 'alloy': choose from first, second, third"):
         voices.entry("alloy")
 
     def fail(entry):

@@ -143,7 +143,7 @@ def test_an_unknown_alphabet_is_refused_until_it_is_said(foreign, monkeypatch, c
 
 
 def test_a_list_of_another_length_is_refused(foreign):
-    with pytest.raises(UserError, match="is of 42 symbols, and the list of symbols has 45"):
+    with pytest.raises(UserError, match="has 42 symbols, and the list of symbols has 45"):
         Synthesizer(foreign / "foreign.pt", CPU, hints={"data_config": {"symbols": RUSSIAN}})
 
 
