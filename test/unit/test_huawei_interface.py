@@ -130,9 +130,9 @@ def test_checkpoints_are_written_in_a_way_that_torch_npus_save_takes(wheel):
     files = [path for folder in ("common", "waveglow", "tacotron2", "tools") for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     calls = {name: [node for node in nodes if ast.unparse(node.func) == name] for name in ("torch.load", "torch.save")}
-    (save,) = definitions(wheel / "utils", "save")
     assert calls["torch.save"] and not calls["torch.load"]
-    assert [ast.unparse(call) for call in calls["torch.save"] if not fits(call, save)] == []
+    for save in definitions(wheel / "utils", "save"):  # in 2.1, no longer in 2.14
+        assert [ast.unparse(call) for call in calls["torch.save"] if not fits(call, save)] == []
 
 
 def test_torch_optim_is_told_about_foreach_in_the_place_that_the_product_asks(wheel):
