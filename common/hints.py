@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from common.config import BaseConfig, from_dict, read_json
+from common.config import BaseConfig
+from common.config_reading import from_dict, read_json
 from common.program import Parser, UserError, shown
 
 Hints = dict[str, dict[str, Any]]

@@ -11,7 +11,8 @@ from torch import nn
 
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, Checkpoint, fitted, read
 from common.checkpoints.progress import Progress
-from common.config import AnyConfig, BaseConfig, NpuConfig, config_of_checkpoint
+from common.config import AnyConfig, BaseConfig, NpuConfig
+from common.config_reading import config_of_checkpoint
 from common.device import Device
 from common.hints import Hints, for_kind
 from common.layers.channels_last import use_channels_last

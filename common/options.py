@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import get_type_hints
 
 from common import distributed
-from common.config import AnyConfig, BaseConfig, load_config
+from common.config import AnyConfig, BaseConfig
 from common.config_fields import choices, explanations
+from common.config_reading import load_config
 from common.folder_lock import LOCK, hold_folder
 from common.log import keep_earlier, open_log
 from common.program import Parser, UserError, has_launcher

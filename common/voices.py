@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.config import load_config
+from common.config_reading import load_config
 from common.files import open_input
 from common.program import UserError
 

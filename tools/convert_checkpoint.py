@@ -26,7 +26,7 @@ from common import program
 from common.checkpoints.interchange import TITLES, Checkpoint, Weights, fitted, read
 from common.checkpoints.progress import Progress
 from common.checkpoints.sizes import NVIDIA_UPSAMPLE_KERNEL
-from common.config import config_of_checkpoint, from_dict
+from common.config_reading import config_of_checkpoint, from_dict
 from common.files import written_whole
 from common.hints import NAME_SYMBOLS, add_hint_options
 from common.inference import say_what_is_assumed, with_hints, without_memory

@@ -120,7 +120,7 @@ def computed_shapes(path: str) -> dict[str, list[Shape]]:
     """The shapes that Transpose and TransData meet in WaveGlow as this configuration has it."""
     try:
         # Not at the head: they need torch, which root's Python may lack; all else does without.
-        from common.config import load_config
+        from common.config_reading import load_config
         from waveglow.config import Config, WNConfig, build_model
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(f"--config needs the Python environment of training: {error}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import program
-from common.config import load_config
+from common.config_reading import load_config
 from common.folder_lock import sole_writer
 from common.log import console, open_log
 from common.program import StopSignal, UserError

@@ -22,7 +22,7 @@ import tacotron2.config
 import waveglow.config
 from common import program
 from common.checkpoints.interchange import read
-from common.config import load_config
+from common.config_reading import load_config
 from common.device import Device, pick_device, use_tf32
 from common.files import make_output_folder
 from common.folder_lock import hold_folder

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, Checkpoint, Weights, fitted
-from common.config import BaseConfig, config_of_checkpoint
+from common.config import BaseConfig
 from common.config_fields import flattened
+from common.config_reading import config_of_checkpoint
 from common.program import UserError, shown
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from common.checkpoints import native
 from common.checkpoints.interchange import TITLES, Checkpoint, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
-from common.config import AnyConfig, BaseConfig, config_of_checkpoint
+from common.config import AnyConfig, BaseConfig
 from common.config_fields import may_change
+from common.config_reading import config_of_checkpoint
 from common.device import Device
 from common.distributed import first_ranks, gather_objects, ranks
 from common.layers.npu import Crossings

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from common.checkpoints.interchange import fitted, load_weights, read
-from common.config import from_dict
+from common.config_reading import from_dict
 from conftest import ROOT
 from tools import convert_checkpoint
 from tools.convert_checkpoint import FORMS, to_native

@@ -17,7 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
 from tacotron2.model import BatchNorm

@@ -11,7 +11,7 @@ import tacotron2.config
 import tacotron2.train
 import waveglow.config
 import waveglow.train
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.device import pick_device
 from common.program import StopSignal
 from common.training import loop, main

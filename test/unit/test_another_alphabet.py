@@ -8,7 +8,7 @@ from itertools import chain
 import pytest
 import soundfile
 
-from common.config import from_dict, load_config
+from common.config_reading import from_dict, load_config
 from common.device import pick_device
 from common.program import UserError
 from conftest import toy_tacotron2_config, write_config

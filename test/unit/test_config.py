@@ -7,8 +7,9 @@ from typing import get_type_hints
 import pytest
 
 from common import options
-from common.config import TrainConfig, load_config, parse_loss_scale
+from common.config import TrainConfig, parse_loss_scale
 from common.config_fields import explanations, may_change
+from common.config_reading import load_config
 from common.options import add_training_options
 from common.program import Parser, UserError
 from conftest import ROOT, write_config

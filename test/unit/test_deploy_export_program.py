@@ -6,7 +6,7 @@ import safetensors.torch
 import torch
 from deploy_toys import exported, run_script, toy
 
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config

@@ -13,7 +13,7 @@ from test_tacotron2_model import toy_batch
 from torch.nn.utils.rnn import pad_sequence
 
 from common.checkpoints.interchange import fitted, read
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.device import pick_device
 from common.program import UserError
 from conftest import make_corpus, toy_tacotron2_config

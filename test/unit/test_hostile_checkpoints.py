@@ -19,7 +19,7 @@ from common.checkpoints import budget, native, pickle_names, restricted_pickle
 from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import load_adam, read
 from common.checkpoints.progress import Progress, read_progress
-from common.config import from_dict, load_config
+from common.config_reading import from_dict, load_config
 from common.mel_files import read_mel
 from common.program import UserError, shown
 from common.training.run import checked_adam

@@ -13,7 +13,7 @@ import torch
 
 from common.audio import write_wav
 from common.checkpoints import native
-from common.config import load_config
+from common.config_reading import load_config
 from common.device import pick_device
 from common.evaluation import pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1

@@ -10,7 +10,7 @@ import pytest
 from common import voices
 from common.audio import ClipError, read_wav
 from common.checkpoints.reading import read_contents
-from common.config import load_config
+from common.config_reading import load_config
 from common.corpus import find_clips, read_lines
 from common.program import UserError
 from conftest import RATE, ROOT

@@ -16,7 +16,7 @@ from checkpoint_files import (
     loaded,
 )
 from common.checkpoints.interchange import fitted, load_weights, read
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from tools.convert_checkpoint import GLOW, glow_importable
 from waveglow.config import Config, build_model

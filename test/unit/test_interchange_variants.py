@@ -13,7 +13,7 @@ from checkpoint_files import (
     assert_same_weights,
 )
 from common.checkpoints.interchange import fitted, load_weights
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from tools.convert_checkpoint import glow_importable, glow_module
 from waveglow.config import Config, build_model

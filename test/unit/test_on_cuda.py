@@ -8,7 +8,7 @@ from test_tacotron2_model import OUTPUTS, inputs, reference_model
 from test_tacotron2_model import reference as tacotron2_reference
 
 import waveglow.config
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.device import pick_device
 from conftest import toy_config, toy_tacotron2_config
 from reference_curve import REFERENCE, TOLERANCE, Training, distance

@@ -14,7 +14,7 @@ import torch
 from test_synthesizer import make_checkpoint
 
 from common.checkpoints import native
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from conftest import RATE, ROOT, toy_config, toy_tacotron2_config
 from tacotron2 import synthesizer

@@ -8,7 +8,7 @@ import torch
 
 from common.checkpoints import native
 from common.checkpoints.interchange import read
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.device import pick_device
 from common.program import UserError
 from tacotron2 import synthesizer as module

@@ -7,7 +7,7 @@ import pytest
 from test_tacotron2_model import FILES, reference
 
 from common.checkpoints.interchange import load_weights
-from common.config import load_config
+from common.config_reading import load_config
 from common.program import UserError
 from conftest import ROOT, write_config
 from tacotron2.config import Config, Tacotron2Config, build_mel, build_model

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.checkpoints.interchange import fitted, read
-from common.config import from_dict
+from common.config_reading import from_dict
 from conftest import ROOT
 from tacotron2.config import Config, build_model
 from tools.convert_checkpoint import FORMS, to_native, write

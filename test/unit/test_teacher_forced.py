@@ -10,7 +10,7 @@ import soundfile
 import torch
 from test_synthesizer import make_checkpoint
 
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.folder_lock import LOCK
 from common.program import UserError
 from conftest import RATE, toy_tacotron2_config

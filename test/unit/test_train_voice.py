@@ -13,7 +13,7 @@ import tacotron2.config
 import waveglow.config
 from common.checkpoints import native
 from common.checkpoints.interchange import read
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.program import UserError
 from common.training.run import Progress
 from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config

@@ -12,7 +12,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoints import native
-from common.config import load_config
+from common.config_reading import load_config
 from common.program import StopSignal, UserError
 from common.training import loop, profiling
 from conftest import write_config

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from common.checkpoints import native
-from common.config import from_dict
+from common.config_reading import from_dict
 from conftest import toy_config
 from runs import CPU
 from waveglow.config import Config, build_model

@@ -12,7 +12,7 @@ import torch
 
 from common.audio import read_wav, write_wav
 from common.checkpoints import native
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.evaluation.metrics import mel_cepstral_distortion
 from common.program import UserError
 from conftest import RATE, toy_config

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import tacotron2.config
 import waveglow.config
-from common.config import from_dict
+from common.config_reading import from_dict
 from common.files import open_input, written_whole
 from common.program import UserError
 from common.voices import sha256

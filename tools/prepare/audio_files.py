@@ -105,7 +105,7 @@ class AudioFiles:
 
 
 def _best_endings(paths: list[Path]) -> list[Path]:
-    """Of the files in one folder that differ only in their endings, the first by ``ENDINGS``."""
+    """The files, but of those in one folder that differ only in their endings only the first by ``ENDINGS``."""
     best: dict[tuple[Path, str], Path] = {}
     for path in sorted(paths, key=lambda path: ENDINGS.index(path.suffix.lower())):
         best.setdefault((path.parent, without_ending(path.name)), path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from common.checkpoints.interchange import read
-from common.config import config_of_checkpoint
+from common.config_reading import config_of_checkpoint
 from common.device import Device, keep_freed_memory
 from common.hints import Hints
 from common.inference import with_hints

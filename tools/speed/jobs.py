@@ -22,7 +22,8 @@ import tacotron2.data
 import tacotron2.train
 import waveglow.config
 from common.audio import to_16_bit
-from common.config import Amp, AnyConfig, load_config
+from common.config import Amp, AnyConfig
+from common.config_reading import load_config
 from common.corpus import find_clips
 from common.device import Device
 from common.inference import prepare

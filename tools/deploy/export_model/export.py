@@ -22,7 +22,6 @@ from common.program import UserError
 from tacotron2.config import check_symbols
 from tools.deploy import models
 from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, write_contents
-from tools.deploy.engines.engine import ENGINES
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.metadata import describe
@@ -69,7 +68,6 @@ def read_arguments() -> argparse.Namespace:
     add_checkpoint_options(parser)
     add_models_dir(parser)
     add_opset(parser)
-    parser.add_argument("--engine", choices=ENGINES, help="for which engine; the graphs are the same for all of them")
     args = parser.parse_args()
     check_checkpoint_options(parser, args)
     return args

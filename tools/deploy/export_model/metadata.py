@@ -30,7 +30,7 @@ def ports(signature: Signature) -> str:
 
 
 def settings(contents: Contents) -> dict[str, str]:
-    """Of both models. ``symbols`` is the list whose places are the ids; ``silence`` the value of a silent mel."""
+    """Sizes of both models, and ``symbols``, whose places are the ids, and ``silence``, the value of a silent mel."""
     audio, text = contents.waveglow.data_config, contents.tacotron2.data_config
     sizes = contents.tacotron2.tacotron2_config
     of_audio = ("sampling_rate", "hop_length", "filter_length", "win_length", "mel_fmin", "mel_fmax")

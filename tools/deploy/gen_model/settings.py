@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common.config import load_config
+from common.config_reading import load_config
 from common.program import UserError
 from tools.deploy.artifacts import Ranges
 

@@ -41,7 +41,7 @@ def write_repository(folder: Path, graphs: Path, contents: Contents, backend: st
 
 
 def graph_config(name: str, signature: Signature, backend: str, max_batch: int) -> str:
-    """Of a graph whose requests share batches."""
+    """The configuration of a graph whose requests share batches."""
     return "\n".join([
         f'name: "{name}"',
         f'backend: "{backend}"',
@@ -55,7 +55,7 @@ def graph_config(name: str, signature: Signature, backend: str, max_batch: int) 
 
 
 def speech_config(contents: Contents, max_batch: int) -> str:
-    """Of the model that calls the graphs, one clip in each of its instances."""
+    """The configuration of the model that calls the graphs, one clip in each of its instances."""
     return "\n".join([
         'name: "speech"',
         'backend: "python"',
