@@ -50,7 +50,6 @@ class Spoken:
     text: str
     utterance: Utterance
     "On the CPU."
-    tries: int
     flaw: str
     "What is wrong with it; empty if nothing is."
 
@@ -144,7 +143,7 @@ class BaseSynthesizer(ABC):
             log.info("%s %s, and is cut where the attention reaches the end of the text", shorten(text), first)
         elif tries > 1:
             log.info("%s %s at first; try %d is good", shorten(text), first, tries)
-        return Spoken(text, best, tries, flaw)
+        return Spoken(text, best, flaw)
 
 
 class Synthesizer(BaseSynthesizer):
