@@ -27,7 +27,7 @@ from common import program  # noqa: E402 - only now can it be found
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
 # A plugin of two files, which import its functions, too.
-pytest.register_assert_rewrite("serving")
+pytest.register_assert_rewrite("hostile", "serving")
 
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"

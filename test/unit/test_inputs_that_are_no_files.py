@@ -9,11 +9,13 @@ import pytest
 
 from common import voices
 from common.audio import ClipError, read_wav
+from common.checkpoints import native
 from common.checkpoints.reading import read_contents
 from common.config_reading import load_config
 from common.corpus import find_clips, read_lines
 from common.program import UserError
-from conftest import RATE, ROOT
+from conftest import RATE, ROOT, toy_config
+from runs import make_run
 from tacotron2.text.dictionary import load_dictionary
 from waveglow.config import Config
 
@@ -83,6 +85,7 @@ READERS = {
     "texts.txt": read_lines,
     "list.txt": lambda path: find_clips("", str(path)),
     "waveglow_1": read_contents,
+    "waveglow_2": native.load,
     "config.json": lambda path: load_config(path, Config),
     "words.dict": load_dictionary,
     "voice.safetensors": voices.sha256,
@@ -116,3 +119,12 @@ def test_a_text_to_speak(tmp_path):
     command = [sys.executable, ROOT / "tools/synthesize.py", "story", "-o", "out.wav"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "error: story is a pipe: name a file\n")
+
+
+def test_links_that_lead_to_each_other(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    loop = str(tmp_path / "a")
+    for options, resume in (({"checkpoint_path": loop}, "no"), ({}, loop)):
+        with pytest.raises(UserError, match=f"cannot read {loop}: Too many levels of symbolic links"):
+            make_run(toy_config(), tmp_path / "out", **options).start(resume)

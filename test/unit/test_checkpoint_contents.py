@@ -1,0 +1,150 @@
+"""What a checkpoint holds is compared with the model before it is used."""
+
+import pytest
+import torch
+from hostile import FEW, ODD, at
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import inference
+from common.checkpoints import native
+from common.checkpoints.interchange import load_adam, read
+from common.checkpoints.progress import Progress, read_progress
+from common.config_reading import from_dict
+from common.program import UserError, shown
+from common.training.run import checked_adam
+from conftest import ROOT, toy_config
+from runs import make_run, weights
+from waveglow.config import Config, build_model
+
+pytest_plugins = ["hostile"]
+
+
+PLACES = [
+    ("config",), ("config", "waveglow_config"), ("config", "waveglow_config", "n_flows"),
+    ("config", "train_config", "seed"), ("config", "train_config", "anneal_epochs"), ("config", "data_config"),
+    ("iteration",), ("progress",), *(("progress", name) for name in Progress.__dataclass_fields__),
+    ("precision",), ("precision", "scale"), ("rng_states",), ("rng_states", 0), ("rng_states", 0, "cpu"),
+    ("model",), ("model", "WN.0.start.bias"), ("optimizer",), ("optimizer", "state"), ("optimizer", "param_groups"),
+    ("optimizer", "state", 0), ("optimizer", "state", 3, "exp_avg"), ("optimizer", "state", 1, "step"),
+]  # fmt: skip
+
+
+@settings(FEW, max_examples=20)
+@given(place=st.sampled_from(PLACES), value=ODD)
+def test_whatever_stands_in_a_checkpoint_is_taken_or_refused_in_one_line(trained, place, value):
+    """By whoever reads one: to resume, to finetune, to speak; and a run that was refused is as it was."""
+    state = native.load(trained / "out/waveglow_2")
+    at(state, place, value)
+    path = trained / "odd"
+    torch.save(state, path)
+    run = make_run(toy_config(), trained / "odd out", max_steps=3)
+    before = weights(run).clone()
+    readers = {
+        "resume": lambda: run.start(str(path)),
+        "finetune": lambda: make_run(toy_config(), trained / "odd out", checkpoint_path=str(path)).start("no"),
+        "with Adam": lambda: load_adam(path),
+        "speak": lambda: inference.load(path, "waveglow", Config, build_model),
+    }
+    for name, reader in readers.items():
+        try:
+            reader()
+        except UserError as error:
+            assert str(error).count("\n") <= 9 and len(str(error)) < 2000
+            if name == "resume":
+                assert torch.equal(weights(run), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("exp_avg", torch.zeros(1), r"exp_avg of its parameter 1 is \[1\], not "),
+        ("exp_avg_sq", None, "exp_avg_sq of its parameter 1 is missing"),
+        ("exp_avg_sq", -torch.ones(6), "exp_avg_sq of its parameter 1 has squares below 0"),
+        ("step", torch.tensor(float("nan")), "the steps of its parameter 1"),
+    ],
+)
+def test_the_optimizer_is_checked_against_the_model(trained, name, value, said):
+    """Adam would write beyond the end of the smaller one: signal 11."""
+    state = native.load(trained / "out/waveglow_2")
+    state["optimizer"]["state"][1][name] = value
+    torch.save(state, trained / "odd")
+    with pytest.raises(UserError, match=said):
+        make_run(toy_config(), trained / "out").start(str(trained / "odd"))
+
+
+@FEW
+@given(missing=st.sets(st.integers(0, 43), min_size=1, max_size=43), extra=st.integers(44, 10**6) | st.just("0"))
+def test_an_optimizer_of_other_parameters_is_refused(trained, missing, extra):
+    for names in (missing, [extra]):
+        state = native.load(trained / "out/waveglow_2")
+        kept = state["optimizer"]["state"]
+        assert kept.keys() == set(range(44))
+        changed = {number: kept[number] for number in kept.keys() - missing} if names is missing else kept | {extra: {}}
+        with pytest.raises(UserError, match="not that of 44 parameters"):
+            checked_adam("x", {"state": changed}, make_run(toy_config(), trained / "out").optimizer)
+
+
+@pytest.mark.parametrize("place", [("iteration",), ("progress", "iteration")])
+@pytest.mark.parametrize("value", [0, 1, 3, 10**9])
+def test_two_words_on_how_far_it_is_are_refused(trained, place, value):
+    state = native.load(trained / "out/waveglow_2")
+    at(state, place, value)
+    torch.save(state, trained / "odd")
+    with pytest.raises(
+        UserError, match=f"its iteration is .*{value}" if len(place) == 1 else f"{value} in its progress"
+    ):
+        make_run(toy_config(), trained / "out").start(str(trained / "odd"))
+
+
+def test_a_checkpoint_of_the_other_model_is_said_to_be_one(trained):
+    state = native.load(trained / "out/waveglow_2")
+    state["config"]["tacotron2_config"] = state["config"].pop("waveglow_config")
+    torch.save(state, trained / "odd")
+    with pytest.raises(UserError, match="a checkpoint of Tacotron2, and one of WaveGlow is needed"):
+        make_run(toy_config(), trained / "out").start(str(trained / "odd"))
+
+
+def test_weights_that_are_no_numbers_are_refused(trained):
+    state = native.load(trained / "out/waveglow_2")
+    state["model"]["WN.0.start.bias"][0] = float("nan")
+    torch.save(state, trained / "odd")
+    with pytest.raises(UserError, match=r"not finite: in WN\.0\.start\.bias and 0 other"):
+        inference.load(trained / "odd", "waveglow", Config, build_model)
+
+
+def test_a_field_of_a_newer_version_is_said_and_ignored(trained, caplog):
+    state = native.load(trained / "out/waveglow_2")
+    state["progress"]["mood"], state["config"]["waveglow_config"]["n_moods"] = 3, 4
+    torch.save(state, trained / "odd")
+    run = make_run(toy_config(), trained / "out")
+    run.start(str(trained / "odd"))
+    assert run.progress.iteration == 2
+    assert "progress.'mood' is not known here" in caplog.text
+    assert "waveglow_config: 'n_moods' is not known here" in caplog.text
+
+
+def test_sizes_are_compared_before_they_cost_memory(trained):
+    """The configuration says 60 GB, the file holds some KB."""
+    state = native.load(trained / "out/waveglow_2")
+    state["config"]["waveglow_config"]["WN_config"] |= {"n_channels": 16384, "n_layers": 8}
+    torch.save(state, trained / "odd")
+    with pytest.raises(UserError, match="does not fit the model"):
+        inference.load(trained / "odd", "waveglow", Config, build_model)
+
+
+def test_progress_comes_back_as_it_was():
+    progress = Progress(5, 2, 1, 3, "a", "perf", 4, 1.5, [1.0, float("nan")], [(2, 0.5)])
+    assert shown(vars(read_progress("x", vars(progress)))) == shown(vars(progress))
+
+
+def test_the_shared_cases():
+    folder = ROOT.parent / "shared/cases/checkpoints"
+    if not folder.is_dir():
+        pytest.skip("the cases are not here")
+    for path in sorted(folder.iterdir()):
+        if path.name not in ("optimizer_state_of_another_shape", "tacotron2_of_a_newer_version"):
+            with pytest.raises(UserError):
+                checkpoint = read(path)
+                read_progress(path, checkpoint.progress)
+                from_dict(Config, checkpoint.config)
