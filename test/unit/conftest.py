@@ -26,7 +26,7 @@ from common import program  # noqa: E402 - only now can it be found
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
-# A plugin of two files, which import its functions, too.
+# Plugins of some files, which import their functions, too.
 pytest.register_assert_rewrite("hostile", "serving")
 
 RATE = 22050
