@@ -1,12 +1,14 @@
 """Products by oneDNN are those of PyTorch's own route, gradients included."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.layers import matmul
-from common.layers.matmul import can_pack, constant_linear, dtype_of_products, linear, product_over_rows
+from common.layers.matmul import FEW_ROWS, can_pack, constant_linear, dtype_of_products, linear, product_over_rows
 
 PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -83,6 +85,26 @@ def test_float32_takes_the_ways_of_onednn():
     }
     assert operators(product_over_rows, x.detach(), x.detach()) == {torch.ops.aten.convolution_backward}
     assert operators(constant_linear(weight), x.detach()) == {PACKED}
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize("intel", [True, False])
+def test_few_rows_in_float32_are_mkls_on_intels_processors(monkeypatch, intel):
+    monkeypatch.setattr(matmul, "has_intel_processor", lambda: intel)
+    product = constant_linear(torch.randn(12, 30), torch.randn(12))
+    few = operators(product, torch.randn(FEW_ROWS, 30))
+    assert few == ({torch.ops.aten.addmm} if intel else {PACKED})
+    assert operators(product, torch.randn(FEW_ROWS + 1, 30)) == {PACKED}
+    assert operators(constant_linear(torch.randn(12, 30).bfloat16()), torch.randn(1, 30).bfloat16()) == {PACKED}
+
+
+@pytest.mark.parametrize("text, intel", [("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False)])
+def test_intels_processors_are_known(monkeypatch, tmp_path, text, intel):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(matmul, "Path", lambda name: tmp_path / Path(name).name)
+    assert matmul.has_intel_processor.__wrapped__() == intel
+    (tmp_path / "cpuinfo").unlink()
+    assert not matmul.has_intel_processor.__wrapped__()
 
 
 def test_what_is_exported_and_other_devices_keep_linear(monkeypatch):
