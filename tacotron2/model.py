@@ -186,9 +186,10 @@ class Tacotron2(nn.Module):
         if postnet_n_convolutions < 2:
             raise ValueError(f"postnet_n_convolutions is {postnet_n_convolutions}, must be 2 or above")
         self.mask_padding = mask_padding
-        self.embedding = nn.Embedding(n_symbols, symbols_embedding_dim)
         bound = math.sqrt(6 / (n_symbols + symbols_embedding_dim))
-        nn.init.uniform_(self.embedding.weight, -bound, bound)
+        # A new nn.Embedding would draw normal numbers, which without memory (device "meta") takes PyTorch seconds.
+        rows = torch.empty(n_symbols, symbols_embedding_dim).uniform_(-bound, bound)
+        self.embedding = nn.Embedding.from_pretrained(rows, freeze=False)
         self.encoder = Encoder(encoder_embedding_dim, encoder_n_convolutions, encoder_kernel_size)
         decoder = {name: value for name, value in decoder.items() if name not in NOT_OF_THE_MODEL}
         self.decoder = Decoder(n_mel_channels, encoder_embedding_dim, p_prenet_dropout=p_prenet_dropout, **decoder)

@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from common import inference
+from common.audio import MelSpectrogram
 from common.device import Device
 from common.hints import NAME_SYMBOLS, Hints
 from common.precision import amp_level
@@ -173,8 +175,12 @@ class Synthesizer(BaseSynthesizer):
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
         self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
-        self.mel = build_mel(self.config)
         log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
+
+    @cached_property
+    def mel(self) -> MelSpectrogram:
+        """Made when it is asked for: librosa's filters take seconds to import, and speech needs none."""
+        return build_mel(self.config)
 
     def infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
         text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)

@@ -22,6 +22,13 @@ from waveglow.wn import WN
 _recomputed = partial(checkpoint, use_reentrant=True, preserve_rng_state=False)
 
 
+def random_rotation(channels: int) -> Tensor:
+    """A matrix [C, C] of determinant 1, contiguous, which NpuFusedAdam asks of parameters."""
+    rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
+    rotation[:, 0] *= torch.linalg.det(rotation).sign()
+    return rotation.contiguous()
+
+
 class Invertible1x1Conv(nn.Module):
     """Mixes the channels of one flow step by an invertible matrix (Glow, arXiv:1807.03039)."""
 
@@ -31,10 +38,8 @@ class Invertible1x1Conv(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = Conv1d(channels, channels, bias=False)
-        rotation = torch.linalg.qr(torch.randn(channels, channels))[0]
-        rotation[:, 0] *= torch.linalg.det(rotation).sign()  # without an if, which the device meta could not decide
-        # NpuFusedAdam takes only contiguous parameters, and what qr returns is stored by columns.
-        self.conv.weight.data = rotation.contiguous()[..., None]
+        if not self.conv.weight.is_meta:  # as in Conv1d, its operators are slow to import
+            self.conv.weight.data = random_rotation(channels)[..., None]
         self.log_abs_det = LogAbsDet()
         self.register_buffer("known_inverse", None, persistent=False)
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common import inference
+from common.audio import MelSpectrogram
 from common.device import Device
 from common.hints import Hints
 from common.precision import amp_level
@@ -52,7 +54,6 @@ class Vocoder:
             for wn in self.model.WN:
                 wn.round_kernels(device.half)
         self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
-        self.mel = build_mel(self.config)
         self._denoiser: Denoiser | None = None
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
 
@@ -92,6 +93,11 @@ class Vocoder:
                 chunk = self.denoiser(chunk, denoiser_strength)
             yield chunk[0, (begin - left) * hop : (end - left) * hop].clamp(-1.0, 1.0)
             begin = end
+
+    @cached_property
+    def mel(self) -> MelSpectrogram:
+        """Made when it is asked for: librosa's filters take seconds to import, and speech needs none."""
+        return build_mel(self.config)
 
     def spectrogram(self, audio: Tensor) -> Tensor:
         """audio [N] -> mel [n_mel, T]; less than the STFT needs is filled up with silence."""

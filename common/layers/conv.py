@@ -37,7 +37,10 @@ class Conv1d(nn.Module):
         weight = torch.empty(out_channels, in_channels, kernel_size)
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         if weight_norm:
-            self.weight_g = nn.Parameter(torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True))
+            norms = torch.empty(out_channels, 1, 1)
+            if not norms.is_meta:  # without memory this operator takes PyTorch seconds to import
+                norms = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)
+            self.weight_g = nn.Parameter(norms)
             self.weight_v = nn.Parameter(weight)
         else:
             self.weight = nn.Parameter(weight)

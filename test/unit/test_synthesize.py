@@ -308,3 +308,14 @@ def test_as_a_program(models, tmp_path):
     assert bad.stderr.splitlines() == [
         "error: nothing of the text can be spoken, it needs letters or digits: left out: '☺'; nothing is left to speak"
     ]
+
+
+def test_it_begins_to_speak_without_what_takes_seconds_to_import(models, tmp_path):
+    """PyTorch's compiler, librosa's filters, plots."""
+    program = (
+        "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
+        "print(*{'torch._dynamo', 'sympy', 'scipy.signal', 'numba', 'matplotlib'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", program, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", "out.wav"]
+    done = subprocess.run([*command, "Hi."], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, [""]), done.stdout + done.stderr
