@@ -3,8 +3,8 @@
 #
 #   tools/speed/card_session.sh WORK OUT
 #
-# WORK/wheels: wheels of what requirement.txt and requirement-corpus.txt want and the machine lacks
-# (pip download --no-deps -d WORK/wheels ...); WORK/peers: checkouts of NVIDIA's waveglow and tacotron2, if any.
+# pack_for_card.sh makes WORK: WORK/wheels are wheels of what requirement.txt and requirement-corpus.txt want and the
+# machine lacks, WORK/peers checkouts of NVIDIA's waveglow and tacotron2, if any.
 # OUT gets what each part wrote, at once: a part that fails or takes too long is reported and skipped.
 # SECONDS_IN_ALL (540) is shared out; the training of the voice gets what is left. HOURS (22) is the corpus's length.
 # DEVICE=cpu is for trying the script itself, with HOURS=0.05 PARTS="tests corpus benchmark".
