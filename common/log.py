@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -103,13 +103,14 @@ def progress_bar(description: str, total: int, initial: int) -> tqdm:
 
 
 @contextmanager
-def still(doing: str) -> Iterator[None]:
-    """Log a line every ten seconds while the work inside goes on, for work whose progress cannot be counted."""
+def still(doing: str | Callable[[], str]) -> Iterator[None]:
+    """Log a line every ten seconds while the work inside goes on: what is done, or what a function says of it."""
     over, began = threading.Event(), time.monotonic()
 
     def tell() -> None:
         while not over.wait(TELL_EVERY):
-            logging.getLogger(__name__).info("%s: %.0f s so far", doing, time.monotonic() - began)
+            what = doing if isinstance(doing, str) else doing()
+            logging.getLogger(__name__).info("%s: %.0f s so far", what, time.monotonic() - began)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
