@@ -184,7 +184,7 @@ def test_a_local_file_of_the_other_model(folder):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        ([], 1, "Without a network: fetch it elsewhere and give it by --tacotron2=FILE"),
+        ([], 1, "Without a network: fetch it elsewhere and give it: bash "),
         (["--tacotron2=nowhere.pt"], 1, "error: no file nowhere.pt"),
         (["--tacotron"], 2, "error: unknown option --tacotron (--help lists the options)"),
         (["--waveglow"], 2, "error: --waveglow needs a value"),

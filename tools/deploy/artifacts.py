@@ -118,12 +118,16 @@ class Contents:
         file = self.files[graph]
         path = folder / file.name
         if not path.is_file():
-            raise UserError(f"{path} is missing: {self.again(folder)}")
+            raise UserError(f"{path} is missing, make it again: {self.again(folder)}")
         size = path.stat().st_size
         if size < file.bytes:
-            raise UserError(f"{path} is truncated, {size} bytes instead of {file.bytes}: {self.again(folder)}")
+            raise UserError(
+                f"{path} is truncated, {size} bytes instead of {file.bytes}, make it again: {self.again(folder)}"
+            )
         if size > file.bytes or sha256(path) != file.sha256:
-            raise UserError(f"{path} is not what was made here (by its size or SHA-256): {self.again(folder)}")
+            raise UserError(
+                f"{path} is not what was made here (by its size or SHA-256), make it again: {self.again(folder)}"
+            )
         return path
 
 

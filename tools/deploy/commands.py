@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tools.deploy.checkpoints import RANDOM
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -21,7 +23,7 @@ def again(*more: str) -> str:
 def export(models_dir: Path, checkpoints: Mapping[str, str] | None = None, opset: int | None = None) -> str:
     """Export the graphs of these checkpoints, by default of those that are found."""
     named = [f"--{kind}={path}" for kind, path in (checkpoints or {}).items()]
-    if checkpoints and not any(os.path.sep in path for path in checkpoints.values()):  # checkpoints.RANDOM
+    if RANDOM in (checkpoints or {}).values():
         models_dir, named = models_dir.parent, ["--random"]
     more = [f"--opset={opset}"] if opset else []
     return shlex.join(["bash", where(HERE / "export_model/run.sh"), *named, f"--models_dir={models_dir}", *more])

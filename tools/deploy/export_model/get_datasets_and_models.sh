@@ -43,6 +43,8 @@ if [[ ${HOLDS_MODELS_DIR:-} != "$models_dir" ]]; then
     exit
 fi
 
+again=$(as_command bash "$0" ${arguments[@]+"${arguments[@]}"})
+
 check_sum() { # check_sum NAME: whether it is what it was the first time; notes it down then
     local sum known
     sum=$(sha256sum <"$folder/$1" | cut -d' ' -f1)
@@ -50,7 +52,7 @@ check_sum() { # check_sum NAME: whether it is what it was the first time; notes 
     if [[ -z $known ]]; then
         echo "$sum  $1" >>"$folder/SHA256SUMS"
     elif [[ $known != "$sum" ]]; then
-        fail 1 "$folder/$1 is not what was fetched first (SHA256 $sum, not $known): remove it and run this again"
+        fail 1 "$folder/$1 is not what was fetched first (SHA256 $sum, not $known): $(as_command rm "$folder/$1") && $again"
     fi
 }
 
@@ -62,8 +64,8 @@ from common.checkpoints import interchange
 program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
 }
 
-hint="Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
-without checkpoints export_model/run.sh takes the voice heart, with --random random weights, to measure speed."
+hint="Without a network: fetch it elsewhere and give it: $again --tacotron2=FILE --waveglow=FILE
+Or take the voice heart: $again --voice=heart"
 
 get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
     local given=${OPTIONS[$1]:-} file=$folder/$2

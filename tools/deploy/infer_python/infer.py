@@ -11,7 +11,7 @@ from common.program import UserError
 from tools.deploy import commands
 from tools.deploy.artifacts import CONTENTS, Contents, engine_folder, read_contents
 from tools.deploy.checkpoints import RANDOM
-from tools.deploy.gen_model.settings import batches_for
+from tools.deploy.gen_model.settings import DEFAULT, batches_for
 from tools.deploy.infer_python.devices import run_on_devices
 from tools.deploy.infer_python.latency import DeviceResult, Run
 from tools.deploy.infer_python.requests import of_sentence, of_text
@@ -86,10 +86,10 @@ def find_engines(args: argparse.Namespace) -> tuple[Path, Contents]:
 def check_sizes(args: argparse.Namespace, folder: Path, contents: Contents, batches: list[int]) -> None:
     """UserError for sizes that the engines were not built for."""
     for batch in batches:
-        how = f"choose another, or {contents.build_command(folder, batches_for(batches))}"
+        how = f"choose another, or build others: {contents.build_command(folder, batches_for(batches))}"
         contents.check_range("batch", batch, "--bs", how)
     if not args.text:
-        how = "choose another, or build with --json=FILE, where ranges.text are others"
+        how = f"choose another, or build others with --json=FILE, a copy of {DEFAULT} with other ranges.text"
         contents.check_range("text", args.il, "--il", how)
 
 
