@@ -98,6 +98,9 @@ def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path):
     same, _, fetched = str(refused.value).rpartition("; ")
     assert export_told(monkeypatch, same) == (folder, paths, 13)
     assert export_told(monkeypatch, fetched) == (folder, {kind: str(path) for kind, path in other.items()}, 13)
+    with pytest.raises(UserError) as refused:  # before they are fetched
+        export.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), False), 13)
+    assert export_told(monkeypatch, str(refused.value)) == (folder, paths, 13)
 
 
 def test_random_weights_are_exported_to_their_own_folder(monkeypatch, tmp_path):

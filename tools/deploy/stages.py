@@ -32,7 +32,7 @@ def make_graphs(args: argparse.Namespace) -> None:
     elif not are_there(folder, None, args.opset):
         check_exporter()
         fetched = {kind: str(args.models_dir / "checkpoints" / name) for kind, name in DOWNLOADED.items()}
-        check_replaceable(folder, Wanted(fetched, named=False))
+        check_replaceable(folder, Wanted(fetched, named=False), args.opset)
         fetch(args.models_dir)
         export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 
@@ -51,7 +51,8 @@ def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> 
         path = wanted.paths[kind] if wanted else source.path
         if source.path != path or (wanted and path != RANDOM and source.sha256 != sha256(Path(path))):
             return False
-    log.info("the graphs of %s are there", " and ".join(source.path for source in contents.sources.values()))
+    names = dict.fromkeys(source.path for source in contents.sources.values())
+    log.info("the graphs of %s are there", " and ".join(names))
     return True
 
 

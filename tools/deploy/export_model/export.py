@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -101,11 +102,10 @@ def check_replaceable(folder: Path, wanted: Wanted, opset: int | None = None) ->
     sources = read_contents(folder, ONNX, f"remove {folder}").sources
     there = {kind: source.path for kind, source in sources.items()}
     if set(there.values()) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there.values())):
-        raise UserError(
-            f"{folder} holds the graphs of {' and '.join(there.values())}: name what is to replace them. The same ones"
-            f" again: {commands.export(folder.parent, there, opset)}; those of what was fetched:"
-            f" {commands.export(folder.parent, wanted.paths, opset)}"
-        )
+        same, found = (commands.export(folder.parent, paths, opset) for paths in (there, wanted.paths))
+        others = f"; those of what was found: {found}" if all(map(os.path.isfile, wanted.paths.values())) else ""
+        what = f"{folder} holds the graphs of {' and '.join(there.values())}"
+        raise UserError(f"{what}: name what is to replace them. The same ones again: {same}{others}")
 
 
 def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSETS[0]) -> None:
