@@ -5,7 +5,7 @@
 #   bash export_model/get_datasets_and_models.sh --tacotron2=FILE --waveglow=FILE
 #   bash export_model/get_datasets_and_models.sh --voice=heart
 #
-#   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download
+#   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download; others that are there get a date
 #   --voice=NAME                       take those of a voice of this repository
 #   --models_dir=DIR                   instead of $MODEL_PATH
 #   --engine=NAME                      changes nothing: the checkpoints are the same for all engines
@@ -67,12 +67,22 @@ program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "
 hint="Without a network: fetch it elsewhere and give it: $again --tacotron2=FILE --waveglow=FILE
 Or take the voice heart: $again --voice=heart"
 
+keep() { # keep FILE GIVEN: set a file aside that is there, and is not the one given
+    [[ -f $1 ]] && ! cmp -s "$1" "$2" || return 0
+    local kept
+    kept=$1_$(date -r "$1" +%Y-%m-%d_%H-%M-%S)
+    [[ ! -e $kept ]] || fail 1 "$kept is there: move it, to keep $1 under that name"
+    mv "$1" "$kept"
+    echo "what was there is now $kept" >&2
+}
+
 get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
     local given=${OPTIONS[$1]:-} file=$folder/$2
     if [[ -n $given ]]; then
         [[ -f $given ]] || fail 1 "no file $given"
         check_contents "$1" "$given"
         cp "$given" "$file.copy"
+        keep "$file" "$given"
         sed -i "/  $2\$/d" "$folder/SHA256SUMS" 2>/dev/null || true
         mv "$file.copy" "$file"
     elif [[ -f $models_dir/$2 && ! -f $file ]]; then
