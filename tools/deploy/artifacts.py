@@ -101,9 +101,10 @@ class Contents:
         return self.build_command(folder, self.ranges["batch"])
 
     def build_command(self, folder: Path, batches: list[int]) -> str:
-        """The command that builds the engines of this folder for these batches."""
-        models_dir = folder.parent
-        output = None if engine_folder(models_dir, self.engine, self.quant_mode) == folder else folder
+        """The command that builds this folder's engines for these batches; DIR, if it does not lie with the graphs."""
+        models_dir, output = folder.parent, None
+        if engine_folder(models_dir, self.engine, self.quant_mode) != folder:
+            models_dir, output = models_dir if (models_dir / ONNX).is_dir() else Path("DIR"), folder
         return commands.build(self.engine, self.quant_mode, batches, models_dir, output)
 
     def add(self, folder: Path, graph: str, name: str) -> None:
