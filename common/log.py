@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -26,6 +26,8 @@ class Console:
         self.out: TextIO = sys.stdout
         self.err: TextIO = sys.stderr
         self.shows_progress = sys.stderr.isatty()
+        self.last_line = time.monotonic()
+        "When the log had its last line."
 
     def say(self, line: str) -> None:
         """Print a line. A reader that went away (``| head``) is no reason to end a training."""
@@ -103,13 +105,20 @@ def progress_bar(description: str, total: int, initial: int) -> tqdm:
 
 
 @contextmanager
-def still(doing: str) -> Iterator[None]:
-    """Log a line every ten seconds while the work inside goes on, for work whose progress cannot be counted."""
+def still(doing: str | Callable[[], str]) -> Iterator[None]:
+    """Log a line after ten seconds without one while the work inside goes on: what is done, or what a function says."""
     over, began = threading.Event(), time.monotonic()
 
     def tell() -> None:
-        while not over.wait(TELL_EVERY):
-            logging.getLogger(__name__).info("%s: %.0f s so far", doing, time.monotonic() - began)
+        told = 0.0
+
+        def left() -> float:  # what takes less than a second needs no line
+            return max(TELL_EVERY / 10, max(console.last_line, told) + TELL_EVERY - time.monotonic())
+
+        while not over.wait(left()):
+            told = time.monotonic()
+            what = doing if isinstance(doing, str) else doing()
+            logging.getLogger(__name__).info("%s: %.0f s so far", what, time.monotonic() - began)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
@@ -135,6 +144,7 @@ class _ConsoleHandler(logging.Handler):
     """Writes to the terminal above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        console.last_line = time.monotonic()
         try:
             tqdm.write(self.format(record), file=console.err if record.levelno >= logging.WARNING else console.out)
         except OSError:

@@ -23,7 +23,8 @@ from torch import nn
 import tacotron2.config
 import waveglow.config
 from common import program
-from common.checkpoints.interchange import TITLES, Checkpoint, Weights, fitted, read
+from common.checkpoints import TITLES
+from common.checkpoints.interchange import Checkpoint, Weights, fitted, read
 from common.checkpoints.progress import Progress
 from common.checkpoints.sizes import NVIDIA_UPSAMPLE_KERNEL
 from common.config_reading import config_of_checkpoint, from_dict

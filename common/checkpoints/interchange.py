@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.checkpoints import TITLES
 from common.checkpoints.native import REQUIRED
 from common.checkpoints.nvidia_names import Weights, nvidia_name, nvidia_weights
 from common.checkpoints.pickle_names import Shell
@@ -21,7 +22,6 @@ from common.checkpoints.reading import read_contents
 from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
 from common.program import UserError
 
-TITLES = {"waveglow": "WaveGlow", "tacotron2": "Tacotron2"}
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = (
     "mask_padding", "p_prenet_dropout", "p_attention_dropout", "p_decoder_dropout", "p_frame_dropout",

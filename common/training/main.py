@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from common import distributed, program
-from common.checkpoints.interchange import TITLES
+from common.checkpoints import TITLES
 from common.config import AnyConfig, BaseConfig
 from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder

@@ -14,8 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from common.adam import count_steps
-from common.checkpoints import native
-from common.checkpoints.interchange import TITLES, Checkpoint, fitted, load_adam, read, steps_of_adam
+from common.checkpoints import TITLES, native
+from common.checkpoints.interchange import Checkpoint, fitted, load_adam, read, steps_of_adam
 from common.checkpoints.progress import Progress, read_progress
 from common.checkpoints.saving import Saved
 from common.config import AnyConfig, BaseConfig

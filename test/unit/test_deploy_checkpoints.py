@@ -9,10 +9,10 @@ from deploy_toys import models_dir
 from common import voices
 from common.program import UserError
 from common.voices import Voice
-from tools.deploy import models, stages
+from tools.deploy import checkpoints, stages
 from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints
 from tools.deploy.export_model import export
-from tools.deploy.models import DOWNLOADED, RANDOM, downloaded, find_checkpoints
 
 KINDS = ("tacotron2", "waveglow")
 
@@ -32,7 +32,7 @@ def toys():
 def toy_voice(monkeypatch, toys):
     """The default voice is one of toys."""
     voice = Voice("toy", toys["tacotron2"], toys["waveglow"], voices.Settings(sigma=0.4))
-    monkeypatch.setattr(models, "find_voice", lambda name: voice)
+    monkeypatch.setattr(checkpoints, "find_voice", lambda name: voice)
 
 
 def fetch_by_hand(folder):
@@ -96,18 +96,18 @@ def test_random_weights_have_a_folder_of_their_own(monkeypatch, tmp_path):
 def test_graphs_are_not_replaced_by_those_of_a_checkpoint_that_nobody_named(tmp_path, toys, toy_voice):
     (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
     fetch_by_hand(tmp_path)
-    with pytest.raises(UserError, match=r"holds the graphs of .*: name checkpoints to replace them"):
+    with pytest.raises(UserError, match=r"holds the graphs of .*: name what is to replace them"):
         export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
     for path in downloaded(tmp_path).values():
         path.unlink()
     export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))  # of the same ones they may
-    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, tacotron2="a", waveglow="b")))
+    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, **toys)))
 
 
 def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, toys, monkeypatch):
     (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
     fetch_by_hand(tmp_path)
-    monkeypatch.setattr(models, "FOLDER", models_dir())
+    monkeypatch.setattr(checkpoints, "FOLDER", models_dir())
     export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
 
 
@@ -131,10 +131,10 @@ def test_graphs_that_are_there_are_used(tmp_path, toys, exports):
 
 def test_graphs_of_a_checkpoint_that_has_changed_are_made_again(tmp_path, toys, exports):
     contents = read_contents(models_dir() / ONNX, ONNX, "")
-    wanted = models.Wanted({kind: source.path for kind, source in contents.sources.items()}, True)
+    wanted = Wanted({kind: source.path for kind, source in contents.sources.items()}, True)
     assert stages.are_there(models_dir() / ONNX, wanted)
     (tmp_path / "waveglow.safetensors").write_bytes(b"trained on")
-    changed = models.Wanted(wanted.paths | {"waveglow": str(tmp_path / "waveglow.safetensors")}, True)
+    changed = Wanted(wanted.paths | {"waveglow": str(tmp_path / "waveglow.safetensors")}, True)
     assert not stages.are_there(models_dir() / ONNX, changed)
 
 

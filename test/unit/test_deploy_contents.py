@@ -6,23 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tacotron2.config
+import waveglow.config
 from common.program import UserError
-from tools.deploy.artifacts import (
-    CONTENTS,
-    Contents,
-    File,
-    Source,
-    SpeakerConfig,
-    VocoderConfig,
-    as_json,
-    read_contents,
-)
+from tools.deploy.artifacts import CONTENTS, UNFINISHED, Contents, File, Source, as_json, read_contents, renewed
 
 WHOLE = Contents(
     "onnxruntime",
     {"tacotron2": Source("a", "1" * 64), "waveglow": Source("b")},
-    SpeakerConfig(),
-    VocoderConfig(),
+    tacotron2.config.Config(),
+    waveglow.config.Config(),
     {"encoder": File("encoder.onnx", 5, "2" * 64)},
     quant_mode="force_float16",
     made_of={"encoder": "3" * 64},
@@ -59,3 +52,32 @@ def test_flipped_bits_are_found(tmp_path_factory, bits):
 def test_a_changed_number_is_said(tmp_path, sigma):
     with pytest.raises(UserError, match="damaged, or was changed by hand"):
         read(tmp_path, JSON.replace(b'"sigma": 0.6', f'"sigma": {sigma}'.encode()))
+
+
+def test_what_is_there_stays_until_all_of_the_new_is(tmp_path):
+    old = {name: name.encode() for name in ("a.onnx", "b.onnx", CONTENTS, "mine.txt")}
+    for name, data in old.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / UNFINISHED).mkdir()  # of a run that was killed
+    (tmp_path / UNFINISHED / "c.onnx").write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt), renewed(tmp_path) as new:
+        (new / "a.onnx").write_bytes(b"new")
+        raise KeyboardInterrupt
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    with renewed(tmp_path) as new:
+        for name in ("a.onnx", CONTENTS):
+            (new / name).write_bytes(b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old | {"a.onnx": b"new", CONTENTS: b"new"}
+
+
+def test_without_its_contents_last_a_folder_is_not_used(tmp_path, monkeypatch):
+    """Killed while the new files take their places."""
+    for name in ("a.onnx", CONTENTS):
+        (tmp_path / name).write_bytes(JSON)
+    moved = []
+    monkeypatch.setattr("os.replace", lambda path, target: moved.append((path.name, (tmp_path / CONTENTS).exists())))
+    with renewed(tmp_path) as new:
+        for name in (CONTENTS, "a.onnx", "z.onnx"):
+            (new / name).write_bytes(b"new")
+    assert sorted(moved[:2]) == [("a.onnx", False), ("z.onnx", False)]
+    assert moved[2:] == [(CONTENTS, False)]

@@ -8,16 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from deploy_toys import FAKE, make, report_of, run_infer, run_script
 
+from common import log
 from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
 from tools.deploy.infer_python import devices
 from tools.deploy.infer_python.requests import Request
-from tools.deploy.infer_python.worker import Work
+from tools.deploy.infer_python.worker import Ready, Work
 
 two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is one device")
 
@@ -85,6 +87,28 @@ def die_or_wait(work, connection):
     if work.device == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     connection.recv()
+
+
+def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(log, "TELL_EVERY", 0.01)
+    told = ["loading the engines and warming up: ", "spoke 0 of 2 batches: ", "spoke 1 of 2 batches: "]
+
+    def until(says):
+        limit = time.monotonic() + 60
+        while says not in caplog.text and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    def slow(work):
+        until(told[0])
+        yield work.device, Ready()
+        until(told[1])
+        yield work.device, object()  # an iteration
+        until(told[2])
+
+    monkeypatch.setattr(devices, "_alone", slow)
+    devices.run_on_devices([SimpleNamespace(device=0, batches=[[], []])])
+    assert [says for says in told if says in caplog.text] == told
 
 
 def test_devices_without_a_word_are_given_up(monkeypatch, cards):

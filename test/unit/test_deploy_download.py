@@ -156,6 +156,18 @@ def test_local_files(folder, tmp_path):
     check_all_there(folder)
 
 
+def test_a_checkpoint_that_another_one_replaces_is_kept(folder, unchecked):
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / f"checkpoints/{TACOTRON2}").write_bytes(b"fetched at night")
+    given = [f"--tacotron2={CHECKPOINTS[TACOTRON2]}", f"--waveglow={CHECKPOINTS[WAVEGLOW]}"]
+    for _ in range(2):  # the same one again replaces nothing
+        done = get(folder, *given, **unchecked)
+        assert done.returncode == 0, done.stderr
+    assert (folder / f"checkpoints/{TACOTRON2}").read_bytes() == CHECKPOINTS[TACOTRON2].read_bytes()
+    (kept,) = (folder / "checkpoints").glob(f"{TACOTRON2}_*")
+    assert kept.read_bytes() == b"fetched at night"
+
+
 def test_half_a_download_does_not_replace_a_checkpoint(folder, unchecked):
     options = [f"--{kind}={path}" for kind, path in zip(("tacotron2", "waveglow"), CHECKPOINTS.values())]
     assert get(folder, *options, **unchecked).returncode == 0
@@ -184,7 +196,7 @@ def test_a_local_file_of_the_other_model(folder):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        ([], 1, "Without a network: fetch it elsewhere and give it by --tacotron2=FILE"),
+        ([], 1, "Without a network: fetch it elsewhere and give it: bash "),
         (["--tacotron2=nowhere.pt"], 1, "error: no file nowhere.pt"),
         (["--tacotron"], 2, "error: unknown option --tacotron (--help lists the options)"),
         (["--waveglow"], 2, "error: --waveglow needs a value"),

@@ -12,6 +12,7 @@ from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
+from tools.deploy.checkpoints import RANDOM
 from tools.deploy.export_model import export
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
@@ -61,5 +62,5 @@ def test_random_weights_are_the_same_each_time(monkeypatch):
     for kind, values in (("tacotron2", toy_tacotron2_config()), ("waveglow", toy_config())):
         config = from_dict(PACKAGES[kind].Config, values)
         monkeypatch.setattr(PACKAGES[kind], "Config", lambda config=config: config)
-        first, again = (models.load(kind, models.RANDOM).model.state_dict() for _ in range(2))
+        first, again = (models.load(kind, RANDOM).model.state_dict() for _ in range(2))
         assert all(torch.equal(first[name], again[name]) for name in first)

@@ -75,7 +75,7 @@ def test_a_wav_that_cannot_be_written(run_here, tmp_path):
     once = ["--num_iters=1", "--warmup_iters=0"]
     done = run_here(infer.main, *to_infer("force_float32", "1", "20", *once, "-o", tmp_path))
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot write {tmp_path}/dev0_0.wav: Is a directory\n"
+    assert done.stderr == f"error: cannot write {tmp_path}/dev0_0.wav: it is a folder, move it\n"
 
 
 @pytest.mark.parametrize("with_waveglow", [True, False])
@@ -121,8 +121,12 @@ def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch, capsys):
         (["force_float32", "1", "257"], 1, "--il is 257, and these engines are built for 4 to 256"),
         (["force_float32", "1", "3"], 1, "--il is 3, and these engines are built for 4 to 256"),
         (["int4", "1", "128"], 2, "invalid choice: 'int4'"),
-        (["int8", "1", "128"], 1, "is force_float32, --quant_mode says int8"),
-        (["force_float32", "1", "128", "--engine=torch"], 1, "is for onnxruntime, not for torch: run gen_model/run.sh"),
+        (["int8", "1", "128"], 1, "is force_float32, and int8 is asked for: name another quant mode"),
+        (
+            ["force_float32", "1", "128", "--engine=torch"],
+            1,
+            "is for onnxruntime, not for torch: name another",
+        ),
         (["force_float32", "1", "128", "--devices=99"], 1, "device 99 does not exist"),
         (["force_float32", "1", "128", "--devices=0,99"], 1, "on device 99: device 99 does not exist"),
         (

@@ -16,7 +16,7 @@ def test_results_of_an_earlier_run_stay_under_their_date(tmp_path):
             file.write_text(str(run))
             os.utime(file, (1.6e9, 1.6e9))
         files[3].write_text("the user's own")
-        Results(tmp_path, "", "name")
+        Results(tmp_path, "", "name").make_room()
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1.6e9))
     assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [date, f"{date}_", f"{date}__", "mine.wav"]
     assert [(tmp_path / f"{date}{end}/dev0_0.wav").read_text() for end in ("", "_", "__")] == ["0", "1", "2"]

@@ -181,7 +181,7 @@ def test_ids_that_are_none(triton, ids):
 def test_without_graphs(run_here, tmp_path):
     done = run_here(program.main, f"--models_dir={tmp_path}", "-o", "repository")
     assert done.returncode == 1
-    assert f"run export_model/run.sh --models_dir={tmp_path} first" in done.stderr
+    assert f"export_model/run.sh --models_dir={tmp_path}\n" in done.stderr
     assert not (tmp_path / "repository").exists()
 
 

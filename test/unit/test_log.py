@@ -69,6 +69,7 @@ def test_a_log_goes_on_in_its_file(tmp_path):
 
 def test_long_work_is_not_silent_and_short_work_is(monkeypatch, caplog):
     caplog.set_level("INFO")
+    monkeypatch.setattr(log.console, "last_line", 0.0)  # long ago
     with log.still("thinking"):
         pass
     assert caplog.messages == []

@@ -1,26 +1,34 @@
 """A folder of graphs or of engines: what is in it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import tacotron2.config
-import waveglow.config
 from common.config_reading import from_dict
-from common.files import open_input, written_whole
+from common.files import make_output_folder, open_input, remove_leftovers, written_whole
 from common.program import UserError
 from common.voices import sha256
+from tools.deploy import commands
 from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_signatures
+
+if TYPE_CHECKING:  # they load PyTorch, which takes seconds
+    import tacotron2.config
+    import waveglow.config
 
 CONTENTS = "contents.json"
 ONNX = "onnx"
+UNFINISHED = ".unfinished"
+"The folder of what is being made, inside of the one that gets it."
 FORM = 3
 "Version of the format of CONTENTS; another one belongs to another version of this repository."
-
-SpeakerConfig: TypeAlias = tacotron2.config.Config
-VocoderConfig: TypeAlias = waveglow.config.Config
 
 Ranges = dict[str, list[int]]
 "Smallest, usual and largest size of each named axis."
@@ -31,7 +39,7 @@ class Source:
     """Weights that graphs or engines were made from."""
 
     path: str
-    "The checkpoint, or ``models.RANDOM``."
+    "The checkpoint, or ``checkpoints.RANDOM``."
     sha256: str = ""
     "Its SHA-256; empty for random weights."
 
@@ -53,9 +61,9 @@ class Contents:
     "The engine that can run it; 'onnx' for graphs that are still to be built."
     sources: dict[str, Source]
     "Model -> its weights."
-    tacotron2: SpeakerConfig
+    tacotron2: tacotron2.config.Config
     "The configurations; the file has only their sections that say what a model is."
-    waveglow: VocoderConfig
+    waveglow: waveglow.config.Config
     files: dict[str, File] = field(default_factory=dict)
     "Graph -> its file."
     opset: int = 18
@@ -77,14 +85,27 @@ class Contents:
         """Inputs and outputs of a graph."""
         return (tacotron2_signatures(self.tacotron2) | waveglow_signatures(self.waveglow))[graph]
 
-    def check_range(self, axis: str, size: int, what: str) -> None:
-        """UserError, if the engines were not built for this size."""
+    def check_range(self, axis: str, size: int, what: str, how: str = "") -> None:
+        """UserError, if the engines were not built for this size; ``how`` is a way out."""
         smallest, _, largest = self.ranges[axis]
         if not smallest <= size <= largest:
-            raise UserError(
-                f"{what} is {size}, and these engines are built for {smallest} to {largest}:"
-                " choose another, or build others with gen_model/run.sh"
+            way_out = f": {how}" if how else ""
+            raise UserError(f"{what} is {size}, and these engines are built for {smallest} to {largest}{way_out}")
+
+    def again(self, folder: Path) -> str:
+        """The command that makes what is in this folder."""
+        if self.engine == ONNX:
+            return commands.export(
+                folder.parent, {kind: source.path for kind, source in self.sources.items()}, self.opset
             )
+        return self.build_command(folder, self.ranges["batch"])
+
+    def build_command(self, folder: Path, batches: list[int]) -> str:
+        """The command that builds this folder's engines for these batches; DIR, if it does not lie with the graphs."""
+        models_dir, output = folder.parent, None
+        if engine_folder(models_dir, self.engine, self.quant_mode) != folder:
+            models_dir, output = models_dir if (models_dir / ONNX).is_dir() else Path("DIR"), folder
+        return commands.build(self.engine, self.quant_mode, batches, models_dir, output)
 
     def add(self, folder: Path, graph: str, name: str) -> None:
         """Take note of a graph's file, once it is written."""
@@ -98,12 +119,16 @@ class Contents:
         file = self.files[graph]
         path = folder / file.name
         if not path.is_file():
-            raise UserError(f"{path} is missing, build it again")
+            raise UserError(f"{path} is missing, make it again: {self.again(folder)}")
         size = path.stat().st_size
         if size < file.bytes:
-            raise UserError(f"{path} is truncated: {size} bytes instead of {file.bytes}; build it again")
+            raise UserError(
+                f"{path} is truncated, {size} bytes instead of {file.bytes}, make it again: {self.again(folder)}"
+            )
         if size > file.bytes or sha256(path) != file.sha256:
-            raise UserError(f"{path} is not what was built here (by its size or SHA-256), build it again")
+            raise UserError(
+                f"{path} is not what was made here (by its size or SHA-256), make it again: {self.again(folder)}"
+            )
         return path
 
 
@@ -117,13 +142,16 @@ def as_json(contents: Contents) -> str:
 
 def from_json(text: str) -> Contents:
     """UserError, ValueError, KeyError, TypeError or AttributeError for anything but contents of this version."""
+    import tacotron2.config
+    import waveglow.config
+
     values = json.loads(text)
     if values.pop("form", None) != FORM:
         raise UserError("it is of another version of this repository")
     if values.pop("checksum", "") != checksum(values):
         raise UserError("it is damaged, or was changed by hand: its checksum is another one")
-    values["tacotron2"] = from_dict(SpeakerConfig, values["tacotron2"])
-    values["waveglow"] = from_dict(VocoderConfig, values["waveglow"])
+    values["tacotron2"] = from_dict(tacotron2.config.Config, values["tacotron2"])
+    values["waveglow"] = from_dict(waveglow.config.Config, values["waveglow"])
     values["sources"] = {kind: from_dict(Source, each) for kind, each in values["sources"].items()}
     values["files"] = {graph: from_dict(File, each) for graph, each in values["files"].items()}
     return Contents(**values)
@@ -132,6 +160,25 @@ def from_json(text: str) -> Contents:
 def checksum(values: dict[str, Any]) -> str:
     """SHA-256 of contents, so that no bit of a size or of a symbol can change."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def renewed(folder: Path) -> Iterator[Path]:
+    """A folder to make new files and contents in, which take the place of those in ``folder`` when all are there.
+
+    Until then, and if the body fails, what is there stays as it was. Only for who holds the folder's lock.
+    """
+    new = make_output_folder(folder) / UNFINISHED
+    shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
+    remove_leftovers(folder)
+    new.mkdir()
+    try:
+        yield new
+        (folder / CONTENTS).unlink(missing_ok=True)  # a folder without them is not used
+        for path in sorted(new.iterdir(), key=lambda path: path.name == CONTENTS):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_contents(folder: Path, contents: Contents) -> None:
@@ -156,7 +203,7 @@ def read_contents(folder: Path, engine: str, how: str) -> Contents:
 
 def read_exported(models_dir: Path) -> Contents:
     """The exported graphs. UserError if there are none."""
-    return read_contents(models_dir / ONNX, ONNX, f"run export_model/run.sh --models_dir={models_dir} first")
+    return read_contents(models_dir / ONNX, ONNX, commands.export(models_dir))
 
 
 def engine_folder(models_dir: Path, engine: str, quant_mode: str) -> Path:

@@ -32,6 +32,11 @@ require_values() { # require_values "NAME NAME..." ARGUMENT...
     ((${#names[@]} == 0)) || fail 2 "give $1, and then options (--help says more)"
 }
 
+# A command in a message, to be pasted.
+as_command() { # as_command WORD...
+    printf '%q ' "$@" | sed 's/ $//'
+}
+
 # Python with the repository's modules, and relative paths as seen from where the user stands.
 run_python() { # run_python ARGUMENT...
     local root python

@@ -1,10 +1,9 @@
 """A text to a wav with the exported graphs, numpy and onnxruntime alone: nothing of this repository is needed.
 
     python example.py models/onnx "printing differs from most crafts." out.wav
-    python example.py models/onnx "27 45 36 49 11" out.wav
 
 A text is read letter by letter: write numbers and abbreviations out, or give the ids of symbols. What is used here is
-in the metadata of each graph; docs/deployment.md explains the inputs.
+in the metadata of each graph; docs/deployment.md explains the inputs. pip install numpy onnxruntime
 """
 
 import json
@@ -19,7 +18,9 @@ STAGES = ("encoder", "decoder", "postnet", "waveglow")
 
 def speak(folder: str, text: str, seed: int = 0) -> tuple[np.ndarray, int]:
     """The audio [samples] and its sampling rate."""
-    graphs = {name: onnxruntime.InferenceSession(f"{folder}/{name}.onnx") for name in STAGES}
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # which are slow, and inaudible
+    graphs = {name: onnxruntime.InferenceSession(f"{folder}/{name}.onnx", options) for name in STAGES}
     about = graphs["encoder"].get_modelmeta().custom_metadata_map
     random = np.random.default_rng(seed)
 
@@ -30,8 +31,8 @@ def speak(folder: str, text: str, seed: int = 0) -> tuple[np.ndarray, int]:
     ids = {symbol: i for i, symbol in enumerate(json.loads(about["symbols"]))}
     letters, words = [ids[letter] for letter in text.lower() if letter in ids], text.split()
     sequences = np.array([list(map(int, words)) if all(map(str.isdecimal, words)) else letters], np.int64)
+    assert sequences.size and sequences.max() < len(ids), f"give letters, or ids from 0 to {len(ids) - 1}"
     encoded = run("encoder", sequences=sequences, sequence_lengths=np.array([sequences.shape[1]], np.int32))
-
     steps, keep = int(about["max_decoder_steps"]), 1 - float(about["p_prenet_dropout"])
     axes = {port.name: port.shape for port in graphs["decoder"].get_inputs()}["prenet_masks"]
     decoded = run(
@@ -40,9 +41,8 @@ def speak(folder: str, text: str, seed: int = 0) -> tuple[np.ndarray, int]:
         prenet_masks=((random.random((1, steps, *axes[2:])) < keep) / keep).astype(np.float32),
     )  # fmt: skip
     lengths = decoded["mel_lengths"]
-    mel = run("postnet", mel_outputs=decoded["mel_outputs"], mel_lengths=lengths)["mel_outputs_postnet"]
-    mel = mel[:, :, : lengths[0], None]
-
+    refined = run("postnet", mel_outputs=decoded["mel_outputs"], mel_lengths=lengths)
+    mel = refined["mel_outputs_postnet"][:, :, : lengths[0], None]
     _, groups, columns, _ = {port.name: port.shape for port in graphs["waveglow"].get_inputs()}["z"]
     columns = int(columns.split("*")[0]) * mel.shape[2]
     z, sigma = random.standard_normal((1, groups, columns, 1), np.float32), np.array([about["sigma"]], np.float32)
@@ -57,4 +57,4 @@ def main(folder: str, text: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) == 4 else sys.exit(__doc__)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.checkpoints.interchange import TITLES
+from common.checkpoints import TITLES
 from common.hints import add_hint_options
 from common.program import Parser
 from common.voices import DEFAULT
 from tools.deploy.engines.engine import ENGINES, QUANT_MODES
 from tools.deploy.export_model.opset import OPSETS
 
+LARGEST_BATCH = 1024
 ALIASES = {"qint8_mixed_float16": "int8"}
 "Cambricon's names for quant modes that have other names here."
 
@@ -110,9 +111,15 @@ def check_measuring_options(parser: Parser, args: argparse.Namespace) -> None:
     for name, smallest in (("il", 1), ("warmup_iters", 0), ("num_iters", len(args.devices)), ("seed", 0), ("sigma", 0)):
         value = getattr(args, name)
         if value is not None and not smallest <= value < 2**31:
-            parser.error(f"--{name} must be at least {smallest}")
-    if min(args.bs) < 1:
-        parser.error("--bs must be at least 1")
+            parser.error(f"--{name} must be at least {smallest} and below 2**31")
+    check_batches(parser, args.bs)
+
+
+def check_batches(parser: Parser, batches: Sequence[int]) -> None:
+    """Exit 2 for batches that no engine takes: WaveGlow alone needs some 0.3 GB for a clip."""
+    for batch in batches:
+        if not 1 <= batch <= LARGEST_BATCH:
+            parser.error(f"--bs is {batch}, must be 1 to {LARGEST_BATCH}")
 
 
 def add_options_of_all_stages(parser: Parser, batches: list[int], output: Path) -> None:

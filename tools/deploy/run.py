@@ -3,8 +3,10 @@
 import argparse
 
 from common import program
+from common.files import make_output_folder
+from common.folder_lock import hold_folder
 from common.log import open_log
-from tools.deploy.infer_python.infer import measure
+from tools.deploy.checks import begin
 from tools.deploy.infer_python.results import OUTPUT, Results
 from tools.deploy.options import (
     add_log_file,
@@ -12,7 +14,6 @@ from tools.deploy.options import (
     add_quant_mode,
     check_options_of_all_stages,
 )
-from tools.deploy.stages import begin, make_engines, make_graphs
 
 DESCRIPTION = """\
 All of it: fetch the checkpoints, export, build engines, speak and report.
@@ -30,10 +31,16 @@ EXAMPLES = """\
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
+    settings = begin(args, [args.quant_mode])
     results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
-    settings = begin(args)
+    hold_folder(make_output_folder(args.models_dir), option="--models_dir")
+    # Only now PyTorch is loaded, which takes seconds.
+    from tools.deploy.infer_python.infer import measure
+    from tools.deploy.stages import make_engines, make_graphs
+
     make_graphs(args)
     folder, contents = make_engines(args, settings, args.quant_mode)
+    results.make_room()
     results.write([measure(args, folder, contents, batch) for batch in args.bs])
 
 

@@ -1,10 +1,15 @@
 """The graphs that inference engines know the models by: their names, and what goes in and comes out."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import tacotron2.config
-import waveglow.config
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from common.program import UserError
+
+if TYPE_CHECKING:  # they load PyTorch, which takes seconds
+    import tacotron2.config
+    import waveglow.config
 
 GRAPHS = ("encoder", "decoder_iter", "decoder", "postnet", "waveglow")
 

@@ -2,50 +2,37 @@
 
 import argparse
 import logging
+import os
 import subprocess
 from pathlib import Path
 
 from common.log import still
 from common.program import UserError
-from common.voices import sha256
+from common.voices import DEFAULT, sha256
+from tools.deploy import commands
 from tools.deploy.artifacts import ONNX, Contents, engine_folder, read_contents
-from tools.deploy.engines.engine import find_engine
-from tools.deploy.export_model.export import export_graphs
+from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named
+from tools.deploy.export_model.export import check_replaceable, export_graphs
+from tools.deploy.export_model.onnx_export import check_exporter
 from tools.deploy.gen_model.build import Order, build
-from tools.deploy.gen_model.settings import Settings, load_settings
-from tools.deploy.models import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints
+from tools.deploy.gen_model.settings import Settings, batches_for
 
 log = logging.getLogger(__name__)
 
 FETCH = Path(__file__).parent / "export_model/get_datasets_and_models.sh"
 
 
-def begin(args: argparse.Namespace) -> Settings:
-    """The build configuration, after a check of what would otherwise fail only after minutes of work.
-
-    UserError for sizes, engines and devices that do not exist.
-    """
-    settings = load_settings(args.json)
-    smallest, _, largest = settings.ranges.text
-    if not smallest <= args.il <= largest:
-        raise UserError(f"--il is {args.il}, and engines are built for {smallest} to {largest} (see --json)")
-    shares = len(args.devices)
-    for device in args.devices:
-        engine = find_engine(args.engine)(device, shares, settings.engine(args.engine).options())
-        log.info("device %d: %s", device, engine.device_name)
-        engine.close()
-    return settings
-
-
 def make_graphs(args: argparse.Namespace) -> None:
     """The graphs of the checkpoints that are named; else those that are there, else of what can be fetched."""
-    named = bool(args.tacotron2 or args.waveglow or args.voice or args.random)
     folder = args.models_dir / ONNX
-    if named:
+    if is_named(args):
         wanted = find_checkpoints(args)
         if wanted.hints or not are_there(folder, wanted, args.opset):
             export_graphs(args.models_dir, wanted, args.opset)
     elif not are_there(folder, None, args.opset):
+        check_exporter()
+        fetched = {kind: str(args.models_dir / "checkpoints" / name) for kind, name in DOWNLOADED.items()}
+        check_replaceable(folder, Wanted(fetched, named=False), args.opset)
         fetch(args.models_dir)
         export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 
@@ -64,7 +51,8 @@ def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> 
         path = wanted.paths[kind] if wanted else source.path
         if source.path != path or (wanted and path != RANDOM and source.sha256 != sha256(Path(path))):
             return False
-    log.info("the graphs of %s are there", " and ".join(source.path for source in contents.sources.values()))
+    names = dict.fromkeys(source.path for source in contents.sources.values())
+    log.info("the graphs of %s are there", " and ".join(names))
     return True
 
 
@@ -73,9 +61,13 @@ def fetch(models_dir: Path) -> None:
     if len(downloaded(models_dir)) == len(DOWNLOADED):
         return
     with still("fetching the checkpoints"):
-        done = subprocess.run(["bash", FETCH, f"--models_dir={models_dir}"], check=False)
+        holding = os.environ | {"HOLDS_MODELS_DIR": str(models_dir)}  # which this program does
+        done = subprocess.run(["bash", FETCH, f"--models_dir={models_dir}"], check=False, env=holding)
     if done.returncode and any((models_dir / "checkpoints").glob("*")):
-        raise UserError("the checkpoints are there in part, see above: run it again, or name others (--voice=NAME)")
+        raise UserError(
+            f"the checkpoints are there in part, see above: run it again, {commands.again()}, or take others,"
+            f" {commands.again(f'--voice={DEFAULT}')}"
+        )
     if done.returncode:
         log.warning("NVIDIA's checkpoints cannot be fetched, see above")
 
@@ -95,4 +87,4 @@ def batches(folder: Path, engine: str, wanted: list[int]) -> list[int]:
         smallest, usual, largest = 0, 0, 0
     if smallest <= min(wanted) and max(wanted) <= largest:
         return [smallest, usual, largest]
-    return [1, 4, max(8, *wanted)]
+    return batches_for(wanted)

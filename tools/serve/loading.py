@@ -17,11 +17,11 @@ from tacotron2.config import Config
 from tacotron2.synthesizer import BaseSynthesizer, Synthesizer
 from tools.deploy import stages
 from tools.deploy.artifacts import ONNX, engine_folder, read_contents
+from tools.deploy.checkpoints import Wanted
 from tools.deploy.export_model.export import export_graphs
 from tools.deploy.gen_model.build import Order, build
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
-from tools.deploy.models import Wanted
 from tools.serve.speaker import LARGEST_BATCH, Speaker
 from tools.serve.voices import Entry, Voices
 from tools.sound import check_same_audio

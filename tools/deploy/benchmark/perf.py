@@ -9,13 +9,11 @@ from common.files import make_output_folder, written_whole
 from common.folder_lock import hold_folder
 from common.log import open_log
 from common.program import UserError
-from tools.deploy.benchmark.table import plot, table
+from tools.deploy.checks import begin
 from tools.deploy.engines.engine import QUANT_MODES
-from tools.deploy.infer_python.infer import measure
 from tools.deploy.infer_python.latency import Run
-from tools.deploy.infer_python.results import OUTPUT, WAVS, set_aside, write
+from tools.deploy.infer_python.results import OUTPUT, check_files, set_aside, wavs_in, write
 from tools.deploy.options import add_options_of_all_stages, check_options_of_all_stages, quant_mode
-from tools.deploy.stages import begin, make_engines, make_graphs
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +32,18 @@ EXAMPLES = """\
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    hold_folder(make_output_folder(args.output))
+    settings = begin(args, args.quant_modes)
+    hold_folder(make_output_folder(args.output), option="-o")
+    hold_folder(make_output_folder(args.models_dir), option="--models_dir")
     files = [args.output / f"perf.{suffix}" for suffix in ("md", "json", "png")]
-    set_aside([*files, *(path for wavs in WAVS for path in args.output.glob(wavs))])
-    settings = begin(args)
+    check_files([*files, *wavs_in(args.output)])
+    # Only now PyTorch is loaded, which takes seconds.
+    from tools.deploy.benchmark.table import plot, table
+    from tools.deploy.infer_python.infer import measure
+    from tools.deploy.stages import make_engines, make_graphs
+
     make_graphs(args)
+    set_aside([*files, *wavs_in(args.output)])
     runs: list[Run] = []
     failed: dict[str, str] = {}
     for mode in args.quant_modes:

@@ -2,8 +2,8 @@
 
 from matplotlib.figure import Figure
 
+from tools.deploy.checkpoints import RANDOM
 from tools.deploy.infer_python.latency import Run
-from tools.deploy.models import RANDOM
 
 COLUMNS = (
     "model", "input length", "quant mode", "batch", "mel frames/s", "samples/s", "latency (s)", "cl 95 (s)",

@@ -47,6 +47,8 @@ class Build:
     "Of each input what it gets when the usual text is spoken, where the engine is ``calibrated`` in this mode."
     hop_length: int | None = None
     "Of the exported graph, since the checkpoint may not state it."
+    how: str = ""
+    "The command that exports the graph again."
 
 
 class DeviceError(UserError):

@@ -144,7 +144,7 @@ class MagicMindGraph(Graph):
 def compile_graph(request: Build, path: Path) -> None:
     """From ONNX to a file. UserError for what MagicMind refuses, RuntimeError for what it throws."""
     network, config = mm.Network(), mm.BuilderConfig()
-    what = f"parse {request.onnx} (export with --opset=11, if it is of a later one)"
+    what = f"parse {request.onnx} (if it is of a later opset than 11: {request.how} --opset=11)"
     checked(Parser(mm.ModelKind.kOnnx).parse(network, str(request.onnx)), what)
     ports = list(request.signature.inputs.values())
     if network.get_input_count() != len(ports):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from common.program import UserError, first_line
+from tools.deploy import commands
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, DeviceError, Engine, Graph, Value, counted, share_of_cores
 
@@ -15,7 +16,7 @@ try:
     import onnxruntime
     from onnxruntime import GraphOptimizationLevel, OrtValue, SessionOptions
 except ImportError as error:
-    raise UserError(f"--engine=onnxruntime: {error}; pip install -r requirement.txt") from error
+    raise UserError(f"--engine=onnxruntime: {error}; {commands.install('requirement.txt')}") from error
 
 from tools.deploy.engines import quantization
 from tools.deploy.engines.hardware_names import cuda_card_name, processor_name

@@ -51,7 +51,9 @@ class Torch(Engine):
         """The weights of the graph's part of the model, in the bits of the quant mode."""
         model = load_model(kind_of(request.graph), request.source.path, request.hop_length)
         if model.source != request.source:
-            raise UserError(f"{request.source.path} is not what it was when it was exported: export it again")
+            raise UserError(
+                f"{request.source.path} is not what it was when it was exported, export it again: {request.how}"
+            )
         part = model.modules()[request.graph].state_dict(keep_vars=True).values()
         own = {id(tensor) for tensor in part}
         weights = {name: t.detach() for name, t in model.model.state_dict(keep_vars=True).items() if id(t) in own}
@@ -64,7 +66,10 @@ class Torch(Engine):
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is not a file of the torch engine's: {error}") from error
         kind = kind_of(graph)
-        model = models.rebuild(kind, getattr(contents, kind), weights)
+        try:
+            model = models.rebuild(kind, getattr(contents, kind), weights)
+        except UserError as error:
+            raise UserError(f"{error}, build them again: {contents.again(path.parent)}") from error
         dtype = half(self.device) if contents.quant_mode == "force_float16" else torch.float32
         convert(model.model, dtype)
         model.model.to(self.device.torch_device)

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,21 +15,22 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from common import program
-from common.files import make_output_folder, remove_leftovers, written_whole
+from common.files import make_output_folder, written_whole
 from common.folder_lock import sole_writer
 from common.hints import NAME_SYMBOLS
 from common.log import open_log, still
 from common.program import UserError
 from tacotron2.config import check_symbols
-from tools.deploy import models
-from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, write_contents
+from tools.deploy import commands, models
+from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, renewed, write_contents
+from tools.deploy.checkpoints import Wanted, find_checkpoints, is_of_a_voice
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.metadata import describe
 from tools.deploy.export_model.onnx_export import check_exporter, export
 from tools.deploy.export_model.opset import OPSETS, lowered
 from tools.deploy.graphs import DecoderGraph, EncoderGraph, exportable
-from tools.deploy.models import Model, Wanted, find_checkpoints, is_of_a_voice
+from tools.deploy.models import Model
 from tools.deploy.options import add_checkpoint_options, add_models_dir, add_opset, check_checkpoint_options
 
 log = logging.getLogger(__name__)
@@ -79,33 +81,35 @@ def export_graphs(models_dir: Path, wanted: Wanted, opset: int | None = None) ->
     UserError for checkpoints that nobody has named where there are graphs of other ones.
     """
     check_exporter()
-    check_replaceable(models_dir / ONNX, wanted)
-    log.info("exporting the graphs of %s to %s", " and ".join(wanted.paths.values()), models_dir / ONNX)
-    found = {kind: models.load(kind, path, wanted.hints) for kind, path in wanted.paths.items()}
+    folder, opset = models_dir / ONNX, opset or OPSETS[0]
+    check_replaceable(folder, wanted, opset)
+    log.info("exporting the graphs of %s to %s", " and ".join(dict.fromkeys(wanted.paths.values())), folder)
+    began = time.perf_counter()
+    with still("reading the checkpoints"):
+        found = {kind: models.load(kind, path, wanted.hints) for kind, path in wanted.paths.items()}
     check_symbols(wanted.paths["tacotron2"], found["tacotron2"].config, NAME_SYMBOLS)
     models.check_fit(found["tacotron2"], found["waveglow"])
     make_output_folder(models_dir)
-    with sole_writer(models_dir):
-        write(found, models_dir / ONNX, wanted.sigma, opset or OPSETS[0])
+    with sole_writer(models_dir), renewed(folder) as new:
+        write(found, new, wanted.sigma, opset)
+    log.info("wrote %s in opset %d, in %.0f s", folder, opset, time.perf_counter() - began)
 
 
-def check_replaceable(folder: Path, wanted: Wanted) -> None:
+def check_replaceable(folder: Path, wanted: Wanted, opset: int | None = None) -> None:
     """UserError, if graphs of other checkpoints would be replaced by those of checkpoints that nobody has named."""
     if wanted.named or not (folder / CONTENTS).is_file():
         return
-    there = [source.path for source in read_contents(folder, ONNX, f"remove {folder}").sources.values()]
-    if set(there) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there)):
-        raise UserError(
-            f"{folder} holds the graphs of {' and '.join(there)}: name checkpoints to replace them"
-            " (--tacotron2=FILE --waveglow=FILE, or --voice=NAME)"
-        )
+    sources = read_contents(folder, ONNX, f"remove {folder}").sources
+    there = {kind: source.path for kind, source in sources.items()}
+    if set(there.values()) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there.values())):
+        same, found = (commands.export(folder.parent, paths, opset) for paths in (there, wanted.paths))
+        others = f"; those of what was found: {found}" if all(map(os.path.isfile, wanted.paths.values())) else ""
+        what = f"{folder} holds the graphs of {' and '.join(there.values())}"
+        raise UserError(f"{what}: name what is to replace them. The same ones again: {same}{others}")
 
 
 def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSETS[0]) -> None:
     """The graphs of the models in an opset, compared with them where ONNX Runtime is there."""
-    make_output_folder(folder)
-    remove_leftovers(folder)
-    (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
     contents = Contents(
         engine=ONNX,
         sources={kind: model.source for kind, model in found.items()},
@@ -116,18 +120,16 @@ def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSE
     )
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("the graphs are not compared with their models: onnxruntime is not installed")
-    began = time.perf_counter()
     for each in (each for model in found.values() for each in exports(model, opset)):
         with still(f"comparing {each.name} with its model"):
             onnx.checker.check_model(each.graph, full_check=True)
             describe(each.graph, contents.signature(each.name), contents)
             verdict = compare(each) if importlib.util.find_spec("onnxruntime") else ""
-        with written_whole(folder / f"{each.name}.onnx") as file:
-            file.write(each.graph.SerializeToString())
-        contents.add(folder, each.name, f"{each.name}.onnx")
+            with written_whole(folder / f"{each.name}.onnx") as file:
+                file.write(each.graph.SerializeToString())
+            contents.add(folder, each.name, f"{each.name}.onnx")
         log.info("%s: %d operators%s", each.name, len(each.graph.graph.node), verdict)
     write_contents(folder, contents)
-    log.info("wrote %s in opset %d, in %.0f s", folder, opset, time.perf_counter() - began)
 
 
 def compare(exported: Export) -> str:
@@ -146,14 +148,15 @@ def exports(model: Model, opset: int) -> Iterator[Export]:
     for name, module in model.modules().items():
         signature = signatures[name]
         inputs = partial(example_inputs, signature)
-        if isinstance(module, DecoderGraph):
-            inputs = partial(loop_inputs, module.decoder, signature)
-            graphs[name] = decoder_loop(graphs["decoder_iter"], module.decoder.gate_threshold, signature)
-        else:
-            traced = exportable(module) if isinstance(module, EncoderGraph) else module
-            with still(f"exporting {name}"):
+        with still(f"exporting {name}"):
+            if isinstance(module, DecoderGraph):
+                inputs = partial(loop_inputs, module.decoder, signature)
+                graphs[name] = decoder_loop(graphs["decoder_iter"], module.decoder.gate_threshold, signature)
+            else:
+                traced = exportable(module) if isinstance(module, EncoderGraph) else module
                 graphs[name] = export(traced, inputs(BATCH, LENGTH), signature)
-        yield Export(name, lowered(graphs[name], opset), module, inputs)
+            graph = lowered(graphs[name], opset)
+        yield Export(name, graph, module, inputs)
 
 
 if __name__ == "__main__":

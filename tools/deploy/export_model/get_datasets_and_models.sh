@@ -5,7 +5,7 @@
 #   bash export_model/get_datasets_and_models.sh --tacotron2=FILE --waveglow=FILE
 #   bash export_model/get_datasets_and_models.sh --voice=heart
 #
-#   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download
+#   --tacotron2=FILE --waveglow=FILE   take these files, of any form, in place of a download; others that are there get a date
 #   --voice=NAME                       take those of a voice of this repository
 #   --models_dir=DIR                   instead of $MODEL_PATH
 #   --engine=NAME                      changes nothing: the checkpoints are the same for all engines
@@ -43,6 +43,8 @@ if [[ ${HOLDS_MODELS_DIR:-} != "$models_dir" ]]; then
     exit
 fi
 
+again=$(as_command bash "$0" ${arguments[@]+"${arguments[@]}"})
+
 check_sum() { # check_sum NAME: whether it is what it was the first time; notes it down then
     local sum known
     sum=$(sha256sum <"$folder/$1" | cut -d' ' -f1)
@@ -50,7 +52,7 @@ check_sum() { # check_sum NAME: whether it is what it was the first time; notes 
     if [[ -z $known ]]; then
         echo "$sum  $1" >>"$folder/SHA256SUMS"
     elif [[ $known != "$sum" ]]; then
-        fail 1 "$folder/$1 is not what was fetched first (SHA256 $sum, not $known): remove it and run this again"
+        fail 1 "$folder/$1 is not what was fetched first (SHA256 $sum, not $known): $(as_command rm "$folder/$1") && $again"
     fi
 }
 
@@ -62,8 +64,17 @@ from common.checkpoints import interchange
 program.run(lambda: interchange.read(sys.argv[2], sys.argv[1]) and None)' "$1" "$2"
 }
 
-hint="Without a network: fetch it elsewhere and give it by --tacotron2=FILE or --waveglow=FILE;
-without checkpoints export_model/run.sh takes the voice heart, with --random random weights, to measure speed."
+hint="Without a network: fetch it elsewhere and give it: $again --tacotron2=FILE --waveglow=FILE
+Or take the voice heart: $again --voice=heart"
+
+keep() { # keep FILE GIVEN: set a file aside that is there, and is not the one given
+    [[ -f $1 ]] && ! cmp -s "$1" "$2" || return 0
+    local kept
+    kept=$1_$(date -r "$1" +%Y-%m-%d_%H-%M-%S)
+    [[ ! -e $kept ]] || fail 1 "$kept is there: move it, to keep $1 under that name"
+    mv "$1" "$kept"
+    echo "what was there is now $kept" >&2
+}
 
 get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or from the server
     local given=${OPTIONS[$1]:-} file=$folder/$2
@@ -71,6 +82,7 @@ get() { # get KIND NAME PATH: the checkpoint of a model, from a local file or fr
         [[ -f $given ]] || fail 1 "no file $given"
         check_contents "$1" "$given"
         cp "$given" "$file.copy"
+        keep "$file" "$given"
         sed -i "/  $2\$/d" "$folder/SHA256SUMS" 2>/dev/null || true
         mv "$file.copy" "$file"
     elif [[ -f $models_dir/$2 && ! -f $file ]]; then

@@ -11,26 +11,33 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from common import program
-from common.checkpoints.interchange import TITLES
-from common.files import make_output_folder, open_input, remove_leftovers, written_whole
+from common.checkpoints import TITLES
+from common.files import make_output_folder, open_input, written_whole
 from common.folder_lock import sole_writer
 from common.log import open_log, still
 from common.program import UserError
 from common.voices import sha256
 from tools.deploy.artifacts import (
-    CONTENTS,
     ONNX,
     Contents,
     engine_folder,
     read_contents,
     read_exported,
+    renewed,
     write_contents,
 )
 from tools.deploy.engines.engine import Build, DeviceError, Engine, find_engine
 from tools.deploy.gen_model.calibration import Heard, listen
 from tools.deploy.gen_model.precision_cost import measure_cost
 from tools.deploy.gen_model.settings import DECODERS, EngineSettings, Settings, load_settings
-from tools.deploy.options import add_build_options, add_engine, add_models_dir, add_numbers, add_quant_mode
+from tools.deploy.options import (
+    add_build_options,
+    add_engine,
+    add_models_dir,
+    add_numbers,
+    add_quant_mode,
+    check_batches,
+)
 from tools.deploy.signatures import GRAPHS, kind_of
 
 log = logging.getLogger(__name__)
@@ -102,6 +109,7 @@ def read_arguments() -> argparse.Namespace:
         add(f"--{name}", type=Path, metavar="FILE", help=f"use this {name}.onnx, not that of the models_dir")
     add("--no-compare", action="store_true", help="do not measure what the mode costs")
     args = parser.parse_args()
+    check_batches(parser, args.bs or [])
     if args.bs and len(args.bs) == 1:
         args.bs *= 3
     return args
@@ -123,7 +131,10 @@ def build(order: Order) -> Contents:
         else:
             contents = wanted
             say_what(order, wanted)
-            write(order, exported, engine, contents)
+            with renewed(order.folder) as new:
+                write(order, exported, engine, contents, new)
+            low, _, high = contents.ranges["batch"]
+            log.info("wrote %s, for batches of %d to %d", order.folder, low, high)
         if order.compare and order.quant_mode != "force_float32" and not contents.cost:
             compare(order, contents, exported)
     return contents
@@ -159,14 +170,11 @@ def say_what(order: Order, wanted: Contents) -> None:
     """Log what is being built."""
     sizes = ", ".join(f"{axis} {low} to {high}" for axis, (low, _, high) in wanted.ranges.items() if axis != "steps")
     log.info("building %s engines in %s, for sizes of %s", order.engine, order.quant_mode, sizes)
-    log.info("of %s", " and ".join(source.path for source in wanted.sources.values()))
+    log.info("of %s", " and ".join(dict.fromkeys(source.path for source in wanted.sources.values())))
 
 
-def write(order: Order, exported: Contents, engine: type[Engine], contents: Contents) -> None:
-    """Build the engines and write them with their contents."""
-    folder = order.folder
-    remove_leftovers(folder)
-    (folder / CONTENTS).unlink(missing_ok=True)  # until it is complete again
+def write(order: Order, exported: Contents, engine: type[Engine], contents: Contents, folder: Path) -> None:
+    """Build the engines and write them to a folder with their contents."""
     samples = samples_for(order, exported, engine, contents)
     for graph in contents.made_of:
         began = time.perf_counter()
@@ -180,6 +188,7 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
             options=contents.options,
             samples=samples.get(graph, {}),
             hop_length=exported.waveglow.data_config.hop_length,
+            how=exported.again(order.models_dir / ONNX),
         )
         name = f"{graph}{engine.suffix}"
         with written_whole(folder / name) as file, still(f"building {graph}"):
@@ -187,7 +196,6 @@ def write(order: Order, exported: Contents, engine: type[Engine], contents: Cont
         contents.add(folder, graph, name)
         log.info("%s: %.1f MB in %.0f s", graph, contents.files[graph].bytes / 1e6, time.perf_counter() - began)
     write_contents(folder, contents)
-    log.info("wrote %s, for batches of %d to %d", folder, contents.ranges["batch"][0], contents.ranges["batch"][-1])
 
 
 def samples_for(order: Order, exported: Contents, engine: type[Engine], contents: Contents) -> dict[str, Heard]:

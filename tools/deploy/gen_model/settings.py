@@ -1,5 +1,6 @@
 """The build configuration, configs/deploy.json."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ class Settings:
     def for_batches(self, batch: list[int]) -> "Settings":
         """The same for these batch sizes."""
         return replace(self, ranges=replace(self.ranges, batch=batch))
+
+
+def batches_for(wanted: Iterable[int]) -> list[int]:
+    """Smallest, usual and largest batch of engines that are to take these."""
+    return [1, 4, max(8, *wanted)]
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -5,7 +5,6 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -25,19 +24,21 @@ LONGEST_END = 10
 def run_on_devices(works: list[Work]) -> dict[int, DeviceResult]:
     """Device -> what it did. UserError that names the device, if one fails; the others are then ended."""
     results = {work.device: DeviceResult("", []) for work in works}
-    cold = len(works)
-    with progress_bar("speaking", sum(len(work.batches) for work in works), initial=0) as bar, ExitStack() as warm_up:
-        warm_up.enter_context(still("loading the engines and warming up"))
+    cold, spoken, batches = len(works), 0, sum(len(work.batches) for work in works)
+
+    def doing() -> str:
+        return "loading the engines and warming up" if cold else f"spoke {spoken} of {batches} batches"
+
+    with progress_bar("speaking", batches, initial=0) as bar, still(doing):
         for device, message in _alone(works[0]) if len(works) == 1 else _together(works):
             if isinstance(message, str):
                 results[device].device_name = message
                 log.info("device %d: %s", device, message)
             elif isinstance(message, Ready):
                 cold -= 1
-                if not cold:
-                    warm_up.close()
             else:
                 results[device].iterations.append(message)
+                spoken += 1
                 bar.update()
     return results
 

@@ -8,13 +8,15 @@ from common import program
 from common.corpus import read_lines
 from common.log import open_log
 from common.program import UserError
+from tools.deploy import commands
 from tools.deploy.artifacts import CONTENTS, Contents, engine_folder, read_contents
+from tools.deploy.checkpoints import RANDOM
+from tools.deploy.gen_model.settings import DEFAULT, batches_for
 from tools.deploy.infer_python.devices import run_on_devices
 from tools.deploy.infer_python.latency import DeviceResult, Run
 from tools.deploy.infer_python.requests import of_sentence, of_text
 from tools.deploy.infer_python.results import OUTPUT, Results
 from tools.deploy.infer_python.worker import Work
-from tools.deploy.models import RANDOM
 from tools.deploy.options import (
     add_engine,
     add_log_file,
@@ -42,10 +44,12 @@ EXAMPLES = """\
 def main() -> None:
     args = read_arguments()
     open_log(None, quiet=False)
-    folder, contents = find_engines(args.models_dir, args.engine, args.quant_mode)
-    results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
+    folder, contents = find_engines(args)
     batches = list(dict.fromkeys(contents.ranges["batch"])) if args.all else args.bs
+    check_sizes(args, folder, contents, batches)
     text = read_lines(Path(args.text)) if args.text else None
+    results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
+    results.make_room()
     results.write([measure(args, folder, contents, batch, text) for batch in batches])
 
 
@@ -66,29 +70,36 @@ def read_arguments() -> argparse.Namespace:
     return args
 
 
-def find_engines(models_dir: Path, engine: str, quant_mode: str) -> tuple[Path, Contents]:
+def find_engines(args: argparse.Namespace) -> tuple[Path, Contents]:
     """The models_dir, if engines are in it, or else the folder in it where they are by default."""
-    own = (models_dir / CONTENTS).is_file()
-    folder = models_dir if own else engine_folder(models_dir, engine, quant_mode)
-    how = f"run gen_model/run.sh {quant_mode} 1 4 8 --engine={engine} --models_dir={models_dir}"
-    contents = read_contents(folder, engine, how)
-    if contents.quant_mode != quant_mode:
-        raise UserError(f"{folder} is {contents.quant_mode}, --quant_mode says {quant_mode}")
-    return folder, contents
+    if (args.models_dir / CONTENTS).is_file():
+        contents = read_contents(args.models_dir, args.engine, "name another --engine or --models_dir")
+        if contents.quant_mode != args.quant_mode:
+            what = f"{args.models_dir} is {contents.quant_mode}, and {args.quant_mode} is asked for"
+            raise UserError(f"{what}: name another quant mode or --models_dir")
+        return args.models_dir, contents
+    folder = engine_folder(args.models_dir, args.engine, args.quant_mode)
+    how = commands.build(args.engine, args.quant_mode, batches_for(args.bs), args.models_dir)
+    return folder, read_contents(folder, args.engine, how)
+
+
+def check_sizes(args: argparse.Namespace, folder: Path, contents: Contents, batches: list[int]) -> None:
+    """UserError for sizes that the engines were not built for."""
+    for batch in batches:
+        how = f"choose another, or build others: {contents.build_command(folder, batches_for(batches))}"
+        contents.check_range("batch", batch, "--bs", how)
+    if not args.text:
+        how = f"choose another, or build others with --json=FILE, a copy of {DEFAULT} with other ranges.text"
+        contents.check_range("text", args.il, "--il", how)
 
 
 def measure(
     args: argparse.Namespace, folder: Path, contents: Contents, batch: int, text: list[str] | None = None
 ) -> Run:
-    """Speak the text, or the sentence, on all devices.
-
-    UserError for sizes that the engines were not built for.
-    """
-    contents.check_range("batch", batch, "--bs")
+    """Speak the text, or the sentence, on all devices; sizes as the engines were built for."""
     if text is not None:
         shares = of_text(text, contents, batch, args.devices, args.seed, args.output)
     else:
-        contents.check_range("text", args.il, "--il")
         alphabet = contents.tacotron2.data_config.alphabet
         shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output, alphabet)
     works = [

@@ -66,11 +66,11 @@ class Pipeline:
         contents.check_range("batch", len(texts), "the batch")
         longest = max(smallest["text"], *map(len, texts))
         contents.check_range("text", longest, "the longest text")
-        sequences = np.zeros((len(texts), longest), np.int64)
-        for row, text in zip(sequences, texts):
-            row[: len(text)] = text
-        lengths = np.array([len(text) for text in texts], np.int32)
         with self.stage("encoder"):
+            sequences = np.zeros((len(texts), longest), np.int64)
+            for row, text in zip(sequences, texts):
+                row[: len(text)] = text
+            lengths = np.array([len(text) for text in texts], np.int32)
             encoded = self.graphs["encoder"].run({"sequences": sequences, "sequence_lengths": lengths})
         with self.stage("decoder"):
             mask = np.arange(longest) >= lengths[:, None]
@@ -126,11 +126,11 @@ class Pipeline:
         """mel [B, n_mel, T], lengths [B], sigma of all or of each, seeds -> the audio [length * hop] of each."""
         wanted, frames = len(mel), max(mel.shape[2], self.contents.ranges["mel"][0])
         self.contents.check_range("mel", frames, "the number of mel frames")
-        mel = self._long_enough(mel, mel.shape[2])
-        mel = np.where(np.arange(frames) < lengths[:, None, None], mel, SILENCE)
-        sigmas = np.broadcast_to(np.asarray(sigma, np.float32), wanted)
-        rows = [*range(wanted), *[wanted - 1] * (self.contents.ranges["batch"][0] - wanted)]
         with self.stage("waveglow"):
+            mel = self._long_enough(mel, mel.shape[2])
+            mel = np.where(np.arange(frames) < lengths[:, None, None], mel, SILENCE)
+            sigmas = np.broadcast_to(np.asarray(sigma, np.float32), wanted)
+            rows = [*range(wanted), *[wanted - 1] * (self.contents.ranges["batch"][0] - wanted)]
             inputs = {"mel": mel[rows][..., None], "z": self._noise(seeds, frames)[rows], "sigma": sigmas[rows]}
             graph = self.graphs["waveglow"]
             audio = graph.fetch(graph.run(inputs)["audio"])

@@ -21,7 +21,7 @@ WAVS = ("dev[0-9]*_[0-9]*.wav", "out_[0-9][0-9][0-9][0-9].wav")
 
 
 class Results:
-    """The places of a run's wavs and report, made before anything is measured.
+    """The places of a run's wavs and report, made before anything is done. UserError if they cannot be written to.
 
     Args:
         output: the folder of the wavs, and of the JSON without a log file.
@@ -36,9 +36,18 @@ class Results:
             self.text /= f"{name}_log_perf"
         beside = self.text if self.text and not is_stream(self.text) else None
         self.json = beside.with_name(f"{beside.name}.json") if beside else output / "latency.json"
-        hold_folder(make_output_folder(output))
+        hold_folder(make_output_folder(output), option="-o")
         make_output_folder(self.json.parent)
-        set_aside([self.json, *([self.text] if self.text else []), *(p for wavs in WAVS for p in output.glob(wavs))])
+        self.output = output
+        check_files(self.files())
+
+    def files(self) -> list[Path]:
+        """Those of an earlier run and those to be written."""
+        return [self.json, *([self.text] if self.text else []), *wavs_in(self.output)]
+
+    def make_room(self) -> None:
+        """Set aside what an earlier run has left, once there is something to measure."""
+        set_aside(self.files())
 
     def write(self, runs: list[Run]) -> None:
         """The report as text, to the log file or the terminal, and as JSON."""
@@ -49,6 +58,18 @@ class Results:
             print(text, end="")
         write(self.json, json.dumps({"runs": [run.as_json() for run in runs]}, indent=2))
         log.info("wrote %s", " and ".join(str(each) for each in (self.text, self.json) if each))
+
+
+def wavs_in(output: Path) -> list[Path]:
+    """The wavs of an earlier run."""
+    return [path for pattern in WAVS for path in output.glob(pattern)]
+
+
+def check_files(files: Iterable[Path]) -> None:
+    """UserError, if there is a folder in the place of a file."""
+    for path in files:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder, move it")
 
 
 def set_aside(paths: Iterable[Path]) -> None:

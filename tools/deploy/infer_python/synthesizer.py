@@ -14,6 +14,7 @@ from tacotron2.sentences import LONGEST_PIECE
 from tacotron2.synthesizer import BaseSynthesizer
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import find_engine
+from tools.deploy.gen_model.settings import DEFAULT
 from tools.deploy.infer_python.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,10 @@ class EngineSynthesizer(BaseSynthesizer):
         UserError for engines that decode frame by frame, since these do not tell the alignment.
         """
         if "decoder" not in contents.files:
-            raise UserError(f"the engines of {folder} decode frame by frame: build some with the graph decoder")
+            raise UserError(
+                f"the engines of {folder} decode frame by frame: in {DEFAULT} set decoder of {contents.engine} to"
+                ' "decoder", and start again'
+            )
         longest = min(LONGEST_PIECE, contents.ranges["text"][-1])
         super().__init__(contents.sources["tacotron2"].path, contents.tacotron2, cleaners=cleaners, longest=longest)
         engine = find_engine(contents.engine)(0, shares, contents.options)

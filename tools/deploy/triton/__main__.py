@@ -8,7 +8,7 @@ from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import open_log
 from tools.deploy.artifacts import ONNX, read_exported
-from tools.deploy.options import add_models_dir
+from tools.deploy.options import LARGEST_BATCH, add_models_dir
 from tools.deploy.triton.repository import BACKENDS, write_repository
 
 DESCRIPTION = """\
@@ -41,8 +41,8 @@ def read_arguments() -> argparse.Namespace:
     what = "clips that share a batch at most, and are spoken at once (default: %(default)s)"
     parser.add_argument("--max_batch", type=int, default=8, metavar="N", help=what)
     args = parser.parse_args()
-    if not 1 <= args.max_batch <= 1024:
-        parser.error("--max_batch must be 1 to 1024")
+    if not 1 <= args.max_batch <= LARGEST_BATCH:
+        parser.error(f"--max_batch must be 1 to {LARGEST_BATCH}")
     return args
 
 

@@ -14,13 +14,16 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 answer_help "" "$@"
 require_values "ENVIRONMENT REPOSITORY" "$@"
-environment=$(cd "$1" 2>/dev/null && pwd) || fail 1 "no folder $1: make an environment there, see --help"
 repository=$2
+root=$(cd "$deploy_dir/../.." && pwd)
+install=$(as_command "$1/bin/pip" install -r "$root/requirement-triton.txt")
+environment=$(cd "$1" 2>/dev/null && pwd) || fail 1 "no folder $1: $(as_command python3 -m venv "$1") && $install"
 packages=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 version=$("$environment/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 server=$packages/pytriton/tritonserver
-[[ -x $server/bin/tritonserver ]] || fail 1 "$environment has no nvidia-pytriton: pip install -r requirement-triton.txt"
-[[ -d $repository/speech ]] || fail 1 "$repository is no repository of python -m tools.deploy.triton"
+[[ -x $server/bin/tritonserver ]] || fail 1 "$environment has no nvidia-pytriton: $install"
+[[ -d $repository/speech ]] || fail 1 "$repository is no repository, write one: $(as_command \
+    env "PYTHONPATH=$root" python -m tools.deploy.triton -o "$repository" --backend=python)"
 
 backends=$(mktemp -d)
 child=

@@ -1,0 +1,86 @@
+"""What run.sh and perf.sh can know from options and files is said before PyTorch is loaded and anything is written."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT, script_environment
+
+PROGRAM = """
+import contextlib, io, json, sys
+sys.modules["torch"] = None  # to import it fails
+from common.program import UserError
+from tools.deploy import run
+from tools.deploy.benchmark import perf
+
+cases, answers = json.load(sys.stdin), []
+for module in (run, perf):
+    for options in cases:
+        sys.argv, said, code = ["program", *options], io.StringIO(), 1
+        with contextlib.redirect_stderr(said):
+            try:
+                module.main()
+            except UserError as error:
+                said.write(str(error))
+            except SystemExit as end:
+                code = end.code
+        answers.append([code, said.getvalue()])
+json.dump(answers, sys.stderr)
+"""
+
+OPTIONS = [
+    (2, "--bs is 0, must be 1 to 1024", "--bs=0"),
+    (2, "--bs is 99999999999, must be 1 to 1024", "--bs=1,99999999999"),
+    (2, "name each once", "--bs=2,2"),
+    (2, "must be numbers, such as 0,1, not '-1'", "--bs", "-1"),
+    (2, "must be numbers", "--bs=4.5"),
+    (2, "must be numbers", "--bs="),
+    (1, "--il is 257, and engines are built for 4 to 256: choose another", "--il=257"),
+    (1, "device 99 does not exist", "--devices=0,99"),
+    (2, "invalid choice: 'int4'", "--quant_mode=int4"),
+    (2, "invalid choice: 'tensorrt'", "--engine=tensorrt"),
+    (2, "invalid choice: 12", "--opset=12"),
+    (2, "--num_iters must be at least 2", "--devices=0,1", "--num_iters=1"),
+    (2, "--sigma must be at least 0", "--sigma=nan"),
+    (2, "--sigma must be at least 0 and below", "--sigma=inf"),
+    (2, "--seed must be at least 0 and below", "--seed=99999999999"),
+    (1, "there is no voice 'nobody': choose from", "--voice=nobody"),
+    (1, "there is no voice", "--voice=../voices/heart"),
+    (1, "cannot read the checkpoint {here}/nowhere: No such file", "--tacotron2=nowhere", "--waveglow=nowhere"),
+    (1, "--waveglow: cannot read the checkpoint", "--tacotron2=heart/tacotron2", "--waveglow=folder"),
+    (1, "the checkpoint {here}/empty is empty", "--tacotron2=empty", "--waveglow=heart/waveglow"),
+    (1, "there is no checkpoint of WaveGlow: name one", "--tacotron2=heart/tacotron2"),
+    (1, "cannot read the config nowhere.json", "--json=nowhere.json"),
+    (1, "cannot read the config folder: Is a directory", "--json=folder"),
+    (1, "empty is not JSON", "--json=empty"),
+    (1, "cannot write to empty/onnx: {here}/empty is no folder", "--models_dir=empty"),
+    (1, "cannot write to taken/onnxruntime_int8: taken/onnxruntime_int8 is no folder", "--models_dir=taken"),
+    (1, "cannot write to empty/out: {here}/empty is no folder", "-o", "empty/out"),
+]
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/onnxruntime_int8").touch()
+    return tmp_path
+
+
+def test_what_cannot_be_is_said_at_once_and_nothing_is_written(here):
+    before = sorted(here.rglob("*"))
+    both = "--models_dir=models", "-o", "out", "--quant_mode=int8"
+    cases = [[*both, *options] for _, _, *options in OPTIONS]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=here, env=script_environment() | {"PYTHONPATH": str(ROOT)},
+        input=json.dumps(cases), capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stderr)
+    for (code, says, *options), (answer, said) in zip(OPTIONS * 2, answers, strict=True):
+        assert answer == code, (options, said)
+        assert says.format(here=here) in said, options
+    assert sorted(here.rglob("*")) == before
