@@ -187,9 +187,10 @@ class Tacotron2(nn.Module):
             raise ValueError(f"postnet_n_convolutions is {postnet_n_convolutions}, must be 2 or above")
         self.mask_padding = mask_padding
         bound = math.sqrt(6 / (n_symbols + symbols_embedding_dim))
-        # A new nn.Embedding would draw normal numbers, which without memory (device "meta") takes PyTorch seconds.
-        rows = torch.empty(n_symbols, symbols_embedding_dim).uniform_(-bound, bound)
-        self.embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+        rows = torch.empty(n_symbols, symbols_embedding_dim)
+        if not rows.is_meta:  # as in Conv1d, its operator is slow to import
+            nn.init.normal_(rows)  # as nn.Embedding does; so a seed gives the weights that NVIDIA's code gives
+        self.embedding = nn.Embedding.from_pretrained(rows.uniform_(-bound, bound), freeze=False)
         self.encoder = Encoder(encoder_embedding_dim, encoder_n_convolutions, encoder_kernel_size)
         decoder = {name: value for name, value in decoder.items() if name not in NOT_OF_THE_MODEL}
         self.decoder = Decoder(n_mel_channels, encoder_embedding_dim, p_prenet_dropout=p_prenet_dropout, **decoder)

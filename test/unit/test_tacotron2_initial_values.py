@@ -31,7 +31,7 @@ GAINS = {
 def fresh():
     """Wide enough that the largest of a layer's weights comes near to its bound."""
     torch.manual_seed(0)
-    sizes = toy_tacotron2_config()["tacotron2_config"] | {"attention_dim": 256}
+    sizes = toy_tacotron2_config()["tacotron2_config"] | {"attention_dim": 64}
     return build_model(Config(tacotron2_config=Tacotron2Config(**sizes)))
 
 
