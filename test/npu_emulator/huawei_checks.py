@@ -76,7 +76,8 @@ def test_it_is_huaweis():
     [
         ("O0", 0.05),
         ("O2", 0.05),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in [("O0", 0.0), ("O1", 0.05)]),
+        pytest.param("O0", 0.0, marks=pytest.mark.slow),
+        pytest.param("O1", 0.05, marks=pytest.mark.slow),
     ],
 )
 def test_a_training_is_that_of_the_cpu(device, corpus, folder, name, level, grad_clip):

@@ -160,10 +160,9 @@ def test_operators_on_lists_run_where_torch_npu_has_them(device, monkeypatch, ca
         ("O0", 128.0),
         ("O1", "dynamic"),
         ("O2", 128.0),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in [("O0", "dynamic"), ("O1", 128.0), ("O2", "dynamic")]
-        ),
+        pytest.param("O0", "dynamic", marks=pytest.mark.slow),
+        pytest.param("O1", 128.0, marks=pytest.mark.slow),
+        pytest.param("O2", "dynamic", marks=pytest.mark.slow),
     ],
 )
 def test_the_references_curve(device, level, loss_scale):

@@ -66,16 +66,17 @@ def models_dir() -> Path:
         check_exporter()
     except UserError as error:
         pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     if SHARED not in os.environ:
-        folder = Path(tempfile.mkdtemp())
-        atexit.register(shutil.rmtree, folder)
         return make_models(folder)
-    folder = Path(os.environ[SHARED]) / "toys"
-    with folder.with_name("toys.lock").open("w") as lock:
+    shared = Path(os.environ[SHARED]) / "toys"
+    with shared.with_name("toys.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (done := folder / "done").exists():
-            make_models(folder)
+        if not (done := shared / "done").exists():
+            make_models(shared)
             done.touch()
+    shutil.copytree(shared, folder, dirs_exist_ok=True)  # a program that works in it holds it for itself
     return folder
 
 
