@@ -71,7 +71,15 @@ def test_it_is_huaweis():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(("level", "grad_clip"), [("O0", 0.0), ("O0", 0.05), ("O1", 0.05), ("O2", 0.05)])
+@pytest.mark.parametrize(
+    ("level", "grad_clip"),
+    [
+        ("O0", 0.05),
+        ("O2", 0.05),
+        pytest.param("O0", 0.0, marks=pytest.mark.slow),
+        pytest.param("O1", 0.05, marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_is_that_of_the_cpu(device, corpus, folder, name, level, grad_clip):
     """Losses and weights, with gradients accumulated, clipped, and the learning rate changing; the CPU in the half
     precision of the card."""
@@ -92,8 +100,15 @@ def test_a_training_is_that_of_the_cpu(device, corpus, folder, name, level, grad
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("how", ["resume", "keep_optimizer"])
-@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+@pytest.mark.parametrize(
+    ("how", "level"),
+    [
+        ("resume", "O2"),
+        ("keep_optimizer", "O0"),
+        *(pytest.param("resume", level, marks=pytest.mark.slow) for level in ("O0", "O1")),
+        *(pytest.param("keep_optimizer", level, marks=pytest.mark.slow) for level in ("O1", "O2")),
+    ],
+)
 def test_a_run_goes_on_as_if_nothing_had_been(device, corpus, folder, name, how, level):
     """With Adam's state, each of its steps counted once."""
     values, options = CONFIGS[name](), dict(device=device, amp=level, loss_scale=128.0, grad_clip=0.05)

@@ -33,10 +33,18 @@ RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"
 NPU = {"PYTHONPATH": str(EMULATOR)}
 "The environment in which `import torch_npu` finds the emulated device."
+SHARED = "TESTS_SHARED_FOLDER"
+"Where pytest-xdist runs the tests in several processes."
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="the slow tests, too: whole programs, several processes")
+
+
+def pytest_configure(config):
+    """A folder for what takes long to make, for all processes of this run."""
+    if hasattr(config, "workerinput"):
+        os.environ[SHARED] = str(Path(config.option.basetemp).parent)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,9 @@
 """Toy models and what deployment makes of them, shared by its tests."""
 
 import atexit
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import torch
 
 from common.config_reading import from_dict
 from common.program import UserError
-from conftest import ROOT, script_environment, toy_config, toy_tacotron2_config
+from conftest import ROOT, SHARED, script_environment, toy_config, toy_tacotron2_config
 from tacotron2.model import BatchNorm
 from tools.deploy import models
 from tools.deploy.artifacts import read_contents
@@ -66,6 +68,20 @@ def models_dir() -> Path:
         pytest.skip(str(error))
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
+    if SHARED not in os.environ:
+        return make_models(folder)
+    shared = Path(os.environ[SHARED]) / "toys"
+    with shared.with_name("toys.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done := shared / "done").exists():
+            make_models(shared)
+            done.touch()
+    shutil.copytree(shared, folder, dirs_exist_ok=True)  # a program that works in it holds it for itself
+    return folder
+
+
+def make_models(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     found = {kind: models.load(kind, str(make_checkpoint(kind, folder))) for kind in PACKAGES}
     export.write(found, folder / "onnx", sigma=0.6)
     return folder

@@ -23,7 +23,8 @@ VERSIONS = [pytest.param(OLDEST, marks=pytest.mark.slow), NEWEST]
 def outcomes(request, npu_extension, tmp_path_factory):
     others = [f"{EMULATOR / file}_checks.py::test_{name}" for file, names in OTHERS.items() for name in names]
     report = tmp_path_factory.mktemp("huawei") / "report.xml"
-    return run_checks([OWN, *others], report, NPU_EMULATOR_WHEEL=str(unpacked(request.param)))
+    slow = request.config.getoption("--slow")
+    return run_checks([OWN, *others], report, slow, NPU_EMULATOR_WHEEL=str(unpacked(request.param)))
 
 
 @pytest.mark.parametrize("name", checks_in(OWN) + [f"test_{name}" for names in OTHERS.values() for name in names])

@@ -16,6 +16,7 @@ import pytest
 
 from conftest import EMULATOR, NPU
 
+FAST = ("-m", "not slow")
 FILES = [EMULATOR / f"{topic}_checks.py" for topic in ("device", "number", "optimizer", "product", "crossing")]
 
 
@@ -33,10 +34,10 @@ def run(*arguments: str | Path, timeout: float = 500, **environment: str) -> sub
     )  # fmt: skip
 
 
-def run_checks(files: list[Path | str], report: Path, **environment: str) -> dict[str, list[str]]:
-    """What went wrong in each of the checks in these files, or of these names in pytest's form."""
+def run_checks(files: list[Path | str], report: Path, slow: bool, **environment: str) -> dict[str, list[str]]:
+    """What went wrong in each of the checks in these files, or of these names in pytest's form; the slow ones, too."""
     inner = run(
-        "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", f"--junitxml={report}",
+        "-m", "pytest", *files, "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *([] if slow else FAST),
         NPU_EMULATOR_DEVICES="8", **environment,
     )  # fmt: skip
     assert report.exists(), inner.stdout + inner.stderr
@@ -48,8 +49,8 @@ def run_checks(files: list[Path | str], report: Path, **environment: str) -> dic
 
 
 @pytest.fixture(scope="module")
-def outcomes(npu_extension, tmp_path_factory) -> dict[str, list[str]]:
-    return run_checks(FILES, tmp_path_factory.mktemp("npu") / "report.xml")
+def outcomes(npu_extension, tmp_path_factory, pytestconfig) -> dict[str, list[str]]:
+    return run_checks(FILES, tmp_path_factory.mktemp("npu") / "report.xml", pytestconfig.getoption("--slow"))
 
 
 @pytest.mark.parametrize("name", checks_in(*FILES))

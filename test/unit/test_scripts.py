@@ -148,7 +148,7 @@ def test_ctrl_c_and_a_closed_terminal_leave_nothing_running(place, number, code)
     assert (checkout / f"my out/waveglow_{steps}").is_file()
 
 
-@pytest.mark.parametrize("nproc", [1, 2])
+@pytest.mark.parametrize("nproc", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigterm_ends_with_a_checkpoint_and_code_0(place, nproc):
     checkout, options = place
     process = started(checkout, "train_full_8p.sh", *options, f"--nproc={nproc}", "--batch_size=2", "--epochs=9999")

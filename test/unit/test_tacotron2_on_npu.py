@@ -44,8 +44,8 @@ def place(tmp_path_factory, npu_extension):
 
 
 @pytest.fixture(scope="module")
-def outcomes(npu_extension, tmp_path_factory):
-    return run_checks([CHECKS], tmp_path_factory.mktemp("npu") / "report.xml")
+def outcomes(npu_extension, tmp_path_factory, pytestconfig):
+    return run_checks([CHECKS], tmp_path_factory.mktemp("npu") / "report.xml", pytestconfig.getoption("--slow"))
 
 
 @pytest.mark.parametrize("name", checks_in(CHECKS))

@@ -91,6 +91,7 @@ def cann(place, version):
     return {"ASCEND_HOME_PATH": str(home), "NPU_EMULATOR_CANN": version}
 
 
+@pytest.mark.slow
 def test_a_newer_card_with_a_newer_cann(place, plain):
     """Its own 1-D convolutions, and the upsampling as a product, with nothing but log-determinants on the host."""
     newer = cann(place, "8.1") | {"NPU_EMULATOR_CARD": "Ascend910B3"}
@@ -109,19 +110,21 @@ def test_a_newer_card_with_a_newer_cann(place, plain):
     assert "a kernel of 1024, to CANN's own operator, which takes at most 255" in line
 
 
-def test_a_card_that_is_taken_is_said_before_the_data_are_read(place):
-    for name, options, taken, message in (
-        ("one", ["--device_id=3"], "3", "error: npu card 3 is taken by another process"),
-        ("two", ["--nproc=2"], "0,2,1", "error: rank "),
-    ):
-        script = "train_performance_1p.sh" if name == "one" else "train_performance_8p.sh"
-        run = place.run(
-            script, f"taken {name}", "--device=npu", "--max_steps=1", *options, f"--data_path={place.checkout}/nothing",
-            config="a config", NPU_EMULATOR_TAKEN=taken, **NPU,
-        )  # fmt: skip
-        assert run.code == 1
-        assert run.stderr.startswith(message) and "is taken by another process (npu-smi info" in run.stderr
-        assert len(run.stderr.splitlines()) == 1 and "Traceback" not in run.stderr
+@pytest.mark.parametrize(
+    ("processes", "option", "taken", "message"),
+    [
+        (1, "--device_id=3", "3", "error: npu card 3 is taken by another process"),
+        pytest.param(8, "--nproc=2", "0,2,1", "error: rank ", marks=pytest.mark.slow),
+    ],
+)
+def test_a_card_that_is_taken_is_said_before_the_data_are_read(place, processes, option, taken, message):
+    run = place.run(
+        f"train_performance_{processes}p.sh", f"taken {processes}", "--device=npu", "--max_steps=1", option,
+        f"--data_path={place.checkout}/nothing", config="a config", NPU_EMULATOR_TAKEN=taken, **NPU,
+    )  # fmt: skip
+    assert run.code == 1
+    assert run.stderr.startswith(message) and "is taken by another process (npu-smi info" in run.stderr
+    assert len(run.stderr.splitlines()) == 1 and "Traceback" not in run.stderr
 
 
 def test_a_resumed_run_equals_an_undisturbed_one_bit_for_bit(place, on_npu):
