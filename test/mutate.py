@@ -35,6 +35,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -319,17 +320,19 @@ def lines_of(test: str, name: str) -> Lines | None:
 
 
 def tests_of_lines(name: str, number: int, known: Iterable[Lines]) -> list[str]:
-    """The tests that run the statement of a line, those first that run the fewest lines of the file."""
+    """The tests that run the statement of a line: of each file in turn the one that runs the fewest lines of ``name``."""
     wanted = statement(name, number)
-    runs, found = Counter(), set()
+    of_files = []
     for each in known:
         data = CoverageData(basename=each.coverage)
         data.read()
+        runs, found = Counter(), set()
         for line, contexts in data.contexts_by_lineno(str(Path(name).resolve())).items():
             tests = {context.rpartition("|")[0] for context in contexts} - {""}
             runs.update(tests)
             found |= tests if line in wanted else set()
-    return sorted(found, key=lambda test: (runs[test], test))[:MOST]
+        of_files.append(sorted(found, key=lambda test: (runs[test], test)))
+    return [test for each in zip_longest(*of_files) for test in each if test][:MOST]
 
 
 def statement(name: str, number: int) -> range:
