@@ -320,7 +320,7 @@ def lines_of(test: str, name: str) -> Lines | None:
 
 
 def tests_of_lines(name: str, number: int, known: Iterable[Lines]) -> list[str]:
-    """The tests that run the statement of a line: of each file in turn the one that runs the fewest lines of ``name``."""
+    """The tests that run the statement of a line: of each file in turn that which runs the fewest lines of ``name``."""
     wanted = statement(name, number)
     of_files = []
     for each in known:
