@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tacotron2.data
 import waveglow.data
 from common.announced_length import missing_bytes
-from common.audio import MOST_PER_BYTE, ClipError, check_wav, read_wav
+from common.audio import MOST_PER_BYTE, ClipError, Fault, check_wav, read_wav
 from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
 from common.program import UserError
@@ -174,6 +174,49 @@ def test_bad_clips_are_skipped_at_the_start_too(spoiled, tmp_path, name, caplog)
     # A corpus that was mended needs no list.
     start(TOYS[name](), make_corpus(tmp_path / "good"), tmp_path / "out", resume="no", max_steps=1)
     assert not (tmp_path / "out" / NAME).exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 50])
+def test_three_faults_are_said_and_all_are_in_the_list(tmp_path, count):
+    bad = BadClips(folder=tmp_path)
+    for number in range(count):
+        bad.add(f"fault {number}", Fault.TEXT)
+    with pytest.raises(UserError) as error:
+        bad.settle(count)
+    said = str(error.value).partition(" (all ")[0]
+    assert said.count("fault ") == min(count, 3) and said.endswith("; ...") == (count > 3)
+    assert said.startswith("the transcripts have faults: ") == (count > 1)
+    assert (tmp_path / NAME).read_text() == "".join(f"fault {number}\n" for number in range(count))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_first_process_writes_the_list(tmp_path, monkeypatch, rank):
+    """The others say where it is."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    bad = BadClips(folder=tmp_path)
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=rf"all 1, the worst first: {tmp_path}/{NAME}"):
+        bad.settle(1)
+    assert (tmp_path / NAME).exists() == (rank == 0)
+
+
+def test_without_a_folder_nothing_is_written_and_no_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = BadClips()
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=r"^a fault$"):
+        bad.settle(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_that_cannot_be_written_is_said_and_not_named(tmp_path, caplog):
+    (tmp_path / NAME).mkdir()
+    bad = BadClips(folder=tmp_path)
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=r"^a fault \(--on_bad_clip"):
+        bad.settle(1)
+    assert f"cannot write {tmp_path / NAME}" in caplog.text
 
 
 def test_nothing_left_to_hold_back(spoiled, tmp_path):
