@@ -16,7 +16,7 @@ import waveglow.data
 from common.announced_length import missing_bytes
 from common.audio import MOST_PER_BYTE, ClipError, Fault, check_wav, read_wav
 from common.bad_clips import NAME, BadClips
-from common.corpus import find_clips
+from common.corpus import find_clips, read_transcripts
 from common.program import UserError
 from conftest import RATE, make_corpus, run_script, toy_config, toy_tacotron2_config, write_config
 from runs import start
@@ -311,9 +311,10 @@ def test_two_clips_of_one_name(tmp_path):
 
 
 def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
-    (corpus / "wavs/more.flac").write_bytes(b"")
+    for name in ("more.flac", "other.mp3", "notes.txt"):
+        (corpus / "wavs" / name).write_bytes(b"")
     find_clips(str(corpus))
-    assert "1 files in wavs/ are left out: they are no .wav: more.flac" in caplog.text
+    assert "2 files in wavs/ are left out: they are no .wav: more.flac, ..." in caplog.text
 
 
 @pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])
@@ -323,6 +324,18 @@ def test_a_speaker_is_no_text(corpus, speakers):
     (corpus / "metadata.csv").write_text("".join(lines))
     with pytest.raises(UserError, match=rf"the last column has only {len(speakers)} different values \('anna'"):
         tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+
+
+@pytest.mark.parametrize(("lines", "texts", "taken"), [(2, 1, True), (3, 1, False), (6, 3, False), (6, 4, True)])
+def test_texts_may_occur_twice_but_not_half_of_them(tmp_path, lines, texts, taken):
+    """Of more than two lines whose second columns differ."""
+    path = tmp_path / "metadata.csv"
+    path.write_text("".join(f"clip{i}|Text {i}.|Text {i % texts}.\n" for i in range(lines)))
+    if taken:
+        assert len(read_transcripts(path)) == lines
+    else:
+        with pytest.raises(UserError, match=f"only {texts} different values"):
+            read_transcripts(path)
 
 
 def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):

@@ -66,6 +66,23 @@ def test_a_function_has_the_defaults_of_the_configuration_or_of_the_program(func
     assert given and given == {name: values[name] for name in given}
 
 
+@pytest.mark.parametrize("program", [waveglow.infer, tacotron2.infer])
+def test_what_must_be_said(program):
+    for missing in REQUIRED[:2]:
+        with pytest.raises(SystemExit):
+            program.read_arguments([option for option in REQUIRED if option != missing])
+    assert program.read_arguments([*REQUIRED, f"--seed={2**63 - 1}"]).seed == 2**63 - 1
+    with pytest.raises(SystemExit):
+        program.read_arguments([*REQUIRED, f"--seed={2**63}"])
+
+
+def test_the_smallest_values_of_options():
+    options = dict(seed=0, sigma=0, denoiser_strength=0, chunk_frames=1)
+    args = waveglow.infer.read_arguments([*REQUIRED, *(f"--{name}={value}" for name, value in options.items())])
+    assert {name: getattr(args, name) for name in options} == options
+    assert tacotron2.infer.read_arguments([*REQUIRED, "--batch_size=1", "--seed=0"]).batch_size == 1
+
+
 def test_the_table_of_options_says_the_defaults():
     for name in ("workers", "keep_checkpoints", "on_save_error", "on_bad_clip", "hang_limit"):
         assert documented(f"`--{name}`") == str(getattr(TrainConfig(), name))
