@@ -26,6 +26,7 @@ from tacotron2.synthesizer import (
     in_batches,
     shorten,
 )
+from tacotron2.text import text_to_sequence
 from tools.convert_checkpoint import FORMS, write
 
 CPU = pick_device("cpu")
@@ -83,6 +84,12 @@ def test_all_texts_in_their_order(path, any_is_good):
         assert each.utterance.mel.shape == (6, each.utterance.length)
         assert each.utterance.alignment.shape[1] == len(synthesizer.symbols(each.text))
         assert (each.utterance.length, each.flaw) == (15, "")
+
+
+def test_texts_are_cleaned_as_in_the_training_unless_it_is_told_otherwise(path):
+    text = "Dr. Who."
+    assert Synthesizer(path, CPU).symbols(text) == text_to_sequence(text, ["english_cleaners"])
+    assert Synthesizer(path, CPU, cleaners=["basic_cleaners"]).symbols(text) == text_to_sequence("dr. who.", [])
 
 
 def test_batches_do_not_matter(path, monkeypatch, any_is_good):
