@@ -3,7 +3,7 @@
 import io
 import logging
 import os
-from enum import IntEnum
+from enum import IntEnum, auto
 from pathlib import Path
 
 import librosa
@@ -86,18 +86,18 @@ class MelSpectrogram(nn.Module):
 class Fault(IntEnum):
     """Why a clip cannot be used; the larger, the worse."""
 
-    SHORT = 0
-    TEXT = 1
+    SHORT = auto()
+    TEXT = auto()
     "Its text is missing, or leaves nothing to speak."
-    FORMAT = 2
+    FORMAT = auto()
     "Another sampling rate, several channels, a format that is not read."
-    SILENT = 3
-    SCALED = 4
+    SILENT = auto()
+    SCALED = auto()
     "Floating-point samples far beyond -1..1."
-    NOT_FINITE = 5
-    CUT_OFF = 6
-    UNREADABLE = 7
-    MEL = 8
+    NOT_FINITE = auto()
+    CUT_OFF = auto()
+    UNREADABLE = auto()
+    MEL = auto()
     "The mel spectrogram that is given with it is missing, of another length or not a mel spectrogram."
 
 

@@ -49,13 +49,13 @@ class Tacotron2TrainConfig(TrainConfig):
     weight_decay: float = 1e-6
     "Adam's; added to the gradients (L2)."
     align_by: MayChange[int] = 20000
-    "Steps after which a validation without a diagonal alignment causes a warning."
+    "Steps after which a validation without a diagonal alignment causes a warning; 0 = from the first on."
     guided_attention: float = 0.0
     "Weight in the loss of attention off the diagonal, which makes the alignment appear sooner; 0 = none."
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("weight_decay", "guided_attention"):
+        for name in ("weight_decay", "guided_attention", "align_by"):
             require_not_negative("train_config", self, name)
 
 

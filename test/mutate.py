@@ -7,34 +7,50 @@
 
 Stopped, it goes on where it was; a file that has changed since begins anew. cosmic-ray makes the mistakes in a copy of
 the repository, in test/output/mutation. pytest-cov says once which tests run which lines; a mistake meets those of its
-line, out of the ten files of tests that are nearest by imports. A line that runs at import or in another process meets
-these files whole. What survives is shown as a table and as diffs: a hole in the tests, or a mistake that changes
-nothing. Endless computing is caught by a limit of processor time, which a busy machine does not change; what waits
-without end runs into a limit of real time, which can be the machine's fault and has a column of its own.
+line, out of the files of tests that are nearest by imports. A line that runs at import or in another process meets
+these files whole. The tests run in a fork of this process, which has imported the large libraries already. What
+survives is shown as a table and as diffs: a hole in the tests, or a mistake that changes nothing. Endless computing is
+caught by a limit of processor time, which a busy machine does not change; what waits without end runs into a limit of
+real time, which can be the machine's fault and has a column of its own.
 """
 
 import argparse
 import ast
+import contextlib
+import difflib
 import fcntl
 import hashlib
+import json
 import os
 import random
 import re
 import resource
-import shlex
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as conftest.py does; and a fork beside threads may hang
+
+import hypothesis  # noqa: F401 - for the forks, as the next four
+import librosa.feature  # noqa: F401
+import pytest
+import scipy.signal  # noqa: F401
+import torch.utils.data  # noqa: F401
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
-from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
 from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,16 +67,13 @@ LIKELY = re.compile(
     r"|AddNot|Number|True|False|AndWithOr|OrWithAnd|ZeroIteration|Decorator|Continue|Break"
 )
 "Operators whose mistakes people make; a tensor shifted by bits is caught by any test."
-NEAREST = 10
-"Files of tests for a file of the product."
 MOST = 60
 "Tests for a line."
 VERDICTS = ("caught", "timeout", "survived")
 PACKAGES = ("common", "waveglow", "tacotron2", "tools")
-PYTEST = (sys.executable, "-m", "pytest", "--timeout=0")
 STARTS_PROGRAMS = re.compile(r"subprocess|run_script|run_infer")
 OUT_OF_TIME = re.compile(r"^timeout$|TimeoutExpired|Timeout \(>")
-"What cosmic-ray, subprocess and pytest-timeout say at the end of a real time."
+"What ``fork``, subprocess and pytest-timeout say at the end of a real time."
 
 
 def main() -> None:
@@ -77,7 +90,7 @@ def main() -> None:
     verdicts, diffs = [], []
     for name in files:
         session = make_session(name, args.limit, args.again)
-        run(name, session)
+        run(name, session, args.nearest)
         found = [(verdict(result), result.diff) for _, result in results(session)]
         if found:
             table.append(row(f"`{name}`", [each for each, _ in found]))
@@ -98,6 +111,13 @@ def read_arguments() -> argparse.Namespace:
         default=20,
         metavar="N",
         help="mistakes in a file, drawn at random; 0 = all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--nearest",
+        type=int,
+        default=10,
+        metavar="N",
+        help="files of tests for a file of the product (default: %(default)s)",
     )
     parser.add_argument("--again", action="store_true", help="make anew what survived or ended by timeout")
     args = parser.parse_args()
@@ -122,8 +142,9 @@ def copy_repository() -> Path:
     return tree
 
 
-def tests_of(name: str) -> list[str]:
-    """The files of test/unit that are nearest to it by imports; among equals those that import the least."""
+def tests_of(name: str, nearest: int) -> list[str]:
+    """The files of test/unit that are nearest to it by imports; among equals those that start no programs, then those
+    that import the least."""
     sources = [path.relative_to(ROOT) for top in ("common", "waveglow", "tacotron2", "tools", "test/unit")
                for path in sorted((ROOT / top).rglob("*.py")) if path.name != "conftest.py"]  # fmt: skip
     names = {module_name(path) for path in sources}
@@ -131,14 +152,13 @@ def tests_of(name: str) -> list[str]:
     importers = {each: [path for path in sources if each in imports[path]] for each in names}
     found: list[Path] = []
     seen, ring = set(), [Path(name)]
-    while ring and len(found) < NEAREST:
+    starts = {path: len(STARTS_PROGRAMS.findall((ROOT / path).read_text())) for path in sources}
+    while ring and len(found) < nearest:
         around = {each for path in ring for each in importers[module_name(path)]} - seen
         seen |= around
-        ring = sorted(around, key=lambda path: (len(imports[path]), path))
+        ring = sorted(around, key=lambda path: (starts[path] > 0, len(imports[path]), path))
         found += [path for path in ring if path.name.startswith("test_")]
-    found = found[:NEAREST]
-    found.sort(key=lambda path: len(STARTS_PROGRAMS.findall((ROOT / path).read_text())))
-    return [str(path) for path in found]
+    return [str(path) for path in sorted(found[:nearest], key=starts.__getitem__)]
 
 
 @cache
@@ -173,9 +193,9 @@ def make_session(name: str, limit: int, again: bool) -> Path:
     return session
 
 
-def digest(*names: str) -> str:
-    """Of what is in the files."""
-    return hashlib.sha256(b"".join(Path(name).read_bytes() for name in names)).hexdigest()[:8]
+def digest(name: str) -> str:
+    """Of what is in the file."""
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:8]
 
 
 def choose(session: Path, name: str, limit: int) -> None:
@@ -208,55 +228,111 @@ def forget(session: Path, jobs: list[str]) -> None:
         database.executemany("DELETE FROM work_results WHERE job_id = ?", [(job,) for job in jobs])
 
 
-def run(name: str, session: Path) -> None:
+def run(name: str, session: Path, nearest: int) -> None:
     """Make the mistakes that have not been made yet."""
     with use_db(session) as database:
         pending = sorted(database.pending_work_items, key=place)
         if not pending:
             return
-        files = {test: lines for test in tests_of(name) if (lines := lines_of(test))}
-        seconds = sum(float(lines.with_suffix(".seconds").read_text()) for lines in files.values())
-        limit = 30 + int(2 * seconds)
+        known = {test: lines for test in tests_of(name, nearest) if (lines := lines_of(test, name))}
+        limit = 30 + int(2 * sum(lines.seconds for lines in known.values()))
         for item in pending:
-            tests = tests_of_lines(name, item.mutations[0].start_pos[0], files.values()) or list(files)
-            command = ["prlimit", f"--cpu={limit}", *PYTEST, "-x", *tests]
-            result = mutate_and_test(item.mutations, shlex.join(command), 10 * limit)
-            database.set_result(item.job_id, result)
+            tests = tests_of_lines(name, item.mutations[0].start_pos[0], known.values()) or list(known)
+            database.set_result(item.job_id, attempt(item.mutations[0], tests, limit))
 
 
-def lines_of(test: str) -> Path | None:
-    """Which tests of a file run which lines: coverage's data; None if the tests fail without a mistake."""
-    product = [str(path) for top in PACKAGES for path in sorted(Path(top).rglob("*.py"))]
-    lines = FOLDER / f"lines/{Path(test).stem}.{digest(test, *product)}.coverage"
-    if not lines.with_suffix(".seconds").exists():
-        lines.parent.mkdir(exist_ok=True)
-        packages = [f"--cov={package}" for package in PACKAGES]
-        command = [*PYTEST, test, *packages, "--cov-context=test", "--cov-report=", "--durations=10"]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = os.environ | {"COVERAGE_FILE": str(lines)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        lines.with_suffix(".log").write_text(done.stdout + done.stderr)
-        if done.returncode:
-            print(f"left out: {test} fails without a mistake, see {lines.with_suffix('.log')}", flush=True)
-            return None
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        lines.with_suffix(".seconds").write_text(str(seconds))
+def attempt(mutation: MutationSpec, tests: list[str], limit: int) -> WorkResult:
+    """Run the tests with a mistake in the code, for so many seconds of a processor."""
+    operator = get_operator(mutation.operator_name)(**mutation.operator_args)
+    with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
+        if after is None:
+            return WorkResult(worker_outcome=WorkerOutcome.NO_TEST)
+        code, output = fork(["-x", *tests], limit, 10 * limit)
+    diff = "\n".join(
+        difflib.unified_diff(before.split("\n"), after.split("\n"), str(mutation.module_path), lineterm="")
+    )
+    outcome = TestOutcome.KILLED if code else TestOutcome.SURVIVED
+    return WorkResult(worker_outcome=WorkerOutcome.NORMAL, output=output, test_outcome=outcome, diff=diff)
+
+
+def fork(arguments: list[str], cpu: int, seconds: float) -> tuple[int, str]:
+    """Run pytest in a fork: exit code and output. It may take so many seconds of a processor, and in real time."""
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "output"), "w+") as output:
+        if not (child := os.fork()):
+            code = 1
+            try:
+                os.setsid()
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
+                sys.dont_write_bytecode = True  # of mistakes
+                os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+                code = int(pytest.main(["--timeout=0", f"--basetemp={folder}/tests", *arguments]))
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        end = time.monotonic() + seconds
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # the processes that tests have left behind, too
+        if not ended[0]:
+            os.waitpid(child, 0)
+            return 1, "timeout"
+        output.seek(0)
+        return os.waitstatus_to_exitcode(ended[1]), output.read()
+
+
+class Lines(NamedTuple):
+    """Which lines the tests of a file run."""
+
+    coverage: str
+    "File with coverage's data."
+    seconds: float
+    "Of a processor."
+    files: dict[str, str]
+    "The product's files as they were then: name and digest."
+
+
+def lines_of(test: str, name: str) -> Lines | None:
+    """What the tests of a file run in a file of the product as it is now; None if they fail without a mistake."""
+    path = FOLDER / f"lines/{Path(test).stem}.{digest(test)}"
+    record, log = Path(f"{path}.json"), Path(f"{path}.log")
+    if record.exists():
+        known = Lines(**json.loads(record.read_text()))
+        if known.files.get(name) == digest(name):
+            return known
+    product = [str(each) for top in PACKAGES for each in sorted(Path(top).rglob("*.py"))]
+    path.parent.mkdir(exist_ok=True)
+    os.environ["COVERAGE_FILE"] = f"{path}.coverage"
+    packages = [f"--cov={package}" for package in PACKAGES]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code, output = fork([test, *packages, "--cov-context=test", "--cov-report=", "--durations=10"], 1800, 7200)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    log.write_text(output)
+    if code:
+        print(f"left out: {test} fails without a mistake, see {log}", flush=True)
+        return None
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    lines = Lines(f"{path}.coverage", seconds, {each: digest(each) for each in product})
+    record.write_text(json.dumps(lines._asdict()))
     return lines
 
 
-def tests_of_lines(name: str, number: int, files: Iterable[Path]) -> list[str]:
-    """The tests that run the statement of a line, those first that run the fewest lines of the file."""
+def tests_of_lines(name: str, number: int, known: Iterable[Lines]) -> list[str]:
+    """The tests that run the statement of a line: of each file in turn that which runs the fewest lines of ``name``."""
     wanted = statement(name, number)
-    runs, found = Counter(), set()
-    for path in files:
-        data = CoverageData(basename=str(path))
+    of_files = []
+    for each in known:
+        data = CoverageData(basename=each.coverage)
         data.read()
+        runs, found = Counter(), set()
         for line, contexts in data.contexts_by_lineno(str(Path(name).resolve())).items():
             tests = {context.rpartition("|")[0] for context in contexts} - {""}
             runs.update(tests)
             found |= tests if line in wanted else set()
-    return sorted(found, key=lambda test: (runs[test], test))[:MOST]
+        of_files.append(sorted(found, key=lambda test: (runs[test], test)))
+    return [test for each in zip_longest(*of_files) for test in each if test][:MOST]
 
 
 def statement(name: str, number: int) -> range:

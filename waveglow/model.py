@@ -162,7 +162,7 @@ class WaveGlow(nn.Module):
         if noise is None:
             noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
         remaining, *early = noise
-        condition = self._conditioning(mel, self.groups(frames))
+        condition = self._conditioning(mel, self.groups(frames), plainly=False)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
             x_a, x_b = x.chunk(2, dim=1)
@@ -200,8 +200,9 @@ class WaveGlow(nn.Module):
         cut = 0 if self.groups_per_frame else 1
         return math.ceil((reach + cut) * self.n_group / self.hop_length) + upsampling
 
-    def _conditioning(self, mel: Tensor, groups: int, plainly: bool = False) -> GroupRate | FrameRate:
-        """mel [B, n_mel, T] as the couplings take it, for so many groups: the way with fewer multiplications."""
+    def _conditioning(self, mel: Tensor, groups: int, plainly: bool) -> GroupRate | FrameRate:
+        """mel [B, n_mel, T] as the couplings take it, for so many groups: ``plainly``, or the way with fewer
+        multiplications."""
         batch, _, frames = mel.shape
         covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
         if covered < groups * self.n_group:

@@ -17,7 +17,7 @@ from tacotron2.config import Config, DataConfig, check_symbols
 from tacotron2.data import count_samples_and_symbols, find_utterances
 from tacotron2.synthesizer import Synthesizer
 from tacotron2.text import sequence_to_text, text_to_sequence
-from tacotron2.text.alphabet import Alphabet
+from tacotron2.text.alphabet import LONGEST_SYMBOL, Alphabet, read_symbols
 from tacotron2.text.remarks import remarks
 from tools import synthesize
 
@@ -111,6 +111,31 @@ def test_symbols_of_several_characters_stand_in_braces():
     assert text_to_sequence("a {tʃ HH a XX}", ["basic_cleaners"], None, alphabet) == [5, 1, 3, 4, 5]
     assert sequence_to_text([3, 4, 2], alphabet) == "{tʃ HH}a"
     assert remarks("a {XX}", ["basic_cleaners"], alphabet) == ["left out, no symbols of the training: 'XX'"]
+
+
+@pytest.mark.parametrize(("count", "taken"), [(1, False), (2, True), (5, True), (6, False)])
+def test_so_many_symbols_are_taken(count, taken):
+    if taken:
+        assert read_symbols(["a"] * count, 5) == ["a"] * count
+    else:
+        with pytest.raises(UserError, match=f"holds {count} symbols, must be 2 to 5"):
+            read_symbols(["a"] * count, 5)
+
+
+@pytest.mark.parametrize("symbol", ["", 7, "x" * (LONGEST_SYMBOL + 1)])
+def test_what_is_no_symbol_is_named_by_its_place(symbol):
+    assert read_symbols(["a", "x" * LONGEST_SYMBOL], 5)
+    with pytest.raises(UserError, match=r"number 2 of the symbols is .*, which is no symbol"):
+        read_symbols(["a", symbol], 5)
+
+
+def test_ten_remarks_are_listed_and_the_others_counted():
+    """Each once, in their order."""
+    for count in (10, 11):
+        phones = [f"X{number}" for number in range(count)]
+        (said,) = remarks("a {" + " ".join([*phones, *phones]) + "}", ["basic_cleaners"])
+        listed = ", ".join(map(repr, phones[:10])) + " and 1 more" * (count > 10)
+        assert said == f"left out, no phones of ARPAbet such as HH or AH0: {listed}"
 
 
 def test_cleaners_follow_the_symbols_unless_they_are_named():

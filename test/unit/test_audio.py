@@ -82,7 +82,10 @@ def test_float_beyond_full_scale_is_clipped(tmp_path, tone):
 
 def test_a_part_is_a_part_of_the_whole(tmp_path, tone):
     write_wav(tmp_path / "a.wav", tone, RATE)
-    assert np.array_equal(read_wav(tmp_path / "a.wav", RATE, 100, 50), read_wav(tmp_path / "a.wav", RATE)[100:150])
+    whole = read_wav(tmp_path / "a.wav", RATE)
+    for start, length in [(0, 50), (100, 50), (100, -1), (3990, 50), (3990, 10), (4000, 5), (4000, -1)]:
+        end = None if length < 0 else start + length
+        assert np.array_equal(read_wav(tmp_path / "a.wav", RATE, start, length), whole[start:end])
 
 
 def truncate(path, keep):

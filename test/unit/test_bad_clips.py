@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import tacotron2.data
 import waveglow.data
 from common.announced_length import missing_bytes
-from common.audio import MOST_PER_BYTE, ClipError, check_wav, read_wav
+from common.audio import MOST_PER_BYTE, ClipError, Fault, check_wav, read_wav
 from common.bad_clips import NAME, BadClips
-from common.corpus import find_clips
+from common.corpus import find_clips, read_transcripts
 from common.program import UserError
 from conftest import RATE, make_corpus, run_script, toy_config, toy_tacotron2_config, write_config
 from runs import start
@@ -176,6 +176,49 @@ def test_bad_clips_are_skipped_at_the_start_too(spoiled, tmp_path, name, caplog)
     assert not (tmp_path / "out" / NAME).exists()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 50])
+def test_three_faults_are_said_and_all_are_in_the_list(tmp_path, count):
+    bad = BadClips(folder=tmp_path)
+    for number in range(count):
+        bad.add(f"fault {number}", Fault.TEXT)
+    with pytest.raises(UserError) as error:
+        bad.settle(count)
+    said = str(error.value).partition(" (all ")[0]
+    assert said.count("fault ") == min(count, 3) and said.endswith("; ...") == (count > 3)
+    assert said.startswith("the transcripts have faults: ") == (count > 1)
+    assert (tmp_path / NAME).read_text() == "".join(f"fault {number}\n" for number in range(count))
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_first_process_writes_the_list(tmp_path, monkeypatch, rank):
+    """The others say where it is."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    bad = BadClips(folder=tmp_path)
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=rf"all 1, the worst first: {tmp_path}/{NAME}"):
+        bad.settle(1)
+    assert (tmp_path / NAME).exists() == (rank == 0)
+
+
+def test_without_a_folder_nothing_is_written_and_no_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = BadClips()
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=r"^a fault$"):
+        bad.settle(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_that_cannot_be_written_is_said_and_not_named(tmp_path, caplog):
+    (tmp_path / NAME).mkdir()
+    bad = BadClips(folder=tmp_path)
+    bad.add("a fault", Fault.TEXT)
+    with pytest.raises(UserError, match=r"^a fault \(--on_bad_clip"):
+        bad.settle(1)
+    assert f"cannot write {tmp_path / NAME}" in caplog.text
+
+
 def test_nothing_left_to_hold_back(spoiled, tmp_path):
     for i in range(2):
         (spoiled / f"wavs/clip0{i}.wav").write_text("no audio")
@@ -268,9 +311,10 @@ def test_two_clips_of_one_name(tmp_path):
 
 
 def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
-    (corpus / "wavs/more.flac").write_bytes(b"")
+    for name in ("more.flac", "other.mp3", "notes.txt"):
+        (corpus / "wavs" / name).write_bytes(b"")
     find_clips(str(corpus))
-    assert "1 files in wavs/ are left out: they are no .wav: more.flac" in caplog.text
+    assert "2 files in wavs/ are left out: they are no .wav: more.flac, ..." in caplog.text
 
 
 @pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])
@@ -280,6 +324,18 @@ def test_a_speaker_is_no_text(corpus, speakers):
     (corpus / "metadata.csv").write_text("".join(lines))
     with pytest.raises(UserError, match=rf"the last column has only {len(speakers)} different values \('anna'"):
         tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+
+
+@pytest.mark.parametrize(("lines", "texts", "taken"), [(2, 1, True), (3, 1, False), (6, 3, False), (6, 4, True)])
+def test_texts_may_occur_twice_but_not_half_of_them(tmp_path, lines, texts, taken):
+    """Of more than two lines whose second columns differ."""
+    path = tmp_path / "metadata.csv"
+    path.write_text("".join(f"clip{i}|Text {i}.|Text {i % texts}.\n" for i in range(lines)))
+    if taken:
+        assert len(read_transcripts(path)) == lines
+    else:
+        with pytest.raises(UserError, match=f"only {texts} different values"):
+            read_transcripts(path)
 
 
 def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):

@@ -1,7 +1,7 @@
 """Configuration files: NVIDIA's load, mistakes are named."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import get_type_hints
 
 import pytest
@@ -124,6 +124,34 @@ def sections_of(kind):
     for hint in get_type_hints(kind).values():
         if is_dataclass(hint):
             yield from sections_of(hint)
+
+
+@dataclass
+class Base:
+    """No explanation of a field."""
+
+    first: int = 1
+    "Of the base."
+    second: int = 2
+    third: int = 3
+    """On two
+    lines."""
+
+
+@dataclass
+class Extended(Base):
+    second: int = 4
+    "Of the extended."
+    fourth: int = 5
+
+    def method(self) -> None:
+        """Nor is this one."""
+
+
+def test_an_explanation_is_the_string_below_its_field():
+    base = {"first": "Of the base.", "third": "On two lines."}
+    assert explanations(Base) == base
+    assert explanations(Extended) == base | {"second": "Of the extended."}
 
 
 @pytest.mark.parametrize("kind", [Config, Tacotron2Config])

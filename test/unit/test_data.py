@@ -140,6 +140,12 @@ def test_census_counts(tmp_path):
     assert census.seconds == pytest.approx((2048 * 3 + 5 + 100 + int(0.4 * RATE)) / RATE)
 
 
+def test_full_scale_is_not_beyond_it(tmp_path):
+    for number, peak in enumerate((-1.0, 1.0, 1.001)):
+        soundfile.write(tmp_path / f"{number}.wav", np.array([0.5, peak] * 2000), RATE, subtype="FLOAT")
+    assert take_census(sorted(tmp_path.iterdir()), CONFIG).clipped == 1
+
+
 def test_census_names_what_cannot_be_used(tmp_path):
     corpus = make_corpus(tmp_path / "c", clips=6)
     for i in range(5):
@@ -176,7 +182,7 @@ def test_a_clip_that_cannot_be_read_gives_way_to_the_next(caplog):
 
 
 def test_split_rule():
-    for clips, held_back in [(2, 1), (13, 1), (32, 3), (100, 10), (13100, 10)]:
+    for clips, held_back in [(2, 1), (13, 1), (32, 3), (99, 9), (100, 10), (13100, 10)]:
         training, held = hold_back_clips(list(range(clips)))
         assert held == list(range(held_back))
         assert training == list(range(held_back, clips))

@@ -32,6 +32,10 @@ def test_off():
     assert torch.equal(dropout(x, 0.0), x)
 
 
+def test_what_is_all_but_certain_to_be_dropped_is_finite():
+    assert torch.isfinite(dropout(torch.ones(2**20), 1 - 1e-9)).all()
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (2, 3, 5)])
 def test_any_shape(shape):
     assert dropout(torch.ones(shape), 0.5).shape == shape

@@ -84,7 +84,7 @@ def test_fused_layers_give_the_same_audio(model, reference):
     expected = reference["infer"]
     model.fuse()
     model.fuse()  # twice is once
-    assert not any(name.endswith("_g") for name in model.state_dict())
+    assert not any(name.endswith(("_g", "known_inverse")) for name in model.state_dict())
     audio = model.infer(reference["mel"], expected["sigma"], expected["noise"])
     assert relative_error(audio, expected["audio"]) < 1e-5
 
@@ -231,8 +231,28 @@ def test_sizes_that_do_not_fit_are_refused(changes):
 
 
 def test_audio_longer_than_its_mel_is_refused():
-    with pytest.raises(ValueError, match="covers"):
-        toy()(torch.randn(1, 4, 2), torch.randn(1, 16 * 9))
+    """The upsampling of 2 frames reaches over a hop and a kernel, 10 groups of samples."""
+    mel, reaches = torch.randn(1, 4, 2), 16 + 64
+    assert toy()(mel, torch.randn(1, reaches))[0].shape == (1, 8, 10)
+    with pytest.raises(ValueError, match="covers 10 groups of samples, not 11"):
+        toy()(mel, torch.randn(1, reaches + 8))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5])
+def test_channels_leave_in_front_of_each_so_manyth_flow_but_the_first(every):
+    model = toy(n_group=12, n_early_every=every)
+    remaining, *early = model.noise_shapes(3, 5)
+    exits = len(range(every, 4, every))
+    assert early == [(3, 2, model.groups(5))] * exits
+    assert [convinv.conv.in_channels for convinv in model.convinv] == [12 - 2 * (k // every) for k in range(4)]
+    assert remaining == (3, 12 - 2 * exits, model.groups(5))
+
+
+def test_a_model_may_be_as_small_as_its_sizes_say():
+    """Two channels left in the last flow, an upsampling kernel of one hop."""
+    model = toy(n_early_every=1, n_flows=4, upsample_kernel=16)
+    mel, audio = torch.randn(1, 4, 5), torch.rand(1, 5 * 16) - 0.5
+    assert relative_error(model.infer(mel, 1.0, noise_of(model, model(mel, audio)[0])), audio) < 1e-5
 
 
 def test_models_do_not_know_their_device():

@@ -64,6 +64,15 @@ def test_checkpoints_are_the_same(models):
     assert all(torch.equal(plain[name], patched[name]) for name in plain)
 
 
+def test_a_crossing_is_counted_with_its_bytes():
+    crossings, tensor = Crossings(), torch.zeros(3, 5, dtype=torch.float64)
+    assert crossings.move(tensor, tensor.device) is tensor
+    assert crossings == Crossings(0, 0, 0.0, 0.0)
+    assert crossings.move(tensor, torch.device("meta")).is_meta
+    assert (crossings.count, crossings.bytes, crossings.host_seconds) == (1, 3 * 5 * 8, 0)
+    assert 0 < crossings.seconds < 60
+
+
 def test_nothing_crosses_on_the_cpu(models, reference):
     crossings = models[1].upsample.crossings
     WaveGlowLoss()(models[1](reference["mel"], reference["audio"])).backward()

@@ -6,13 +6,14 @@ import json
 import math
 from dataclasses import dataclass
 
+import jinja2
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 from common.evaluation import runner
-from common.evaluation.page import as_png, as_wav
+from common.evaluation.page import as_png, as_wav, write_page
 from common.evaluation.pictures import plot_losses
 from conftest import RATE
 
@@ -35,12 +36,13 @@ def test_a_mean_is_of_those_that_are_numbers(values, mean):
 
 
 def test_json_has_null_where_there_is_no_number(tmp_path):
-    runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("a", NAN)])
-    text = (tmp_path / "a.json").read_text()
+    runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("ä", NAN)])
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert '"ä"' in text  # for people to read
     assert json.loads(text, parse_constant=pytest.fail) == {
         "seed": 1,
         "overall": {"name": "overall", "loss": 2.5, "count": 3},
-        "clips": [{"name": "a", "loss": None, "count": 3}],
+        "clips": [{"name": "ä", "loss": None, "count": 3}],
     }
 
 
@@ -76,3 +78,14 @@ def test_the_page_s_sound_is_the_audio():
     assert head == "data:audio/wav;base64"
     read, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="int16")
     assert rate == RATE and read.tolist() == [-32768, -8192, 0, 16384, 32767]
+
+
+def test_a_name_cannot_become_part_of_the_page(tmp_path):
+    """And what the template asks for must be given."""
+    template = tmp_path / "page.jinja"
+    template.write_text("<p>{{ name }}</p>")
+    write_page(tmp_path / "a.html", template, name="<script>")
+    assert (tmp_path / "a.html").read_text() == "<p>&lt;script&gt;</p>"
+    with pytest.raises(jinja2.UndefinedError, match="name"):
+        write_page(tmp_path / "b.html", template, nam="a")
+    assert not (tmp_path / "b.html").exists()

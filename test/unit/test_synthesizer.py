@@ -15,7 +15,18 @@ from tacotron2 import synthesizer as module
 from tacotron2.alignment import STEPS_AT_THE_END, alignment_quality
 from tacotron2.config import Config, build_model
 from tacotron2.model import Utterance
-from tacotron2.synthesizer import TRIES, WINDOW, Synthesizer, derive_seed, find_flaw, in_batches
+from tacotron2.synthesizer import (
+    LEAST_COVERAGE,
+    LEAST_DIAGONALITY,
+    TRIES,
+    WINDOW,
+    Synthesizer,
+    derive_seed,
+    find_flaw,
+    in_batches,
+    shorten,
+)
+from tacotron2.text import text_to_sequence
 from tools.convert_checkpoint import FORMS, write
 
 CPU = pick_device("cpu")
@@ -75,6 +86,12 @@ def test_all_texts_in_their_order(path, any_is_good):
         assert (each.utterance.length, each.flaw) == (15, "")
 
 
+def test_texts_are_cleaned_as_in_the_training_unless_it_is_told_otherwise(path):
+    text = "Dr. Who."
+    assert Synthesizer(path, CPU).symbols(text) == text_to_sequence(text, ["english_cleaners"])
+    assert Synthesizer(path, CPU, cleaners=["basic_cleaners"]).symbols(text) == text_to_sequence("dr. who.", [])
+
+
 def test_batches_do_not_matter(path, monkeypatch, any_is_good):
     synthesizer = Synthesizer(path, CPU)
     together = list(synthesizer.speak(TEXTS, seed=5))
@@ -105,6 +122,8 @@ def test_batches_are_sorted_and_bounded():
     sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
     assert all(size <= module.SYMBOLS_IN_BATCH or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True))
     assert len(batches) < 70
+    half = module.SYMBOLS_IN_BATCH // 2
+    assert list(in_batches([1, 2, 3], lambda i: half)) == [[1, 2], [3]]  # full to the last symbol
 
 
 def test_what_never_ends_is_tried_again_and_said(path, caplog):
@@ -193,6 +212,17 @@ def test_the_best_is_kept(path, monkeypatch):
 )
 def test_flaws(changes, flaw):
     assert find_flaw(utterance(**changes)) == flaw
+
+
+@pytest.mark.parametrize(("name", "least"), [("coverage", LEAST_COVERAGE), ("diagonality", LEAST_DIAGONALITY)])
+def test_the_limits_of_flaws_are_no_flaws(name, least):
+    assert 0.5 < least < 0.9  # see the numbers beside them
+    assert not find_flaw(utterance(**{name: least})) and find_flaw(utterance(**{name: least - 0.001}))
+
+
+def test_a_text_is_quoted_whole_or_its_beginning():
+    assert [shorten("x" * length) for length in (1, 40)] == [repr("x" * length) for length in (1, 40)]
+    assert shorten("x" * 41) == repr("x" * 37 + "...")
 
 
 def test_texts_without_end_are_spoken_in_bounded_memory(path, monkeypatch):

@@ -82,3 +82,4 @@ def test_the_end_of_a_text_is_where_the_attention_stays_at_its_last_symbol():
     glances = torch.cat([beyond[1:], spoken[:1]])
     assert end_of_text(torch.cat([glances, glances])) is None
     assert end_of_text(beyond[1:]) is None
+    assert end_of_text(beyond) == STEPS_AT_THE_END

@@ -1,7 +1,9 @@
 """Clips with their transcripts: mistakes are named; mel spectrograms are computed once; batches are of like lengths."""
 
+import logging
 import multiprocessing
 import os
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,13 +15,23 @@ from hypothesis import strategies as st
 
 from common import files
 from common.audio import MelSpectrogram
+from common.bad_clips import BadClips
 from common.program import UserError
 from common.training.batches import StepSampler
 from conftest import RATE, make_corpus
 from runs import start
-from tacotron2.config import DataConfig
-from tacotron2.data import MelCache, Utterances, bucketed, collate, count_samples_and_symbols, find_utterances
+from tacotron2.config import Config, DataConfig
+from tacotron2.data import (
+    REMARKS_SHOWN,
+    MelCache,
+    Utterances,
+    bucketed,
+    collate,
+    count_samples_and_symbols,
+    find_utterances,
+)
 from tacotron2.text import text_to_sequence
+from tacotron2.train import report_census
 
 CONFIG = DataConfig()
 
@@ -110,6 +122,36 @@ def test_the_census_counts_samples_and_symbols(corpus):
     samples, symbols = count_samples_and_symbols(clips_of(corpus), CONFIG)
     assert samples == [int(0.4 * RATE)] * 13
     assert symbols == [len("A tone.")] * 13
+
+
+def test_a_clip_of_one_frame_at_full_scale_is_used(corpus, caplog):
+    """As long as a frame, as loud as a sample can be: nothing is to be said."""
+    audio = np.resize([1.0, -1.0, 0.5], CONFIG.filter_length)
+    soundfile.write(corpus / "wavs/clip03.wav", audio, RATE, subtype="FLOAT")
+    samples, _ = count_samples_and_symbols(clips_of(corpus), CONFIG)
+    assert samples[3] == CONFIG.filter_length and not caplog.text
+
+
+def test_of_many_remarks_that_on_loudness_is_the_first(corpus, caplog):
+    for number in (3, 4):
+        soundfile.write(corpus / f"wavs/clip0{number}.wav", np.resize([1.5, -1.0], 9000), RATE, subtype="FLOAT")
+    clips = [replace(clip, text=f"{clip.text} \u4e2d") for clip in clips_of(corpus)]
+    count_samples_and_symbols(clips, CONFIG)
+    said = [record.message for record in caplog.records]
+    assert said[0] == "2 clip(s) have samples beyond full scale, which are clipped"
+    assert [line[:10] for line in said[1:-1]] == [f"clip{number:02}.wav" for number in range(REMARKS_SHOWN - 1)]
+    assert said[-1] == f"... and {13 - REMARKS_SHOWN + 1} more such remarks"
+
+
+def test_the_log_says_how_much_there_is_to_learn(corpus, caplog):
+    caplog.set_level(logging.INFO)
+    soundfile.write(corpus / "wavs/clip03.wav", np.full(2 * RATE, 0.1), RATE)
+    clips = clips_of(corpus)
+    clips[5] = replace(clips[5], text="A long tone.")
+    report_census(clips, Config(), BadClips())
+    seconds = 12 * int(0.4 * RATE) / RATE + 2
+    said = f"data: 13 clips, {seconds:.0f} s, the longest 2.0 s; {12 * 7 + 12} symbols, at most 12 in a clip"
+    assert caplog.records[-1].message == said
 
 
 def test_clips_that_cannot_be_used_are_named(corpus, toy, tmp_path):

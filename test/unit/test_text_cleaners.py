@@ -89,6 +89,8 @@ def test_numbers_the_reference_cannot_read(text, expected):
 
 def test_a_long_ordinal_ends_as_one():
     assert english("1" * 40 + "2nd") == "one " * 40 + "second"
+    assert english("1" + "0" * 35 + "th") == "one hundred decillionth"
+    assert english("1" + "0" * 35 + "1st") == "one " + "zero " * 35 + "first"
 
 
 def test_cardinals_are_inflects():

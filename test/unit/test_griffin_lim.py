@@ -1,0 +1,43 @@
+"""Griffin-Lim: any mel spectrogram becomes audio of its length that has about this spectrogram."""
+
+import pytest
+import torch
+
+from common.audio import MelSpectrogram
+from tacotron2.griffin_lim import GriffinLim
+
+MEL = MelSpectrogram(filter_length=256, hop_length=64, win_length=256, n_mel_channels=20)
+
+
+def mel_of_tones(frames, loudness=0.2):
+    time = torch.arange(frames * 64) / 22050
+    return MEL(loudness * torch.sin(2 * torch.pi * torch.tensor([[400.0], [2500.0]]) * time).sum(0, True))[
+        0, :, :frames
+    ]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 5, 40])
+def test_any_length_becomes_a_hop_for_each_frame(frames):
+    audio = GriffinLim(MEL).synthesize(torch.full((20, frames), -4.0))
+    assert audio.shape == (frames * 64,) and audio.dtype == torch.float32
+    assert torch.isfinite(audio).all() and audio.abs().max() > 0
+
+
+def test_the_audio_has_the_spectrogram():
+    mel = mel_of_tones(40)
+    heard = MEL(GriffinLim(MEL).synthesize(mel)[None])[0]
+    expected, found = (each[:, 4:36].exp() for each in (mel, heard))  # the edges are followed by silence
+    assert (found - expected).abs().sum() < 0.2 * expected.sum()
+
+
+def test_what_is_too_loud_is_clipped_at_full_scale():
+    audio = GriffinLim(MEL).synthesize(mel_of_tones(20, loudness=3.0))
+    assert (audio.min().item(), audio.max().item()) == (-1, 1)
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63 - 1])
+def test_the_seed_decides(seed):
+    griffin_lim, mel = GriffinLim(MEL), mel_of_tones(8)
+    audio = griffin_lim.synthesize(mel, seed)
+    assert torch.equal(audio, griffin_lim.synthesize(mel, seed))
+    assert not torch.equal(audio, griffin_lim.synthesize(mel, seed ^ 1))
