@@ -40,6 +40,17 @@ def test_who_has_what_is_told():
         meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")
 
 
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_three_of_many_fields_are_named_and_the_others_counted(number):
+    fields = {f"field{i}": 0 for i in range(number)}
+    with pytest.raises(UserError) as raised:
+        meeting.check_same([fields, dict.fromkeys(fields, 1)], "mend it")
+    named = [name for name in fields if f"{name} is 0 on rank 0, 1 on rank 1" in str(raised.value)]
+    assert named == list(fields)[:3]
+    assert str(raised.value).endswith(f"; and {number - 3} more: mend it" if number > 3 else "1 on rank 1: mend it")
+    meeting.check_same([fields, fields], "mend it")
+
+
 def test_those_who_meet_learn_of_each_other():
     store, met = HashStore(), {}
 
@@ -123,6 +134,41 @@ def test_variables_of_a_launch_are_understood_or_named(name, value):
             assert re.match("the variable (WORLD_SIZE|RANK|LOCAL_RANK) is ", str(error))
         else:
             assert 0 <= found.local_rank <= found.rank < found.world_size
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest", "others"),
+    [("WORLD_SIZE", 1, 2**16, (0, 0)), ("RANK", 0, 3, (4, 0)), ("LOCAL_RANK", 0, 2, (4, 2))],
+)
+def test_variables_of_a_launch_have_limits(monkeypatch, name, smallest, largest, others):
+    launch = ["WORLD_SIZE", "RANK", "LOCAL_RANK"]
+    for other, number in zip([each for each in launch if each != name], others, strict=True):
+        monkeypatch.setenv(other, str(number))
+    for number in (smallest, largest):
+        monkeypatch.setenv(name, str(number))
+        found = distributed.ranks()
+        assert {"WORLD_SIZE": found.world_size, "RANK": found.rank, "LOCAL_RANK": found.local_rank}[name] == number
+    for number in (smallest - 1, largest + 1):
+        monkeypatch.setenv(name, str(number))
+        with pytest.raises(UserError, match=f"the variable {name} is .*from {smallest} to {largest} as torchrun"):
+            distributed.ranks()
+
+
+def test_where_processes_meet(monkeypatch):
+    """The first one serves the store, unless torchrun does; any port that there is."""
+    asked = []
+    monkeypatch.setattr(meeting, "connect", lambda *args: asked.append(args[:4]) or HashStore())
+    monkeypatch.setattr(meeting, "meet", lambda *_: [])
+    monkeypatch.setenv("MASTER_ADDR", "far")
+    for rank, served, port in ((0, "False", 1), (0, "True", 65535), (1, "False", 5)):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", served)
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        distributed._meet(distributed.Ranks(rank, 2, rank), {}, 7)
+        assert asked.pop() == ("far", port, (rank, served) == (0, "False"), 7)
+    for port in ("0", "65536"):
+        monkeypatch.setenv("MASTER_PORT", port)
+        with pytest.raises(UserError, match=r"MASTER_PORT is .*from 1 to 65535"):
+            distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
 
 
 LEFT = {
