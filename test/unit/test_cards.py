@@ -157,11 +157,31 @@ def test_names_and_memory_are_those_of_the_card(monkeypatch):
     assert asked == ["empty", "reset", True, False]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_the_peak_of_a_process_is_in_bytes():
-    with open("/proc/self/status") as file:
-        (high,) = (int(line.split()[1]) for line in file if line.startswith("VmHWM"))
-    assert devices.peak_memory(CPU) == pytest.approx(1024 * high, rel=0.02)
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_the_peak_of_a_process_is_in_bytes(monkeypatch, platform, unit):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(devices.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=7))
+    assert devices.peak_memory(CPU) == 7 * unit
+
+
+@pytest.mark.parametrize("largest", [2**30, 2**25, 0])
+def test_freed_memory_is_kept_as_far_as_glibc_can(monkeypatch, largest):
+    """By M_MMAP_THRESHOLD (-3) and M_TRIM_THRESHOLD (-1) of its malloc.h; by both or by none."""
+    taken = {}
+
+    def mallopt(option, value):
+        fits = value <= (largest if option == -3 else 2**31 - 1)
+        taken.update({option: value} if fits else {})
+        return fits
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    devices.keep_freed_memory(NPU)
+    assert taken == {}
+    devices.keep_freed_memory(CPU)
+    assert taken == ({-3: largest, -1: 2**31 - 1} if largest else {})
+    for missing in (SimpleNamespace(), None):
+        monkeypatch.setattr(devices.ctypes, "CDLL", lambda name, missing=missing: missing)
+        devices.keep_freed_memory(CPU)
 
 
 @pytest.mark.parametrize(("capability", "half"), [((8, 0), "bfloat16"), ((7, 9), "float16"), ((12, 0), "bfloat16")])
