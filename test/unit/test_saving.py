@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.checkpoints import native
-from common.checkpoints.saving import Saved, Saver
+from common.checkpoints.saving import Saved, Saver, copied_to_host
 from common.files import remove_leftovers, written_whole
 from common.program import UserError
 from conftest import ROOT
@@ -39,6 +39,24 @@ def test_the_last_ones_and_the_best_stay(tmp_path):
     assert save_all(tmp_path / "b", [5, 4, 3, 2, 1], keep=2) == [4, 5]
     assert save_all(tmp_path / "c", [5, 4, 3, 2, 1], keep=0) == [1, 2, 3, 4, 5]
     assert save_all(tmp_path / "d", [math.nan, 5, math.nan, math.nan], keep=1) == [2, 4]
+
+
+def test_the_best_so_far_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    save_all(tmp_path, [5, 6, 4, math.nan, 4, 3], keep=2)
+    said = [line.rpartition("waveglow_")[2] for line in caplog.text.splitlines() if "saved " in line]
+    best = ", the best so far"
+    assert said == [f"1{best}", "2", f"3{best}", "4", "5", f"6{best}"]
+
+
+def test_a_copy_is_of_the_same_kinds_and_of_its_own(tmp_path):
+    tensor = torch.ones(2, requires_grad=True)
+    value = {"a": [tensor, (1, tensor)], 2: ("text", None), "empty": []}
+    copy = copied_to_host(value)
+    assert [type(each) for each in (copy, copy["a"], copy["a"][1], copy[2])] == [dict, list, tuple, tuple]
+    assert (copy["a"][1][0], copy[2], copy["empty"]) == (1, ("text", None), [])
+    for each in (copy["a"][0], copy["a"][1][1]):
+        assert torch.equal(each, tensor) and each.data_ptr() != tensor.data_ptr() and not each.requires_grad
 
 
 def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path):
