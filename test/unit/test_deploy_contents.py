@@ -24,7 +24,9 @@ WHOLE = Contents(
     {"tacotron2": Source("a", "1" * 64), "waveglow": Source("b")},
     SpeakerConfig(),
     VocoderConfig(),
-    {"encoder": File("encoder.onnx", 5, "2" * 64)},
+    opset=18,
+    sigma=0.6,
+    files={"encoder": File("encoder.onnx", 5, "2" * 64)},
     quant_mode="force_float16",
     made_of={"encoder": "3" * 64},
     ranges={"batch": [1, 2, 4]},
@@ -71,7 +73,7 @@ def test_sizes_are_taken_from_the_smallest_to_the_largest():
 
 
 def test_a_file_is_the_one_that_was_written_or_refused(tmp_path):
-    contents = Contents("onnx", {}, SpeakerConfig(), VocoderConfig())
+    contents = Contents("onnx", {}, SpeakerConfig(), VocoderConfig(), opset=18, sigma=0.6)
     file = tmp_path / "a.onnx"
     file.write_bytes(b"12345")
     contents.add(tmp_path, "encoder", file.name)

@@ -41,6 +41,14 @@ def test_the_last_ones_and_the_best_stay(tmp_path):
     assert save_all(tmp_path / "d", [math.nan, 5, math.nan, math.nan], keep=1) == [2, 4]
 
 
+def test_a_checkpoint_that_somebody_has_removed_is_no_error(tmp_path):
+    with Saver(1, "stop", [Saved(tmp_path / "waveglow_0", 9.0)]) as saver:
+        saver.save(tmp_path / "waveglow_1", state(1), 1.0)
+        saver._last.result()
+        assert [saved.path.name for saved in saver.saved] == ["waveglow_1"]
+    assert names(tmp_path) == ["waveglow_1"]
+
+
 def test_the_best_so_far_is_said(tmp_path, caplog):
     caplog.set_level("INFO")
     save_all(tmp_path, [5, 6, 4, math.nan, 4, 3], keep=2)
