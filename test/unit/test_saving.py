@@ -13,7 +13,7 @@ from common.checkpoints.saving import Saved, Saver, copied_to_host
 from common.files import remove_leftovers, written_whole
 from common.program import UserError
 from conftest import ROOT
-from runs import start
+from runs import make_run, start
 
 
 def names(folder):
@@ -84,6 +84,19 @@ def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path
         "waveglow_6",
         "waveglow_7",
     }
+
+
+def test_a_run_knows_what_it_has_saved_and_how_good_that_was(config, tmp_path):
+    """The oldest first, by number; each with the last validation loss before it; not those of other runs."""
+    run = make_run(config[1], tmp_path)
+    saved = {10: [(0, 9.0), (5, 4.0), (10, 7.0)], 2: [], 9: [(0, 9.0), (5, 4.0)], 8: [(0, 9.0)]}
+    for iteration, losses in saved.items():
+        run.progress.iteration, run.progress.validation_losses = iteration, losses
+        run.progress.run = int(iteration == 8)
+        native.save(run.path(), run.state([]))
+    found = [(saved.path.name, saved.validation_loss) for saved in run.saved()]
+    assert [name for name, _ in found] == ["waveglow_2", "waveglow_9", "waveglow_10"]
+    assert math.isnan(found[0][1]) and [loss for _, loss in found[1:]] == [4.0, 7.0]
 
 
 def test_the_new_one_is_whole_before_an_old_one_goes(tmp_path, monkeypatch):
