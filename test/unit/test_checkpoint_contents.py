@@ -73,6 +73,15 @@ def test_the_optimizer_is_checked_against_the_model(trained, name, value, said):
         make_run(toy_config(), trained / "out").start(str(trained / "odd"))
 
 
+def test_a_weight_without_a_gradient_so_far_is_no_fault(trained):
+    """Its averages are 0, and so may be the steps."""
+    state = native.load(trained / "out/waveglow_2")
+    kept = {number: {name: torch.zeros_like(each) for name, each in own.items()}
+            for number, own in state["optimizer"]["state"].items()}  # fmt: skip
+    optimizer = make_run(toy_config(), trained / "out").optimizer
+    assert checked_adam("x", {"state": kept}, optimizer)["state"] == kept
+
+
 @FEW
 @given(missing=st.sets(st.integers(0, 43), min_size=1, max_size=43), extra=st.integers(44, 10**6) | st.just("0"))
 def test_an_optimizer_of_other_parameters_is_refused(trained, missing, extra):

@@ -92,8 +92,9 @@ def test_a_run_knows_what_it_has_saved_and_how_good_that_was(config, tmp_path):
     saved = {10: [(0, 9.0), (5, 4.0), (10, 7.0)], 2: [], 9: [(0, 9.0), (5, 4.0)], 8: [(0, 9.0)]}
     for iteration, losses in saved.items():
         run.progress.iteration, run.progress.validation_losses = iteration, losses
-        run.progress.run = int(iteration == 8)
+        run.progress.run = 7 if iteration == 8 else 3
         native.save(run.path(), run.state([]))
+    run.progress.run = 3
     found = [(saved.path.name, saved.validation_loss) for saved in run.saved()]
     assert [name for name, _ in found] == ["waveglow_2", "waveglow_9", "waveglow_10"]
     assert math.isnan(found[0][1]) and [loss for _, loss in found[1:]] == [4.0, 7.0]

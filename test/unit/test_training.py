@@ -198,6 +198,8 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
     start(config[1], corpus, tmp_path / "out", max_steps=6, profile=2)
     trace = json.loads((tmp_path / "out/profile/trace_0.json").read_text())
     assert any("conv2d" in event.get("name", "") for event in trace["traceEvents"])
+    steps = {event["name"] for event in trace["traceEvents"] if event.get("name", "").startswith("ProfilerStep")}
+    assert steps == {"ProfilerStep#1", "ProfilerStep#2"}  # after the first one, 0
     assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
     assert caplog.text.count("crossings between device and host: 0,") == 3
 
