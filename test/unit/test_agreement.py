@@ -16,7 +16,10 @@ from torch.distributed import HashStore
 
 import waveglow.config
 from common import distributed, meeting
+from common.device import pick_device
+from common.precision import Precision
 from common.program import UserError
+from common.training import agreement
 from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
@@ -80,6 +83,31 @@ def test_so_is_an_address_where_nobody_answers(monkeypatch):
     with pytest.raises(UserError, match=r"waited 1 s for the first process, at 127.0.0.1:9 .* Connection refused"):
         meeting.connect("127.0.0.1", 9, False, 1, said.append)
     assert "Connection refused" in said[0]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_corpus_start_and_weights_are_compared_where_there_are_several(monkeypatch, tmp_path, world_size):
+    """By names, sizes and texts of the clips; by every weight, the fixed ones at the start alone."""
+    asked = []
+    monkeypatch.setattr(agreement, "ranks", lambda: distributed.Ranks(0, world_size, 0))
+    monkeypatch.setattr(agreement, "agree", lambda facts, *_: asked.append(facts))
+    (tmp_path / "a.wav").write_bytes(b"12")
+    (tmp_path / "b.wav").write_bytes(b"123")
+    corpora = [(["a"], "x"), (["a"], "x"), (["a"], "y"), (["b"], "x"), (["a", "b"], "x"), (["none"], "x")]
+    for names, text in corpora:
+        agreement.agree_on_corpus([tmp_path / f"{name}.wav" for name in names], [text])
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    precision = Precision("O0", 1.0, pick_device("cpu"), model)
+    agreement.agree_on_start(model, precision, 5)
+    agreement.agree_on_weights(model, precision, 6)
+    if world_size == 1:
+        assert asked == []
+        return
+    *facts, start, weights = asked
+    assert facts[0] == facts[1] and all(facts[0] != other for other in facts[2:])
+    assert start.keys() == {"the iteration to start from", "the start value of weight", "the start value of bias"}
+    assert start["the iteration to start from"] == 5 and weights == {"weight": checksum(model.weight)}
 
 
 @BUSY
@@ -148,6 +176,8 @@ def test_variables_of_a_launch_have_limits(monkeypatch, name, smallest, largest,
         monkeypatch.setenv(name, str(number))
         found = distributed.ranks()
         assert {"WORLD_SIZE": found.world_size, "RANK": found.rank, "LOCAL_RANK": found.local_rank}[name] == number
+    monkeypatch.delenv(name)
+    assert distributed.ranks() == distributed.Ranks(*{"RANK": (0, 4, 0), "LOCAL_RANK": (2, 4, 0)}.get(name, (0, 1, 0)))
     for number in (smallest - 1, largest + 1):
         monkeypatch.setenv(name, str(number))
         with pytest.raises(UserError, match=f"the variable {name} is .*from {smallest} to {largest} as torchrun"):
@@ -165,6 +195,9 @@ def test_where_processes_meet(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", str(port))
         distributed._meet(distributed.Ranks(rank, 2, rank), {}, 7)
         assert asked.pop() == ("far", port, (rank, served) == (0, "False"), 7)
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UserError, match="MASTER_PORT is not set, must be a number"):
+        distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
     for port in ("0", "65536"):
         monkeypatch.setenv("MASTER_PORT", port)
         with pytest.raises(UserError, match=r"MASTER_PORT is .*from 1 to 65535"):
