@@ -16,7 +16,10 @@ from torch.distributed import HashStore
 
 import waveglow.config
 from common import distributed, meeting
+from common.device import pick_device
+from common.precision import Precision
 from common.program import UserError
+from common.training import agreement
 from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
@@ -38,6 +41,17 @@ def test_what_differs_is_named_and_nothing_else(everyones):
 def test_who_has_what_is_told():
     with pytest.raises(UserError, match=r"^the processes disagree: size is 4 on rank 0, 2, 2 on rank 1: mend it$"):
         meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_three_of_many_fields_are_named_and_the_others_counted(number):
+    fields = {f"field{i}": 0 for i in range(number)}
+    with pytest.raises(UserError) as raised:
+        meeting.check_same([fields, dict.fromkeys(fields, 1)], "mend it")
+    named = [name for name in fields if f"{name} is 0 on rank 0, 1 on rank 1" in str(raised.value)]
+    assert named == list(fields)[:3]
+    assert str(raised.value).endswith(f"; and {number - 3} more: mend it" if number > 3 else "1 on rank 1: mend it")
+    meeting.check_same([fields, fields], "mend it")
 
 
 def test_those_who_meet_learn_of_each_other():
@@ -69,6 +83,31 @@ def test_so_is_an_address_where_nobody_answers(monkeypatch):
     with pytest.raises(UserError, match=r"waited 1 s for the first process, at 127.0.0.1:9 .* Connection refused"):
         meeting.connect("127.0.0.1", 9, False, 1, said.append)
     assert "Connection refused" in said[0]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_corpus_start_and_weights_are_compared_where_there_are_several(monkeypatch, tmp_path, world_size):
+    """By names, sizes and texts of the clips; by every weight, the fixed ones at the start alone."""
+    asked = []
+    monkeypatch.setattr(agreement, "ranks", lambda: distributed.Ranks(0, world_size, 0))
+    monkeypatch.setattr(agreement, "agree", lambda facts, *_: asked.append(facts))
+    (tmp_path / "a.wav").write_bytes(b"12")
+    (tmp_path / "b.wav").write_bytes(b"123")
+    corpora = [(["a"], "x"), (["a"], "x"), (["a"], "y"), (["b"], "x"), (["a", "b"], "x"), (["none"], "x")]
+    for names, text in corpora:
+        agreement.agree_on_corpus([tmp_path / f"{name}.wav" for name in names], [text])
+    model = torch.nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    precision = Precision("O0", 1.0, pick_device("cpu"), model)
+    agreement.agree_on_start(model, precision, 5)
+    agreement.agree_on_weights(model, precision, 6)
+    if world_size == 1:
+        assert asked == []
+        return
+    *facts, start, weights = asked
+    assert facts[0] == facts[1] and all(facts[0] != other for other in facts[2:])
+    assert start.keys() == {"the iteration to start from", "the start value of weight", "the start value of bias"}
+    assert start["the iteration to start from"] == 5 and weights == {"weight": checksum(model.weight)}
 
 
 @BUSY
@@ -123,6 +162,46 @@ def test_variables_of_a_launch_are_understood_or_named(name, value):
             assert re.match("the variable (WORLD_SIZE|RANK|LOCAL_RANK) is ", str(error))
         else:
             assert 0 <= found.local_rank <= found.rank < found.world_size
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest", "others"),
+    [("WORLD_SIZE", 1, 2**16, (0, 0)), ("RANK", 0, 3, (4, 0)), ("LOCAL_RANK", 0, 2, (4, 2))],
+)
+def test_variables_of_a_launch_have_limits(monkeypatch, name, smallest, largest, others):
+    launch = ["WORLD_SIZE", "RANK", "LOCAL_RANK"]
+    for other, number in zip([each for each in launch if each != name], others, strict=True):
+        monkeypatch.setenv(other, str(number))
+    for number in (smallest, largest):
+        monkeypatch.setenv(name, str(number))
+        found = distributed.ranks()
+        assert {"WORLD_SIZE": found.world_size, "RANK": found.rank, "LOCAL_RANK": found.local_rank}[name] == number
+    monkeypatch.delenv(name)
+    assert distributed.ranks() == distributed.Ranks(*{"RANK": (0, 4, 0), "LOCAL_RANK": (2, 4, 0)}.get(name, (0, 1, 0)))
+    for number in (smallest - 1, largest + 1):
+        monkeypatch.setenv(name, str(number))
+        with pytest.raises(UserError, match=f"the variable {name} is .*from {smallest} to {largest} as torchrun"):
+            distributed.ranks()
+
+
+def test_where_processes_meet(monkeypatch):
+    """The first one serves the store, unless torchrun does; any port that there is."""
+    asked = []
+    monkeypatch.setattr(meeting, "connect", lambda *args: asked.append(args[:4]) or HashStore())
+    monkeypatch.setattr(meeting, "meet", lambda *_: [])
+    monkeypatch.setenv("MASTER_ADDR", "far")
+    for rank, served, port in ((0, "False", 1), (0, "True", 65535), (1, "False", 5)):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", served)
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        distributed._meet(distributed.Ranks(rank, 2, rank), {}, 7)
+        assert asked.pop() == ("far", port, (rank, served) == (0, "False"), 7)
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UserError, match="MASTER_PORT is not set, must be a number"):
+        distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
+    for port in ("0", "65536"):
+        monkeypatch.setenv("MASTER_PORT", port)
+        with pytest.raises(UserError, match=r"MASTER_PORT is .*from 1 to 65535"):
+            distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
 
 
 LEFT = {

@@ -73,6 +73,15 @@ def test_the_optimizer_is_checked_against_the_model(trained, name, value, said):
         make_run(toy_config(), trained / "out").start(str(trained / "odd"))
 
 
+def test_a_weight_without_a_gradient_so_far_is_no_fault(trained):
+    """Its averages are 0, and so may be the steps."""
+    state = native.load(trained / "out/waveglow_2")
+    kept = {number: {name: torch.zeros_like(each) for name, each in own.items()}
+            for number, own in state["optimizer"]["state"].items()}  # fmt: skip
+    optimizer = make_run(toy_config(), trained / "out").optimizer
+    assert checked_adam("x", {"state": kept}, optimizer)["state"] == kept
+
+
 @FEW
 @given(missing=st.sets(st.integers(0, 43), min_size=1, max_size=43), extra=st.integers(44, 10**6) | st.just("0"))
 def test_an_optimizer_of_other_parameters_is_refused(trained, missing, extra):
@@ -131,6 +140,47 @@ def test_sizes_are_compared_before_they_cost_memory(trained):
     torch.save(state, trained / "odd")
     with pytest.raises(UserError, match="does not fit the model"):
         inference.load(trained / "odd", "waveglow", Config, build_model)
+
+
+@pytest.mark.parametrize("name", ["iteration", "first_iteration", "epoch", "clips", "run"])
+def test_counts_are_taken_from_0_to_the_largest_integer(name):
+    for value in (0, 2**63 - 1):
+        assert getattr(read_progress("x", {"iteration": 2**63 - 1, name: value}), name) == value
+    for value in (-1, 2**63, 1.0, True):
+        with pytest.raises(UserError, match=f"progress.{name} is"):
+            read_progress("x", {"iteration": 2**63 - 1, name: value})
+
+
+@pytest.mark.parametrize("pair", [(-1, 0.5), (1, 2), (1, 0.5, 0.5), (1,), [True, 0.5], 1])
+def test_a_validation_loss_is_an_iteration_and_a_number(pair):
+    assert read_progress("x", {"validation_losses": [[0, 0.5], (1, 0.5)]}).validation_losses
+    for losses in ([pair], [(0, 0.5), pair]):
+        with pytest.raises(UserError, match=r"progress\.validation_losses is"):
+            read_progress("x", {"validation_losses": losses})
+
+
+def test_a_run_begins_at_or_before_its_iteration():
+    assert read_progress("x", {"iteration": 3, "first_iteration": 3}).steps == 0
+    with pytest.raises(UserError, match="first_iteration 4 is above the iteration"):
+        read_progress("x", {"iteration": 3, "first_iteration": 4})
+
+
+@pytest.mark.parametrize(
+    ("scale", "good_steps", "is_valid"),
+    [
+        (2.0**16, 0, True), (1, 2000, True), (2.0**64, 0, True), (2.0**-10, 1, True),
+        (0, 0, False), (-1.0, 0, False), (2.0**65, 0, False), (float("inf"), 0, False), (float("nan"), 0, False),
+        (1.0, -1, False), (1.0, 0.5, False), (1.0, None, False), (None, 0, False),
+    ],
+)  # fmt: skip
+def test_a_loss_scale_is_a_number_above_0_and_its_steps_a_count(trained, scale, good_steps, is_valid):
+    state = {"scale": scale, "good_steps": good_steps}
+    precision = make_run(toy_config(), trained / "out").precision
+    if is_valid:
+        assert precision.checked_state("x", state) == state
+    else:
+        with pytest.raises(UserError, match="x: its precision is"):
+            precision.checked_state("x", state)
 
 
 def test_progress_comes_back_as_it_was():

@@ -66,6 +66,12 @@ def test_what_was_fetched_by_hand_is_found(tmp_path, place):
     assert not wanted.named
 
 
+def test_what_is_in_the_folder_of_checkpoints_goes_before_what_is_beside_it(tmp_path):
+    fetch_by_hand(tmp_path)
+    fetch_by_hand(tmp_path / "checkpoints")
+    assert {path.parent for path in downloaded(tmp_path).values()} == {tmp_path / "checkpoints"}
+
+
 def test_one_checkpoint_alone_is_not_made_a_pair_by_chance(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint of WaveGlow: name one"):
         find_checkpoints(given(tmp_path, tacotron2="a.pt"))

@@ -1,5 +1,6 @@
 """What a folder of engines says of itself is read as it was written, or refused."""
 
+import json
 import math
 
 import pytest
@@ -16,7 +17,9 @@ WHOLE = Contents(
     {"tacotron2": Source("a", "1" * 64), "waveglow": Source("b")},
     tacotron2.config.Config(),
     waveglow.config.Config(),
-    {"encoder": File("encoder.onnx", 5, "2" * 64)},
+    opset=18,
+    sigma=0.6,
+    files={"encoder": File("encoder.onnx", 5, "2" * 64)},
     quant_mode="force_float16",
     made_of={"encoder": "3" * 64},
     ranges={"batch": [1, 2, 4]},
@@ -81,3 +84,45 @@ def test_without_its_contents_last_a_folder_is_not_used(tmp_path, monkeypatch):
             (new / name).write_bytes(b"new")
     assert sorted(moved[:2]) == [("a.onnx", False), ("z.onnx", False)]
     assert moved[2:] == [(CONTENTS, False)]
+
+
+def test_sizes_are_taken_from_the_smallest_to_the_largest():
+    for size in (1, 2, 4):
+        WHOLE.check_range("batch", size, "--bs")
+    for size in (0, 5):
+        with pytest.raises(UserError, match=f"--bs is {size}, and these engines are built for 1 to 4"):
+            WHOLE.check_range("batch", size, "--bs")
+
+
+def test_a_file_is_the_one_that_was_written_or_refused(tmp_path):
+    contents = Contents("onnx", {}, tacotron2.config.Config(), waveglow.config.Config(), opset=18, sigma=0.6)
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"12345")
+    contents.add(tmp_path, "encoder", file.name)
+    assert contents.path(tmp_path, "encoder") == file
+    for content, says in (
+        (b"1234", "truncated, 4 bytes instead of 5"),
+        (b"1234\0", "is not what"),
+        (b"123456", "is not"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=says):
+            contents.path(tmp_path, "encoder")
+    file.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        contents.path(tmp_path, "encoder")
+    with pytest.raises(UserError, match="has no decoder"):
+        contents.path(tmp_path, "decoder")
+
+
+@pytest.mark.parametrize("form", [2, 4, None, "3"])
+def test_contents_of_another_version_are_refused(tmp_path, form):
+    assert b'{\n  "form": 3,' in JSON
+    with pytest.raises(UserError, match="of another version of this repository"):
+        read(tmp_path, JSON.replace(b'"form": 3', f'"form": {json.dumps(form)}'.encode()))
+
+
+def test_contents_of_another_engine_are_refused(tmp_path):
+    (tmp_path / CONTENTS).write_bytes(JSON)
+    with pytest.raises(UserError, match="is for onnxruntime, not for torch: build it"):
+        read_contents(tmp_path, "torch", "build it")

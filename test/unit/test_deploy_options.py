@@ -50,6 +50,44 @@ def test_options_of_the_sample(monkeypatch):
     assert read(monkeypatch, perf, "--quant_modes", "qint8_mixed_float16").quant_modes == ["int8"]
 
 
+def test_what_nobody_asks_for_is_as_documented(monkeypatch):
+    """One sentence of 128 characters on the first card, 10 times after 3 that do not count."""
+    args = read(monkeypatch, infer)
+    assert (args.il, args.num_iters, args.warmup_iters, args.seed, args.devices) == (128, 10, 3, 1234, [0])
+    assert (args.sigma, args.engine, args.bs, args.no_waveglow, args.all) == (None, "onnxruntime", [1], False, False)
+    args = read(monkeypatch, perf)
+    assert not (args.random or args.voice or args.opset)
+
+
+LARGEST = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("option", "smallest", "largest"),
+    [
+        ("il", 1, LARGEST), ("warmup_iters", 0, LARGEST), ("num_iters", 1, LARGEST), ("seed", 0, LARGEST),
+        ("sigma", 0, 1.5), ("bs", 1, LARGEST),
+    ],
+)  # fmt: skip
+def test_numbers_are_taken_within_their_limits(monkeypatch, capsys, option, smallest, largest):
+    for value in (smallest, largest):
+        taken = getattr(read(monkeypatch, infer, f"--{option}={value}"), option)
+        assert taken == ([value] if option == "bs" else value)
+    for value in (smallest - 1, LARGEST + 1) if option != "bs" else (0,):
+        with pytest.raises(SystemExit) as end:
+            read(monkeypatch, infer, f"--{option}={value}")
+        assert end.value.code == 2
+        assert f"--{option} must be at least {smallest}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["devices", "bs"])
+def test_each_card_and_batch_is_named_once(monkeypatch, capsys, option):
+    assert getattr(read(monkeypatch, infer, f"--{option}=2,1"), option) == [2, 1]
+    with pytest.raises(SystemExit):
+        read(monkeypatch, infer, f"--{option}=2,1,2")
+    assert "name each once" in capsys.readouterr().err
+
+
 def test_the_samples_builder_config_is_magicminds(tmp_path):
     (tmp_path / "builder_config.json").write_text(json.dumps(SAMPLE))
     settings = load_settings(tmp_path / "builder_config.json")

@@ -3,12 +3,13 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 from deploy_toys import models_dir
 
 from common.program import UserError
-from tools.deploy import run
+from tools.deploy import run, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.engines import onnxruntime_engine, quantization
@@ -45,6 +46,28 @@ def test_engines_are_built_once_for_all_that_they_are_for(start, folder, caplog)
     assert "kept the engines in" in caplog.text
     start(run, "--bs=9")
     assert read_contents(built, "onnxruntime", "").ranges["batch"] == [1, 4, 9]
+
+
+def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
+    """1 to 8, or to the largest that is wanted; those that are there are kept if they are for all that are wanted."""
+    assert stages.batches(tmp_path, "torch", [1]) == stages.batches(tmp_path, "torch", [8, 2]) == [1, 4, 8]
+    assert stages.batches(tmp_path, "torch", [9, 2]) == [1, 4, 9]
+    there = SimpleNamespace(ranges={"batch": [2, 3, 5]})
+    monkeypatch.setattr(stages, "read_contents", lambda *_: there)
+    for wanted in ([2], [5], [2, 5], [4]):
+        assert stages.batches(tmp_path, "torch", wanted) == [2, 3, 5]
+    for wanted in ([1], [6], [1, 5], [2, 6]):
+        assert stages.batches(tmp_path, "torch", wanted) == [1, 4, 8]
+
+
+def test_texts_may_be_as_short_and_as_long_as_engines_are_built_for():
+    for length, is_taken in ((3, False), (4, True), (256, True), (257, False)):
+        args = SimpleNamespace(json=None, il=length, devices=[], engine="torch")
+        if is_taken:
+            assert stages.begin(args).ranges.text[::2] == [4, 256]
+        else:
+            with pytest.raises(UserError, match=f"--il is {length}, and engines are built for 4 to 256"):
+                stages.begin(args)
 
 
 def test_engines_that_are_damaged_are_built_again(start, folder):

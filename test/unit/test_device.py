@@ -218,11 +218,19 @@ def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
     assert (os.environ[connect], os.environ[execute]) == (seconds, "60")
 
 
-@pytest.mark.parametrize(("hang_limit", "seconds"), [(60, 1800), (7200, 7200), (30000, 30000)])
-def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds):
+@pytest.mark.parametrize(
+    ("hang_limit", "seconds", "patience"),
+    [(0, 1800, 1800), (10, 1800, 30), (60, 1800, 60), (7200, 7200, 7200), (30000, 30000, 30000)],
+)
+def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds, patience):
+    """At first they are waited for no longer than that, but until a line about it is due."""
     timeouts = []
-    store = types.SimpleNamespace(set_timeout=timeouts.append)
-    monkeypatch.setattr(distributed, "_meet", lambda *_: store)
+
+    def meet(ours, facts, limit):
+        assert limit == patience
+        return types.SimpleNamespace(set_timeout=timeouts.append)
+
+    monkeypatch.setattr(distributed, "_meet", meet)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: timeouts.append(timeout))
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in distributed.HCCL_LIMITS:

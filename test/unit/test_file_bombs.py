@@ -89,6 +89,54 @@ def test_names_of_one_tensor_do_not_outgrow_the_file(tmp_path):
         read(tmp_path / "a")
 
 
+@pytest.mark.parametrize("size", [0, 1000, 10**9])
+def test_the_budget_is_what_the_file_s_size_allows(size):
+    """All of it may be spent, and not a byte more: 4 bytes of tensors and 16 of memory for each of the file's."""
+    limits = {
+        "spend_storage": (size, ValueError),
+        "spend_tensor": (4 * size + 2**20, RefusedError),
+        "spend": (16 * size + 2**28, RefusedError),
+    }
+    for name, (limit, error) in limits.items():
+        getattr(Budget(size), name)(limit)
+        with pytest.raises(error):
+            getattr(Budget(size), name)(limit + 1)
+        spent_twice = Budget(size)
+        getattr(spent_twice, name)(limit)
+        with pytest.raises(error):
+            getattr(spent_twice, name)(1)
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 30), (10**9, 80)])
+def test_the_budget_of_time_grows_with_the_file(monkeypatch, size, seconds):
+    clock = [100.0]
+    monkeypatch.setattr(budget.time, "thread_time", lambda: clock[0])
+    slow = Budget(size)
+    clock[0] += seconds
+    for _ in range(2000):
+        slow.spend(1)
+    clock[0] += 0.1
+    with pytest.raises(RefusedError, match="more time"):
+        for _ in range(1000):
+            slow.spend(1)
+
+
+def test_a_reader_is_never_asked_for_more_than_the_file_has():
+    """Where that is much: Python would take the memory first."""
+
+    class File(io.BytesIO):
+        def read(self, count):
+            assert count <= 3 * 2**20
+            return super().read(count)
+
+    data = bytes(3 * 2**20)
+    metered = budget.Metered(File(data), Budget(len(data)))
+    assert metered.read(2**20) + metered.read(2 * 2**20) == data
+    with pytest.raises(EOFError):
+        metered.read(2**20 + 1)
+    assert budget.Metered(File(b"ab"), Budget(2)).read(2**20) == b"ab"
+
+
 def test_time_runs_out(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS", -1.0)
     with pytest.raises(RefusedError, match="more time"):

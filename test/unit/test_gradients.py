@@ -79,6 +79,20 @@ def test_the_norm_is_that_before_clipping(limit):
     assert loop.clip_gradients(parameters, limit, CPU).item() == pytest.approx(7)
 
 
+@pytest.mark.parametrize("limit", [0.0, 2.0])
+def test_operators_on_lists_are_used_only_where_the_device_has_them(monkeypatch, limit):
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    norms, called = torch._foreach_norm, []
+    monkeypatch.setattr(torch, "_foreach_norm", lambda *args: called.append(1) or norms(*args))
+    for has, expected in ((True, 1), (False, 0)):
+        for parameter in parameters:
+            parameter.grad = torch.ones(1)
+        monkeypatch.setattr(loop, "has_foreach", lambda device, has=has: has)
+        called.clear()
+        assert loop.clip_gradients(parameters, limit, CPU).item() == pytest.approx(3**0.5)
+        assert len(called) == expected
+
+
 @pytest.mark.parametrize(("limit", "expected"), [(0.0, [2, 1]), (1.0, [2 / 5**0.5, 1 / 5**0.5])])
 def test_accumulated_gradients_and_losses_are_averaged_and_then_clipped(limit, expected):
     run = make_toy(grad_clip=limit)

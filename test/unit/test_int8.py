@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from common import inference
+from common.config import NpuConfig
 from common.device import Device
 from common.evaluation.metrics import mel_l1
 from common.layers import int8
@@ -26,6 +28,12 @@ LAYERS = [
     dict(in_channels=64, out_channels=96, kernel_size=3, dilation=4),
     dict(in_channels=24, out_channels=72, kernel_size=5),
 ]
+
+
+def test_convolutions_are_in_integers_only_where_asked():
+    model = nn.Sequential(Conv1d(**LAYERS[0]))
+    inference.prepare(model, CPU, "O0", NpuConfig())
+    assert not any(isinstance(module, Int8Conv1d) for module in model.modules())
 
 
 def both(layer: dict) -> tuple[Conv1d, nn.Module]:

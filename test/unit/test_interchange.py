@@ -15,7 +15,8 @@ from checkpoint_files import (
     convert,
     loaded,
 )
-from common.checkpoints.interchange import fitted, load_weights, read
+from common.checkpoints.interchange import fitted, load_weights, read, steps_of_adam
+from common.checkpoints.nvidia_names import nvidia_weights
 from common.config_reading import from_dict
 from common.program import UserError
 from tools.convert_checkpoint import GLOW, glow_importable
@@ -120,6 +121,99 @@ def test_differences_are_a_short_table(tmp_path, reference):
         fitted("a.pt", {}, model)
     lines = str(error.value).splitlines()
     assert len(lines) == 10 and lines[-1] == "  ... and 102 more"
+
+
+@pytest.mark.parametrize(("number", "more"), [(8, []), (9, ["  ... and 1 more"])])
+def test_the_table_has_eight_rows_and_counts_the_others(number, more):
+    model = nn.ParameterList(nn.Parameter(torch.zeros(i + 1)) for i in range(number))
+    with pytest.raises(UserError) as error:
+        fitted("a.pt", {}, model)
+    rows = [f"  missing: {i} [{i + 1}]" for i in range(8)]
+    assert str(error.value).splitlines() == [f"a.pt does not fit the model, {number} weights differ:", *rows, *more]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_weights_that_are_no_numbers_are_counted(number):
+    model = nn.ParameterList(nn.Parameter(torch.zeros(1)) for _ in range(4))
+    weights = {str(i): torch.full((1,), float("inf") if i < number else 0.0) for i in range(4)}
+    with pytest.raises(UserError, match=f"not finite: in 0 and {number - 1} other weights"):
+        fitted("a.pt", weights, model)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
+def test_a_fused_weight_becomes_one_with_weight_norm(dimensions):
+    """Only a convolution's does: its g is the norm of each output channel."""
+    model = nn.Module()
+    shape = [3, 2, 5, 4][:dimensions]
+    weight = torch.randn(shape)
+    g_shape = [3] + [1] * (dimensions - 1)
+    for name, size in (("weight_g", g_shape), ("weight_v", shape)):
+        model.register_parameter(name, nn.Parameter(torch.zeros(size)))
+    if dimensions != 3:
+        with pytest.raises(UserError, match="3 weights differ"):
+            fitted("a.pt", {"weight": weight}, model)
+        return
+    found = fitted("a.pt", {"weight": weight}, model)
+    again = found["weight_v"] * found["weight_g"] / found["weight_v"].flatten(1).norm(dim=1)[:, None, None]
+    assert found.keys() == {"weight_g", "weight_v"} and torch.allclose(again, weight)
+
+
+@pytest.mark.parametrize(("depth", "is_found"), [(0, True), (3, True), (4, False)])
+def test_weights_are_looked_for_three_levels_deep(tmp_path, reference, depth, is_found):
+    contents = dict(reference["state_dict"])
+    for level in range(depth):
+        contents = {f"level{level}": contents, "notes": {"b": 1}}
+    torch.save(contents, tmp_path / "a.pt")
+    if is_found:
+        assert load_weights(tmp_path / "a.pt")[1].keys() == load_weights(DATA / "waveglow.pt")[1].keys()
+    else:
+        with pytest.raises(UserError, match="holds no weights"):
+            load_weights(tmp_path / "a.pt")
+
+
+def test_an_average_of_the_weights_comes_first_and_other_entries_last(tmp_path, reference):
+    states = {name: {n: t + i for n, t in reference["state_dict"].items()} for i, name in enumerate("abcd")}
+    for saved, wanted in (
+        ({"backup": states["a"], "model": states["b"]}, "b"),
+        ({"backup": states["a"], "state_dict": states["c"]}, "c"),
+        ({"backup": states["a"], "model": states["b"], "average": states["d"]}, "d"),
+    ):
+        torch.save(saved, tmp_path / "a.pt")
+        bias = load_weights(tmp_path / "a.pt")[1]["WN.0.start.bias"]
+        assert torch.equal(bias, states[wanted]["WN.0.start.bias"])
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 2**53 - 1, torch.tensor(5.0), torch.tensor([5])])
+def test_steps_of_adam_are_a_count(value):
+    assert steps_of_adam(value) == float(value)
+
+
+@pytest.mark.parametrize(
+    "value", [-1, 2**53, float("nan"), float("inf"), True, None, "5", torch.tensor([5, 5]), torch.tensor(-1.0)]
+)
+def test_other_steps_of_adam_are_none(value):
+    assert steps_of_adam(value) is None
+
+
+@pytest.mark.parametrize(("number", "is_taken"), [(8, True), (9, False)])
+def test_names_of_one_tensor_are_limited(number, is_taken):
+    """To four times the tensors' memory and 4 MB: of 1 MB there may be eight."""
+    tensor = torch.zeros(2**18)
+    tensors = {f"WN.{i}.start.bias": tensor for i in range(number)}
+    if is_taken:
+        weights = nvidia_weights("a.pt", tensors)
+        assert weights.keys() == tensors.keys()
+        assert len({weight.data_ptr() for weight in weights.values()}) == number
+    else:
+        with pytest.raises(UserError, match="so many names for one tensor"):
+            nvidia_weights("a.pt", tensors)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 1), (3, 2, 1, 5), (3, 2, 1, 1)])
+def test_the_ascend_ports_convolutions_lose_the_axis_that_they_gained(shape):
+    weight = torch.randn(shape)
+    (found,) = nvidia_weights("a.pt", {"WN.0.start.weight": weight}).values()
+    assert torch.equal(found, weight.reshape(3, 2, -1)) and found.shape[2] == max(shape[2:])
 
 
 @pytest.mark.parametrize("name", ["upsample.weight", "convinv.2.conv.weight", "WN.0.end.weight"])

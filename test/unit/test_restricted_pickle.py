@@ -207,6 +207,33 @@ def test_a_storage_is_not_larger_than_the_file(numel):
         unpickle(floats(numel) + b".")
 
 
+@pytest.mark.parametrize(("dimensions", "is_taken"), [(0, True), (8, True), (9, False)])
+def test_a_tensor_has_at_most_eight_dimensions(tmp_path, dimensions, is_taken):
+    path = save(tmp_path / "a.pt", torch.ones([1] * dimensions))
+    if is_taken:
+        assert load(path).shape == torch.Size([1] * dimensions)
+    else:
+        with pytest.raises(RefusedError, match="a tensor has 9 dimensions"):
+            load(path)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_parts_of_a_storage_and_empty_ones_are_read(tmp_path, file_format):
+    whole = torch.arange(12.0)
+    saved = {"a": whole[3:5], "b": whole[2:].view(5, 2).t(), "none": torch.zeros(0, 3), "whole": whole}
+    for name, tensor in load(save(tmp_path / "a.pt", saved, file_format)).items():
+        assert torch.equal(tensor, saved[name]) and tensor.shape == saved[name].shape
+
+
+def test_integers_that_hash_alike_are_no_keys():
+    modulus = sys.hash_info.modulus
+    for key in (0, -1, modulus - 1, 1 - modulus, "a", b"a", None, 1.5, (1, "a")):
+        assert pickle_names.checked_key(key) == key
+    for key in (modulus, -modulus, (1, modulus), ((1,),), [1]):
+        with pytest.raises(RefusedError, match="a key of the kind"):
+            pickle_names.checked_key(key)
+
+
 def test_memo_indices_cost_no_memory():
     """The unpickler in C would reserve 64 GB."""
     assert unpickle(b"\x80\x02Nr\xff\xff\xff\xff.") is None

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from common.checkpoints import native
-from common.checkpoints.saving import Saved, Saver
+from common.checkpoints.saving import Saved, Saver, copied_to_host
 from common.files import remove_leftovers, written_whole
 from common.program import UserError
 from conftest import ROOT
-from runs import start
+from runs import make_run, start
 
 
 def names(folder):
@@ -41,6 +41,32 @@ def test_the_last_ones_and_the_best_stay(tmp_path):
     assert save_all(tmp_path / "d", [math.nan, 5, math.nan, math.nan], keep=1) == [2, 4]
 
 
+def test_a_checkpoint_that_somebody_has_removed_is_no_error(tmp_path):
+    with Saver(1, "stop", [Saved(tmp_path / "waveglow_0", 9.0)]) as saver:
+        saver.save(tmp_path / "waveglow_1", state(1), 1.0)
+        saver._last.result()
+        assert [saved.path.name for saved in saver.saved] == ["waveglow_1"]
+    assert names(tmp_path) == ["waveglow_1"]
+
+
+def test_the_best_so_far_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    save_all(tmp_path, [5, 6, 4, math.nan, 4, 3], keep=2)
+    said = [line.rpartition("waveglow_")[2] for line in caplog.text.splitlines() if "saved " in line]
+    best = ", the best so far"
+    assert said == [f"1{best}", "2", f"3{best}", "4", "5", f"6{best}"]
+
+
+def test_a_copy_is_of_the_same_kinds_and_of_its_own(tmp_path):
+    tensor = torch.ones(2, requires_grad=True)
+    value = {"a": [tensor, (1, tensor)], 2: ("text", None), "empty": []}
+    copy = copied_to_host(value)
+    assert [type(each) for each in (copy, copy["a"], copy["a"][1], copy[2])] == [dict, list, tuple, tuple]
+    assert (copy["a"][1][0], copy[2], copy["empty"]) == (1, ("text", None), [])
+    for each in (copy["a"][0], copy["a"][1][1]):
+        assert torch.equal(each, tensor) and each.data_ptr() != tensor.data_ptr() and not each.requires_grad
+
+
 def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path):
     out = tmp_path / "out"
     often = {"iters_per_checkpoint": 1, "iters_per_validation": 1, "keep_checkpoints": 2, "learning_rate": 1e-3}
@@ -58,6 +84,20 @@ def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path
         "waveglow_6",
         "waveglow_7",
     }
+
+
+def test_a_run_knows_what_it_has_saved_and_how_good_that_was(config, tmp_path):
+    """The oldest first, by number; each with the last validation loss before it; not those of other runs."""
+    run = make_run(config[1], tmp_path)
+    saved = {10: [(0, 9.0), (5, 4.0), (10, 7.0)], 2: [], 9: [(0, 9.0), (5, 4.0)], 8: [(0, 9.0)]}
+    for iteration, losses in saved.items():
+        run.progress.iteration, run.progress.validation_losses = iteration, losses
+        run.progress.run = 7 if iteration == 8 else 3
+        native.save(run.path(), run.state([]))
+    run.progress.run = 3
+    found = [(saved.path.name, saved.validation_loss) for saved in run.saved()]
+    assert [name for name, _ in found] == ["waveglow_2", "waveglow_9", "waveglow_10"]
+    assert math.isnan(found[0][1]) and [loss for _, loss in found[1:]] == [4.0, 7.0]
 
 
 def test_the_new_one_is_whole_before_an_old_one_goes(tmp_path, monkeypatch):

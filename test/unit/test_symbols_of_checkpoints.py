@@ -10,6 +10,7 @@ from test_another_alphabet import CPU, GERMAN, RUSSIAN, speak, speaking
 
 from common.checkpoints import native
 from common.program import UserError
+from common.training import finetuning
 from conftest import toy_tacotron2_config
 from runs import make_run
 from tacotron2.synthesizer import Synthesizer
@@ -67,6 +68,18 @@ def test_finetuning_keeps_the_rows_that_both_know(tmp_path, caplog, old, new):
     assert run.progress.iteration == run.progress.first_iteration == 0 and not run.progress.losses
     with pytest.raises(UserError, match="--keep_optimizer does not go with another alphabet"):
         begun(tmp_path, "after", new, checkpoint_path=str(path), keep_optimizer=True)
+
+
+@pytest.mark.parametrize(("drawn", "shown"), [(0, 0), (1, 1), (20, 20), (21, 20)])
+def test_up_to_twenty_symbols_whose_rows_are_drawn_are_named(caplog, drawn, shown):
+    old, new = ["a", "b", "c"], ["c", *(f"<{i}>" for i in range(drawn)), "a"]
+    weight, fresh = torch.arange(3.0)[:, None], -torch.ones(len(new), 1)
+    with caplog.at_level("INFO"):
+        rows = finetuning.rows_by_symbol(weight, old, fresh, new)
+    assert rows[:, 0].tolist() == [2, *[-1] * drawn, 0]
+    assert f"2 of {len(new)} symbols keep" in caplog.text and "1 of the checkpoint's are left out" in caplog.text
+    named = "".join([f"{drawn} rows are drawn anew", ": " * bool(shown), " ".join(new[1 : shown + 1])])
+    assert caplog.messages[-1].endswith(named + " ..." * (drawn > shown))
 
 
 def test_the_same_alphabet_is_trained_on(tmp_path):

@@ -117,6 +117,25 @@ def test_list_in_the_last_line_without_end():
     assert result.data == data[:-1] + b",\n" + b" " * 60 + b"[2]]"
 
 
+@pytest.mark.parametrize("before", ["[]", "[\n    ]", "[  # none\n ]"])
+def test_rows_of_an_empty_list_stand_in_line(before):
+    """The first shape stands behind the bracket, the rows that follow stand under it."""
+    head = FORMS[TRANSPOSE][0].splitlines()[-1]
+    new = head + check_addition(TRANSPOSE, before, [[1000 + i, 4096, 2000, 1] for i in range(20)]).decode()
+    assert new.startswith(head + "[[1000, ")
+    begins = [line.index("[1") for line in new.splitlines() if "[1" in line]
+    assert begins == [len(head) + 1] * len(begins) and len(begins) > 2
+
+
+@pytest.mark.parametrize("before", ["[]", "[[1, 2]]", "[\n      [1, 2]\n    ]"])
+def test_rows_are_as_wide_as_cann_s(before):
+    """Up to 120 columns, and not one less where the shapes fit."""
+    head = FORMS[TRANSPOSE][0].splitlines()[-1]
+    shapes = [[random.Random(i).randrange(10 ** (1 + i % 7))] for i in range(200)]
+    rows = (head + check_addition(TRANSPOSE, before, shapes).decode()).splitlines()
+    assert max(map(len, rows[:-1])) == 120  # the last one also has the bracket that closes the list
+
+
 def random_list(rng: random.Random, shapes: list) -> str:
     """The shapes as somebody might have written them."""
 

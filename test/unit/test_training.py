@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoints import native
 from common.config_reading import load_config
+from common.layers.npu import Crossings
 from common.program import StopSignal, UserError
 from common.training import loop, profiling
 from conftest import write_config
@@ -135,6 +136,45 @@ def test_throughput_leaves_the_warm_up_out():
     assert math.isnan(loop.throughput([], clips_per_step=4))
 
 
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "steps", "left"), [(3, 0, 15, 15), (3, 4, 4, 2), (3, 15, 15, 13), (3, 18, 15, 15)]
+)
+def test_the_bar_goes_to_the_end_of_the_run(config, tmp_path, monkeypatch, epochs, max_steps, steps, left):
+    """From the steps of this run, however many those had that it was finetuned from."""
+    bars = []
+    monkeypatch.setattr(loop, "progress_bar", lambda *args: bars.append(args))
+    run = make_run(config[1], tmp_path, epochs=epochs, max_steps=max_steps)
+    run.progress.iteration, run.progress.first_iteration = 102, 100
+    loop.make_bar(run, 5)
+    assert bars == [("training", steps, 2)]
+    assert loop.steps_left(run, SimpleNamespace(clips_per_epoch=23), 4) == left
+
+
+def test_weights_are_compared_now_and_then_and_before_they_are_saved(config, corpus, tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(loop, "COMPARE_EVERY", 3)
+    monkeypatch.setattr(loop, "agree_on_weights", lambda model, precision, iteration: compared.append(iteration))
+    start(config[1], corpus, tmp_path / "out", max_steps=8, iters_per_checkpoint=4)
+    assert compared == [3, 4, 6, 8]
+
+
+def test_validations_and_checkpoints_come_at_their_iterations_and_at_the_end(config, corpus, tmp_path):
+    often = {"iters_per_validation": 2, "iters_per_checkpoint": 3, "keep_checkpoints": 0}
+    run, _ = start(config[1], corpus, tmp_path / "out", max_steps=7, **often)
+    assert [iteration for iteration, _ in run.progress.validation_losses] == [0, 2, 4, 6, 7]
+    assert {path.name for path in (tmp_path / "out").glob("waveglow_*")} == {f"waveglow_{i}" for i in (3, 6, 7)}
+    saved = native.load(tmp_path / "out/waveglow_3")["progress"]
+    assert [iteration for iteration, _ in saved["validation_losses"]] == [0, 2]
+    assert len(run.progress.losses) == 7
+
+
+def test_the_crossings_of_a_step_are_those_since_the_one_before(caplog):
+    caplog.set_level("INFO")
+    before, now = Crossings(3, 1_000_000, 0.5, 0.25), Crossings(7, 3_500_000, 0.75, 0.375)
+    profiling._log_crossings(before, now)
+    assert "device and host: 4, 2.5 MB, 250.0 ms; computing on the host: 125.0 ms" in caplog.text
+
+
 def test_tensorboard_gets_curves_sound_and_pictures(config, corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -158,6 +198,8 @@ def test_a_profile_is_written(config, corpus, tmp_path, caplog):
     start(config[1], corpus, tmp_path / "out", max_steps=6, profile=2)
     trace = json.loads((tmp_path / "out/profile/trace_0.json").read_text())
     assert any("conv2d" in event.get("name", "") for event in trace["traceEvents"])
+    steps = {event["name"] for event in trace["traceEvents"] if event.get("name", "").startswith("ProfilerStep")}
+    assert steps == {"ProfilerStep#1", "ProfilerStep#2"}  # after the first one, 0
     assert "convolution" in (tmp_path / "out/profile/operators_0.txt").read_text()
     assert caplog.text.count("crossings between device and host: 0,") == 3
 

@@ -64,12 +64,12 @@ class Contents:
     tacotron2: tacotron2.config.Config
     "The configurations; the file has only their sections that say what a model is."
     waveglow: waveglow.config.Config
+    opset: int
+    "The set of ONNX's operators that the exported graphs are written in."
+    sigma: float
+    "Scale of WaveGlow's noise with which the voice sounds best."
     files: dict[str, File] = field(default_factory=dict)
     "Graph -> its file."
-    opset: int = 18
-    "The set of ONNX's operators that the exported graphs are written in."
-    sigma: float = 0.6
-    "Scale of WaveGlow's noise with which the voice sounds best."
     quant_mode: str = ""
     "Quant mode of engines."
     made_of: dict[str, str] = field(default_factory=dict)
