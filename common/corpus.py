@@ -86,6 +86,8 @@ def listed_clips(path: str) -> list[Path]:
     if not path:
         raise UserError("no data: give --data_path=DIR with wavs/*.wav in it, or --training_files=FILE")
     names = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
+    if not names:
+        raise UserError(f"{path} lists no clips")
     return list(map(path_finder(Path(path)), names))
 
 

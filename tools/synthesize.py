@@ -20,7 +20,7 @@ from common import program
 from common.audio import count_clipped, say_clipped
 from common.corpus import read_lines
 from common.device import pick_device
-from common.files import is_stream, make_output_folder
+from common.files import is_stream, make_output_folder, remove_leftovers
 from common.folder_lock import hold_folder
 from common.log import open_log, progress_bar, with_progress
 from common.program import UserError
@@ -124,6 +124,7 @@ def prepare(output: Path) -> None:
     """UserError where no wavs can be written."""
     if not is_wav(output):
         hold_folder(make_output_folder(output))
+        remove_leftovers(output)
     elif not is_stream(output):
         make_output_folder(output.parent)
 

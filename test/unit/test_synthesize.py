@@ -82,7 +82,10 @@ def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog)
 
 def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):
     (tmp_path / "text.TXT").write_bytes("\ufeffHello there.\r\n\r\n  Go now! Go.\r\n***\r\nThe end.".encode())
+    (tmp_path / "new/clips").mkdir(parents=True)
+    (tmp_path / "new/clips/.out_0001.wav.1.part").touch()  # of a run that was killed
     run(monkeypatch, tmp_path / "text.TXT", "One more.", *models, "-o", tmp_path / "new/clips")
+    assert not list((tmp_path / "new/clips").glob(".*.part"))
     names = ["out_0001.wav", "out_0003.wav", "out_0005.wav", "out_0006.wav"]
     assert sorted(path.name for path in (tmp_path / "new/clips").glob("out*")) == names
     lengths = [len(read(tmp_path / "new/clips" / name)) for name in names]
