@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -211,4 +212,5 @@ def speak(clips: list[Wav], synthesizer: Synthesizer, vocode: Callable[[Tensor],
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as after Ctrl-C, no wav is left half-written
     program.run(main)

@@ -5,6 +5,7 @@ import logging
 import resource
 import subprocess
 import sys
+import time
 import weakref
 
 import numpy as np
@@ -311,3 +312,18 @@ def test_as_a_program(models, tmp_path):
     assert bad.stderr.splitlines() == [
         "error: nothing of the text can be spoken, it needs letters or digits: left out: '☺'; nothing is left to speak"
     ]
+
+
+def test_sigterm_leaves_whole_wavs_and_nothing_else(models, tmp_path):
+    command = [sys.executable, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", tmp_path / "clips", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        process.stdin.write(b"Hello there.\n" * 5000)
+        process.stdin.close()
+        while not (tmp_path / "clips/out_0001.wav").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        process.stderr.read()
+    assert process.returncode == 143
+    left = list((tmp_path / "clips").iterdir())
+    assert len(left) < 5000 and all(len(read(path)) == FRAMES * 256 for path in left)
