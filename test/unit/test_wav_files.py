@@ -1,5 +1,9 @@
 """Wavs that are written piece by piece."""
 
+import io
+import struct
+import wave
+
 import numpy as np
 import pytest
 import soundfile
@@ -39,6 +43,13 @@ def test_of_any_length_it_is_read_as_it_was_written(tmp_path_factory, lengths, r
 
 
 def test_the_limit_is_that_of_32_bits():
-    for size, form in ((2**32 - HEADER, b"RIFF"), (2**32 - HEADER + 8, b"RF64"), (2**33, b"RF64")):
-        header = wav_files._header(22050, size)
-        assert header[:4] == form and len(header) == HEADER
+    file = io.BytesIO()
+    with wave.open(file, "wb") as other:
+        other.setparams((1, 2, 22050, 0, "NONE", ""))
+    form = file.getvalue()[12:40]
+    size = 2**32 - HEADER + 6
+    sizes = b"RIFF\xfe\xff\xff\xffWAVEJUNK\x1c\0\0\0" + bytes(28)
+    assert wav_files._header(22050, size) == sizes + form + struct.pack("<I", size)
+    for size in (2**32 - HEADER + 8, 2**33):
+        sizes = b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + struct.pack("<QQQI", HEADER - 8 + size, size, size // 2, 0)
+        assert wav_files._header(22050, size) == sizes + form + struct.pack("<I", min(size, 2**32 - 1))
