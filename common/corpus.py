@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ def _clips_of_folder(root: Path, bad: BadClips) -> list[Path]:
     for clip in clips:
         if first.setdefault(clip.stem, clip) != clip:
             bad.add(f"{clip} has the same name as {first[clip.stem].name}", Fault.FORMAT, clip)
-    if (root / "metadata.csv").is_file():
+    if os.path.lexists(root / "metadata.csv"):  # whatever it is
         find = finder(clips)
         for number, line in enumerate(read_lines(root / "metadata.csv"), start=1):
             name = line.split("|", 1)[0].strip()
@@ -85,6 +86,8 @@ def listed_clips(path: str) -> list[Path]:
     if not path:
         raise UserError("no data: give --data_path=DIR with wavs/*.wav in it, or --training_files=FILE")
     names = [line.split("|", 1)[0].strip() for line in read_lines(Path(path)) if line.strip()]
+    if not names:
+        raise UserError(f"{path} lists no clips")
     return list(map(path_finder(Path(path)), names))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.program import UserError, WriteError
+
+log = logging.getLogger(__name__)
 
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
 "What a path may lead to instead of a file."
@@ -103,7 +106,7 @@ def _passed_on(path: Path) -> Iterator[BinaryIO]:
 
 def _open_stream(path: Path) -> BinaryIO:
     """WriteError for a pipe that nobody begins to read."""
-    until = time.monotonic() + READER_WITHIN
+    until, waits = time.monotonic() + READER_WITHIN, False
     while True:
         try:
             stream = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -111,6 +114,9 @@ def _open_stream(path: Path) -> BinaryIO:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
+            if not waits:
+                log.info("waiting for somebody to read the pipe %s", path)
+                waits = True
             if time.monotonic() > until:
                 raise WriteError(error.errno, "nobody reads from this pipe", str(path)) from error
             time.sleep(0.05)

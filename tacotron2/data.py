@@ -81,6 +81,8 @@ def _spoken(data_path: str, bad: BadClips) -> list[Clip]:
 def _listed(path: Path, bad: BadClips) -> list[Clip]:
     """The clips of a file with `path of a wav|text` lines, as NVIDIA's file lists are."""
     texts = read_transcripts(path, columns=(2, 2), bad=bad)
+    if not texts and not bad.faults:
+        raise UserError(f"{path} lists no clips")
     find = path_finder(path)
     return [Clip(find(name), text) for name, text in texts.items()]
 

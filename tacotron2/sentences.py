@@ -93,16 +93,23 @@ def stretches(sentence: str) -> Iterator[str]:
         yield rest
 
 
-def cut(text: str, read: Callable[[str], list[int]], limit: int) -> list[Piece]:
-    """The text if it has no more than ``limit`` symbols; else its halves, each cut in the same way."""
-    ids = read(text)
-    if len(ids) <= limit:
-        return [Piece(text, CUT_PAUSE, ids)]
+def cut(text: str, read: Callable[[str], list[int]], limit: int, about: float = 0) -> list[Piece]:
+    """The text if it has no more than ``limit`` symbols; else its halves, each cut in the same way.
+
+    A half of a text that was read has ``about`` so many symbols. If that is far too many, it is cut unread: reading
+    takes most of the time.
+    """
     places = _places_to_cut(_hide_braces(text))
+    if about <= 2 * limit or not places:
+        ids = read(text)
+        if len(ids) <= limit:
+            return [Piece(text, CUT_PAUSE, ids)]
+        about = len(ids)
     if not places:
         raise UserError(f"too many phones in one pair of braces, use several pairs: {text[:40]}...")
     middle = min(places, key=lambda place: abs(place - len(text) / 2))
-    return cut(text[:middle].rstrip(), read, limit) + cut(text[middle:].lstrip(), read, limit)
+    halves = text[:middle].rstrip(), text[middle:].lstrip()
+    return [piece for half in halves for piece in cut(half, read, limit, about * len(half) / len(text))]
 
 
 def _is_end(hidden: str, match: re.Match, has_case: bool) -> bool:

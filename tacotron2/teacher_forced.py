@@ -8,6 +8,7 @@ sound well on what Tacotron2 predicts.
 import argparse
 import json
 import logging
+import os
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch import Tensor
 from common import distributed
 from common.audio import read_wav
 from common.bad_clips import BadClips
+from common.config_reading import read_json
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
 from common.evaluation.runner import check_outputs_differ, mean
-from common.files import remove_leftovers, written_whole
+from common.files import open_input, remove_leftovers, written_whole
 from common.log import progress_bar
-from common.program import UserError
+from common.program import UserError, shown
 from tacotron2.config import DataConfig
 from tacotron2.data import Clip, Utterances, collate, find_utterances
 from tacotron2.model import Utterance
@@ -114,15 +116,13 @@ def facts_of(args: argparse.Namespace, synthesizer: Synthesizer) -> dict[str, st
 
 
 def settle_facts(path: Path, facts: dict[str, str | int]) -> None:
-    """Write the facts; UserError if the folder was made with others."""
-    try:
-        there = json.loads(path.read_text()) if path.exists() else facts
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; remove the folder's mels or name another one") from error
-    if there != facts:
-        wrong = next(name for name in facts if there.get(name) != facts[name])
-        was, now = there.get(wrong), facts[wrong]
-        raise UserError(f"{path.parent} holds mels made with {wrong} {was!r}, now it is {now!r}: name another folder")
+    """Write the facts; UserError if the folder was made with others, or they cannot be read."""
+    there = read_json(path) if os.path.lexists(path) else facts
+    for name, now in facts.items():
+        was = there.get(name) if isinstance(there, dict) else None
+        if was != now:
+            folder = f"{path.parent} holds mels made with {name} {shown(was)}"
+            raise UserError(f"{folder}, now it is {shown(now)}: name another folder")
     with written_whole(path) as file:
         file.write((json.dumps(facts, indent=2) + "\n").encode())
 
@@ -151,8 +151,9 @@ def mel_shape(samples: int, synthesizer: Synthesizer) -> tuple[int, int]:
 
 
 def is_whole(path: Path, shape: tuple[int, int], since: float) -> bool:
-    """Whether an array of this shape is there, written at or after ``since``."""
+    """Whether an array of this shape is there, written at or after ``since``. UserError as ``open_input``."""
     try:
+        open_input(path).close()
         there = np.load(path, mmap_mode="r").shape  # fails for a file that is cut off, without reading it
         return there == shape and path.stat().st_mtime >= since
     except (OSError, ValueError, EOFError):

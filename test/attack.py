@@ -24,12 +24,13 @@ from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from attack_phases import PRELOADED, ROOT, Phase, last_line, make_phases, run_whole, started
+from attack_phases import PATHS, PRELOADED, ROOT, Phase, last_line, make_phases, run_whole, started
 
 
 def main() -> None:
     args = read_arguments()
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}  # for such small models; of semaphores left
+    # Such small models need one thread; the warnings are of semaphores left.
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": PATHS}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     end = time.monotonic() + 60 * args.minutes

@@ -16,12 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "test/unit")]
 
 from common.checkpoints import native  # noqa: E402 - from the root
+from conftest import make_corpus, toy_config, toy_tacotron2_config, write_config  # noqa: E402 - sets a list to preload
 
 PRELOADED = [
     "conftest", "waveglow.train", "waveglow.infer", "tacotron2.train", "tools.prepare_data",
     "torch._dynamo", "librosa.filters", "librosa.core.audio", "numba", "matplotlib.figure",
 ]  # fmt: skip
 "What processes are forked with, and what the programs import late: a start takes no seconds. None starts a thread."
+PATHS = os.pathsep.join((str(ROOT), str(ROOT / "test/unit")))
+"Where the process that is forked finds them; before Python 3.12 it is told so by PYTHONPATH alone."
 PATIENCE = 300
 "Seconds for a program that nobody disturbs."
 STEPS = 12
@@ -80,8 +83,6 @@ def last_line(folder: Path) -> str:
 
 def make_phases(context: BaseContext, folder: Path, wanted: str) -> list[Phase]:
     """Each with the result of an undisturbed run. Toys of the tests, and the demo corpus."""
-    from conftest import make_corpus, toy_config, toy_tacotron2_config, write_config
-
     corpus = make_corpus(folder / "corpus", clips=30)
     every_step = {"iters_per_checkpoint": 1, "iters_per_validation": 5, "keep_checkpoints": 3, "max_steps": STEPS}
     configs = {}

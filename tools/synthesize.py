@@ -2,11 +2,10 @@
 
 import argparse
 import logging
+import signal
 import sys
 import time
-import wave
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor
 
 from common import program
-from common.audio import count_clipped, say_clipped, to_16_bit
+from common.audio import count_clipped, say_clipped
 from common.corpus import read_lines
 from common.device import pick_device
-from common.files import is_stream, make_output_folder, written_whole
+from common.files import is_stream, make_output_folder, remove_leftovers
 from common.folder_lock import hold_folder
-from common.log import open_log, progress_bar
+from common.log import open_log, progress_bar, with_progress
 from common.program import UserError
+from common.wav_files import wav_writer
 from tacotron2.sentences import Piece
 from tacotron2.synthesizer import Synthesizer
 from tacotron2.text.remarks import remarks
@@ -125,6 +125,7 @@ def prepare(output: Path) -> None:
     """UserError where no wavs can be written."""
     if not is_wav(output):
         hold_folder(make_output_folder(output))
+        remove_leftovers(output)
     elif not is_stream(output):
         make_output_folder(output.parent)
 
@@ -167,7 +168,7 @@ def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[
     """The clips and their pieces; what the text loses is logged. UserError if nothing is left."""
     clips: list[Wav] = []
     said: list[str] = []
-    for number, line in lines.items():
+    for number, line in with_progress(lines.items(), "reading the text", len(lines)):
         where = f"line {number}: " if len(lines) > 1 else ""
         said += [f"{where}{remark}" for remark in remarks(line, synthesizer.cleaners, synthesizer.alphabet)]
         pieces = synthesizer.take_apart(line)
@@ -210,16 +211,6 @@ def speak(clips: list[Wav], synthesizer: Synthesizer, vocode: Callable[[Tensor],
     return total
 
 
-@contextmanager
-def wav_writer(path: Path, rate: int) -> Iterator[Callable[[Tensor], None]]:
-    """A function that appends samples [N] in -1..1 to a 16-bit wav, which is there once it is whole."""
-    # soundfile would not pass on the error of a full disk.
-    with written_whole(path) as file, wave.open(file, "wb") as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(rate)
-        yield lambda samples: wav.writeframesraw(to_16_bit(samples).astype("<i2").tobytes())
-
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as after Ctrl-C, no wav is left half-written
     program.run(main)

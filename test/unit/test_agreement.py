@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import asdict, fields, is_dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ from common.device import pick_device
 from common.precision import Precision
 from common.program import UserError
 from common.training import agreement
-from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
+from common.training.agreement import MAY_DIFFER, checksum, facts_of_corpus, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
 BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -135,6 +136,20 @@ def test_every_field_of_the_configuration_counts_but_those_of_a_machine(config):
                 assert differ == {"finetuning"}
             else:
                 assert differ == (set() if name in MAY_DIFFER else {f"{section}.{name}"})
+
+
+@BUSY
+@given(st.integers(1, 20_000), st.sampled_from([1, 2]), st.sampled_from(["A.", "B."]))
+def test_clips_of_another_level_and_other_texts_show(tmp_path_factory, samples, factor, text):
+    """However long the clips; their sizes are the same."""
+    folder, audio = tmp_path_factory.mktemp("corpora"), np.arange(1, samples + 1, dtype="<i2")
+    (folder / "ours.wav").write_bytes(bytes(44) + audio.tobytes())
+    (folder / "theirs.wav").write_bytes(bytes(44) + (factor * audio).tobytes())
+    ours, theirs = (facts_of_corpus([folder / f"{name}.wav"], [t]) for name, t in (("ours", "A."), ("theirs", text)))
+    differ = {name.removeprefix("the corpus' ") for name in ours if ours[name] != theirs[name]}
+    assert differ == {"names of clips"} | ({"samples"} if factor == 2 else set()) | (
+        {"transcripts"} if text == "B." else set()
+    )
 
 
 def test_so_do_resume_and_the_code_of_this_model(tmp_path):

@@ -61,6 +61,14 @@ def test_a_single_missing_byte_is_noticed_by_the_header(tmp_path, noise, kind):
     assert missing_bytes(path) == 1
 
 
+def test_so_is_a_last_page_that_is_missing_as_a_whole(tmp_path, noise):
+    """By the header; what is left ends with a page."""
+    soundfile.write(tmp_path / "a.ogg", noise, RATE, format="OGG", subtype="VORBIS")
+    content = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(content[: content.rindex(b"OggS")])
+    assert missing_bytes(tmp_path / "a.ogg") == 1
+
+
 @FEW
 @given(kind=st.sampled_from([*CONTAINERS, "FLAC", "MP3"]), missing=st.integers(1, 5000))
 def test_so_is_what_is_missing_of_many_pages(tmp_path_factory, kind, missing):

@@ -111,7 +111,7 @@ def test_a_file_is_the_one_that_was_written_or_refused(tmp_path):
     file.unlink()
     with pytest.raises(UserError, match="is missing"):
         contents.path(tmp_path, "encoder")
-    with pytest.raises(UserError, match="has no decoder"):
+    with pytest.raises(UserError, match="has no decoder: it holds encoder"):
         contents.path(tmp_path, "decoder")
 
 

@@ -16,7 +16,10 @@ from common.corpus import find_clips, read_lines
 from common.program import UserError
 from conftest import RATE, ROOT, toy_config
 from runs import make_run
+from tacotron2.teacher_forced import is_whole
 from tacotron2.text.dictionary import load_dictionary
+from tools.tbe.edits import backup_of, restoration
+from tools.tbe.lists import FIVE_2_FOUR
 from waveglow.config import Config
 
 NAMES = {"pipe": "is a pipe", "socket": "is a socket", "zero": "is a device", "folder": ""}
@@ -78,6 +81,24 @@ def shapes_of_tbe(path):
     read_shapes(path)
 
 
+def api_key(path):
+    from tools.serve.limits import read_key
+
+    read_key(path)
+
+
+def facts_of_mels(path):
+    from tacotron2.teacher_forced import settle_facts
+
+    settle_facts(path, {"seed": 1})
+
+
+def metadata(path):
+    (path.parent / "wavs").mkdir()
+    (path.parent / "wavs/a.wav").touch()
+    find_clips(str(path.parent))
+
+
 READERS = {
     "a.wav": lambda path: read_wav(path, RATE),
     "a.pt": mel_spectrogram,
@@ -93,6 +114,9 @@ READERS = {
     "deploy.json": settings_of_deploy,
     "shapes.json": shapes_of_tbe,
     "postnet.onnx": build_of_own_graph,
+    "key.txt": api_key,
+    "teacher_forced.json": facts_of_mels,
+    "metadata.csv": metadata,
 }
 
 
@@ -105,6 +129,19 @@ def test_refused_at_once(tmp_path, monkeypatch, make, name, kind):
         READERS[name](path)
     said = str(caught.value)
     assert str(path) in said and NAMES[kind] in said and "\n" not in said
+
+
+def test_a_mel_that_may_have_been_predicted_earlier(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(UserError, match=r"a\.npy is a pipe: name a file"):
+        is_whole(tmp_path / "a.npy", (6, 3), since=0.0)
+
+
+def test_an_original_of_cann(tmp_path):
+    (tmp_path / FIVE_2_FOUR).write_bytes(b"made")
+    os.mkfifo(backup_of(tmp_path / FIVE_2_FOUR, b"made"))
+    with pytest.raises(UserError, match=r"before_patch_tbe\.\w+ is a pipe: name a file"):
+        restoration(tmp_path, FIVE_2_FOUR)
 
 
 @pytest.mark.parametrize("kind", NAMES)

@@ -80,6 +80,9 @@ def test_other_common_mistakes_are_guessed(speech):
     assert "samples" in guess_form(mel + np.log(32768))[0]
     assert guess_form(20 / LN10 * (mel - mel.max()))[0] == "decibels"
     assert "floor" in guess_form(torch.where(mel <= mel.quantile(0.1), -20.7, mel))[0]
+    assert guess_form(torch.where(mel <= mel.quantile(0.1), -35.0, mel))[0] == "decibels"
+    assert guess_form(torch.where(mel == mel.max(), 5.9, mel)) is None
+    assert "samples" in guess_form(torch.where(mel == mel.max(), 6.1, mel))[0]
 
 
 @pytest.mark.parametrize("rms", [1e-3, 0.1, 0.5])

@@ -161,3 +161,11 @@ def test_without_blanks_it_is_cut_between_characters_but_not_in_braces():
     assert cuts("abcdefgh", 4) == ["abcd", "efgh"]
     assert cuts("abcd{E F G}", 10) == ["abcd", "{E F G}"]
     assert cuts("{A B C}{D E F G H}", 12) == ["{A B C}", "{D E F G H}"]
+
+
+def test_a_long_text_is_not_read_anew_for_each_halving():
+    read = []
+    text = "1234567890" * 190
+    pieces = take_apart(text, lambda part: read.append(part) or list(range(5 * len(part))), 150)
+    assert "".join(piece.text for piece in pieces) == text and max(len(piece.ids) for piece in pieces) <= 150
+    assert sum(map(len, read)) <= 4 * len(text)

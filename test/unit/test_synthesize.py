@@ -5,6 +5,7 @@ import logging
 import resource
 import subprocess
 import sys
+import time
 import weakref
 
 import numpy as np
@@ -82,7 +83,10 @@ def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog)
 
 def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):
     (tmp_path / "text.TXT").write_bytes("\ufeffHello there.\r\n\r\n  Go now! Go.\r\n***\r\nThe end.".encode())
+    (tmp_path / "new/clips").mkdir(parents=True)
+    (tmp_path / "new/clips/.out_0001.wav.1.part").touch()  # of a run that was killed
     run(monkeypatch, tmp_path / "text.TXT", "One more.", *models, "-o", tmp_path / "new/clips")
+    assert not list((tmp_path / "new/clips").glob(".*.part"))
     names = ["out_0001.wav", "out_0003.wav", "out_0005.wav", "out_0006.wav"]
     assert sorted(path.name for path in (tmp_path / "new/clips").glob("out*")) == names
     lengths = [len(read(tmp_path / "new/clips" / name)) for name in names]
@@ -320,3 +324,18 @@ def test_it_begins_to_speak_without_what_takes_seconds_to_import(models, tmp_pat
     command = [sys.executable, "-c", program, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", "out.wav"]
     done = subprocess.run([*command, "Hi."], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "imported:"), done.stdout + done.stderr
+
+
+def test_sigterm_leaves_whole_wavs_and_nothing_else(models, tmp_path):
+    command = [sys.executable, ROOT / "tools/synthesize.py", "--device=cpu", *models, "-o", tmp_path / "clips", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        process.stdin.write(b"Hello there.\n" * 5000)
+        process.stdin.close()
+        while not (tmp_path / "clips/out_0001.wav").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        process.stderr.read()
+    assert process.returncode == 143
+    left = list((tmp_path / "clips").iterdir())
+    assert len(left) < 5000 and all(len(read(path)) == FRAMES * 256 for path in left)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from common import files
 from common.audio import MelSpectrogram
 from common.bad_clips import BadClips
+from common.corpus import find_clips
 from common.program import UserError
 from common.training.batches import StepSampler
 from conftest import RATE, make_corpus
@@ -111,6 +112,12 @@ def test_nvidias_file_lists(corpus, tmp_path):
     lists[0].write_text("a.wav|One.|One.\n")
     with pytest.raises(UserError, match=r"train\.txt line 1 has 3 columns split by \|, must be 2$"):
         find_utterances(config, "")
+    lists[0].write_text(f"{corpus}/wavs/clip00.wav|Text 0.\n")
+    lists[1].write_text("\n")
+    with pytest.raises(UserError, match=r"validation\.txt lists no clips"):
+        find_utterances(config, "")
+    with pytest.raises(UserError, match=r"validation\.txt lists no clips"):
+        find_clips("", str(lists[1]))
 
 
 def clips_of(corpus):

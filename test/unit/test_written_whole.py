@@ -1,6 +1,7 @@
 """What is written where no plain file is: links, pipes, devices, a full disk."""
 
 import errno
+import logging
 import os
 import re
 import socket
@@ -123,11 +124,13 @@ def test_a_wav_into_a_pipe(tmp_path):
     assert got() == (tmp_path / "file.wav").read_bytes()
 
 
-def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(tmp_path, monkeypatch):
+def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(files, "READER_WITHIN", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WriteError, match=f"cannot write {tmp_path}/pipe: nobody reads from this pipe"):
         write(tmp_path / "pipe")
+    assert caplog.messages == [f"waiting for somebody to read the pipe {tmp_path}/pipe"]
 
 
 def test_a_socket_is_refused(tmp_path):

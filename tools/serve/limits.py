@@ -4,11 +4,11 @@ import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.files import open_input
 from common.program import UserError
 from tools.serve.errors import RefusalError, answer
 
@@ -35,7 +35,8 @@ def read_key(path: str | None) -> bytes:
     if not path:
         return b""
     try:
-        key = Path(path).read_bytes().strip()
+        with open_input(path) as file:
+            key = file.read().strip()
     except OSError as error:
         raise UserError(f"cannot read --api_key_file {path}: {error.strerror}") from error
     if not key:

@@ -86,9 +86,9 @@ def restoration(impl: Path, name: str) -> Edit:
     before = read(path)
     original = backup_of(path, before or b"")
     if original.exists():
-        return Edit(name, "restored", path, before, original.read_bytes(), original=original)
+        return Edit(name, "restored", path, before, read(original), original=original)
     for other in path.parent.glob(f"{path.name}{BACKUP_MARK}*"):
-        if other.read_bytes() != before:
+        if read(other) != before:
             raise UserError(f"{path} was changed after --apply and is left alone; its original is {other}")
     return Edit(name, "not in this CANN" if before is None else "nothing to restore", path, before, before)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.files import written_whole
+from common.files import make_output_folder, written_whole
 from tools.deploy.artifacts import Contents
 from tools.deploy.export_model.metadata import settings
 from tools.deploy.signatures import Port, Signature
@@ -26,16 +26,14 @@ SPEECH = Signature(
 def write_repository(folder: Path, graphs: Path, contents: Contents, backend: str, max_batch: int) -> None:
     """The models in a folder, each as Triton wants it: its config.pbtxt and a version 1."""
     for name in GRAPHS:
-        version = folder / name / "1"
-        version.mkdir(parents=True, exist_ok=True)
+        version = make_output_folder(folder / name / "1")
         write(version / "model.onnx", contents.path(graphs, name).read_bytes())
         (version / "model.py").unlink(missing_ok=True)
         if backend == "python":
             write(version / "model.py", (PROGRAMS / "graph_model.py").read_bytes())
         config = graph_config(name, contents.signature(name), backend, max_batch)
         write(folder / name / "config.pbtxt", config.encode())
-    (folder / "speech/1").mkdir(parents=True, exist_ok=True)
-    write(folder / "speech/1/model.py", (PROGRAMS / "speech_model.py").read_bytes())
+    write(make_output_folder(folder / "speech/1") / "model.py", (PROGRAMS / "speech_model.py").read_bytes())
     write(folder / "speech/config.pbtxt", speech_config(contents, max_batch).encode())
     log.info("wrote %s: %s and speech", folder, ", ".join(GRAPHS))
 
