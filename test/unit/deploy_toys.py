@@ -24,7 +24,7 @@ from common.program import UserError
 from conftest import ROOT, SHARED, script_environment, toy_config, toy_tacotron2_config
 from tacotron2.model import BatchNorm
 from tools.deploy import models
-from tools.deploy.artifacts import read_contents
+from tools.deploy.artifacts import read_contents, write_contents
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.export_model import export
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
@@ -77,6 +77,10 @@ def models_dir() -> Path:
             make_models(shared)
             done.touch()
     shutil.copytree(shared, folder, dirs_exist_ok=True)  # a program that works in it holds it for itself
+    contents = read_contents(folder / "onnx", "onnx", "")
+    for kind, source in contents.sources.items():
+        contents.sources[kind] = replace(source, path=str(folder / Path(source.path).name))
+    write_contents(folder / "onnx", contents)
     return folder
 
 

@@ -66,18 +66,27 @@ LARGEST = 2**31 - 1
     ("option", "smallest", "largest"),
     [
         ("il", 1, LARGEST), ("warmup_iters", 0, LARGEST), ("num_iters", 1, LARGEST), ("seed", 0, LARGEST),
-        ("sigma", 0, 1.5), ("bs", 1, LARGEST),
+        ("sigma", 0, 1.5),
     ],
 )  # fmt: skip
 def test_numbers_are_taken_within_their_limits(monkeypatch, capsys, option, smallest, largest):
     for value in (smallest, largest):
         taken = getattr(read(monkeypatch, infer, f"--{option}={value}"), option)
-        assert taken == ([value] if option == "bs" else value)
-    for value in (smallest - 1, LARGEST + 1) if option != "bs" else (0,):
+        assert taken == value
+    for value in (smallest - 1, LARGEST + 1):
         with pytest.raises(SystemExit) as end:
             read(monkeypatch, infer, f"--{option}={value}")
         assert end.value.code == 2
         assert f"--{option} must be at least {smallest}" in capsys.readouterr().err
+
+
+def test_a_batch_is_of_1_to_1024_clips(monkeypatch, capsys):
+    assert read(monkeypatch, infer, "--bs", "1", "1024").bs == [1, 1024]
+    for batch in (0, 1025):
+        with pytest.raises(SystemExit) as end:
+            read(monkeypatch, infer, "--bs", "8", str(batch))
+        assert end.value.code == 2
+        assert f"--bs is {batch}, must be 1 to 1024" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["devices", "bs"])

@@ -9,7 +9,7 @@ import pytest
 from deploy_toys import models_dir
 
 from common.program import UserError
-from tools.deploy import run, stages
+from tools.deploy import checks, run, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.engines import onnxruntime_engine, quantization
@@ -60,14 +60,16 @@ def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
         assert stages.batches(tmp_path, "torch", wanted) == [1, 4, 8]
 
 
-def test_texts_may_be_as_short_and_as_long_as_engines_are_built_for():
+def test_texts_may_be_as_short_and_as_long_as_engines_are_built_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["run", f"--models_dir={tmp_path}", f"--output={tmp_path}", "--engine=torch"])
+    args = run.read_arguments()
     for length, is_taken in ((3, False), (4, True), (256, True), (257, False)):
-        args = SimpleNamespace(json=None, il=length, devices=[], engine="torch")
+        args.il, args.devices = length, []
         if is_taken:
-            assert stages.begin(args).ranges.text[::2] == [4, 256]
+            assert checks.begin(args, []).ranges.text[::2] == [4, 256]
         else:
             with pytest.raises(UserError, match=f"--il is {length}, and engines are built for 4 to 256"):
-                stages.begin(args)
+                checks.begin(args, [])
 
 
 def test_engines_that_are_damaged_are_built_again(start, folder):

@@ -225,13 +225,20 @@ def test_a_reader_who_takes_nothing_is_given_up(speaker, monkeypatch):
 
 def test_a_client_that_goes_away_stops_its_work(speaker, serve, monkeypatch):
     monkeypatch.setattr(speaker_module, "CHUNK_FRAMES", (1,))
-    address = serve()
+    address, go_on = serve(), threading.Event()
+    together = speaker.synthesizer.speak_together
+    first = iter([True])
+    monkeypatch.setattr(
+        speaker.synthesizer, "speak_together", lambda *args: (next(first, False) or go_on.wait(60)) and together(*args)
+    )
     text = "Hello there. " * 100
     with client_of(address).audio.speech.with_streaming_response.create(
         model=MODEL, voice="toy", input=text, response_format="pcm"
     ) as answer:
         next(answer.iter_bytes())
         (speech,) = speaker.active
+    wait_for(lambda: speech.cancelled)
+    go_on.set()
     wait_for(lambda: not speaker.active)
     assert speech.decoded < len(speech.pieces)
     assert len(speak(client_of(address))) > 0
