@@ -76,15 +76,19 @@ class Affine(NamedTuple):
 
     weight: Tensor
     "[out, in]"
-    bias: Tensor
+    bias: Tensor | None
     "[out]"
 
 
 class FrameByFrame(NamedTuple):
     """The linear layers of a decoder that gets its frames step by step."""
 
+    prenet_1: Affine
+    prenet_2: Affine
     attention: Affine
     "From prenet output, context and hidden state to the gates of the attention LSTM."
+    query: Affine
+    "From the attention's hidden state to its query."
     decoder: Affine
     "From the attention's hidden state, context and the hidden state to the gates of the decoder LSTM."
     output: Affine
@@ -221,20 +225,25 @@ class Decoder(nn.Module):
 
         linears: the layers of ``frame_by_frame`` as functions; masks [2, B, prenet_dim] of the prenet.
         """
-        attention_gates, decoder_gates, output = linears
-        gates = attention_gates(torch.cat([self.prenet(frames, masks), attention.context, attention.hidden], dim=1))
-        attention = self.attend(gates, attention, memory, values)
+        *prenet, attention_gates, query, decoder_gates, output = linears
+        before = self.prenet(frames, masks, prenet)
+        gates = attention_gates(torch.cat([before, attention.context, attention.hidden], dim=1))
+        attention = self.attend(gates, query, attention, memory, values)
         gates = decoder_gates(torch.cat([attention.hidden, attention.context, decoder.hidden], dim=1))
         decoder = DecoderState(*lstm(gates, decoder.cell))
         return *self.output(decoder.hidden, attention.context, output), attention, decoder
 
     def frame_by_frame(self, dtype: torch.dtype) -> FrameByFrame:
-        """The linear layers for ``step``, those of the LSTMs in this precision."""
+        """The linear layers for ``step``, all but the last one in this precision."""
+        prenet_1, prenet_2, query = (
+            Affine(layer.linear_layer.weight.to(dtype), None)
+            for layer in (*self.prenet.layers, self.attention_layer.query_layer)
+        )
         attention, decoder = (
             Affine(torch.cat([rnn.weight_ih, rnn.weight_hh], dim=1).to(dtype), (rnn.bias_ih + rnn.bias_hh).to(dtype))
             for rnn in (self.attention_rnn, self.decoder_rnn)
         )
-        return FrameByFrame(attention, decoder, self.output_layer())
+        return FrameByFrame(prenet_1, prenet_2, attention, query, decoder, self.output_layer())
 
     def output_layer(self) -> Affine:
         """The layer from the decoder's hidden state and the context to a step's frames and its gate, in float32."""
@@ -252,10 +261,17 @@ class Decoder(nn.Module):
             DecoderState(zeros(decoder), exact(decoder)),
         )
 
-    def attend(self, gates: Tensor, state: AttentionState, memory: Memory, values: Tensor) -> AttentionState:
-        """One step of attention in inference: gates [B, 4H], values [B, N, E]."""
+    def attend(
+        self,
+        gates: Tensor,
+        query: Callable[[Tensor], Tensor],
+        state: AttentionState,
+        memory: Memory,
+        values: Tensor,
+    ) -> AttentionState:
+        """One step of attention in inference: gates [B, 4H], the layer to the query, values [B, N, E]."""
         hidden, cell = lstm(gates, state.cell)
-        weights = self.attention_layer(self.attention_layer.query_layer(hidden), state.weights, memory)
+        weights = self.attention_layer(query(hidden), state.weights, memory)
         context = weights[:, None].to(values.dtype) @ values
         weights = torch.stack([weights, state.weights[:, 1] + weights], dim=1)
         return AttentionState(hidden, cell, context[:, 0], weights)

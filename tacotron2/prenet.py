@@ -1,6 +1,6 @@
 """The prenet of Tacotron 2's decoder, and its dropout masks in inference."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import torch
@@ -24,9 +24,18 @@ class Prenet(nn.Module):
         sizes = [n_channels, prenet_dim, prenet_dim]
         self.layers = ModuleList(Linear(n_in, n_out, bias=False) for n_in, n_out in pairwise(sizes))
 
-    def forward(self, frames: Tensor, masks: Tensor | None = None) -> Tensor:
-        """frames [..., r * n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here."""
-        for i, layer in enumerate(self.layers):
+    def forward(
+        self,
+        frames: Tensor,
+        masks: Tensor | None = None,
+        layers: Iterable[Callable[[Tensor], Tensor]] | None = None,
+    ) -> Tensor:
+        """frames [..., r * n_mel] -> [..., prenet_dim]; masks [2, ..., prenet_dim] of ``draw_masks`` or drawn here.
+
+        ``layers`` computes what the prenet's own layers do.
+        """
+        own: Iterable[Callable[[Tensor], Tensor]] = self.layers
+        for i, layer in enumerate(own if layers is None else layers):
             frames = F.relu(layer(frames))
             frames = dropout(frames, self.p_dropout) if masks is None else frames * masks[i]
         return frames

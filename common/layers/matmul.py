@@ -26,12 +26,15 @@ def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Ten
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if not can_pack(weight):
         return lambda x: F.linear(x, weight, bias)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+    packed: Tensor | None = None
     few = FEW_ROWS if weight.dtype == torch.float32 and has_intel_processor() else 0
 
     def product(x: Tensor) -> Tensor:
         if len(x) <= few:
             return F.linear(x, weight, bias)
+        nonlocal packed
+        if packed is None:
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
     return product

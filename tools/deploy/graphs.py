@@ -43,7 +43,10 @@ class DecoderIterGraph(nn.Module):
         self.decoder = decoder
         # What does not depend on the text is computed here, once.
         layers = decoder.frame_by_frame(decoder.attention_rnn.weight_ih.dtype)
-        self.linears = [partial(F.linear, weight=layer.weight.detach(), bias=layer.bias.detach()) for layer in layers]
+        self.linears = [
+            partial(F.linear, weight=weight.detach(), bias=None if bias is None else bias.detach())
+            for weight, bias in layers
+        ]
         self.kernel = decoder.attention_layer.kernel().detach()
 
     def forward(
