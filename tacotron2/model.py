@@ -189,7 +189,7 @@ class Tacotron2(nn.Module):
         bound = math.sqrt(6 / (n_symbols + symbols_embedding_dim))
         rows = torch.empty(n_symbols, symbols_embedding_dim)
         if not rows.is_meta:  # as in Conv1d, its operator is slow to import
-            nn.init.normal_(rows)  # as nn.Embedding does; so a seed gives the weights that NVIDIA's code gives
+            nn.init.normal_(rows)  # as nn.Embedding does: a seed goes on to give the weights that it gave
         self.embedding = nn.Embedding.from_pretrained(rows.uniform_(-bound, bound), freeze=False)
         self.encoder = Encoder(encoder_embedding_dim, encoder_n_convolutions, encoder_kernel_size)
         decoder = {name: value for name, value in decoder.items() if name not in NOT_OF_THE_MODEL}
