@@ -9,25 +9,33 @@ from runs import distance
 from scripted import Place
 
 OWN = EMULATOR / "huawei_checks.py"
-OTHERS = {
-    "optimizer": ["adam_keeps_using_the_first_gradients", "adam_clips"],
+OPTIMIZERS = {"optimizer": ["adam_keeps_using_the_first_gradients", "adam_clips"]}
+PRODUCTS = {
     "product": ["the_references_curve", "an_overflow_on_the_device_is_skipped"],
     "tacotron2": ["half_precision_follows_float32", "a_run_of_the_cpu_goes_on_and_adam_counts_each_step_once"],
 }
-"Checks of the stand-in, and of the product with it, that hold for the real one."
+"Checks of the stand-in, and slow ones of the product with it, that hold for the real one."
 OLDEST, NEWEST = WHEELS
 VERSIONS = [pytest.param(OLDEST, marks=pytest.mark.slow), NEWEST]
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def outcomes(request, npu_extension, tmp_path_factory):
-    others = [f"{EMULATOR / file}_checks.py::test_{name}" for file, names in OTHERS.items() for name in names]
-    report = tmp_path_factory.mktemp("huawei") / "report.xml"
     slow = request.config.getoption("--slow")
+    those = OPTIMIZERS | PRODUCTS if slow else OPTIMIZERS
+    others = [f"{EMULATOR / file}_checks.py::test_{name}" for file, names in those.items() for name in names]
+    report = tmp_path_factory.mktemp("huawei") / "report.xml"
     return run_checks([OWN, *others], report, slow, NPU_EMULATOR_WHEEL=str(unpacked(request.param)))
 
 
-@pytest.mark.parametrize("name", checks_in(OWN) + [f"test_{name}" for names in OTHERS.values() for name in names])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *checks_in(OWN),
+        *(f"test_{name}" for names in OPTIMIZERS.values() for name in names),
+        *(pytest.param(f"test_{name}", marks=pytest.mark.slow) for names in PRODUCTS.values() for name in names),
+    ],
+)
 def test_in_one_process(name, outcomes):
     assert not outcomes[name], "\n".join(outcomes[name])
 
