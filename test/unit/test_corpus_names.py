@@ -1,0 +1,145 @@
+"""How clips and their lines are found by name: in a folder, in metadata.csv, in lists."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+import tacotron2.data
+from common.bad_clips import NAME, BadClips
+from common.corpus import find_clips, read_transcripts
+from common.program import UserError
+from conftest import make_corpus, run_script, toy_config, toy_tacotron2_config, write_config
+
+TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+
+
+def rename(corpus, change):
+    for path in sorted((corpus / "wavs").iterdir()):
+        path.rename(path.with_name(change(path.name)))
+
+
+def test_endings_in_capitals_and_names_of_other_systems(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=4)
+    rename(corpus, lambda name: unicodedata.normalize("NFD", f"Übung {name[4:6]}.WAV"))
+    (corpus / "wavs/._Übung 00.WAV").write_bytes(b"macOS")
+    text = "".join(f"übung {i:02}|Text {'abcd'[i]}.\n" for i in range(4))
+    (corpus / "metadata.csv").write_text(unicodedata.normalize("NFC", text))
+    assert len(find_clips(str(corpus))) == 4
+    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+    assert [clip.text for clip in held_back + training] == [f"Text {c}." for c in "abcd"]
+
+
+def test_a_list_has_the_names_of_another_system(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=4)
+    rename(corpus, lambda name: unicodedata.normalize("NFD", f"Übung {name[4:6]}.WAV"))
+    (corpus / "wavs/übung 03.wav").write_bytes(b"")
+    names = [unicodedata.normalize("NFC", f"wavs/übung {i:02}.wav") for i in range(4)]
+    (corpus / "list.txt").write_text("".join(f"{name}|A tone.\n" for name in names))
+    found = find_clips("", str(corpus / "list.txt"))
+    assert found[:3] == sorted((corpus / "wavs").glob("*.WAV"))[:3]
+    assert found[3] == corpus / names[3]  # exactly this one is there
+    (corpus / "wavs/übung 03.wav").rename(corpus / "wavs/ÜBUNG 03.wav")
+    assert find_clips("", str(corpus / "list.txt"))[3] == Path(names[3])  # it may be either
+    training, held_back = tacotron2.data.find_utterances(
+        tacotron2.data.DataConfig(training_files=str(corpus / "list.txt")), ""
+    )
+    assert [clip.path for clip in held_back + training][:3] == found[:3]
+
+
+def test_paths_of_a_list_are_relative_to_it(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_corpus(tmp_path / name, clips=2)
+        (tmp_path / name / "list.txt").write_text("wavs/clip00.wav\nwavs/clip01.wav\n")
+    monkeypatch.chdir(tmp_path / "a")
+    assert find_clips("", str(tmp_path / "b/list.txt")) == find_clips(str(tmp_path / "b"))
+    (tmp_path / "list.txt").write_text("wavs/clip00.wav\n")
+    assert find_clips("", str(tmp_path / "list.txt")) == [Path("wavs/clip00.wav")]  # as NVIDIA's lists are
+
+
+def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=2)
+    (corpus / "wavs/clip01.wav").rename(corpus / "wavs/CLIP00.wav")
+    (corpus / "metadata.csv").write_text("clip00|One.\nCLIP00|Two.\n")
+    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+    assert {clip.path.stem: clip.text for clip in training + held_back} == {"clip00": "One.", "CLIP00": "Two."}
+    (corpus / "metadata.csv").write_text("Clip00|One.\n")
+    with pytest.raises(UserError, match=r"there is no wavs/Clip00\.wav"):
+        find_clips(str(corpus))
+
+
+def test_two_clips_of_one_name(tmp_path):
+    corpus = make_corpus(tmp_path / "c", clips=3)
+    (corpus / "wavs/clip01.wav").rename(corpus / "wavs/clip00.WAV")
+    with pytest.raises(UserError, match=r"clip00\.wav has the same name as clip00\.WAV"):
+        find_clips(str(corpus))
+
+
+def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
+    for name in ("more.flac", "other.mp3", "notes.txt"):
+        (corpus / "wavs" / name).write_bytes(b"")
+    find_clips(str(corpus))
+    assert "2 files in wavs/ are left out: they are no .wav: more.flac, ..." in caplog.text
+
+
+@pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])
+def test_a_speaker_is_no_text(corpus, speakers):
+    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    lines = [f"{name}|Text {i}.|{speakers[i % len(speakers)]}\n" for i, name in enumerate(names)]
+    (corpus / "metadata.csv").write_text("".join(lines))
+    with pytest.raises(UserError, match=rf"the last column has only {len(speakers)} different values \('anna'"):
+        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
+
+
+@pytest.mark.parametrize(("lines", "texts", "taken"), [(2, 1, True), (3, 1, False), (6, 3, False), (6, 4, True)])
+def test_texts_may_occur_twice_but_not_half_of_them(tmp_path, lines, texts, taken):
+    """Of more than two lines whose second columns differ."""
+    path = tmp_path / "metadata.csv"
+    path.write_text("".join(f"clip{i}|Text {i}.|Text {i % texts}.\n" for i in range(lines)))
+    if taken:
+        assert len(read_transcripts(path)) == lines
+    else:
+        with pytest.raises(UserError, match=f"only {texts} different values"):
+            read_transcripts(path)
+
+
+def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):
+    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    (corpus / "metadata.csv").write_text("".join(f"{name}|anna|A tone.|A tone.\n" for name in names))
+    bad = BadClips(folder=tmp_path)
+    with pytest.raises(UserError, match=r"metadata.csv line 1 has 4 columns split by \|, must be 2 or 3"):
+        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus), bad)
+    assert len((tmp_path / NAME).read_text().splitlines()) == len(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["WaveGlow", "Tacotron2"])
+def test_a_file_list_through_the_script(checkout, tmp_path, network):
+    """Its paths are relative to the list."""
+    make_corpus(tmp_path / "data", clips=4)
+    lines = [f"wavs/clip0{i}.wav" + "|A tone." * (network == "Tacotron2") for i in range(4)]
+    (tmp_path / "data/list.txt").write_text("\n".join(lines))
+    values = TOYS[network.lower()]()
+    values["train_config"]["batch_size"] = 2
+    options = [
+        "--nproc=1",
+        "--output_directory=out",
+        "--max_steps=1",
+        "--device=cpu",
+        f"--network={network}",
+        "--training_files=data/list.txt",
+    ]
+    config = write_config(tmp_path / "config.json", values)
+    done = run_script(
+        checkout,
+        "train_full_8p.sh",
+        *options,
+        "--nproc=1",
+        f"--config={config}",
+        "--output_directory=out",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "data: 4 clips" in done.stdout
+    both = run_script(checkout, "train_full_8p.sh", *options, "--data_path=data", cwd=tmp_path)
+    assert both.returncode == 1 and "not both" in both.stderr
