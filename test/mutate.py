@@ -15,46 +15,24 @@ real time, which can be the machine's fault and has a column of its own.
 """
 
 import argparse
-import ast
-import contextlib
 import difflib
 import fcntl
-import hashlib
-import json
 import os
 import random
 import re
-import resource
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Iterable
-from functools import cache
-from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as conftest.py does; and a fork beside threads may hang
-
-import hypothesis  # noqa: F401 - for the forks, as the next four
-import librosa.feature  # noqa: F401
-import pytest
-import scipy.signal  # noqa: F401
-import torch.utils.data  # noqa: F401
 from cosmic_ray.commands.init import init
 from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from coverage import CoverageData
+from mutate_tests import FOLDER, ROOT, digest, fork, lines_of, tests_of, tests_of_lines
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "test/output/mutation"
 CORE = (
     "waveglow/*.py", "tacotron2/*.py", "common/*.py", "common/training/*.py", "common/checkpoints/*.py",
     "common/layers/*.py", "common/evaluation/*.py", "tools/tbe/*.py", "tools/deploy/*.py",
@@ -67,11 +45,7 @@ LIKELY = re.compile(
     r"|AddNot|Number|True|False|AndWithOr|OrWithAnd|ZeroIteration|Decorator|Continue|Break"
 )
 "Operators whose mistakes people make; a tensor shifted by bits is caught by any test."
-MOST = 60
-"Tests for a line."
 VERDICTS = ("caught", "timeout", "survived")
-PACKAGES = ("common", "waveglow", "tacotron2", "tools")
-STARTS_PROGRAMS = re.compile(r"subprocess|run_script|run_infer")
 OUT_OF_TIME = re.compile(r"^timeout$|TimeoutExpired|Timeout \(>")
 "What ``fork``, subprocess and pytest-timeout say at the end of a real time."
 
@@ -142,45 +116,6 @@ def copy_repository() -> Path:
     return tree
 
 
-def tests_of(name: str, nearest: int) -> list[str]:
-    """The files of test/unit that are nearest to it by imports; among equals those that start no programs, then those
-    that import the least."""
-    sources = [path.relative_to(ROOT) for top in ("common", "waveglow", "tacotron2", "tools", "test/unit")
-               for path in sorted((ROOT / top).rglob("*.py")) if path.name != "conftest.py"]  # fmt: skip
-    names = {module_name(path) for path in sources}
-    imports = {path: imported(ROOT / path) & names for path in sources}
-    importers = {each: [path for path in sources if each in imports[path]] for each in names}
-    found: list[Path] = []
-    seen, ring = set(), [Path(name)]
-    starts = {path: len(STARTS_PROGRAMS.findall((ROOT / path).read_text())) for path in sources}
-    while ring and len(found) < nearest:
-        around = {each for path in ring for each in importers[module_name(path)]} - seen
-        seen |= around
-        ring = sorted(around, key=lambda path: (starts[path] > 0, len(imports[path]), path))
-        found += [path for path in ring if path.name.startswith("test_")]
-    return [str(path) for path in sorted(found[:nearest], key=starts.__getitem__)]
-
-
-@cache
-def imported(path: Path) -> set[str]:
-    """The modules that a file imports, or starts by their name; ``from a import b`` may mean a or a.b."""
-    text = path.read_text()
-    found = set(re.findall(r'"((?:waveglow|tacotron2|common|tools)(?:\.\w+)+)"', text))
-    found |= {each.replace("/", ".") for each in re.findall(r"\b((?:tools|test)(?:/\w+)+)\.py\b", text)}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def module_name(path: Path) -> str:
-    """As it is imported; the helpers of the tests stand alone."""
-    parts = path.with_suffix("").parts
-    return parts[-1] if parts[0] == "test" else ".".join(parts).removesuffix(".__init__")
-
-
 def make_session(name: str, limit: int, again: bool) -> Path:
     """The mistakes in a file as it is now, with what is known of them."""
     session = FOLDER / f"{name.replace('/', '.')}.{digest(name)}.sqlite"
@@ -191,11 +126,6 @@ def make_session(name: str, limit: int, again: bool) -> Path:
     if again:
         forget(session, [job for job, result in results(session) if verdict(result) != "caught"])
     return session
-
-
-def digest(name: str) -> str:
-    """Of what is in the file."""
-    return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:8]
 
 
 def choose(session: Path, name: str, limit: int) -> None:
@@ -253,97 +183,6 @@ def attempt(mutation: MutationSpec, tests: list[str], limit: int) -> WorkResult:
     )
     outcome = TestOutcome.KILLED if code else TestOutcome.SURVIVED
     return WorkResult(worker_outcome=WorkerOutcome.NORMAL, output=output, test_outcome=outcome, diff=diff)
-
-
-def fork(arguments: list[str], cpu: int, seconds: float) -> tuple[int, str]:
-    """Run pytest in a fork: exit code and output. It may take so many seconds of a processor, and in real time."""
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "output"), "w+") as output:
-        if not (child := os.fork()):
-            code = 1
-            try:
-                os.setsid()
-                os.dup2(output.fileno(), 1)
-                os.dup2(output.fileno(), 2)
-                resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
-                sys.dont_write_bytecode = True  # of mistakes
-                os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-                code = int(pytest.main(["--timeout=0", f"--basetemp={folder}/tests", *arguments]))
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        end = time.monotonic() + seconds
-        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
-            time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # the processes that tests have left behind, too
-        if not ended[0]:
-            os.waitpid(child, 0)
-            return 1, "timeout"
-        output.seek(0)
-        return os.waitstatus_to_exitcode(ended[1]), output.read()
-
-
-class Lines(NamedTuple):
-    """Which lines the tests of a file run."""
-
-    coverage: str
-    "File with coverage's data."
-    seconds: float
-    "Of a processor."
-    files: dict[str, str]
-    "The product's files as they were then: name and digest."
-
-
-def lines_of(test: str, name: str) -> Lines | None:
-    """What the tests of a file run in a file of the product as it is now; None if they fail without a mistake."""
-    path = FOLDER / f"lines/{Path(test).stem}.{digest(test)}"
-    record, log = Path(f"{path}.json"), Path(f"{path}.log")
-    if record.exists():
-        known = Lines(**json.loads(record.read_text()))
-        if known.files.get(name) == digest(name):
-            return known
-    product = [str(each) for top in PACKAGES for each in sorted(Path(top).rglob("*.py"))]
-    path.parent.mkdir(exist_ok=True)
-    os.environ["COVERAGE_FILE"] = f"{path}.coverage"
-    packages = [f"--cov={package}" for package in PACKAGES]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, output = fork([test, *packages, "--cov-context=test", "--cov-report=", "--durations=10"], 1800, 7200)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    log.write_text(output)
-    if code:
-        print(f"left out: {test} fails without a mistake, see {log}", flush=True)
-        return None
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = Lines(f"{path}.coverage", seconds, {each: digest(each) for each in product})
-    record.write_text(json.dumps(lines._asdict()))
-    return lines
-
-
-def tests_of_lines(name: str, number: int, known: Iterable[Lines]) -> list[str]:
-    """The tests that run the statement of a line: of each file in turn that which runs the fewest lines of ``name``."""
-    wanted = statement(name, number)
-    of_files = []
-    for each in known:
-        data = CoverageData(basename=each.coverage)
-        data.read()
-        runs, found = Counter(), set()
-        for line, contexts in data.contexts_by_lineno(str(Path(name).resolve())).items():
-            tests = {context.rpartition("|")[0] for context in contexts} - {""}
-            runs.update(tests)
-            found |= tests if line in wanted else set()
-        of_files.append(sorted(found, key=lambda test: (runs[test], test)))
-    return [test for each in zip_longest(*of_files) for test in each if test][:MOST]
-
-
-def statement(name: str, number: int) -> range:
-    """The lines of the innermost statement around a line, without its body."""
-    found = range(number, number + 1)
-    for node in ast.walk(ast.parse(Path(name).read_text())):
-        if isinstance(node, ast.stmt) and node.lineno <= number <= node.end_lineno:
-            end = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
-            if number <= end:
-                found = range(node.lineno, end + 1)
-    return found
 
 
 def results(session: Path) -> list[tuple[str, WorkResult]]:
