@@ -46,18 +46,19 @@ def corpus(data, t2_config):
 
 
 def test_segments_lie_within_a_clip(corpus):
-    """With samples that tell where they are from."""
-    config = configured(toy_config(), waveglow.config)
-    numbered = np.repeat(np.arange(len(corpus.lengths)), corpus.lengths).astype(np.int16)
-    corpus = SimpleNamespace(audio=torch.from_numpy(numbered), lengths=corpus.lengths, starts=corpus.starts)
-    segments = Segments(corpus, config, CPU)
-    seen = set()
-    for _ in range(40):
-        audio = segments.batch()["audio"]
-        assert audio.shape == (4, config.data_config.segment_length)
-        assert (audio == audio[:, :1]).all()
-        seen |= set((audio[:, 0] * 32768).int().tolist())
-    assert seen == set(range(len(corpus.lengths)))
+    """With samples that tell where they are from; so many segments come from every clip, and from all of it."""
+    config = configured(toy_config(), waveglow.config, batch_size=1000)
+    starts, lengths, size = corpus.starts(), corpus.lengths, config.data_config.segment_length
+    numbered = torch.arange(len(corpus.audio), dtype=torch.int32)
+    corpus = SimpleNamespace(audio=numbered, lengths=lengths, starts=corpus.starts)
+    found = (Segments(corpus, config, CPU).batch()["audio"] * 32768).numpy().astype(int)
+    assert found.shape == (1000, size)
+    assert (np.diff(found) == 1).all()
+    clips = np.searchsorted(starts, found[:, 0], side="right") - 1
+    assert set(clips) == set(range(len(lengths)))
+    places = (found[:, 0] - starts[clips]) / (lengths[clips] - size)
+    assert places.min() < 0.1
+    assert 0.9 < places.max() <= 1
 
 
 def test_segments_have_their_spectrograms(corpus):
