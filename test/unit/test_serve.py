@@ -235,7 +235,8 @@ def test_a_client_that_goes_away_stops_its_work(speaker, serve, monkeypatch):
     with client_of(address).audio.speech.with_streaming_response.create(
         model=MODEL, voice="toy", input=text, response_format="pcm"
     ) as answer:
-        next(answer.iter_bytes())
+        chunks = answer.iter_bytes()  # kept, since with it the client goes away
+        next(chunks)
         (speech,) = speaker.active
     wait_for(lambda: speech.cancelled)
     go_on.set()
