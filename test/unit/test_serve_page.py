@@ -2,14 +2,13 @@
 
 import io
 import shutil
-import threading
 
 import numpy as np
 import pytest
 import soundfile
 
 from conftest import RATE
-from serving import TEXT, assert_same, wait_for, whole
+from serving import TEXT, assert_same, hold, wait_for, whole
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 browsers = pytest.importorskip("playwright.sync_api", reason="requirement-serve.txt is not installed")
@@ -81,12 +80,7 @@ def test_settings_are_those_of_the_voice_and_can_be_changed(page, speaker):
 
 
 def test_stop_ends_the_work(page, speaker, monkeypatch):
-    """Only the first sentence is decoded before the page has stopped."""
-    go_on, first = threading.Event(), iter([True])
-    together = speaker.synthesizer.speak_together
-    monkeypatch.setattr(
-        speaker.synthesizer, "speak_together", lambda *args: (next(first, False) or go_on.wait(60)) and together(*args)
-    )
+    go_on = hold(speaker, monkeypatch, after=1)
     page.fill("#text", "Hello there. " * 100)
     page.click("#speak")
     page.wait_for_selector("#pieces li")
