@@ -143,7 +143,7 @@ def test_the_program(data, tmp_path, monkeypatch, run_here):
     for name, path in found.items():
         losses = read(path, name).progress["losses"]
         assert len(losses) == int(path.name.split("_")[1]) == 14
-        assert np.mean(losses[-3:]) < losses[0]
+        assert max(losses[-3:]) < min(losses[:3])
     # A toy that cannot find an end is flawed, and yet it speaks.
     models = [f"--{name}={path}" for name, path in found.items()]
     synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
