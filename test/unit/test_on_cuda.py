@@ -85,7 +85,8 @@ def test_tacotron2_speaks_the_same_as_on_the_cpu():
 @pytest.mark.parametrize("steps", [16, 32, 33, 80])
 def test_steps_of_a_graph_are_those_of_the_cpu(texts, steps):
     """Recorded from the second 16 steps on; the last ones may be fewer. Twice, since the graphs share memory."""
-    model = toy(max_decoder_steps=steps, gate_threshold=2.0)
+    model = toy(max_decoder_steps=steps)
+    model.decoder.gate_threshold = 2.0
     text, lengths, _, _ = toy_batch()
     given = text[:texts], lengths[:texts]
     expected = model.infer(*given, seeds=[1] * texts)
