@@ -113,7 +113,8 @@ class BiLSTM(nn.LSTM):
         return torch.cat([forwards.transpose(0, 1), backwards.transpose(0, 1)], dim=2)
 
     def by_cudnn(self, x: Tensor, padding: Tensor) -> Tensor:
-        """``forward`` in a few kernels, without gradients; the host waits for the lengths."""
+        """``forward`` in a few kernels, without gradients: x [B, N, in], padding [B, N] -> [B, N, 2 * hidden]. The host
+        waits for the lengths."""
         lengths = (~padding).sum(1).cpu()
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=x.shape[1])[0]
