@@ -68,6 +68,19 @@ def serve(speaker):
         assert not thread.is_alive()
 
 
+def hold(speaker, monkeypatch, after):
+    """From now on so many sentences are decoded, and the others only when the event that is returned is set."""
+    go_on, free = threading.Event(), iter([True] * after)
+    together = speaker.synthesizer.speak_together
+
+    def in_time(*args):
+        assert next(free, False) or go_on.wait(120)
+        return together(*args)
+
+    monkeypatch.setattr(speaker.synthesizer, "speak_together", in_time)
+    return go_on
+
+
 def whole(speaker, text=TEXT, seed=1234):
     """What tools/synthesize.py would write: every piece in one go."""
     pieces = speaker.synthesizer.take_apart(text)

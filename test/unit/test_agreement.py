@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -68,21 +69,36 @@ def test_those_who_meet_learn_of_each_other():
     assert met == {me: [{"number": 0}, {"number": 1}, {"number": 2}] for me in range(3)}
 
 
-def test_those_who_do_not_come_are_named_at_first_and_in_the_end(monkeypatch):
-    monkeypatch.setattr(meeting, "SAY_AFTER", 0.1)
+class Clock:
+    """Stands in for the module time: it goes on only while somebody sleeps, and then by 10 s at once."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 10
+
+
+def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkeypatch):
+    monkeypatch.setattr(meeting, "time", Clock())
     store, said = HashStore(), []
     store.add("here/2", 1)
-    with pytest.raises(UserError, match="rank 0 waited 1 s for rank 1, 3 of 4, which did not come"):
-        meeting.meet(store, "rank", 0, 4, {}, 1, said.append)
-    assert len(said) > 1 and said[0].startswith("rank 0 waits for rank 1, 3 of 4, for 0 s so far, at most 1 s")
+    with pytest.raises(UserError, match="rank 0 waited 70 s for rank 1, 3 of 4, which did not come"):
+        meeting.meet(store, "rank", 0, 4, {}, 70, said.append)
+    assert said == [f"rank 0 waits for rank 1, 3 of 4, for {waited} s so far, at most 70 s" for waited in (30, 60)]
 
 
 def test_so_is_an_address_where_nobody_answers(monkeypatch):
-    monkeypatch.setattr(meeting, "SAY_AFTER", 0.1)
+    monkeypatch.setattr(meeting, "time", Clock())
     said = []
-    with pytest.raises(UserError, match=r"waited 1 s for the first process, at 127.0.0.1:9 .* Connection refused"):
-        meeting.connect("127.0.0.1", 9, False, 1, said.append)
-    assert "Connection refused" in said[0]
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        port = nobody.getsockname()[1]
+        with pytest.raises(UserError, match=rf"waited 70 s for the first process, at 127.0.0.1:{port} .* refused"):
+            meeting.connect("127.0.0.1", port, False, 70, said.append)
+    assert len(said) == 2 and "Connection refused" in said[0]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tacotron2.config
@@ -38,7 +38,7 @@ def test_it_comes_back(tmp_path):
     assert read(tmp_path, JSON) == WHOLE
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bits=st.sets(st.integers(0, 8 * len(JSON) - 1), min_size=1, max_size=2))
 def test_flipped_bits_are_found(tmp_path_factory, bits):
     """A size, a symbol or the noise's scale would be another one without a word."""

@@ -19,15 +19,19 @@ from common.folder_lock import LOCK, BusyError, sole_writer
 from common.program import UserError
 from conftest import ROOT, run_script, write_config
 
+UNTIL_THE_END, _ = os.pipe()
+"Can be read when the tests' process has ended."
+
 HOLDER = """
 import os, sys
 from common.folder_lock import BusyError, sole_writer
 try:
-    with sole_writer(*sys.argv[1:]):
+    with sole_writer(*sys.argv[2:]):
         if os.fork() == 0:  # as a loader process, which outlives its parent
             sys.stdin.close()
             os.closerange(0, 3)
-            import time; time.sleep(20); os._exit(0)
+            os.read(int(sys.argv[1]), 1)
+            os._exit(0)
         print("held", flush=True)
         sys.stdin.readline()
 except BusyError as error:
@@ -38,7 +42,7 @@ except BusyError as error:
 def holder(*folders):
     """A process that holds the folders until it is killed or its standard input ends; and its first line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *map(str, folders)],
+        [sys.executable, "-c", HOLDER, str(UNTIL_THE_END), *map(str, folders)], pass_fds=[UNTIL_THE_END],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     return process, process.stdout.readline().strip()

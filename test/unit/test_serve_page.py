@@ -2,14 +2,13 @@
 
 import io
 import shutil
-import threading
 
 import numpy as np
 import pytest
 import soundfile
 
 from conftest import RATE
-from serving import TEXT, assert_same, wait_for, whole
+from serving import TEXT, assert_same, hold, wait_for, whole
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 browsers = pytest.importorskip("playwright.sync_api", reason="requirement-serve.txt is not installed")
@@ -81,21 +80,15 @@ def test_settings_are_those_of_the_voice_and_can_be_changed(page, speaker):
 
 
 def test_stop_ends_the_work(page, speaker, monkeypatch):
-    go_on = threading.Event()
-    vocode = speaker._vocode
-
-    def wait_after_the_first(speeches):
-        assert not speeches[0].made or go_on.wait(60)
-        vocode(speeches)
-
-    monkeypatch.setattr(speaker, "_vocode", wait_after_the_first)
+    go_on = hold(speaker, monkeypatch, after=1)
     page.fill("#text", "Hello there. " * 100)
     page.click("#speak")
     page.wait_for_selector("#pieces li")
     (speech,) = speaker.active
     page.keyboard.press("Escape")
+    wait_for(lambda: speech.cancelled)
     go_on.set()
-    wait_for(lambda: not speaker.active, 60)
+    wait_for(lambda: not speaker.active)
     assert speech.decoded < len(speech.pieces)
     assert page.inner_text("#status").startswith("Stopped after")
     assert page.locator("#clips li").count() == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common import wav_files
@@ -20,7 +20,7 @@ LARGEST = 2000
 "In place of 4 GB."
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lengths=st.lists(st.integers(0, 1000), max_size=4), rate=st.sampled_from([8000, 22050, 48000]))
 def test_of_any_length_it_is_read_as_it_was_written(tmp_path_factory, lengths, rate):
     """Also if it is too long for RIFF, by one sample or by many; and a part of it is known to be one."""
