@@ -4,11 +4,11 @@ A step makes r frames at once from the r before them (Wang et al. 2017, arXiv:17
 Tacotron 2. With teacher forcing every frame before the present step is known, and the decoder LSTM never feeds
 the attention. So only the attention LSTM with its attention, and the decoder LSTM's own feedback,
 go step by step, each as one node of autograd; everything else is one matrix product over all
-steps. Inference goes one step at a time, the products of an LSTM merged into one.
+steps. Inference goes one step at a time (``tacotron2/decoding.py``), the products of an LSTM merged into one.
 Shapes: B clips, S steps, r frames a step, T frames, N text symbols, E encoder channels, H channels of an LSTM.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.layers.dropout import dropout
-from common.layers.matmul import constant_linear, linear
+from common.layers.matmul import linear
 from tacotron2.attention import Attention, Linear, Memory
 from tacotron2.lstm import lstm, lstm_over_time
 from tacotron2.prenet import Prenet
@@ -25,10 +25,6 @@ from tacotron2.prenet import Prenet
 MEAN_LOG_MEL = -5.25
 """About the mean of speech, and exact in half precision. Frames begin at this value and not at 0: Adam would need
 thousands of steps to get there, and in short trainings the hidden states would have to carry it."""
-STEPS_BETWEEN_LOOKS = 16
-"""Steps of inference between two checks of whether all clips have ended; at each the host waits for the card. Steps
-beyond the end are cut off."""
-
 
 Frames = TypeVar("Frames", int, Tensor)
 
@@ -172,44 +168,6 @@ class Decoder(nn.Module):
         context = attended[..., self.attention_rnn.hidden_size :]
         mel, gate = self.output(hidden, context, partial(linear, **self.output_layer()._asdict()))
         return Decoded(self.in_frames(mel.transpose(0, 1))[:, :, :length], gate.t(), alignments.transpose(0, 1))
-
-    def infer(self, values: Tensor, padding: Tensor, seeds: list[int]) -> tuple[Decoded, Tensor, Tensor]:
-        """Feed each step's frames back as the next one's input, until every clip's gate has fired.
-
-        values [B, N, E], padding [B, N], a seed for the prenet's dropout of each clip. Returns what
-        was decoded, of which the first ``lengths`` frames are a clip's own; ``lengths`` [B],
-        which include all frames of the step at which the gate fired; and [B] bool, whether it fired
-        before max_decoder_steps.
-        """
-        masks_of_steps = islice(self.prenet.draw_masks(seeds, like=values), self.max_decoder_steps)
-        return self.decode(values, padding, masks_of_steps, self.max_decoder_steps)
-
-    def decode(
-        self, values: Tensor, padding: Tensor, masks_of_steps: Iterable[Tensor], limits: Tensor | int
-    ) -> tuple[Decoded, Tensor, Tensor]:
-        """The same with given masks [2, B, prenet_dim], step after step, and at most ``limits`` steps for each clip."""
-        memory = self.attention_layer.prepare(values, padding)
-        layers = self.frame_by_frame(values.dtype)
-        linears = [constant_linear(*layer) for layer in layers]
-        attention, decoder = self.initial_state(values)
-        frames = values.new_zeros(len(values), self.n_frames_per_step * self.n_mel_channels)
-        taken = torch.zeros(len(values), dtype=torch.long, device=values.device)
-        stopped = torch.zeros_like(taken, dtype=torch.bool)
-        running = ~stopped
-        steps = []
-        look = 1 if values.is_cpu else STEPS_BETWEEN_LOOKS
-        for number, masks in enumerate(masks_of_steps, start=1):
-            frames, gate, attention, decoder = self.step(
-                frames.to(values.dtype), masks, attention, decoder, memory, values, linears
-            )
-            steps.append((frames, gate, attention.weights[:, 0]))
-            taken += running
-            stopped |= running & (torch.sigmoid(gate) > self.gate_threshold)
-            running &= ~stopped & (taken < limits)
-            if number % look == 0 and not running.any():
-                break
-        mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps[: int(taken.max())]))
-        return Decoded(self.in_frames(mel), gate, alignments), taken * self.n_frames_per_step, stopped
 
     def step(
         self,

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from common.layers.dropout import dropout
 from common.layers.matmul import linear
 from common.layers.module_list import ModuleList
+from tacotron2 import decoding
 from tacotron2.alignment import alignment_quality
 from tacotron2.attention import ConvNorm, Gain
 from tacotron2.decoder import Decoder, steps_of
@@ -99,6 +101,8 @@ class BiLSTM(nn.LSTM):
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]  # padding, no states
         """x [B, N, in], padding [B, N] -> [B, N, 2 * hidden], zeros behind the end."""
+        if x.is_cuda and not torch.is_grad_enabled():
+            return self.by_cudnn(x, padding)
         biases = (self.bias_ih_l0 + self.bias_hh_l0, self.bias_ih_l0_reverse + self.bias_hh_l0_reverse)
         forwards, backwards = (
             linear(x, weight, bias).masked_fill(padding[:, :, None], CLOSED).transpose(0, 1)
@@ -107,6 +111,13 @@ class BiLSTM(nn.LSTM):
         forwards = lstm_over_time(forwards, self.weight_hh_l0)
         backwards = lstm_over_time(backwards.flip(0), self.weight_hh_l0_reverse).flip(0)
         return torch.cat([forwards.transpose(0, 1), backwards.transpose(0, 1)], dim=2)
+
+    def by_cudnn(self, x: Tensor, padding: Tensor) -> Tensor:
+        """``forward`` in a few kernels, without gradients: x [B, N, in], padding [B, N] -> [B, N, 2 * hidden]. The host
+        waits for the lengths."""
+        lengths = (~padding).sum(1).cpu()
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
 class Encoder(nn.Module):
@@ -258,7 +269,7 @@ class Tacotron2(nn.Module):
             seeds = torch.randint(2**31, (len(text),)).tolist()
         padding = padding_mask(text_lengths, text.shape[1])
         values = self.encoder(self.embedding(text).transpose(1, 2), padding, alone=True)
-        decoded, lengths, stopped = self.decoder.infer(values, padding, seeds)
+        decoded, lengths, stopped = decoding.infer(self.decoder, values, padding, seeds)
         frames = padding_mask(lengths, decoded.mel.shape[2])
         mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
         # The whole batch is copied from a card at once, since the host waits for each copy.

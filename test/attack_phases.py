@@ -20,7 +20,7 @@ from conftest import make_corpus, toy_config, toy_tacotron2_config, write_config
 
 PRELOADED = [
     "conftest", "waveglow.train", "waveglow.infer", "tacotron2.train", "tools.prepare_data",
-    "torch._dynamo", "librosa.filters", "librosa.core.audio", "numba", "matplotlib.figure",
+    "torch._dynamo", "librosa.filters", "librosa.core.audio", "librosa.feature", "numba", "matplotlib.figure",
 ]  # fmt: skip
 "What processes are forked with, and what the programs import late: a start takes no seconds. None starts a thread."
 PATHS = os.pathsep.join((str(ROOT), str(ROOT / "test/unit")))
@@ -57,7 +57,11 @@ def started(context: BaseContext, phase: Phase, folder: Path) -> Any:
 
 
 def run_whole(context: BaseContext, phase: Phase, folder: Path) -> int:
-    process = started(context, phase, folder)
+    return ended(started(context, phase, folder))
+
+
+def ended(process: Any) -> int:
+    """The exit code of a process that nobody disturbs; -1 after PATIENCE, when it is killed."""
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()
@@ -140,10 +144,10 @@ def make_phases(context: BaseContext, folder: Path, wanted: str) -> list[Phase]:
         while process.is_alive() and not phase.has_begun(output):
             time.sleep(0.005)
         began = time.monotonic()
-        process.join(PATIENCE)
+        code = ended(process)
         phase.seconds = time.monotonic() - began
-        if process.exitcode:
-            raise SystemExit(f"{phase.name}: undisturbed it ended with {process.exitcode}: {last_line(output)}")
+        if code:
+            raise SystemExit(f"{phase.name}: undisturbed it ended with {code}: {last_line(output)}")
         phase.whole = phase.result(output)
         print(f"{phase.name}: undisturbed {phase.seconds:.1f} s from where the kills begin", flush=True)
     return phases

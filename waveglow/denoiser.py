@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from waveglow.model import WaveGlow
-
 FILTER_LENGTH, HOP_LENGTH = 1024, 256
 "Sizes of the denoiser's own STFT in samples, independent of the model's."
 BIAS_FRAMES = 88
@@ -22,12 +20,11 @@ class Denoiser(nn.Module):
     bias: Tensor
     "[1, FILTER_LENGTH // 2 + 1, 1]"
 
-    def __init__(self, waveglow: WaveGlow):
+    def __init__(self, hum: Tensor):
+        """``hum`` [1, N]: what the model makes of an empty spectrogram of BIAS_FRAMES without noise."""
         super().__init__()
-        weight = waveglow.upsample.weight
-        silence = weight.new_zeros(1, weight.shape[0], BIAS_FRAMES)
         self.register_buffer("window", torch.hann_window(FILTER_LENGTH))
-        self.register_buffer("bias", self._stft(waveglow.infer(silence, sigma=0.0).float().cpu()).abs()[:, :, :1])
+        self.register_buffer("bias", self._stft(hum).abs()[:, :, :1])
 
     def forward(self, audio: Tensor, strength: float = 0.1) -> Tensor:
         """audio [B, N], strength of the subtraction (0 = none) -> [B, N]."""

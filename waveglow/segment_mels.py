@@ -1,5 +1,6 @@
 """The mel spectrograms that segments are learned with: the recordings' own, or Tacotron2's predictions of them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,18 @@ class GivenMels:
             raise ClipError(str(error), Fault.MEL) from error
 
     def _path(self, clip: Path) -> Path:
-        path = self.paths.get(name_key(clip.stem)) or self.paths.get(name_key(clip.name))
+        path = self._find(clip)
         if not path:
             raise ClipError(f"{clip} has no mel spectrogram in {self.folder}", Fault.MEL)
         return path
+
+    def _find(self, clip: Path) -> Path | None:
+        return self.paths.get(name_key(clip.stem)) or self.paths.get(name_key(clip.name))
+
+    def of(self, clips: Iterable[Path]) -> dict[str, Path]:
+        """The files of these clips, as far as they are there, by the clips' names."""
+        found = ((clip, self._find(clip)) for clip in clips)
+        return {f"the mel spectrogram of {clip.name}": path for clip, path in found if path}
 
     def check(self, clip: Path, recorded: Tensor) -> None:
         """ClipError unless a clip has a mel that can belong to its recording, whose own is ``recorded`` [n_mel, T]."""

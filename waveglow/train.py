@@ -56,9 +56,10 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     config, device = run.config, run.device
     bad = BadClips(config.train_config.on_bad_clip, Path(config.train_config.output_directory))
     clips, held_back = hold_back_clips(find_clips(data_path, config.data_config.training_files, bad))
-    agree_on_corpus(clips + held_back)
     mel = build_mel(config)
-    report_census(clips + held_back, config, bad, SegmentMels(config.data_config, mel))
+    mels = SegmentMels(config.data_config, mel)
+    agree_on_corpus(clips + held_back, others=mels.given.of(clips + held_back) if mels.given else None)
+    report_census(clips + held_back, config, bad, mels)
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     run.model.recompute = config.train_config.recompute
     on_bad_clip = config.train_config.on_bad_clip

@@ -77,8 +77,12 @@ class Conv1d(nn.Module):
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
         """``forward(x).chunk(parts, dim=1)``, each part [B, out / parts, T] computed when it is asked for.
 
-        A wide output that is used a part at a time then stays in the cache and off the memory.
+        A wide output that is used a part at a time then stays in the cache and off the memory. A CUDA card, which
+        launches each convolution for longer than it computes it, makes all parts at once.
         """
+        if x.is_cuda:
+            yield from self(x).chunk(parts, dim=1)
+            return
         for weight, bias in zip(*(each.chunk(parts) for each in self.kernel())):
             yield self.convolve(x, weight, bias)
 

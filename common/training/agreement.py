@@ -1,8 +1,7 @@
 """What the processes of a training must have in common: none of them notices by itself that the others differ."""
 
 import hashlib
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from common.config import BaseConfig
 from common.config_fields import flattened
-from common.distributed import agree, ranks
+from common.distributed import agree, gather_objects, ranks
 from common.files import open_input
 from common.log import with_progress
 from common.precision import Precision
@@ -26,8 +25,8 @@ MAY_DIFFER = {
 COMPARE_EVERY = 100
 """Steps from one comparison of the weights to the next. It copies them to the host, one by one, and takes 0.25 s of a
 core there for WaveGlow's 350 MB, while a hundred steps take a minute."""
-MIDDLE = 4096
-"Bytes of each clip that are compared: a tenth of a second. Where files are on a network, reading them takes time."
+CHUNK = 2**20
+"Bytes of a file that are in memory at a time."
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 "By their bytes."
 
@@ -49,37 +48,46 @@ def facts_of_start(name: str, config: BaseConfig, resume: str, case: str) -> dic
     return facts
 
 
-def agree_on_corpus(paths: list[Path], texts: Iterable[str] = ()) -> None:
-    """UserError if what ``facts_of_corpus`` tells is not the same on all processes."""
+def agree_on_corpus(clips: list[Path], texts: Iterable[str] = (), others: Mapping[str, Path] | None = None) -> None:
+    """UserError if the processes have not the same clips and transcripts, and, by their names, the same ``others``:
+    files that the training reads, too."""
     if ranks().world_size > 1:
-        agree(facts_of_corpus(paths, texts))
+        agree(facts_of_corpus(clips, texts))
+        numbered = {f"clip {number}, {clip.name},": clip for number, clip in enumerate(clips, start=1)}
+        agree(contents(numbered | dict(others or {})))
 
 
-def facts_of_corpus(paths: list[Path], texts: Iterable[str]) -> dict[str, Any]:
-    """The clips by number, name, size and what is in the middle of their files, and the transcripts.
-
-    Clips that were made otherwise (level, dither, filter) differ in the middle, too. One changed sample elsewhere in a
-    file of the same size does not show: each process would have to read the whole corpus.
-    """
-    middles = (middle_of(path) for path in with_progress(paths, "comparing clips"))
+def facts_of_corpus(clips: list[Path], texts: Iterable[str]) -> dict[str, Any]:
+    """What is known without reading the clips: their number, names and sizes, and the transcripts."""
     return {
-        "the corpus' number of clips": len(paths),
-        "the corpus' names of clips": digest(path.name.encode() for path in paths),
-        "the corpus' sizes of clips": digest(str(size_of(path)).encode() for path in paths),
-        "the corpus' samples": digest(middles),
+        "the corpus' number of clips": len(clips),
+        "the corpus' names of clips": digest(path.name.encode() for path in clips),
+        "the corpus' sizes of clips": digest(str(size_of(path)).encode() for path in clips),
         "the corpus' transcripts": digest(text.encode() for text in texts),
     }
 
 
-def middle_of(path: Path) -> bytes:
-    """MIDDLE bytes from the middle of a file, or what there is; none of one that cannot be read, which is reported
-    elsewhere."""
+def contents(files: Mapping[str, Path]) -> dict[str, str]:
+    """A digest of each file as it is on this machine, by its name there. Each machine reads all of them once, its
+    processes a share each; where there is one machine alone, none is read."""
+    ours = ranks()
+    machines = gather_objects(ours.rank - ours.local_rank)  # each by the first rank on it
+    if len(set(machines)) == 1:
+        return {}
+    here = [rank for rank, machine in enumerate(machines) if machine == machines[ours.rank]]
+    own = list(files.items())[here.index(ours.rank) :: len(here)]
+    read = {name: digest_of_file(path) for name, path in with_progress(own, "comparing files")}
+    shares = gather_objects(read)
+    return {name: value for rank in here for name, value in shares[rank].items()}
+
+
+def digest_of_file(path: Path) -> str:
+    """ "" for a file that cannot be read, which is reported elsewhere."""
     try:
         with open_input(path) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - MIDDLE) // 2)
-            return file.read(MIDDLE)
+            return digest(iter(lambda: file.read(CHUNK), b""))
     except (OSError, UserError):
-        return b""
+        return ""
 
 
 def size_of(path: Path) -> int:

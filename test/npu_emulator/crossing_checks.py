@@ -22,7 +22,7 @@ from common.layers import npu
 from conftest import make_corpus, toy_config, toy_tacotron2_config
 from runs import start
 from tacotron2.data import find_utterances
-from tacotron2.decoder import STEPS_BETWEEN_LOOKS
+from tacotron2.decoding import STEPS_BETWEEN_LOOKS
 from tacotron2.griffin_lim import GriffinLim
 from tacotron2.prenet import MASKS_AT_A_TIME
 from tacotron2.synthesizer import Synthesizer

@@ -48,7 +48,7 @@ def serve(speaker):
     application = pytest.importorskip("tools.serve.application")
     limits_module = pytest.importorskip("tools.serve.limits")
     module = pytest.importorskip("tools.serve.voices")
-    entry = module.Entry("toy", "", "", SETTINGS, RATE)
+    entry = module.Entry("toy", SETTINGS, RATE)
     voices = module.Voices([entry], lambda entry: speaker, 1)
     servers = []
 

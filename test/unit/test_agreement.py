@@ -8,7 +8,6 @@ import sys
 import threading
 from dataclasses import asdict, fields, is_dataclass, replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +21,7 @@ from common.device import pick_device
 from common.precision import Precision
 from common.program import UserError
 from common.training import agreement
-from common.training.agreement import MAY_DIFFER, checksum, facts_of_corpus, facts_of_start
+from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 from conftest import ROOT, make_corpus, run_script
 
 BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -122,7 +121,9 @@ def test_corpus_start_and_weights_are_compared_where_there_are_several(monkeypat
         assert asked == []
         return
     *facts, start, weights = asked
-    assert facts[0] == facts[1] and all(facts[0] != other for other in facts[2:])
+    corpora, files = facts[::2], facts[1::2]
+    assert corpora[0] == corpora[1] and all(corpora[0] != other for other in corpora[2:])
+    assert not any(files)  # read only where there are several machines
     assert start.keys() == {"the iteration to start from", "the start value of weight", "the start value of bias"}
     assert start["the iteration to start from"] == 5 and weights == {"weight": checksum(model.weight)}
 
@@ -155,17 +156,68 @@ def test_every_field_of_the_configuration_counts_but_those_of_a_machine(config):
 
 
 @BUSY
-@given(st.integers(1, 20_000), st.sampled_from([1, 2]), st.sampled_from(["A.", "B."]))
-def test_clips_of_another_level_and_other_texts_show(tmp_path_factory, samples, factor, text):
-    """However long the clips; their sizes are the same."""
-    folder, audio = tmp_path_factory.mktemp("corpora"), np.arange(1, samples + 1, dtype="<i2")
-    (folder / "ours.wav").write_bytes(bytes(44) + audio.tobytes())
-    (folder / "theirs.wav").write_bytes(bytes(44) + (factor * audio).tobytes())
-    ours, theirs = (facts_of_corpus([folder / f"{name}.wav"], [t]) for name, t in (("ours", "A."), ("theirs", text)))
-    differ = {name.removeprefix("the corpus' ") for name in ours if ours[name] != theirs[name]}
-    assert differ == {"names of clips"} | ({"samples"} if factor == 2 else set()) | (
-        {"transcripts"} if text == "B." else set()
-    )
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.lists(st.binary(max_size=9), min_size=1), st.data())
+def test_any_bit_of_any_file_shows_between_machines(tmp_path_factory, machines, files, data):
+    """Each machine has a copy of the files; one bit of one may have flipped on one of them."""
+    folder = tmp_path_factory.mktemp("machines")
+    copies = [{f"file {n}": folder / f"{machine}_{n}" for n in range(len(files))} for machine in range(len(machines))]
+    for copy in copies:
+        for path, content in zip(copy.values(), files):
+            path.write_bytes(content)
+    changed, name = data.draw(st.sampled_from(copies)), data.draw(st.sampled_from([*copies[0], "none"]))
+    is_changed = name in changed and changed[name].stat().st_size > 0
+    if is_changed:
+        content = bytearray(changed[name].read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        changed[name].write_bytes(content)
+    processes = [(local, copy) for number, copy in zip(machines, copies) for local in range(number)]
+    found, read = contents_of_all(processes)
+    if len(machines) == 1:
+        assert not any(found) and not read
+        return
+    assert sorted(read) == sorted(path for copy in copies for path in copy.values())  # once each
+    for (_, copy), digests in zip(processes, found):
+        assert digests.keys() == copy.keys()
+        assert [n for n in copy if digests[n] != agreement.digest_of_file(copies[0][n])] == (
+            [name] * is_changed if (copy is changed) != (copies[0] is changed) else []
+        )
+
+
+def contents_of_all(processes):
+    """What ``contents`` gives to each process (its local rank, its files), and the files that were read."""
+    here, meeting_point = threading.local(), threading.Barrier(len(processes))
+    values, read, found = {}, [], {}
+
+    def gather(value):
+        values[here.rank] = value
+        meeting_point.wait(60)
+        everyones = [values[rank] for rank in range(len(processes))]
+        meeting_point.wait(60)
+        return everyones
+
+    def look(rank, local, files):
+        here.rank, here.local = rank, local
+        found[rank] = agreement.contents(files)
+
+    with pytest.MonkeyPatch.context() as patch:
+        digest = agreement.digest_of_file
+        patch.setattr(agreement, "ranks", lambda: distributed.Ranks(here.rank, len(processes), here.local))
+        patch.setattr(agreement, "gather_objects", gather)
+        patch.setattr(agreement, "digest_of_file", lambda path: read.append(path) or digest(path))
+        threads = [threading.Thread(target=look, args=(rank, *process)) for rank, process in enumerate(processes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    return [found[rank] for rank in range(len(processes))], read
+
+
+def test_a_file_that_is_not_there_or_is_long_has_a_digest(tmp_path):
+    (tmp_path / "long").write_bytes(bytes(agreement.CHUNK + 1))
+    (tmp_path / "longer").write_bytes(bytes(agreement.CHUNK + 2))
+    os.mkfifo(tmp_path / "pipe")
+    digests = [agreement.digest_of_file(tmp_path / name) for name in ("long", "longer", "none", "pipe")]
+    assert len(set(digests)) == 3 and digests[2:] == ["", ""]
 
 
 def test_so_do_resume_and_the_code_of_this_model(tmp_path):

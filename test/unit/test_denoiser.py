@@ -39,21 +39,25 @@ def inverse(spectrum: np.ndarray) -> np.ndarray:
     return (audio / np.maximum(weight, 1e-10))[LENGTH // 2 : -LENGTH // 2]
 
 
-def hum(model: WaveGlow) -> np.ndarray:
-    """The magnitudes [513] of the first frame of what the model makes of an empty spectrogram without noise."""
-    bias = model.infer(torch.zeros(1, 6, 88), sigma=0.0)[0].double().numpy()
-    return np.abs(transform(bias))[0]
+def hum(model: WaveGlow) -> torch.Tensor:
+    """What the model makes of an empty spectrogram without noise, [1, N]."""
+    return model.infer(torch.zeros(1, 6, 88), sigma=0.0)
+
+
+def magnitudes(audio: torch.Tensor) -> np.ndarray:
+    """[1, N] -> [T, 513]."""
+    return np.abs(transform(audio[0].double().numpy()))
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 20.0])
 def test_it_is_the_reference_s_formula(model, strength):
     """NVIDIA/waveglow's denoiser.py, mode 'zeros', written out with numpy."""
     audio = 0.3 * torch.randn(2, SAMPLES, generator=torch.Generator().manual_seed(1))
-    denoised = Denoiser(model)(audio, strength)
+    denoised = Denoiser(hum(model))(audio, strength)
     assert denoised.shape == audio.shape
     for given, found in zip(audio.double().numpy(), denoised, strict=True):
         spectrum = transform(given)
-        left = np.abs(spectrum) - strength * hum(model)
+        left = np.abs(spectrum) - strength * magnitudes(hum(model))[0]
         assert (left < 0).any() == (strength > 0)
         expected = inverse(np.maximum(left, 0) * np.exp(1j * np.angle(spectrum)))
         assert np.abs(found.numpy() - expected).max() < 1e-5
@@ -61,15 +65,15 @@ def test_it_is_the_reference_s_formula(model, strength):
 
 def test_the_hum_is_that_of_the_beginning(model):
     """The frames behind have another one, so that the test above tells which was taken."""
-    bias = np.abs(transform(model.infer(torch.zeros(1, 6, 88), sigma=0.0)[0].double().numpy()))
-    assert Denoiser(model).bias.flatten().numpy() == pytest.approx(bias[0], abs=1e-4)
+    bias = magnitudes(hum(model))
+    assert Denoiser(hum(model)).bias.flatten().numpy() == pytest.approx(bias[0], abs=1e-4)
     assert min(np.abs(bias[0] - other).max() for other in (bias[1], bias[40], bias.mean(0), bias[-1])) > 0.1
 
 
 @pytest.mark.parametrize("samples", [1, 300, LENGTH - 1, LENGTH, 5000])
 def test_any_length_comes_back(model, samples):
     audio = 0.3 * torch.randn(1, samples)
-    denoiser = Denoiser(model)
+    denoiser = Denoiser(hum(model))
     assert (denoiser(audio, 0.0) - audio).abs().max() < 1e-5
     assert denoiser(audio).shape == audio.shape
     assert torch.equal(denoiser(audio), denoiser(audio, 0.1))

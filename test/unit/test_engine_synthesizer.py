@@ -63,7 +63,7 @@ def test_a_voice_is_served_by_engines_that_are_made_once(tmp_path):
     loading = pytest.importorskip("tools.serve.loading", reason="requirement-serve.txt is not installed")
     (tmp_path / "toy").symlink_to(models_dir())
     decoding = loading.Decoding("onnxruntime", "force_float32", tmp_path)
-    entry = loading.Entry("toy", *checkpoints(), Settings(text_cleaners=["basic_cleaners"]), RATE)
+    entry = loading.Entry("toy", Settings(text_cleaners=["basic_cleaners"]), RATE, *checkpoints())
     loading.make_engines([entry], decoding)
     decoder = decoding.folder("toy") / "decoder.onnx"
     built = decoder.stat()

@@ -18,7 +18,7 @@ from common.device import pick_device
 from common.program import UserError
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CURVE, start
-from tacotron2 import infer, train
+from tacotron2 import decoding, infer, train
 from tacotron2.config import Config, build_model
 from tacotron2.data import Clip
 from tacotron2.loss import Tacotron2Loss
@@ -140,7 +140,7 @@ def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatc
     texts = pad_sequence(list(map(torch.tensor, TOY_TEXTS)), batch_first=True)
     lengths = torch.tensor(list(map(len, TOY_TEXTS)))
     memory = EncoderGraph(model)(texts, lengths)[0]
-    gates = model.decoder.infer(memory, padding_mask(lengths, texts.shape[1]), SEEDS)[0].gate
+    gates = decoding.infer(model.decoder, memory, padding_mask(lengths, texts.shape[1]), SEEDS)[0].gate
     threshold = gates.sigmoid().amax(1).topk(2).values.mean().item()
     model.decoder.gate_threshold = deployed.config.tacotron2_config.gate_threshold = threshold
     export.write({"tacotron2": deployed, "waveglow": toy("waveglow")}, tmp_path, sigma=0.6)

@@ -139,8 +139,8 @@ def test_a_mel_that_may_have_been_predicted_earlier(tmp_path):
 
 def test_an_original_of_cann(tmp_path):
     (tmp_path / FIVE_2_FOUR).write_bytes(b"made")
-    os.mkfifo(backup_of(tmp_path / FIVE_2_FOUR, b"made"))
-    with pytest.raises(UserError, match=r"before_patch_tbe\.\w+ is a pipe: name a file"):
+    os.mkfifo(backup_of(tmp_path / FIVE_2_FOUR, b"made", b"original"))
+    with pytest.raises(UserError, match=r"before_patch_tbe\.\w+\.\w+ is a pipe: name a file"):
         restoration(tmp_path, FIVE_2_FOUR)
 
 

@@ -113,6 +113,34 @@ def test_restore_leaves_files_alone_that_somebody_changed(cann, patch, name):
     assert state(cann) == before
 
 
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("applied", [1, 2])
+def test_a_damaged_original_is_not_restored(cann, patch, tmp_path, name, applied):
+    """Nor are the others: all or none. It stays where it is."""
+    config = write_config(tmp_path / "c.json", {"train_config": {"batch_size": 3}})
+    for options in [[], [f"--config={config}"]][:applied]:
+        patch("--apply", *options)
+    (original,) = cann.glob(f"{name}.before_patch_tbe.*")
+    whole = original.read_bytes()
+    for damaged in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:]):
+        original.write_bytes(damaged)
+        before = state(cann)
+        with pytest.raises(UserError, match=f"{original.name} is damaged .*nothing is restored"):
+            patch("--restore")
+        assert state(cann) == before
+    original.write_bytes(whole)
+    assert patch("--restore")[0] == 0 and (cann / name).read_bytes() == whole
+
+
+def test_an_original_that_an_earlier_version_kept_is_restored(cann, patch):
+    """Its name has no digest of it."""
+    patch("--apply")
+    for original in list(cann.glob("*.before_patch_tbe.*")):
+        original.rename(original.with_suffix(""))
+    assert patch("--restore")[0] == 0
+    assert (cann / FOUR_2_FIVE).read_bytes() == content(FOUR_2_FIVE)
+
+
 def test_edits_after_apply_are_never_lost(cann, patch):
     """A file that was changed after --apply, be it by a new CANN, gets a backup of its own."""
     patch("--apply")

@@ -33,7 +33,7 @@ class FakeSpeaker:
 def voices(monkeypatch):
     """Three voices of 10 bytes, of which two have room."""
     monkeypatch.setattr(module, "LATELY", 0.0)
-    entries = [module.Entry(name, "", "", Settings(), 22050) for name in ("first", "second", "third")]
+    entries = [module.Entry(name, Settings(), 22050) for name in ("first", "second", "third")]
     voices = module.Voices(entries, lambda entry: voices.made.append(FakeSpeaker(entry.name)) or voices.made[-1], 20)
     voices.made = []
     return voices

@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_tacotron2_model import reference, reference_model, toy, toy_batch
 
+from tacotron2 import decoding
 from tacotron2.model import Tacotron2, padding_mask
 
 SEEDS = [11, 12, 13, 14]
@@ -21,7 +22,7 @@ def gates(model: Tacotron2, seeds=SEEDS):
     threshold, model.decoder.gate_threshold = model.decoder.gate_threshold, 2.0
     with torch.no_grad():
         values = model.encoder(model.embedding(text).transpose(1, 2), padding, alone=True)
-        decoded, _, _ = model.decoder.infer(values, padding, seeds)
+        decoded, _, _ = decoding.infer(model.decoder, values, padding, seeds)
     model.decoder.gate_threshold = threshold
     return decoded.gate.sigmoid()
 
@@ -49,7 +50,7 @@ def test_a_clip_equals_the_reference():
     padding = torch.zeros_like(expected["text"], dtype=torch.bool)
     with torch.no_grad():
         values = model.encoder(model.embedding(expected["text"]).transpose(1, 2), padding, alone=True)
-        decoded, lengths, stopped = model.decoder.infer(values, padding, [0])
+        decoded, lengths, stopped = decoding.infer(model.decoder, values, padding, [0])
     assert (decoded.mel - expected["mel"]).abs().max() < 2e-5
     assert (decoded.gate - expected["gate"][..., 0]).abs().max() < 2e-5
     assert (lengths.tolist(), stopped.tolist()) == ([11], [True])

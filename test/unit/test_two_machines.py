@@ -128,7 +128,7 @@ def test_the_first_machine_s_death_is_named_by_the_second(machines):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["batch size", "clips", "code"])
+@pytest.mark.parametrize("what", ["batch size", "clips", "a sample", "code"])
 def test_a_machine_that_is_not_like_the_other_is_named(machines, what):
     first, second = machines
     if what == "batch size":
@@ -140,6 +140,11 @@ def test_a_machine_that_is_not_like_the_other_is_named(machines, what):
         (second.checkout / "corpus 2/wavs/clip12.wav").unlink()
         (second.checkout / "corpus 2/metadata.csv").unlink()
         said = "the corpus' number of clips is 13 on rank 0, 12 on rank 1"
+    elif what == "a sample":
+        with open(second.checkout / "corpus 2/wavs/clip07.wav", "r+b") as file:
+            file.seek(100)
+            file.write(b"\x55")
+        said = r"clip \d+, clip07.wav, is '\w+' on rank 0, '\w+' on rank 1"
     else:
         with open(second.checkout / "waveglow/loss.py", "a") as file:
             file.write("# mine\n")

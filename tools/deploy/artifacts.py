@@ -190,15 +190,23 @@ def write_contents(folder: Path, contents: Contents) -> None:
 def read_contents(folder: Path, engine: str, how: str) -> Contents:
     """UserError if there are none, or they are of another engine; ``how`` says how to make them."""
     try:
-        with open_input(folder / CONTENTS) as file:
-            contents = from_json(file.read().decode())
+        contents = read_any_contents(folder, how)
     except FileNotFoundError as error:
         raise UserError(f"nothing for {engine} in {folder}: {how}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"{folder / CONTENTS} cannot be used ({error}): {how}") from error
     if contents.engine != engine:
         raise UserError(f"{folder} is for {contents.engine}, not for {engine}: {how}")
     return contents
+
+
+def read_any_contents(folder: Path, how: str) -> Contents:
+    """Those of graphs or of any engine. FileNotFoundError if there are none; UserError if they cannot be used."""
+    try:
+        with open_input(folder / CONTENTS) as file:
+            return from_json(file.read().decode())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(f"{folder / CONTENTS} cannot be used ({error}): {how}") from error
 
 
 def read_exported(models_dir: Path) -> Contents:

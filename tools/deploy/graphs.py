@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tacotron2.attention import Memory
 from tacotron2.decoder import AttentionState, Decoder, DecoderState
+from tacotron2.decoding import decode
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
 from tacotron2.prenet import Prenet
 from waveglow.model import Invertible1x1Conv, WaveGlow
@@ -93,7 +94,7 @@ class DecoderGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See ``tacotron2_signatures``; mask is True behind the end of a text. ``processed_memory`` is not needed."""
         masks = prenet_masks.permute(1, 2, 0, 3)
-        decoded, lengths, _ = self.decoder.decode(memory, mask, masks, max_decoder_steps)
+        decoded, lengths, _ = decode(self.decoder, memory, mask, masks, max_decoder_steps)
         return decoded.mel, decoded.gate, decoded.alignments, lengths.to(torch.int32)
 
 

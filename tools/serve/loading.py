@@ -7,25 +7,28 @@ from pathlib import Path
 
 import torch
 
+from common import voices
 from common.checkpoints.interchange import read
-from common.config_reading import config_of_checkpoint
+from common.config_reading import config_of_checkpoint, load_config
 from common.device import Device, keep_freed_memory
 from common.hints import Hints
 from common.inference import with_hints
-from common.voices import DEFAULT, Settings, find_voice, names
+from common.program import UserError
+from common.voices import DEFAULT, Settings
 from tacotron2.config import Config
 from tacotron2.synthesizer import BaseSynthesizer, Synthesizer
 from tools.deploy import stages
-from tools.deploy.artifacts import ONNX, engine_folder, read_contents
+from tools.deploy.artifacts import CONTENTS, ONNX, engine_folder, read_any_contents
 from tools.deploy.checkpoints import Wanted
 from tools.deploy.export_model.export import export_graphs
 from tools.deploy.gen_model.build import Order, build
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
+from tools.deploy.infer_python.vocoder import EngineVocoder
 from tools.serve.speaker import LARGEST_BATCH, Speaker
 from tools.serve.voices import Entry, Voices
 from tools.sound import check_same_audio
-from waveglow.vocoder import Vocoder
+from waveglow.vocoder import BaseVocoder, Vocoder
 
 OWN = "own"
 "Name of the voice that is made of the user's two checkpoints."
@@ -41,12 +44,33 @@ def find_voices(default: str = "", tacotron2: str = "", waveglow: str = "", hint
     """
     entries = []
     if tacotron2:
-        entries.append(Entry(OWN, tacotron2, waveglow, Settings(), rate_of(tacotron2, hints or {}), hints or {}))
+        rate = rate_of(tacotron2, hints or {})
+        entries.append(Entry(OWN, Settings(), rate, tacotron2, waveglow, hints or {}))
     default = default or DEFAULT
-    for name in [default, *(name for name in names() if name != default)]:
-        voice, own = find_voice(name), (hints or {}) if not entries else {}
-        entries.append(Entry(name, voice.tacotron2, voice.waveglow, voice.settings, rate_of(voice.tacotron2, own), own))
+    engines = {path.parent.name: path.parent for path in voices.FOLDER.glob(f"*/{CONTENTS}")}
+    for name in [default, *sorted({*voices.names(), *engines} - {default})]:
+        own = (hints or {}) if not entries else {}
+        entries.append(of_engines(engines[name], own) if name in engines else of_checkpoints(name, own))
     return entries
+
+
+def of_checkpoints(name: str, hints: Hints) -> Entry:
+    """A voice whose folder holds the two checkpoints."""
+    voice = voices.find_voice(name)
+    rate = rate_of(voice.tacotron2, hints)
+    return Entry(name, voice.settings, rate, voice.tacotron2, voice.waveglow, hints)
+
+
+def of_engines(folder: Path, hints: Hints) -> Entry:
+    """A voice whose folder holds engines that tools/deploy has built. UserError for hints: they would say nothing."""
+    contents = read_any_contents(folder, "build the engines again")
+    if contents.engine == ONNX:
+        raise UserError(f"{folder} holds graphs: build engines of them, with tools/deploy/gen_model/run.sh -o {folder}")
+    if hints:
+        raise UserError(f"the engines of {folder} are built: what is said of checkpoints is for their export")
+    own = folder / "voice.json"
+    settings = load_config(own, Settings) if own.is_file() else Settings(sigma=contents.sigma)
+    return Entry(folder.name, settings, contents.waveglow.data_config.sampling_rate, engines=folder)
 
 
 def rate_of(tacotron2: str | Path, hints: Hints) -> int:
@@ -57,7 +81,7 @@ def rate_of(tacotron2: str | Path, hints: Hints) -> int:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What runs Tacotron2: PyTorch, or an engine of tools/deploy on the CPU."""
+    """What runs Tacotron2 of a voice that has checkpoints: PyTorch, or an engine of tools/deploy on the CPU."""
 
     engine: str = "torch"
     quant_mode: str = "force_float32"
@@ -72,6 +96,8 @@ def make_engines(entries: list[Entry], decoding: Decoding) -> None:
     """Export the voices and build their engines, where they are not there. UserError as these programs."""
     settings = load_settings(None).for_batches([1, LARGEST_BATCH // 2, LARGEST_BATCH])
     for entry in entries:
+        if entry.engines:
+            continue
         models_dir = decoding.models_dir / entry.name
         paths = {"tacotron2": str(entry.tacotron2), "waveglow": str(entry.waveglow)}
         wanted = Wanted(paths, named=True, sigma=entry.settings.sigma, hints=entry.hints)
@@ -98,8 +124,7 @@ def voices_on(
 
 def load(entry: Entry, device: Device, amp: str, decoding: Decoding) -> Speaker:
     """A voice that has spoken its first sentence, which takes longer than those after it."""
-    synthesizer = load_synthesizer(entry, device, amp, decoding)
-    vocoder = Vocoder(entry.waveglow, device, amp, hints=entry.hints)
+    synthesizer, vocoder = load_synthesizer(entry, device, amp, decoding), load_vocoder(entry, device, amp)
     check_same_audio(synthesizer.config, synthesizer.path, vocoder.config, entry.waveglow)
     warm_up = WARM_UP if synthesizer.symbols(WARM_UP) else synthesizer.alphabet.example()
     for spoken in synthesizer.speak([warm_up], tries=1):
@@ -109,11 +134,21 @@ def load(entry: Entry, device: Device, amp: str, decoding: Decoding) -> Speaker:
 
 def load_synthesizer(entry: Entry, device: Device, amp: str, decoding: Decoding) -> BaseSynthesizer:
     cleaners = entry.settings.text_cleaners
-    if decoding.engine == "torch":
+    if not entry.engines and decoding.engine == "torch":
         return Synthesizer(entry.tacotron2, device, amp, hints=entry.hints, cleaners=cleaners)
-    folder = decoding.folder(entry.name)
-    contents = read_contents(folder, decoding.engine, "start the service again")
-    return EngineSynthesizer(folder, contents, len(os.sched_getaffinity(0)) // torch.get_num_threads(), cleaners)
+    folder = entry.engines or decoding.folder(entry.name)
+    return EngineSynthesizer(folder, read_any_contents(folder, "start the service again"), shares(), cleaners)
+
+
+def load_vocoder(entry: Entry, device: Device, amp: str) -> BaseVocoder:
+    if not entry.engines:
+        return Vocoder(entry.waveglow, device, amp, hints=entry.hints)
+    return EngineVocoder(entry.engines, read_any_contents(entry.engines, "start the service again"), shares())
+
+
+def shares() -> int:
+    """How many such engines share the CPU: those of this process's other threads, and of its other workers."""
+    return len(os.sched_getaffinity(0)) // torch.get_num_threads()
 
 
 def fastest_level(device: Device) -> str:

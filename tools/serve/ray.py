@@ -18,15 +18,19 @@ KEY_FILE = "SPEECH_API_KEY_FILE"
 "Environment variable: a file that holds the key that clients must send."
 
 
-def build() -> FastAPI:
-    """The application of a replica; Ray says by OMP_NUM_THREADS how many cores it has."""
-    open_log(None, quiet=False)
-    voices = voices_on(pick_device(), find_voices(), int(os.environ.get("OMP_NUM_THREADS", 1)))
-    return make_application(voices, Limits(), read_key(os.environ.get(KEY_FILE)))
-
-
 class Speech:
     """A replica."""
 
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application, for which Ray waits before it sends requests: the default voice is loaded by then.
 
-app = serve.deployment(serve.ingress(build)(Speech)).bind()
+        Ray says by OMP_NUM_THREADS how many cores a replica has. UserError as ``find_voices``.
+        """
+        open_log(None, quiet=False)
+        key = read_key(os.environ.get(KEY_FILE))
+        voices = voices_on(pick_device(), find_voices(), int(os.environ.get("OMP_NUM_THREADS", 1)))
+        await voices.speaker(voices.entry(voices.default))
+        return make_application(voices, Limits(), key)
+
+
+app = serve.deployment(serve.ingress()(Speech)).bind()

@@ -21,7 +21,7 @@ from common.audio import to_16_bit
 from common.program import UserError
 from tacotron2.sentences import Piece
 from tacotron2.synthesizer import BaseSynthesizer, Spoken
-from waveglow.vocoder import Vocoder
+from waveglow.vocoder import BaseVocoder
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Speaker:
     Attributes: ``rate`` in samples a second; ``active``, the speeches that are not over; ``bytes`` of the weights.
     """
 
-    def __init__(self, synthesizer: BaseSynthesizer, vocoder: Vocoder):
+    def __init__(self, synthesizer: BaseSynthesizer, vocoder: BaseVocoder):
         self.synthesizer, self.vocoder = synthesizer, vocoder
         self.rate = synthesizer.config.data_config.sampling_rate
         self.bytes = synthesizer.bytes + vocoder.bytes

@@ -23,16 +23,18 @@ LATELY = 10.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A voice that can be loaded."""
+    """A voice that can be loaded: from two checkpoints, or from engines."""
 
     name: str
-    tacotron2: str | Path
-    waveglow: str | Path
     settings: Settings
     rate: int
     "Samples a second."
+    tacotron2: str | Path = ""
+    waveglow: str | Path = ""
     hints: Hints = field(default_factory=dict)
     "What the checkpoints do not say."
+    engines: Path | None = None
+    "Folder of the engines, if there are no checkpoints."
 
 
 class Voices:

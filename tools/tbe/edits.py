@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tools.tbe.lists import Shape
 
 BACKUP_MARK = ".before_patch_tbe."
-"In an original's name, between that of its file and the digest of what --apply made of the file."
+"In an original's name, between that of its file and two digests: of what --apply made of it, and of the original."
+DIGITS = 16
+"Of a digest in such a name."
 
 TRANS_DATA = (FOUR_2_FIVE, FIVE_2_FOUR)
 NO_LOSS = {
@@ -68,8 +70,7 @@ def addition(impl: Path, name: str, shapes: list[Shape]) -> Edit:
     if not result.added:
         return Edit(name, "already there", path, before, before)
     count = len(result.added)
-    backups = (backup_of(path, before), backup_of(path, result.data))
-    original = next((backup for backup in backups if backup.exists()), None)
+    original = original_of(path, before) or original_of(path, result.data)
     return Edit(name, f"patched ({count} added)", path, before, result.data, count, original)
 
 
@@ -84,9 +85,9 @@ def restoration(impl: Path, name: str) -> Edit:
     """The edit that puts the original back, provided that the file is as --apply left it."""
     path = inside(impl, name)
     before = read(path)
-    original = backup_of(path, before or b"")
-    if original.exists():
-        return Edit(name, "restored", path, before, read(original), original=original)
+    original = original_of(path, before or b"")
+    if original:
+        return Edit(name, "restored", path, before, read_original(original), original=original)
     for other in path.parent.glob(f"{path.name}{BACKUP_MARK}*"):
         if read(other) != before:
             raise UserError(f"{path} was changed after --apply and is left alone; its original is {other}")
@@ -107,14 +108,14 @@ def commit(edits: list[Edit]) -> None:
             begun.append(edit)
             before, after = edit.contents
             if edit.added and not edit.original:
-                write_like(edit.path, backup_of(edit.path, after), before)
+                write_like(edit.path, backup_of(edit.path, after, before), before)
             write_like(edit.path, edit.path, after)
     except BaseException:
         put_back(begun)
         raise
     for edit in changes:
         if edit.original and edit.added:
-            os.replace(edit.original, backup_of(edit.path, edit.contents[1]))
+            os.replace(edit.original, renamed(edit.original, edit.contents[1]))
         elif edit.original:
             edit.original.unlink()
 
@@ -129,7 +130,7 @@ def put_back(begun: list[Edit]) -> None:
                 write_like(edit.path, edit.path, before)
             if edit.added and not edit.original and read(edit.path) == before:
                 with suppress(FileNotFoundError):
-                    backup_of(edit.path, after).unlink()
+                    backup_of(edit.path, after, before).unlink()
         except OSError:
             stuck.append(str(edit.path))
     if stuck:
@@ -153,9 +154,33 @@ def read(path: Path) -> bytes | None:
         return None
 
 
-def backup_of(path: Path, made: bytes) -> Path:
-    """Path of the backup of the original file that ``--apply`` turned into ``made``."""
-    return path.with_name(f"{path.name}{BACKUP_MARK}{hashlib.sha256(made).hexdigest()[:16]}")
+def backup_of(path: Path, made: bytes, original: bytes) -> Path:
+    """Path of the backup of the file ``original`` that ``--apply`` turned into ``made``."""
+    return path.with_name(f"{path.name}{BACKUP_MARK}{digest(made)}.{digest(original)}")
+
+
+def renamed(backup: Path, made: bytes) -> Path:
+    """The backup's path once ``--apply`` has turned the file into ``made``; the digest of the original stays."""
+    name, mark, digests = backup.name.rpartition(BACKUP_MARK)
+    return backup.with_name(f"{name}{mark}{digest(made)}{digests[DIGITS:]}")
+
+
+def original_of(path: Path, made: bytes) -> Path | None:
+    """The backup of what ``--apply`` turned into ``made``."""
+    return next(path.parent.glob(f"{path.name}{BACKUP_MARK}{digest(made)}*"), None)
+
+
+def read_original(backup: Path) -> bytes | None:
+    """The original in a backup. Raises UserError if it is not as ``--apply`` kept it."""
+    data = read(backup)
+    expected = backup.name.rpartition(BACKUP_MARK)[2][DIGITS + 1 :]
+    if data is not None and expected not in ("", digest(data)):  # earlier versions gave no digest of the original
+        raise UserError(f"{backup} is damaged (its checksum differs): nothing is restored; install CANN's file again")
+    return data
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGITS]
 
 
 def require_unchanged(edit: Edit) -> None:

@@ -16,7 +16,7 @@ from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8, why_no_int8
 from common.precision import convert
 from common.program import UserError
-from tacotron2.decoder import STEPS_BETWEEN_LOOKS
+from tacotron2.decoding import STEPS_BETWEEN_LOOKS
 from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores

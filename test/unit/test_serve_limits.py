@@ -1,0 +1,35 @@
+"""The service under too many requests at once, and under one that never arrives."""
+
+import asyncio
+import socket
+
+import httpx2
+import pytest
+
+pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
+limits = pytest.importorskip("tools.serve.limits")
+
+pytest_plugins = ["serving"]
+PATH = "/v1/audio/speech"
+
+
+def test_200_connections_at_once(serve):
+    """So many that the queue is full: each is answered, by speech or by a refusal."""
+    address = serve(speeches=16)
+
+    async def ask_all():
+        connections = httpx2.Limits(max_connections=200)
+        async with httpx2.AsyncClient(base_url=address, timeout=120, limits=connections) as client:
+            return await asyncio.gather(*(client.post(PATH, json={"input": "Hi."}) for _ in range(200)))
+
+    codes = [answer.status_code for answer in asyncio.run(ask_all())]
+    assert set(codes) <= {200, 429}
+    assert codes.count(200) >= 16
+
+
+def test_a_request_that_does_not_arrive(serve, monkeypatch):
+    monkeypatch.setattr(limits, "LONGEST_UPLOAD", 0.2)
+    host, _, port = serve().removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\nonly this".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
