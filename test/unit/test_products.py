@@ -95,7 +95,9 @@ def test_few_rows_in_float32_are_mkls_on_intels_processors(monkeypatch, intel):
     few = operators(product, torch.randn(FEW_ROWS, 30))
     assert few == ({torch.ops.aten.addmm} if intel else {PACKED})
     assert operators(product, torch.randn(FEW_ROWS + 1, 30)) == {PACKED}
-    assert operators(constant_linear(torch.randn(12, 30).bfloat16()), torch.randn(1, 30).bfloat16()) == {PACKED}
+    half = torch.randn(12, 30).bfloat16()
+    of_half = {PACKED} if can_pack(half) else {torch.ops.aten.mm}  # not on a processor without AVX-512
+    assert operators(constant_linear(half), torch.randn(1, 30).bfloat16()) == of_half
 
 
 @pytest.mark.parametrize("text, intel", [("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False)])
