@@ -75,7 +75,7 @@ def decode(
             take_steps = as_graph(take_steps, masks, state)
         made, state = take_steps(masks, state)
         steps += made
-        if not state.running.any():
+        if len(masks) == at_once and not state.running.any():
             break
     mel, gate, alignments = (torch.stack(each, dim=1) for each in zip(*steps[: int(state.taken.max())]))
     return Decoded(decoder.in_frames(mel), gate, alignments), state.taken * decoder.n_frames_per_step, state.stopped

@@ -20,7 +20,7 @@ from common.checkpoints.nvidia_names import Weights, nvidia_name, nvidia_weights
 from common.checkpoints.pickle_names import Shell
 from common.checkpoints.reading import read_contents
 from common.checkpoints.sizes import tacotron2_sizes, waveglow_sizes
-from common.program import UserError
+from common.program import UserError, shown
 
 AUDIO = ("sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax")
 NOT_IN_SHAPES = (
@@ -74,6 +74,9 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
     weights = nvidia_weights(path, tensors)
     top = _dict(contents)
     is_native = top.keys() >= REQUIRED
+    progress = top["progress"] if is_native else {}
+    if not isinstance(progress, dict):
+        raise UserError(f"{path}: its progress is {shown(progress)}, must be an object")
     known = attributes | _options(top)
     config = top["config"] if is_native else _config(path, kind, weights, known)
     iteration = top.get("iteration")
@@ -82,7 +85,7 @@ def read(path: str | Path, expect: str | None = None) -> Checkpoint:
         config,
         weights,
         iteration=iteration if isinstance(iteration, int) else 0,
-        progress=top["progress"] if is_native else {},
+        progress=progress,
         guessed={"hop_length"} if kind == "waveglow" and not is_native and "hop_length" not in known else set(),
     )
 

@@ -166,7 +166,8 @@ class Run(Generic[AnyConfig, AnyModel]):
         check_same_model(path, saved_config, asdict(self.config), self.name)
         check_same_training(path, saved_config, self.config)
         progress = read_progress(path, state["progress"])
-        if state["iteration"] != progress.iteration:
+        # By its type first: a tensor may have no truth value.
+        if not isinstance(state["iteration"], int) or state["iteration"] != progress.iteration:
             stands = shown(state["iteration"])
             raise UserError(f"{path}: its iteration is {stands}, and {progress.iteration} in its progress")
         weights = fitted(path, state["model"], self.model)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from hostile import FEW, ODD, at
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common import inference
@@ -32,6 +32,8 @@ PLACES = [
 
 @settings(FEW, max_examples=20)
 @given(place=st.sampled_from(PLACES), value=ODD)
+@example(place=("iteration",), value=torch.zeros(0))
+@example(place=("progress",), value=torch.zeros(0))
 def test_whatever_stands_in_a_checkpoint_is_taken_or_refused_in_one_line(trained, place, value):
     """By whoever reads one: to resume, to finetune, to speak; and a run that was refused is as it was."""
     state = native.load(trained / "out/waveglow_2")
