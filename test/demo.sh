@@ -28,6 +28,13 @@ output=${OPTIONS[output_directory]}
 device=--device=${OPTIONS[device]}
 corpus=$output/corpus sentences=$test_path_dir/data/corpus
 
+# The configuration asks for half precision, which a processor without bfloat16 is slow in.
+amp=$(python -c '
+import sys
+from common.device import pick_device
+from common.layers.matmul import has_bfloat16
+print("O1" if pick_device(sys.argv[1]).type != "cpu" or has_bfloat16() else "O0")' "${OPTIONS[device]}")
+
 # A stage that was stopped ends well, with a checkpoint; the next one would only find that something is missing.
 need() { # need FILE
     [[ -e $1 ]] && return
@@ -62,7 +69,7 @@ python tools/make_corpus.py "$corpus" --hours=1
 echo "== 3 of 6: a WaveGlow learns from nothing =="
 for end in 1 "$steps"; do # the first checkpoint lets you hear where it begins
     bash "$test_path_dir/train_full_8p.sh" "--data_path=$corpus" "$device" "--output_directory=$output/waveglow" \
-        "--config=$root/configs/waveglow_demo.json" --nproc=1 "--max_steps=$end"
+        "--config=$root/configs/waveglow_demo.json" --nproc=1 "--amp=$amp" "--max_steps=$end"
     need "$output/waveglow/waveglow_$end"
 done
 
@@ -75,7 +82,7 @@ python tools/synthesize.py "$sentence" --tacotron2 voices/heart/tacotron2.safete
 echo "== 5 of 6: the voice's WaveGlow learns another speaker =="
 bash "$test_path_dir/train_finetune_1p.sh" "--data_path=$sentences" "$device" \
     "--output_directory=$output/finetuned" "--config=$root/configs/waveglow_demo.json" \
-    "--checkpoint_path=$root/voices/heart/waveglow.safetensors" --max_steps=100 --learning_rate=3e-4
+    "--checkpoint_path=$root/voices/heart/waveglow.safetensors" "--amp=$amp" --max_steps=100 --learning_rate=3e-4
 finetuned=$(find "$output/finetuned" -name 'waveglow_*' | sort -V | tail -n 1)
 need "${finetuned:-$output/finetuned/waveglow}"
 

@@ -14,6 +14,7 @@ from common.device import Device, keep_freed_memory, pick_device
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.layers.channels_last import use_channels_last
+from common.layers.matmul import has_bfloat16
 from common.layers.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
 from common.precision import amp_level, make_precision
@@ -83,7 +84,10 @@ def make_run(
     torch.manual_seed(settings.seed + 1 + distributed.ranks().rank)
     crossings = patch_for_npu(model, config.npu_config, device)
     use_channels_last(model, device)
-    precision = make_precision(amp_level(settings.amp, settings.fp16_run, device), settings.loss_scale, device, model)
+    level = amp_level(settings.amp, settings.fp16_run, device)
+    if device.type == "cpu" and level != "O0" and not has_bfloat16():
+        log.warning("this processor has no bfloat16, which %s computes in: --amp=O0 is several times as fast", level)
+    precision = make_precision(level, settings.loss_scale, device, model)
     optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)
     average = WeightAverage(settings.ema_decay, model, precision) if settings.ema_decay else None
     return Run(name, config, device, model, precision, optimizer, average, crossings, Progress(case=case))

@@ -9,6 +9,8 @@ import torch
 from common.checkpoints import native
 from common.device import pick_device
 from common.precision import LARGEST_DYNAMIC_SCALE, Precision
+from common.training import main
+from conftest import toy_config
 from reference_curve import TOLERANCE, Training, distance
 from runs import make_run, needs_float16, start, weights
 
@@ -261,3 +263,12 @@ def test_such_an_overflow_leaves_out_the_step(config, corpus, tmp_path, caplog):
     run, _ = start(config[1], corpus, tmp_path / "out", max_steps=2, spoil=hide)
     assert torch.equal(weights(run), before)
     assert "step skipped (2 in a row)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("level", "has_it", "warned"), [("O1", False, True), ("O1", True, False), ("O0", False, False)]
+)
+def test_a_processor_without_bfloat16_is_said_to_be_slow_in_it(tmp_path, monkeypatch, caplog, level, has_it, warned):
+    monkeypatch.setattr(main, "has_bfloat16", lambda: has_it)
+    make_run(toy_config(), tmp_path, amp=level)
+    assert ("--amp=O0" in caplog.text) == warned
