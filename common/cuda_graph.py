@@ -1,31 +1,73 @@
 """Work on a CUDA card recorded as a graph, which launches all its kernels at once.
 
-A processor takes longer to launch a small kernel than the card takes to compute it.
+A processor takes longer to launch a small kernel than the card takes to compute it. A graph belongs to the shapes and
+the memory that it was recorded with.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from threading import local
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from common.device import Device
+
 Result = TypeVar("Result")
+
+RUNS_BEFORE_A_RECORDING = 2
+"Libraries set themselves up in these runs, which they must not do while a graph is recorded."
 
 _of_thread = local()
 "The latest graph of each thread. Their graphs share memory, which the card would give back with the last of them."
+
+
+class Stream:
+    """Work on a CUDA card that runs alongside other streams; on other devices it is ordinary work."""
+
+    def __init__(self, device: Device, first: bool):
+        """``first``: whether its work goes before that of other streams."""
+        on_card = device.type == "cuda"
+        self._stream = torch.cuda.Stream(priority=-1 if first else 0) if on_card else None
+        self._pool = torch.cuda.graph_pool_handle() if on_card else None
+
+    def active(self) -> AbstractContextManager:
+        """Inside, this thread's work goes to this stream."""
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
+
+    def recorded(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """``work`` as a function that replays it, after some runs of it; its tensors stay where they are now."""
+        if self._stream is None:
+            return work
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with self.active():
+            for _ in range(RUNS_BEFORE_A_RECORDING):
+                work()
+        torch.cuda.synchronize()
+        _, replay = _record(work, self._stream, self._pool)
+        torch.cuda.synchronize()
+        return replay
 
 
 def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
     """``work`` as a function that replays what this call records of it, without computing it yet.
 
     ``work`` finds its tensors where they are now and returns the same ones each time. It must not wait for the card. It
-    must have run before, since libraries set themselves up in the first run. The graph is for the calling thread, until
-    it records another.
+    must have run before, as ``RUNS_BEFORE_A_RECORDING`` says. The graph is for the calling thread, until it records
+    another.
     """
-    graph, before = torch.cuda.CUDAGraph(), getattr(_of_thread, "graph", None)
-    pool = before.pool() if before else None
-    # A recording needs a stream of its own. torch.cuda.graph() would give up all memory that is kept for later, too.
-    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    before = getattr(_of_thread, "graph", None)
+    # A recording needs a stream of its own.
+    _of_thread.graph, replay = _record(work, torch.cuda.Stream(), before.pool() if before else None)
+    return replay
+
+
+def _record(work: Callable[[], Result], stream: Any, pool: Any) -> tuple[Any, Callable[[], Result]]:
+    """The graph of ``work`` on this stream, with memory of this pool (None: of a new one), and its replay.
+
+    torch.cuda.graph() would first give up all memory that is kept for later.
+    """
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads go on using the card
@@ -34,10 +76,9 @@ def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
         finally:
             graph.capture_end()
     current.wait_stream(stream)
-    _of_thread.graph = graph
 
     def replay() -> Result:
         graph.replay()
         return result
 
-    return replay
+    return graph, replay

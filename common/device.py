@@ -1,7 +1,7 @@
 """The device: an Ascend NPU, a CUDA card or the CPU.
 
-Only this file and those that it names call device-specific interfaces: adam.py, random_numbers.py, layers/npu.py and
-tools/voice/streams.py.
+Only this file and those that it names call device-specific interfaces: adam.py, cuda_graph.py, random_numbers.py and
+layers/npu.py.
 """
 
 import ctypes

@@ -27,7 +27,7 @@ from tacotron2.data import Clip, MelCache, Utterances, bucketed, collate, count_
 from tacotron2.decoder import steps_of
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import Tacotron2
-from tacotron2.text.dictionary import BUNDLED
+from tacotron2.text.dictionary import path_of
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
     if distributed.ranks().local_rank == 0:
         remove_leftovers(kept)
     # Only behind this, where all processes wait for each other, does one write there.
-    dictionary = {"the dictionary": BUNDLED.get(name, Path(name))} if (name := config.data_config.dictionary) else None
-    agree_on_corpus([c.path for c in clips + held_back], [c.text for c in clips + held_back], dictionary)
+    dictionary = config.data_config.dictionary
+    others = {"the dictionary": path_of(dictionary)} if dictionary else {}
+    agree_on_corpus([clip.path for clip in clips + held_back], [clip.text for clip in clips + held_back], others)
     counted = report_census(clips + held_back, config, bad)
     samples = [count for clip, count in zip(clips, counted) if clip.path not in bad.paths]
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")

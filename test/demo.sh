@@ -32,8 +32,8 @@ corpus=$output/corpus sentences=$test_path_dir/data/corpus
 amp=$(python -c '
 import sys
 from common.device import pick_device
-from common.layers.matmul import has_bfloat16
-print("O1" if pick_device(sys.argv[1]).type != "cpu" or has_bfloat16() else "O0")' "${OPTIONS[device]}")
+from common.layers.matmul import is_slow_in_half
+print("O0" if is_slow_in_half(pick_device(sys.argv[1])) else "O1")' "${OPTIONS[device]}")
 
 # A stage that was stopped ends well, with a checkpoint; the next one would only find that something is missing.
 need() { # need FILE

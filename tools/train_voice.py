@@ -23,6 +23,7 @@ import waveglow.config
 from common import program
 from common.checkpoints.interchange import read
 from common.config_reading import load_config
+from common.cuda_graph import Stream
 from common.device import Device, pick_device, use_tf32
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
@@ -35,7 +36,6 @@ from common.voices import checkpoint_of
 from tacotron2.loss import Tacotron2Loss
 from tools.voice.corpus_on_card import Batch, Corpus, Segments, Utterances, load_corpus
 from tools.voice.graphed_step import graphed_step
-from tools.voice.streams import Stream
 from tools.voice.timed_training import Step, train
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss

@@ -39,8 +39,9 @@ class _Gate(torch.autograd.Function):
         x = x.detach().add_(condition)
         filter_, gate = x.chunk(2, dim=1)
         if x.is_cuda and not any(ctx.needs_input_grad):
+            # Fewer kernels, where nothing is kept for the backward pass and a tanh is cheap.
             filter_.tanh_()
-            return F.glu(x, dim=1)  # filter * sigmoid(gate), in one kernel
+            return F.glu(x, dim=1)  # filter * sigmoid(gate)
         falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
         ctx.save_for_backward(falling, gate)
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)

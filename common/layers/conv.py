@@ -77,8 +77,8 @@ class Conv1d(nn.Module):
     def forward_in_parts(self, x: Tensor, parts: int) -> Iterator[Tensor]:
         """``forward(x).chunk(parts, dim=1)``, each part [B, out / parts, T] computed when it is asked for.
 
-        A wide output that is used a part at a time then stays in the cache and off the memory. A CUDA card, which
-        launches each convolution for longer than it computes it, makes all parts at once.
+        A wide output that is used a part at a time then stays in the cache and off the memory. A CUDA card makes
+        all parts at once: launching a convolution for each takes longer than computing them.
         """
         if x.is_cuda:
             yield from self(x).chunk(parts, dim=1)

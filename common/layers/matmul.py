@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from common.device import Device
+
 FEW_ROWS = 3
 "Rows up to which MKL is faster in float32 on Intel's processors, 1.2 times with two threads; oneDNN is from then on."
 
@@ -53,11 +55,15 @@ def can_pack(weight: Tensor) -> bool:
     """Whether oneDNN computes with such a weight [O, K] here."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_bfloat16())
+    return weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16())
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16, which others emulate: there float32 is several times as fast."""
+def is_slow_in_half(device: Device) -> bool:
+    """Whether half precision is emulated there, by a processor without bfloat16: float32 is several times as fast."""
+    return device.type == "cpu" and not _has_bfloat16()
+
+
+def _has_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -82,7 +82,7 @@ def contents(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def digest_of_file(path: Path) -> str:
-    """ "" for a file that cannot be read, which is reported elsewhere."""
+    """The digest of a file's bytes; empty where it cannot be read, which is reported elsewhere."""
     try:
         with open_input(path) as file:
             return digest(iter(lambda: file.read(CHUNK), b""))

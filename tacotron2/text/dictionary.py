@@ -14,6 +14,11 @@ BUNDLED = {"cmudict": Path(__file__).with_name("cmudict.dict")}
 "The Carnegie Mellon Pronouncing Dictionary, version 0.7b and later changes; its licence is beside it."
 
 
+def path_of(dictionary: str | Path) -> Path:
+    """The file of a dictionary, which may be given by the name of a bundled one."""
+    return BUNDLED.get(str(dictionary), Path(dictionary))
+
+
 def load_dictionary(path: str | Path, alphabet: Alphabet = NVIDIAS) -> Dictionary:
     """Read lines like ``HELLO  HH AH0 L OW1``, in UTF-8 or Latin-1. ``cmudict`` is the bundled dictionary.
 
@@ -55,7 +60,7 @@ def pronounce(text: str, dictionary: Dictionary) -> list[str]:
 
 def _read(path: str | Path) -> str:
     try:
-        with open_input(BUNDLED.get(str(path), Path(path))) as file:
+        with open_input(path_of(path)) as file:
             content = file.read()
     except OSError as error:
         raise UserError(f"cannot read the dictionary {path}: {error.strerror}") from error

@@ -266,7 +266,6 @@ def test_models_do_not_know_their_device():
         "common/adam.py",
         "common/random_numbers.py",
         "common/layers/npu.py",
-        "tools/voice/streams.py",
         "common/checkpoints/pickle_names.py",
         "tools/speed/peers.py",
     }

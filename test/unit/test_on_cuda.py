@@ -9,13 +9,13 @@ from test_tacotron2_model import reference as tacotron2_reference
 
 import waveglow.config
 from common.config_reading import from_dict
+from common.cuda_graph import Stream
 from common.device import pick_device
 from conftest import toy_config, toy_tacotron2_config
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from runs import CPU, CURVE, make_run, model_of, start
 from runs import distance as distance_of_runs
 from tools.voice.graphed_step import graphed_step
-from tools.voice.streams import Stream
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 

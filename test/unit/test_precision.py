@@ -266,9 +266,9 @@ def test_such_an_overflow_leaves_out_the_step(config, corpus, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("level", "has_it", "warned"), [("O1", False, True), ("O1", True, False), ("O0", False, False)]
+    ("level", "is_slow", "warned"), [("O1", True, True), ("O1", False, False), ("O0", True, False)]
 )
-def test_a_processor_without_bfloat16_is_said_to_be_slow_in_it(tmp_path, monkeypatch, caplog, level, has_it, warned):
-    monkeypatch.setattr(main, "has_bfloat16", lambda: has_it)
+def test_a_processor_without_bfloat16_is_said_to_be_slow_in_it(tmp_path, monkeypatch, caplog, level, is_slow, warned):
+    monkeypatch.setattr(main, "is_slow_in_half", lambda device: is_slow)
     make_run(toy_config(), tmp_path, amp=level)
     assert ("--amp=O0" in caplog.text) == warned

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from common.cuda_graph import Stream
 from common.training.run import Run
 from tools.voice.corpus_on_card import Batch
-from tools.voice.streams import Stream
 
 
 def graphed_step(

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from common.checkpoints import native
+from common.cuda_graph import Stream
 from common.program import StopSignal
 from common.training.run import Run
-from tools.voice.streams import Stream
 
 log = logging.getLogger(__name__)
 
