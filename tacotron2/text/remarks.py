@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from tacotron2.text import text_to_sequence
 from tacotron2.text.alphabet import NVIDIAS, Alphabet
 from tacotron2.text.braces import split_braces
 from tacotron2.text.cleaners import clean
@@ -30,19 +29,25 @@ def remarks(text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS) ->
         said.append(f"left out, no {what}: {_list(map(repr, unknown))}")
     if phones and text.partition("\n")[2].strip():
         said.append("left out: all below the first line, since that has phones in braces; give a line at a time")
-    lost, changed = _characters(plain, cleaners, alphabet)
+    cleaned = alphabet.normalized("".join(clean(piece, cleaners) for piece in plain))
+    lost, changed = _characters(plain, set(cleaned), cleaners, alphabet)
     if lost:
         said.append(f"left out: {_list(map(repr, lost))}")
     if changed:
         said.append(f"transliterated: {_list(f'{c!r} as {spoken!r}' for c, spoken in changed.items())}")
-    if not alphabet.can_speak(text_to_sequence(text, cleaners, None, alphabet)):
+    symbols = [*cleaned, *(alphabet.phones.get(phone, "") for some in phones for phone in some)]
+    if not alphabet.can_speak(alphabet.ids[symbol] for symbol in symbols if symbol in alphabet.ids):
         said.append("nothing is left to speak")
     return said
 
 
-def _characters(plain: list[str], cleaners: Sequence[str], alphabet: Alphabet) -> tuple[list[str], dict[str, str]]:
-    """The characters that leave no symbol, and those beyond the Latin script that become Latin letters."""
-    cleaned = set(alphabet.normalized("".join(clean(piece, cleaners) for piece in plain)))
+def _characters(
+    plain: list[str], cleaned: set[str], cleaners: Sequence[str], alphabet: Alphabet
+) -> tuple[list[str], dict[str, str]]:
+    """The characters that leave no symbol, and those beyond the Latin script that become Latin letters.
+
+    ``cleaned``: the characters of the whole after the cleaners.
+    """
     lost, changed = [], {}
     for character in sorted(set("".join(plain)) - SILENT - set("{}")):
         spoken = alphabet.normalized(clean(character, cleaners))
