@@ -147,9 +147,9 @@ def waveglow_step(run: Run, corpus: Corpus, stream: Stream) -> Step:
     segments, criterion, model = Segments(corpus, run.config, run.device), WaveGlowLoss(), run.model
     if not run.progress.finetuned_from:
         start_as_interpolation(run, segments)
-    # is_diagonal reads weights back from the card, which a graph cannot do; the weights are fixed.
-    is_diagonal = model.upsample.is_diagonal()
-    model.upsample.is_diagonal = lambda: is_diagonal
+    # This reads weights back from the card, which a graph cannot do; the weights are fixed.
+    interpolates = model.upsample.interpolates()
+    model.upsample.interpolates = lambda: interpolates
     graphed = graphed_step(run, stream, lambda batch: criterion(model(**batch)), segments.batch())
     return lambda: graphed(segments.batch())
 

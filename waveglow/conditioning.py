@@ -10,15 +10,19 @@ Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all
 over, C channels of a ``WN``.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.layers.conv import Conv1d, Upsampling
+from common.layers.conv import Conv1d, Kernel, Upsampling
 from common.layers.matmul import dtype_of_products
+
+Composer: TypeAlias = Callable[[Conv1d, int], Kernel]
+"(``cond_layer``, parts) -> its kernel at frame rate, part by part."
 
 
 class GroupRate(NamedTuple):
@@ -41,20 +45,25 @@ class FrameRate(NamedTuple):
     "L"
     groups_per_frame: int
     "P"
-    upsampling: tuple[Tensor, Tensor] | None
-    "What ``upsampling_matrix`` gives; None if the kernel of each ``cond_layer`` is that of ``kernel_at_frame_rate``."
+    on_lines: bool
+    "Whether the groups of a frame lie on a line."
+    compose: Composer | None
+    "Makes the composed kernel of a ``cond_layer``; None if it has it already."
 
     def conditions(self, layer: Conv1d, parts: int) -> Iterator[Tensor]:
         """What the ``cond_layer`` makes of it, in parts [B, 2C, L]."""
-        if self.upsampling is None:
+        if self.compose is None:
             at_frames = layer.forward_in_parts(self.frames, parts)
         else:
-            weight, bias = kernel_at_frame_rate(layer, parts, self.groups_per_frame, *self.upsampling)
-            at_frames = (layer.convolve(self.frames, *part) for part in zip(weight.chunk(parts), bias.chunk(parts)))
+            kernels = zip(*(each.chunk(parts) for each in self.compose(layer, parts)))
+            at_frames = (layer.convolve(self.frames, *kernel) for kernel in kernels)
         for y in at_frames:
-            # [B, P * 2C, T] -> [B, 2C, T * P]
-            y = y.unflatten(1, (self.groups_per_frame, -1)).permute(0, 2, 3, 1).flatten(2)
-            yield y[:, :, : self.groups]
+            # [B, K * 2C, T] -> [B, T, K, 2C] -> [B, 2C, T * P]
+            y = y.transpose(1, 2).unflatten(2, (2 if self.on_lines else self.groups_per_frame, -1))
+            if self.on_lines:
+                place = torch.arange(self.groups_per_frame, device=y.device) / self.groups_per_frame
+                y = torch.addcmul(y[:, :, :1], y[:, :, 1:], place[:, None].to(y.dtype))
+            yield y.flatten(1, 2).transpose(1, 2)[:, :, : self.groups]
 
 
 def at_group_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int) -> GroupRate:
@@ -65,30 +74,66 @@ def at_group_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int) 
     return GroupRate(mel.transpose(1, 2).reshape(batch, groups, channels * n_group).transpose(1, 2))
 
 
-def at_frame_rate(mel: Tensor, upsample: Upsampling, groups: int, n_group: int, is_composed: bool) -> FrameRate:
-    """mel [B, n_mel, T] for so many groups; ``is_composed``: whether each ``cond_layer`` has its composed kernel."""
+def at_frame_rate(
+    mel: Tensor, upsample: Upsampling, groups: int, n_group: int, on_lines: bool, is_composed: bool
+) -> FrameRate:
+    """mel [B, n_mel, T] for so many groups; ``on_lines``: whether the upsampling interpolates; ``is_composed``:
+    whether each ``cond_layer`` has its composed kernel."""
     groups_per_frame = upsample.stride[0] // n_group
     frames, reach = -(-groups // groups_per_frame), upsample.reach
     padded = F.pad(mel, (reach - 1, 0))
     seen = torch.cat([padded[:, :, start : start + frames] for start in reversed(range(reach))], dim=1)
-    upsampling = None if is_composed else upsampling_matrix(upsample, n_group)
-    return FrameRate(seen, groups, groups_per_frame, upsampling)
+    kernel = None if is_composed else composed_with(upsample, n_group, on_lines)
+    return FrameRate(seen, groups, groups_per_frame, on_lines, kernel)
 
 
-def upsampling_matrix(upsample: Upsampling, n_group: int) -> tuple[Tensor, Tensor]:
-    """The upsampling as a matrix over the r frames of ``FrameRate``.
-
-    Returns a matrix [n_mel * G, P * r * n_mel] in the precision of products, and a bias [n_mel * G] in float32. For a
-    diagonal upsampling the matrix is [n_mel, G, P * r], a small one for each mel band.
-    """
+def composed_with(upsample: Upsampling, n_group: int, on_lines: bool) -> Composer:
+    """A function that composes a ``cond_layer`` with the upsampling; ``on_lines``: whether that interpolates."""
+    if on_lines:
+        taps = upsample.weight.diagonal().float().unflatten(0, (-1, upsample.stride[0]))  # [r, P * G, n_mel]
+        rise = (taps[:, -1] - taps[:, 0]) * (taps.shape[1] / (taps.shape[1] - 1))
+        share = torch.arange(n_group, device=taps.device) / taps.shape[1]
+        return partial(_kernel_on_lines, first=taps[:, 0], rise=rise, share=share, upsampling_bias=upsample.bias)
     # To the precision of products first: after the reordering it would be twice the bytes.
     weight = upsample.weight.to(dtype_of_products(upsample.weight))
-    bias = upsample.bias.float().repeat_interleave(n_group)
-    if upsample.is_diagonal():
-        taps = weight.diagonal().t().unflatten(1, (-1, upsample.stride[0] // n_group, n_group))  # [n_mel, r, P, G]
-        return taps.permute(0, 3, 2, 1).flatten(2), bias
     weight = weight.unflatten(2, (-1, upsample.stride[0] // n_group, n_group))  # [in, out, r, P, G]
-    return weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1), bias
+    matrix = weight.permute(1, 4, 3, 2, 0).flatten(2).flatten(0, 1)  # [n_mel * G, P * r * n_mel]
+    columns = upsample.stride[0] // n_group
+    return partial(_kernel_by_group, columns=columns, matrix=matrix, upsampling_bias=upsample.bias)
+
+
+def _kernel_by_group(layer: Conv1d, parts: int, columns: int, matrix: Tensor, upsampling_bias: Tensor) -> Kernel:
+    """weight [parts * P * 2C, r * n_mel, 1] and bias [parts * P * 2C]: in each part the groups one after the other."""
+    weight, bias = layer.kernel()
+    weight = weight.squeeze(2)
+    with torch.autocast(weight.device.type, enabled=False):
+        by_band = weight.float().unflatten(1, (len(upsampling_bias), -1)).sum(2)
+        bias = bias + (by_band @ upsampling_bias.float()).to(bias.dtype)
+        weight = weight.to(matrix.dtype) @ matrix
+    weight = weight.unflatten(1, (columns, -1)).unflatten(0, (parts, -1))  # [parts, 2C, P, r * n_mel]
+    bias = bias.unflatten(0, (parts, 1, -1)).expand(-1, columns, -1)
+    return weight.transpose(1, 2).flatten(0, 2)[..., None], bias.flatten()
+
+
+def _kernel_on_lines(
+    layer: Conv1d, parts: int, first: Tensor, rise: Tensor, share: Tensor, upsampling_bias: Tensor
+) -> Kernel:
+    """weight [parts * 2 * 2C, r * n_mel, 1] and bias [parts * 2 * 2C]: in each part the first group of a frame, then
+    the rise over the frame.
+
+    first, rise [r, n_mel]: the upsampling's tap at the beginning of a frame, and how far it rises over the frame;
+    share [G]: how far a sample of the first group is into the frame.
+    """
+    weight, bias = layer.kernel()
+    with torch.autocast(weight.device.type, enabled=False):
+        by_band = weight.float().unflatten(1, (len(upsampling_bias), -1)).squeeze(3)  # [parts * 2C, n_mel, G]
+        whole, risen = (by_band @ torch.stack([torch.ones_like(share), share], dim=1)).unbind(2)
+        bias = bias + (whole @ upsampling_bias.float()).to(bias.dtype)
+        whole, risen = whole[:, None], risen[:, None]
+        kernels = torch.stack([whole * first + risen * rise, whole * rise], dim=1)  # [parts * 2C, 2, r, n_mel]
+        kernels = kernels.to(weight.dtype).flatten(2).unflatten(0, (parts, -1)).transpose(1, 2)
+    # The rise needs no bias.
+    return kernels.flatten(0, 2)[..., None], F.pad(bias.unflatten(0, (parts, 1, -1)), (0, 0, 0, 1)).flatten()
 
 
 def interpolation(mean: Tensor, std: Tensor, kernel_size: int, hop_length: int) -> tuple[Tensor, Tensor]:
@@ -101,26 +146,3 @@ def interpolation(mean: Tensor, std: Tensor, kernel_size: int, hop_length: int) 
     line = (1 - (place - hop_length).abs() / hop_length).clamp_min(0)
     taps = line if kernel_size >= 2 * hop_length else (place < hop_length).float()
     return torch.diag(1 / std)[..., None] * taps, -mean / std
-
-
-def kernel_at_frame_rate(
-    layer: Conv1d, parts: int, groups_per_frame: int, matrix: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The kernel of a ``cond_layer`` behind the upsampling of ``upsampling_matrix``.
-
-    Returns weight [parts * P * 2C, r * n_mel, 1] and bias [parts * P * 2C]: part by part, in each the groups of a
-    frame one after the other.
-    """
-    weight, own_bias = layer.kernel()
-    weight = weight[..., 0]
-    with torch.autocast(weight.device.type, enabled=False):
-        bias = own_bias + (weight.float() @ bias).to(own_bias.dtype)
-        weight = weight.to(matrix.dtype)
-        if matrix.ndim == 2:
-            weight = weight @ matrix
-        else:  # band by band: [n_mel, out, G] @ [n_mel, G, P * r]
-            bands = weight.unflatten(1, matrix.shape[:2]).transpose(0, 1) @ matrix
-            weight = bands.unflatten(2, (groups_per_frame, -1)).permute(1, 2, 3, 0).flatten(1)
-    weight = weight.unflatten(1, (groups_per_frame, -1)).unflatten(0, (parts, -1))  # [parts, 2C, P, r * n_mel]
-    bias = bias.unflatten(0, (parts, 1, -1)).expand(-1, groups_per_frame, -1)
-    return weight.transpose(1, 2).flatten(0, 2)[..., None], bias.flatten()

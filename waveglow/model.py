@@ -79,7 +79,8 @@ class WaveGlow(nn.Module):
 
     Attributes: ``recompute``, whether training keeps no activations of a ``WN`` and computes them
     again in the backward pass; ``is_composed``, whether ``fuse`` has merged the upsampling into each ``cond_layer``,
-    None before; ``groups_per_frame``, None where groups lie across frames.
+    None before; ``on_lines``, whether the merged upsampling interpolates; ``groups_per_frame``, None where groups lie
+    across frames.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -104,6 +105,7 @@ class WaveGlow(nn.Module):
             raise ValueError(f"upsample_kernel {upsample_kernel} must be at least {least} with hop_length {hop_length}")
         self.recompute = False
         self.is_composed: bool | None = None
+        self.on_lines = False
         self.n_group = n_group
         self.n_early_every = n_early_every
         self.n_early_size = n_early_size
@@ -207,18 +209,24 @@ class WaveGlow(nn.Module):
         covered = (frames - 1) * self.hop_length + self.upsample.kernel_size[0]
         if covered < groups * self.n_group:
             raise ValueError(f"the mel spectrogram covers {covered // self.n_group} groups of samples, not {groups}")
-        at_frame_rate = self.is_composed if self.groups_per_frame else False
+        at_frame_rate, on_lines = self.is_composed if self.groups_per_frame else False, self.on_lines
         if at_frame_rate is None:
-            at_frame_rate = not plainly and self._pays_to_compose(batch * groups)
+            # Trained, it could become any.
+            on_lines = not self.upsample.weight.requires_grad and self.upsample.interpolates()
+            at_frame_rate = not plainly and self._pays_to_compose(batch * groups, on_lines)
         if at_frame_rate:
-            return conditioning.at_frame_rate(mel, self.upsample, groups, self.n_group, bool(self.is_composed))
+            return conditioning.at_frame_rate(
+                mel, self.upsample, groups, self.n_group, on_lines, bool(self.is_composed)
+            )
         return conditioning.at_group_rate(mel, self.upsample, groups, self.n_group)
 
-    def _pays_to_compose(self, groups: int) -> bool:
-        """Whether so many groups, all clips together, take fewer multiplications at frame rate (``conditioning``)."""
+    def _pays_to_compose(self, groups: int, on_lines: bool) -> bool:
+        """Whether so many groups, all clips together, take fewer multiplications at frame rate (``conditioning``);
+        ``on_lines``: whether the upsampling interpolates."""
         reach = self.upsample.reach if self.upsample.composable else 0
-        composing = self.hop_length * reach * (1 if self.upsample.is_diagonal() else self.upsample.in_channels)
-        return reach > 0 and composing + groups * reach < groups * self.n_group
+        composing = reach * (2 * self.n_group if on_lines else self.hop_length * self.upsample.in_channels)
+        products = groups * reach * (2 * self.n_group / self.hop_length if on_lines else 1)
+        return reach > 0 and composing + products < groups * self.n_group
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -233,13 +241,12 @@ class WaveGlow(nn.Module):
             convinv.fuse()
             wn.fuse()
         upsample, n_group = self.upsample, self.n_group
-        pays = upsample.composable and 0 < self.hop_length * upsample.reach <= 2 * n_group**2
+        self.on_lines = upsample.interpolates()
+        columns = 2 if self.on_lines else self.hop_length // n_group
+        pays = upsample.composable and 0 < columns * upsample.reach <= 2 * n_group
         self.is_composed = pays and self.groups_per_frame is not None
         if not self.is_composed:
             return
-        matrix = conditioning.upsampling_matrix(upsample, n_group)
+        compose = conditioning.composed_with(upsample, n_group, self.on_lines)
         for wn in self.WN:
-            layer = wn.cond_layer
-            layer.replace_kernel(
-                *conditioning.kernel_at_frame_rate(layer, wn.n_layers, self.hop_length // n_group, *matrix)
-            )
+            wn.cond_layer.replace_kernel(*compose(wn.cond_layer, wn.n_layers))

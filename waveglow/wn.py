@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from common.layers.conv import Conv1d, composed
+from common.layers.conv import Conv1d, Kernel, composed
 from common.layers.module_list import ModuleList
 from waveglow.conditioning import FrameRate, GroupRate
 
 Convolution = Callable[[Tensor], Tensor]
-Kernel = tuple[Tensor, Tensor]
-"Weight [out, in, k] and bias [out]."
 
 
 class _Gate(torch.autograd.Function):

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.layers.matmul import dtype_of_products
+
+Kernel: TypeAlias = tuple[Tensor, Tensor]
+"Weight [out, in, k] and bias [out] of a convolution."
 
 
 class Conv1d(nn.Module):
@@ -56,7 +60,7 @@ class Conv1d(nn.Module):
         weight = torch._weight_norm(self.weight_v.float(), self.weight_g.float(), 0)
         return weight.to(self.weight_v.dtype)
 
-    def kernel(self) -> tuple[Tensor, Tensor]:
+    def kernel(self) -> Kernel:
         """``effective_weight`` and bias [out] of a convolution that has one."""
         assert self.bias is not None
         return self.effective_weight(), self.bias
@@ -146,12 +150,18 @@ class Upsampling(nn.ConvTranspose1d):
         frames, rest = divmod(self.kernel_size[0], self.stride[0])
         return 0 if rest else frames
 
-    def is_diagonal(self) -> bool:
-        """Whether it keeps the channels apart, and is not trained, which could change that."""
-        if self.weight.requires_grad:
+    def interpolates(self) -> bool:
+        """Whether it keeps the channels apart, with taps on a line over each stride, but for half precision's
+        rounding."""
+        if not self.reach:
             return False
         weight = self.weight.detach()
-        return bool(torch.count_nonzero(weight) == torch.count_nonzero(weight.diagonal()))
+        taps = weight.diagonal().t().float().unflatten(1, (-1, self.stride[0]))  # [channels, r, stride]
+        line = torch.lerp(taps[..., :1], taps[..., -1:], torch.linspace(0, 1, self.stride[0], device=taps.device))
+        rounding = max(torch.finfo(weight.dtype).eps, torch.finfo(torch.float16).eps)
+        is_straight = ((taps - line).abs() <= rounding * taps.abs().amax((1, 2), keepdim=True)).all()
+        is_diagonal = torch.count_nonzero(weight) == torch.count_nonzero(taps)
+        return bool(is_straight & is_diagonal)
 
 
 class LogAbsDet(nn.Module):

@@ -9,7 +9,7 @@ from common.layers.channels_last import use_channels_last
 from common.layers.conv import Upsampling
 from common.layers.npu import patch_for_npu
 from runs import make_run, model_of, start
-from waveglow.conditioning import interpolation
+from waveglow.conditioning import FrameRate, GroupRate, interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 from waveglow.train import make_task, start_as_interpolation
@@ -34,12 +34,12 @@ def fix_upsampling(model):
     weight, bias = interpolation(mean, std, upsample.kernel_size[0], upsample.stride[0])
     upsample.load_state_dict({"weight": weight, "bias": bias})
     upsample.requires_grad_(False)
-    assert upsample.is_diagonal()
+    assert upsample.interpolates()
 
 
 def outcome(model, composed, monkeypatch, amp="float32", samples=FRAMES * 32):
     """The loss and the gradients of all parameters and of the mel spectrogram."""
-    monkeypatch.setattr(model, "_pays_to_compose", lambda groups: composed)
+    monkeypatch.setattr(model, "_pays_to_compose", lambda *_: composed)
     torch.manual_seed(1)
     mel, audio = torch.randn(3, 5, FRAMES, requires_grad=True), torch.rand(3, samples) - 0.5
     model.zero_grad()
@@ -76,7 +76,7 @@ def test_fused_conditions_give_the_same_audio(reach, channels_last, fixed, monke
         fix_upsampling(model)
     mel = torch.randn(2, 5, FRAMES)
     noise = [torch.randn(shape) for shape in model.noise_shapes(2, FRAMES)]
-    monkeypatch.setattr(model, "_pays_to_compose", lambda groups: False)
+    monkeypatch.setattr(model, "_pays_to_compose", lambda *_: False)
     expected = model.infer(mel, 1.0, noise)
     model.fuse()
     assert model.is_composed
@@ -97,17 +97,35 @@ def test_weights_that_would_grow_much_are_not_composed():
 def test_the_way_with_fewer_multiplications_is_taken():
     """By NVIDIA's sizes, of which composing costs as much as 82,000 samples and then halves what is left."""
     model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3))
-    assert not model._pays_to_compose(160_000 // 8)
-    assert model._pays_to_compose(170_000 // 8)
+    assert not model._pays_to_compose(160_000 // 8, on_lines=False)
+    assert model._pays_to_compose(170_000 // 8, on_lines=False)
 
 
 def test_with_a_fixed_interpolation_a_few_frames_are_enough():
     model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), upsample_kernel=512)
     start = interpolation(torch.zeros(80), torch.ones(80), 512, 256)
     model.upsample.load_state_dict(dict(zip(("weight", "bias"), start)))
-    assert not model._pays_to_compose(1000)  # as long as it is trained, it may become any
+    mel = torch.randn(1, 80, 4)
+    assert isinstance(model._conditioning(mel, 4 * 32, False), GroupRate)  # as long as it is trained, it may become any
     model.upsample.requires_grad_(False)
-    assert model._pays_to_compose(1000)
+    condition = model._conditioning(mel, 4 * 32, False)
+    assert isinstance(condition, FrameRate) and condition.on_lines
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_interpolation_is_known_by_its_taps(dtype):
+    model = toy()
+    assert not model.upsample.interpolates()
+    fix_upsampling(model)
+    model.upsample.to(dtype)
+    assert model.upsample.interpolates()
+    with torch.no_grad():
+        model.upsample.weight[1, 1, 40] *= 1.1
+    assert not model.upsample.interpolates()
+    fix_upsampling(model)
+    with torch.no_grad():
+        model.upsample.weight[1, 2, 40] = 1e-3
+    assert not model.upsample.interpolates()
 
 
 def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
@@ -126,9 +144,9 @@ def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
 def test_the_detour_over_the_host_stays():
     """Where the port runs the upsampling on the host, nothing is composed with it."""
     model = toy()
-    assert model._pays_to_compose(10**6)
+    assert model._pays_to_compose(10**6, on_lines=False)
     patch_for_npu(model, NpuConfig(conv_transpose_on_cpu="on"), pick_device("cpu"))
-    assert not model._pays_to_compose(10**6)
+    assert not model._pays_to_compose(10**6, on_lines=False)
     model.fuse()
     assert not model.is_composed
 
