@@ -87,6 +87,21 @@ def test_fused_conditions_give_the_same_audio(reach, channels_last, fixed, monke
     assert not torch.allclose(model.infer(mel + 1, 1.0, changed), expected, atol=1e-2)  # the conditions count
 
 
+def test_taps_rounded_to_half_precision_still_lie_on_lines():
+    """As those of a voice are stored: what is heard differs by no more than the rounding."""
+    model = toy(n_group=16).eval()
+    fix_upsampling(model)
+    mel, noise = torch.randn(2, 5, FRAMES), [torch.randn(shape) for shape in model.noise_shapes(2, FRAMES)]
+    exact = model.infer(mel, 1.0, noise)
+    model.upsample.half().float()
+    rounded = model.infer(mel, 1.0, noise)
+    model.fuse()
+    assert model.on_lines
+    difference = lambda other: (model.infer(mel, 1.0, noise) - other).abs().max()  # noqa: E731
+    assert difference(rounded) <= 2e-4
+    assert difference(exact) <= 2e-4
+
+
 def test_weights_that_would_grow_much_are_not_composed():
     """NVIDIA's WaveGlow would take half a billion."""
     model = WaveGlow(2, 2, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), hop_length=256, upsample_kernel=1024)
