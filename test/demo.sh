@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Hear the voice that comes with the repository, then hear how a WaveGlow begins to learn from nothing, in minutes on 2 CPU
+# Hear the voice that comes with the repository, then hear how a WaveGlow learns to speak from nothing, in minutes on 2 CPU
 # cores and without a download of speech.
 #
 #   bash test/demo.sh --text="Your own sentence."
@@ -94,7 +94,7 @@ echo
 echo "Listen to the product of a finished training, the voice that ships (voices/heart/README.md):"
 echo "  $output/speech.wav"
 [[ -z ${OPTIONS[text]} ]] || echo "  $output/your_text.wav"
-echo "Listen to the product of minutes (in the first two, words become clear after two or three times as many steps):"
+echo "Listen to the product of minutes (words are understood; a longer training makes it less rough):"
 echo "  WaveGlow from nothing, step by step, beside the recordings:  $learning"
 echo "  the first sentence with this WaveGlow:                       $output/speech_after_minutes.wav"
 echo "  the voice's WaveGlow with another speaker:                   $output/finetuned/eval_$(basename "$finetuned")/index.html"
