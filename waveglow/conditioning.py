@@ -3,11 +3,13 @@
 The plain way upsamples the mel spectrogram to the rate of the groups and multiplies it with each ``cond_layer`` there,
 n_mel * n_group channels wide. Nothing nonlinear lies between the two. So the conditions of all groups of a frame are
 also one product of the r frames that the upsampling reaches over with a composed kernel. That takes n_group / r times
-fewer multiplications. Composing a kernel takes as many as n_mel * hop_length * r samples do the plain way; with an
-upsampling that is fixed and keeps the mel bands apart, as many as hop_length * r samples do.
+fewer multiplications. Composing a kernel takes as many as n_mel * hop_length * r samples do the plain way.
+
+Where the upsampling is fixed and interpolates, the groups of a frame lie on a line: its first group and the rise over
+the frame tell all of them. So two products make a frame, of kernels that are composed of a few sums.
 
 Shapes: B clips, T mel frames, G = n_group, P groups in a frame, L groups in all, r frames that the upsampling reaches
-over, C channels of a ``WN``.
+over, C channels of a ``WN``, K products that make a frame: 2 or P.
 """
 
 from collections.abc import Callable, Iterator
