@@ -28,7 +28,7 @@ def test_a_build_that_breaks_off_leaves_what_was_there(tmp_path, monkeypatch, fa
     make(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def to_int8(model):
+    def to_int8(model, on_card):
         if any(node.op_type == "Loop" for node in model.graph.node):  # the second graph, the first is done
             raise failure
 

@@ -71,6 +71,25 @@ def test_products_inside_the_loop_are_of_integers():
     assert not [node for node in products if node.input[1] in floats and "gate" not in node.input[1]]
 
 
+@pytest.mark.parametrize("on_card", [False, True])
+@pytest.mark.parametrize("name", ["postnet", "waveglow"])
+def test_convolutions_are_products_of_integers_except_on_cards(name, on_card):
+    _, graph, _, inputs = exported()[name]
+    before = {node.input[1] for node in graph.graph.node if node.op_type == "Conv"}
+    large = {w.name for w in graph.graph.initializer if w.name in before and np.prod(w.dims) >= 64}
+    small = onnx.ModelProto()
+    small.CopyFrom(graph)
+    quantization.to_int8(small, smallest=64, on_card=on_card)
+    products = [node for node in small.graph.node if node.op_type == "DynamicQuantizeMatMul"]
+    assert large and len(products) >= (0 if on_card else len(large))
+    assert not (on_card and products)
+    floats = {weight.name for weight in small.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT}
+    assert not large & floats
+    given = inputs(1, 5)
+    for result, exact in zip(run(small, **given).values(), run(graph, **given).values(), strict=True):
+        assert (result - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0
@@ -86,7 +105,7 @@ def test_what_a_mode_costs_is_small_and_measured(tmp_path, monkeypatch, engine, 
     monkeypatch.setattr(quantization, "SMALLEST", 64)
     monkeypatch.setattr("tools.deploy.engines.torch_engine.SMALLEST", 64)
     monkeypatch.setattr(quantization.to_float16, "__defaults__", (64,))
-    monkeypatch.setattr(quantization.to_int8, "__defaults__", (64,))
+    monkeypatch.setattr(quantization.to_int8, "__defaults__", (64, False))
     contents = make(tmp_path, engine, quant_mode)
     pipeline, _ = start(tmp_path, contents)
     exact, _ = start(models_dir() / "onnx", raw())

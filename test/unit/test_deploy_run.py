@@ -113,7 +113,7 @@ def test_a_mode_that_cannot_be_built_has_its_row_and_the_others_are_measured(sta
     assert "int8 is left out: the card knows no int8" in caplog.text
 
 
-def refuse(*args):
+def refuse(*_, **__):
     raise UserError("the card knows no int8")
 
 

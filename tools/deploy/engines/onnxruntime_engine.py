@@ -47,14 +47,15 @@ class OnnxRuntime(Engine):
         _session(request.onnx, options, ["CPUExecutionProvider"])
         model = onnx.load(path)
         put_in_order_of(onnx.load(request.onnx), model)
-        if request.quant_mode == "force_float16" and CUDA in onnxruntime.get_available_providers():
+        on_card = CUDA in onnxruntime.get_available_providers()
+        if request.quant_mode == "force_float16" and on_card:
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
             model = convert_float_to_float16(model, keep_io_types=True)
         elif request.quant_mode == "force_float16":
             quantization.to_float16(model)
         elif request.quant_mode == "int8":
-            quantization.to_int8(model)
+            quantization.to_int8(model, on_card=on_card)
         path.write_bytes(model.SerializeToString())
 
     def load(self, path: Path, graph: str, contents: Contents) -> Graph:

@@ -28,21 +28,26 @@ def to_float16(model: ModelProto, smallest: int = SMALLEST) -> None:
     _prepend(model.graph, casts)
 
 
-def to_int8(model: ModelProto, smallest: int = SMALLEST) -> None:
+def to_int8(model: ModelProto, smallest: int = SMALLEST, on_card: bool = False) -> None:
     """Weights in 8 bits.
 
     Matrix products become ONNX Runtime's ``MatMulNBits``, which rounds their inputs to 8 bits too,
-    block by block, and multiplies integers. Convolutions' weights are rounded by output channel, and
-    their arithmetic is float32.
+    block by block, and multiplies integers. Convolutions' weights are rounded by output channel; on a CPU
+    they become products of integers, for which the largest value of an input decides how all of it, a batch of
+    clips together, is rounded. On a card, which has no such product, their arithmetic is float32.
     """
     weights = _weights(model, smallest)
     dequantized: dict[str, list[NodeProto]] = {}
+    transposed: set[str] = set()
     for graph in graphs(model.graph):
         nodes = []
         for node in graph.node:
             weight = weights.get(node.input[1]) if len(node.input) > 1 else None
             if weight is not None and node.op_type in ("MatMul", "Gemm") and len(weight.dims) == 2:
                 nodes += _integer_product(model.graph, node, weight)
+                continue
+            if weight is not None and node.op_type == "Conv" and not on_card and graph is model.graph:
+                nodes += _integer_convolution(graph, node, weight, transposed)
                 continue
             if weight is not None and node.op_type == "Conv":
                 if weight.name not in dequantized:
@@ -78,6 +83,43 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
         domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=BLOCK, accuracy_level=4,
     )  # fmt: skip
     return [product, helper.make_node("Add", [product.output[0], *added], list(node.output))] if added else [product]
+
+
+def _integer_convolution(
+    graph: GraphProto, node: NodeProto, weight: TensorProto, transposed: set[str]
+) -> list[NodeProto]:
+    """``DynamicQuantizeMatMul`` in the place of a 1-D convolution: three times as fast as ``Conv``, which in integers
+    takes five times as long as in float32 (1.31.1).
+
+    ``transposed``: the inputs of which [B, T, in] was made already, by other convolutions.
+    """
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    x, name, taps = node.input[0], node.output[0], weight.dims[2]
+    nodes, seen = [], f"{x}.transposed"
+    if x not in transposed:
+        nodes.append(helper.make_node("Transpose", [x], [seen], perm=[0, 2, 1]))
+        transposed.add(x)
+
+    def constant(what: str, values: np.ndarray) -> str:
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}.{what}"))
+        return f"{name}.{what}"
+
+    if taps > 1:  # [B, T, taps * in]: what each output sees
+        (before, behind), (dilation,) = attributes["pads"], attributes["dilations"]
+        pads, axis = constant("pads", np.array([0, before, 0, 0, behind, 0])), constant("axis", np.array([1]))
+        nodes.append(helper.make_node("Pad", [seen, pads], [f"{name}.padded"], mode="constant"))
+        parts = [f"{name}.tap{tap}" for tap in range(taps)]
+        for tap, part in enumerate(parts):
+            begin = constant(f"begin{tap}", np.array([tap * dilation]))
+            end = constant(f"end{tap}", np.array([(tap + 1 - taps) * dilation or np.iinfo(np.int64).max]))
+            nodes.append(helper.make_node("Slice", [f"{name}.padded", begin, end, axis], [part]))
+        seen = f"{name}.seen"
+        nodes.append(helper.make_node("Concat", parts, [seen], axis=2))
+    matrix = numpy_helper.to_array(weight).transpose(2, 1, 0).reshape(-1, weight.dims[0])
+    integers, scale = quantize_weight(matrix, axes=(0,))
+    inputs = [seen, constant("int8", integers), constant("scale", scale), "", *node.input[2:]]
+    product = helper.make_node("DynamicQuantizeMatMul", inputs, [f"{name}.product"], domain="com.microsoft")
+    return [*nodes, product, helper.make_node("Transpose", [f"{name}.product"], [name], perm=[0, 2, 1])]
 
 
 def _dequantized(graph: GraphProto, weight: TensorProto) -> list[NodeProto]:
