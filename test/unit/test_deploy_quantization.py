@@ -80,7 +80,7 @@ def test_convolutions_are_products_of_integers_except_on_cards(name, on_card):
     small = onnx.ModelProto()
     small.CopyFrom(graph)
     quantization.to_int8(small, smallest=64, on_card=on_card)
-    products = [node for node in small.graph.node if node.op_type == "DynamicQuantizeMatMul"]
+    products = [node for node in small.graph.node if node.op_type == "MatMulIntegerToFloat"]
     assert large and len(products) >= (0 if on_card else len(large))
     assert not (on_card and products)
     floats = {weight.name for weight in small.graph.initializer if weight.data_type == onnx.TensorProto.FLOAT}
