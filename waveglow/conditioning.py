@@ -47,8 +47,8 @@ class FrameRate(NamedTuple):
     "L"
     groups_per_frame: int
     "P"
-    on_lines: bool
-    "Whether the groups of a frame lie on a line."
+    place: Tensor | None
+    "[P, 1], how far into the frame each group is, if the groups of a frame lie on a line."
     compose: Composer | None
     "Makes the composed kernel of a ``cond_layer``; None if it has it already."
 
@@ -61,10 +61,9 @@ class FrameRate(NamedTuple):
             at_frames = (layer.convolve(self.frames, *kernel) for kernel in kernels)
         for y in at_frames:
             # [B, K * 2C, T] -> [B, T, K, 2C] -> [B, 2C, T * P]
-            y = y.transpose(1, 2).unflatten(2, (2 if self.on_lines else self.groups_per_frame, -1))
-            if self.on_lines:
-                place = torch.arange(self.groups_per_frame, device=y.device) / self.groups_per_frame
-                y = torch.addcmul(y[:, :, :1], y[:, :, 1:], place[:, None].to(y.dtype))
+            y = y.transpose(1, 2).unflatten(2, (self.groups_per_frame if self.place is None else 2, -1))
+            if self.place is not None:
+                y = torch.addcmul(y[:, :, :1], y[:, :, 1:], self.place)
             yield y.flatten(1, 2).transpose(1, 2)[:, :, : self.groups]
 
 
@@ -85,8 +84,12 @@ def at_frame_rate(
     frames, reach = -(-groups // groups_per_frame), upsample.reach
     padded = F.pad(mel, (reach - 1, 0))
     seen = torch.cat([padded[:, :, start : start + frames] for start in reversed(range(reach))], dim=1)
-    kernel = None if is_composed else composed_with(upsample, n_group, on_lines)
-    return FrameRate(seen, groups, groups_per_frame, on_lines, kernel)
+    place = None
+    if on_lines:
+        place = (torch.arange(groups_per_frame, device=mel.device) / groups_per_frame)[:, None]
+        place = place.to(dtype_of_products(mel))
+    compose = None if is_composed else composed_with(upsample, n_group, on_lines)
+    return FrameRate(seen, groups, groups_per_frame, place, compose)
 
 
 def composed_with(upsample: Upsampling, n_group: int, on_lines: bool) -> Composer:

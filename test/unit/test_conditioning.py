@@ -124,7 +124,7 @@ def test_with_a_fixed_interpolation_a_few_frames_are_enough():
     assert isinstance(model._conditioning(mel, 4 * 32, False), GroupRate)  # as long as it is trained, it may become any
     model.upsample.requires_grad_(False)
     condition = model._conditioning(mel, 4 * 32, False)
-    assert isinstance(condition, FrameRate) and condition.on_lines
+    assert isinstance(condition, FrameRate) and condition.place is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
