@@ -11,7 +11,7 @@ from common.program import UserError
 from tools.deploy import commands, run, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.checkpoints import Wanted, find_checkpoints
-from tools.deploy.export_model import export
+from tools.deploy.export_model import export, to_onnx
 from tools.deploy.gen_model import build
 from tools.deploy.infer_python import infer
 
@@ -94,12 +94,12 @@ def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path):
     paths = {kind: str(models_dir() / f"{kind}.safetensors") for kind in ("tacotron2", "waveglow")}
     other = {kind: shutil.copy(path, tmp_path / kind) for kind, path in paths.items()}
     with pytest.raises(UserError) as refused:
-        export.check_replaceable(folder / ONNX, Wanted({kind: str(path) for kind, path in other.items()}, False), 13)
+        to_onnx.check_replaceable(folder / ONNX, Wanted({kind: str(path) for kind, path in other.items()}, False), 13)
     same, _, fetched = str(refused.value).rpartition("; ")
     assert export_told(monkeypatch, same) == (folder, paths, 13)
     assert export_told(monkeypatch, fetched) == (folder, {kind: str(path) for kind, path in other.items()}, 13)
     with pytest.raises(UserError) as refused:  # before they are fetched
-        export.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), False), 13)
+        to_onnx.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), False), 13)
     assert export_told(monkeypatch, str(refused.value)) == (folder, paths, 13)
 
 

@@ -12,9 +12,9 @@ from common.voices import DEFAULT, sha256
 from tools.deploy import commands
 from tools.deploy.artifacts import ONNX, Contents, engine_folder, read_contents
 from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named
-from tools.deploy.export_model.export import check_replaceable, export_graphs
 from tools.deploy.export_model.onnx_export import check_exporter
-from tools.deploy.gen_model.build import Order, build
+from tools.deploy.export_model.to_onnx import check_replaceable, export_graphs
+from tools.deploy.gen_model.building import Order, build
 from tools.deploy.gen_model.settings import Settings, batches_for
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from tacotron2.synthesizer import BaseSynthesizer, Synthesizer
 from tools.deploy import stages
 from tools.deploy.artifacts import CONTENTS, ONNX, engine_folder, read_any_contents
 from tools.deploy.checkpoints import Wanted
-from tools.deploy.export_model.export import export_graphs
-from tools.deploy.gen_model.build import Order, build
+from tools.deploy.export_model.to_onnx import export_graphs
+from tools.deploy.gen_model.building import Order, build
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 from tools.deploy.infer_python.vocoder import EngineVocoder
