@@ -25,6 +25,7 @@ from conftest import ROOT, SHARED, script_environment, toy_config, toy_tacotron2
 from tacotron2.model import BatchNorm
 from tools.deploy import models
 from tools.deploy.artifacts import read_contents, write_contents
+from tools.deploy.checkpoints import naming
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.export_model import to_onnx
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
@@ -80,6 +81,7 @@ def models_dir() -> Path:
     contents = read_contents(folder / "onnx", "onnx", "")
     for kind, source in contents.sources.items():
         contents.sources[kind] = replace(source, path=str(folder / Path(source.path).name))
+    contents.exported_by = naming({kind: source.path for kind, source in contents.sources.items()})
     write_contents(folder / "onnx", contents)
     return folder
 
@@ -87,7 +89,8 @@ def models_dir() -> Path:
 def make_models(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     found = {kind: models.load(kind, str(make_checkpoint(kind, folder))) for kind in PACKAGES}
-    to_onnx.write(found, folder / "onnx", sigma=0.6)
+    paths = {kind: model.source.path for kind, model in found.items()}
+    to_onnx.write(found, folder / "onnx", sigma=0.6, options=naming(paths))
     return folder
 
 

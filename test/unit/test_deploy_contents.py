@@ -115,11 +115,11 @@ def test_a_file_is_the_one_that_was_written_or_refused(tmp_path):
         contents.path(tmp_path, "decoder")
 
 
-@pytest.mark.parametrize("form", [2, 4, None, "3"])
+@pytest.mark.parametrize("form", [3, 5, None, "4"])
 def test_contents_of_another_version_are_refused(tmp_path, form):
-    assert b'{\n  "form": 3,' in JSON
+    assert b'{\n  "form": 4,' in JSON
     with pytest.raises(UserError, match="of another version of this repository"):
-        read(tmp_path, JSON.replace(b'"form": 3', f'"form": {json.dumps(form)}'.encode()))
+        read(tmp_path, JSON.replace(b'"form": 4', f'"form": {json.dumps(form)}'.encode()))
 
 
 def test_contents_of_another_engine_are_refused(tmp_path):

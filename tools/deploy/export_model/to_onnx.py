@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from common.program import UserError
 from tacotron2.config import check_symbols
 from tools.deploy import commands, models
 from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, renewed, write_contents
-from tools.deploy.checkpoints import Wanted, is_of_a_voice
+from tools.deploy.checkpoints import Wanted, is_of_a_voice, naming
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.metadata import describe
@@ -54,7 +54,7 @@ def export_graphs(models_dir: Path, wanted: Wanted, opset: int | None = None) ->
     """
     check_exporter()
     folder, opset = models_dir / ONNX, opset or OPSETS[0]
-    check_replaceable(folder, wanted, opset)
+    check_replaceable(folder, wanted)
     log.info("exporting the graphs of %s to %s", " and ".join(dict.fromkeys(wanted.paths.values())), folder)
     began = time.perf_counter()
     with still("reading the checkpoints"):
@@ -64,24 +64,26 @@ def export_graphs(models_dir: Path, wanted: Wanted, opset: int | None = None) ->
     models.check_fit(found["tacotron2"], found["waveglow"])
     make_output_folder(models_dir)
     with sole_writer(models_dir), renewed(folder) as new:
-        write(found, new, wanted.sigma, opset)
+        write(found, new, wanted.sigma, opset, wanted.options)
     log.info("wrote %s in opset %d, in %.0f s", folder, opset, time.perf_counter() - began)
 
 
-def check_replaceable(folder: Path, wanted: Wanted, opset: int | None = None) -> None:
+def check_replaceable(folder: Path, wanted: Wanted) -> None:
     """UserError, if graphs of other checkpoints would be replaced by those of checkpoints that nobody has named."""
     if wanted.named or not (folder / CONTENTS).is_file():
         return
-    sources = read_contents(folder, ONNX, f"remove {folder}").sources
-    there = {kind: source.path for kind, source in sources.items()}
+    contents = read_contents(folder, ONNX, f"remove {folder}")
+    there = {kind: source.path for kind, source in contents.sources.items()}
     if set(there.values()) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there.values())):
-        same, found = (commands.export(folder.parent, paths, opset) for paths in (there, wanted.paths))
+        same, found = commands.again(*contents.exported_by), commands.again(*naming(wanted.paths))
         others = f"; those of what was found: {found}" if all(map(os.path.isfile, wanted.paths.values())) else ""
         what = f"{folder} holds the graphs of {' and '.join(there.values())}"
         raise UserError(f"{what}: name what is to replace them. The same ones again: {same}{others}")
 
 
-def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSETS[0]) -> None:
+def write(
+    found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSETS[0], options: Sequence[str] = ()
+) -> None:
     """The graphs of the models in an opset, compared with them where ONNX Runtime is there."""
     contents = Contents(
         engine=ONNX,
@@ -90,6 +92,7 @@ def write(found: dict[str, Model], folder: Path, sigma: float, opset: int = OPSE
         waveglow=found["waveglow"].config,
         opset=opset,
         sigma=sigma,
+        exported_by=list(options),
     )
     if not importlib.util.find_spec("onnxruntime"):
         log.warning("the graphs are not compared with their models: onnxruntime is not installed")

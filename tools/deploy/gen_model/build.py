@@ -45,6 +45,7 @@ def main() -> None:
             folder=args.output or engine_folder(args.models_dir, args.engine, args.quant_mode),
             settings=settings.for_batches(args.bs) if args.bs else settings,
             graphs={name: getattr(args, name) for name in GRAPHS if getattr(args, name)},
+            json=args.json,
             compare=not args.no_compare,
         )
     )

@@ -39,6 +39,8 @@ class Order:
     settings: Settings
     graphs: dict[str, Path] = field(default_factory=dict)
     "Graphs that replace the exported ones."
+    json: Path | None = None
+    "The file that the settings are from, if the user has named one."
     compare: bool = True
     "Whether to measure what the mode costs."
 
@@ -47,6 +49,11 @@ class Order:
         chosen = [name for name in DECODERS if name in self.graphs]
         own = self.settings.engine(self.engine)
         return replace(own, decoder=chosen[0]) if len(chosen) == 1 else own
+
+    def naming(self) -> list[str]:
+        """The options that name the files, for a message."""
+        files = self.graphs | ({"json": self.json} if self.json else {})
+        return [f"--{name}={path.absolute()}" for name, path in files.items()]
 
 
 def build(order: Order) -> Contents:
@@ -87,6 +94,7 @@ def contents_of(order: Order, exported: Contents, engine: type[Engine]) -> Conte
         made_of={g: sha256(order.graphs[g]) if g in order.graphs else exported.files[g].sha256 for g in graphs},
         ranges=order.settings.sizes(),
         options=order.of_engine().options(),
+        built_by=order.naming(),
     )
 
 

@@ -45,10 +45,14 @@ Shares = dict[int, list[list[Request]]]
 
 
 def sentence(length: int, alphabet: Alphabet = NVIDIAS) -> str:
-    """``length`` characters of SENTENCE, or of the alphabet's own example where that lacks some of its letters."""
+    """``length`` characters of SENTENCE, or of the alphabet's own example where that lacks some of its letters.
+
+    The last is a full stop: a voice may find no end without one, and each clip would be as long as clips can be.
+    """
     known = all(character in alphabet.ids for character in SENTENCE.lower() if character.isalpha())
     text = SENTENCE if known else alphabet.example()
-    return (text * (length // len(text) + 1))[:length]
+    cut = (text * (length // len(text) + 1))[:length]
+    return with_end(cut[:-1]) if length > 1 else cut
 
 
 def of_sentence(
