@@ -15,7 +15,7 @@ from common.voices import sha256
 from tools.deploy import run, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.benchmark import perf
-from tools.deploy.checkpoints import Wanted, find_checkpoints
+from tools.deploy.checkpoints import Wanted, find_checkpoints, naming
 from tools.deploy.export_model import export, to_onnx
 from tools.deploy.gen_model import build
 from tools.deploy.infer_python import infer
@@ -162,7 +162,7 @@ def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path, scri
 
     argv = sys.argv
     with pytest.raises(UserError) as refused:
-        to_onnx.check_replaceable(folder / ONNX, Wanted(other, named=False))
+        to_onnx.check_replaceable(folder / ONNX, Wanted(other, named=False, options=naming(other)))
     same, _, found = str(refused.value).rpartition("; ")
     assert options_of(same) == before | paths
     assert options_of(found) == before | other

@@ -73,6 +73,13 @@ def test_what_is_there_stays_until_all_of_the_new_is(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old | {"a.onnx": b"new", CONTENTS: b"new"}
 
 
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "encoder.onnx/x").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot write .*encoder.onnx: Is a directory"), renewed(tmp_path) as new:
+        (new / "encoder.onnx").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
+
+
 def test_without_its_contents_last_a_folder_is_not_used(tmp_path, monkeypatch):
     """Killed while the new files take their places."""
     for name in ("a.onnx", CONTENTS):

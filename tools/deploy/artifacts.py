@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config_reading import from_dict
 from common.files import make_output_folder, open_input, remove_leftovers, written_whole
-from common.program import UserError
+from common.program import UserError, WriteError
 from common.voices import sha256
 from tools.deploy import commands
 from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_signatures
@@ -178,9 +178,17 @@ def renewed(folder: Path) -> Iterator[Path]:
         yield new
         (folder / CONTENTS).unlink(missing_ok=True)  # a folder without them is not used
         for path in sorted(new.iterdir(), key=lambda path: path.name == CONTENTS):
-            os.replace(path, folder / path.name)
+            put(path, folder / path.name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def put(path: Path, place: Path) -> None:
+    """Move a file to its place. WriteError, if a folder is there, say."""
+    try:
+        os.replace(path, place)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, str(place)) from error
 
 
 def write_contents(folder: Path, contents: Contents) -> None:

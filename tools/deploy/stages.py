@@ -11,7 +11,7 @@ from common.program import UserError
 from common.voices import DEFAULT, sha256
 from tools.deploy import commands
 from tools.deploy.artifacts import ONNX, Contents, engine_folder, read_contents
-from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named
+from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named, naming
 from tools.deploy.export_model.onnx_export import check_exporter
 from tools.deploy.export_model.to_onnx import check_replaceable, export_graphs
 from tools.deploy.gen_model.building import Order, build
@@ -32,7 +32,7 @@ def make_graphs(args: argparse.Namespace) -> None:
     elif not are_there(folder, None, args.opset):
         check_exporter()
         fetched = {kind: str(args.models_dir / "checkpoints" / name) for kind, name in DOWNLOADED.items()}
-        check_replaceable(folder, Wanted(fetched, named=False))
+        check_replaceable(folder, Wanted(fetched, named=False, options=naming(fetched)))
         fetch(args.models_dir)
         export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 

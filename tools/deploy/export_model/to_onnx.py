@@ -21,7 +21,7 @@ from common.program import UserError
 from tacotron2.config import check_symbols
 from tools.deploy import commands, models
 from tools.deploy.artifacts import CONTENTS, ONNX, Contents, read_contents, renewed, write_contents
-from tools.deploy.checkpoints import Wanted, is_of_a_voice, naming
+from tools.deploy.checkpoints import Wanted, is_of_a_voice
 from tools.deploy.export_model.decoder_loop import decoder_loop
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.metadata import describe
@@ -75,7 +75,7 @@ def check_replaceable(folder: Path, wanted: Wanted) -> None:
     contents = read_contents(folder, ONNX, f"remove {folder}")
     there = {kind: source.path for kind, source in contents.sources.items()}
     if set(there.values()) - set(wanted.paths.values()) and not all(map(is_of_a_voice, there.values())):
-        same, found = commands.again(*contents.exported_by), commands.again(*naming(wanted.paths))
+        same, found = commands.again(*contents.exported_by), commands.again(*wanted.options)
         others = f"; those of what was found: {found}" if all(map(os.path.isfile, wanted.paths.values())) else ""
         what = f"{folder} holds the graphs of {' and '.join(there.values())}"
         raise UserError(f"{what}: name what is to replace them. The same ones again: {same}{others}")
