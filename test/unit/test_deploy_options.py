@@ -103,7 +103,7 @@ def test_the_samples_builder_config_is_magicminds(tmp_path):
     assert settings.magicmind.builder_config == SAMPLE["builder_config"]
     assert settings.ranges == load_settings(None).ranges
     # What is asked for on the command line overrides it.
-    request = build.Build("postnet", None, None, None, "force_float32", {}, settings.magicmind.options())
+    request = building.Build("postnet", None, None, None, "force_float32", {}, settings.magicmind.options())
     engine = sys.modules[find_engine("magicmind").__module__]
     request.signature = type("Signature", (), {"inputs": {}})
     merged = {}
