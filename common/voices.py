@@ -6,6 +6,7 @@ they are used; ``voice.json`` (``Settings``); and ``README.md``, the model card.
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def find_voice(name: str = "") -> Voice:
     paths = {model: folder / f"{model}.safetensors" for model in MODELS}
     for model, path in paths.items():
         if sha256(path) != settings.sha256.get(model):
-            raise UserError(f"{path} is not the file of voice {folder.name}: fetch it again (git checkout {path.name})")
+            again = shlex.join(["git", "-C", str(folder), "checkout", path.name])
+            raise UserError(f"{path} is not the file of voice {folder.name}: fetch it again ({again})")
     return Voice(folder.name, **paths, settings=settings)
 
 

@@ -14,6 +14,7 @@ find_python() { # find_python ROOT: prints the active environment's Python, else
         found=$1/.venv/bin/python
     fi
     "$found" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' ||
-        fail 1 "$found has no torch: pip install -r requirement.txt, or bash test/demo.sh, which installs into .venv"
+        fail 1 "$found has no torch: $(printf 'pip install -r %q, or bash %q, which installs into .venv' \
+            "$1/requirement.txt" "$1/test/demo.sh")"
     echo "$found"
 }

@@ -25,11 +25,12 @@ from conftest import ROOT, SHARED, script_environment, toy_config, toy_tacotron2
 from tacotron2.model import BatchNorm
 from tools.deploy import models
 from tools.deploy.artifacts import read_contents, write_contents
+from tools.deploy.checkpoints import naming
 from tools.deploy.engines.engine import find_engine
-from tools.deploy.export_model import export
+from tools.deploy.export_model import to_onnx
 from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.onnx_export import check_exporter
-from tools.deploy.gen_model import build
+from tools.deploy.gen_model import building
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.models import PACKAGES, Model
@@ -80,6 +81,7 @@ def models_dir() -> Path:
     contents = read_contents(folder / "onnx", "onnx", "")
     for kind, source in contents.sources.items():
         contents.sources[kind] = replace(source, path=str(folder / Path(source.path).name))
+    contents.exported_by = naming({kind: source.path for kind, source in contents.sources.items()})
     write_contents(folder / "onnx", contents)
     return folder
 
@@ -87,7 +89,8 @@ def models_dir() -> Path:
 def make_models(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     found = {kind: models.load(kind, str(make_checkpoint(kind, folder))) for kind in PACKAGES}
-    export.write(found, folder / "onnx", sigma=0.6)
+    paths = {kind: model.source.path for kind, model in found.items()}
+    to_onnx.write(found, folder / "onnx", sigma=0.6, options=naming(paths))
     return folder
 
 
@@ -121,7 +124,7 @@ def toy(kind: str) -> Model:
 
 
 @cache
-def exported() -> dict[str, export.Export]:
+def exported() -> dict[str, to_onnx.Export]:
     """The graphs, and the modules that they come from."""
     found = {}
     for kind in PACKAGES:
@@ -129,7 +132,7 @@ def exported() -> dict[str, export.Export]:
         for name, module in modules.items():
             graph = onnx.load(models_dir() / "onnx" / f"{name}.onnx")
             inputs = partial(loop_inputs, model.model.decoder) if name == "decoder" else example_inputs
-            found[name] = export.Export(name, graph, module, partial(inputs, signatures[name]))
+            found[name] = to_onnx.Export(name, graph, module, partial(inputs, signatures[name]))
     return found
 
 
@@ -144,8 +147,8 @@ def make(folder, engine="onnxruntime", quant_mode="force_float32", batch=(1, 2, 
     settings = load_settings(None).for_batches(list(batch))
     for name, value in options.items():
         setattr(settings.engine(engine), name, value)
-    order = build.Order(engine, quant_mode, models_dir(), folder, settings, graphs or {}, compare=False)
-    return build.build(order)
+    order = building.Order(engine, quant_mode, models_dir(), folder, settings, graphs or {}, compare=False)
+    return building.build(order)
 
 
 def start(folder, contents, device=0):

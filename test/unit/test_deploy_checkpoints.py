@@ -12,7 +12,7 @@ from common.voices import Voice
 from tools.deploy import checkpoints, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints
-from tools.deploy.export_model import export
+from tools.deploy.export_model import export, to_onnx
 
 KINDS = ("tacotron2", "waveglow")
 
@@ -103,18 +103,18 @@ def test_graphs_are_not_replaced_by_those_of_a_checkpoint_that_nobody_named(tmp_
     (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
     fetch_by_hand(tmp_path)
     with pytest.raises(UserError, match=r"holds the graphs of .*: name what is to replace them"):
-        export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
+        to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
     for path in downloaded(tmp_path).values():
         path.unlink()
-    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))  # of the same ones they may
-    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, **toys)))
+    to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))  # of the same ones they may
+    to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, **toys)))
 
 
 def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, toys, monkeypatch):
     (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
     fetch_by_hand(tmp_path)
     monkeypatch.setattr(checkpoints, "FOLDER", models_dir())
-    export.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
+    to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
 
 
 @pytest.fixture

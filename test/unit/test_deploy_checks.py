@@ -1,4 +1,4 @@
-"""What run.sh and perf.sh can know from options and files is said before PyTorch is loaded and anything is written."""
+"""What programs can know from options and files is said before PyTorch is loaded and anything is written."""
 
 import json
 import subprocess
@@ -9,24 +9,21 @@ import pytest
 from conftest import ROOT, script_environment
 
 PROGRAM = """
-import contextlib, io, json, sys
+import contextlib, importlib, io, json, sys
 sys.modules["torch"] = None  # to import it fails
 from common.program import UserError
-from tools.deploy import run
-from tools.deploy.benchmark import perf
 
-cases, answers = json.load(sys.stdin), []
-for module in (run, perf):
-    for options in cases:
-        sys.argv, said, code = ["program", *options], io.StringIO(), 1
-        with contextlib.redirect_stderr(said):
-            try:
-                module.main()
-            except UserError as error:
-                said.write(str(error))
-            except SystemExit as end:
-                code = end.code
-        answers.append([code, said.getvalue()])
+answers = []
+for module, *options in json.load(sys.stdin):
+    sys.argv, said, code = ["program", *options], io.StringIO(), 1
+    with contextlib.redirect_stderr(said):
+        try:
+            importlib.import_module(f"tools.deploy.{module}").main()
+        except UserError as error:
+            said.write(str(error))
+        except SystemExit as end:
+            code = end.code
+    answers.append([code, said.getvalue()])
 json.dump(answers, sys.stderr)
 """
 
@@ -59,6 +56,19 @@ OPTIONS = [
     (1, "cannot write to taken/onnxruntime_int8: taken/onnxruntime_int8 is no folder", "--models_dir=taken"),
     (1, "cannot write to empty/out: {here}/empty is no folder", "-o", "empty/out"),
 ]
+STAGES = [
+    (2, "invalid choice: 12", "export_model.export", "--opset=12"),
+    (2, "--random does not go with a checkpoint", "export_model.export", "--random", "--voice=heart"),
+    (1, "cannot read the checkpoint", "export_model.export", "--tacotron2=nowhere", "--waveglow=nowhere"),
+    (2, "invalid choice: 'int4'", "gen_model.build", "--quant_mode=int4"),
+    (2, "--bs is 0, must be 1 to 1024", "gen_model.build", "--bs=0"),
+    (1, "cannot read the config nowhere.json", "gen_model.build", "--json=nowhere.json"),
+    (2, "invalid choice: 'int4'", "infer_python.infer", "--quant_mode=int4"),
+    (2, "--num_iters must be at least 2", "infer_python.infer", "--devices=0,1", "--num_iters=1"),
+    (1, "nothing for torch in models/torch_force_float32", "infer_python.infer", "--engine=torch"),
+    (2, "--max_batch must be 1 to 1024", "triton.__main__", "-o", "repository", "--max_batch=0"),
+    (1, "nothing for onnx in models/onnx", "triton.__main__", "-o", "repository"),
+]
 
 
 @pytest.fixture
@@ -70,17 +80,28 @@ def here(tmp_path):
     return tmp_path
 
 
-def test_what_cannot_be_is_said_at_once_and_nothing_is_written(here):
+def refused(here, *cases: list[str]) -> list:
+    """[exit code, message] of each case, a module and its options."""
     before = sorted(here.rglob("*"))
-    both = "--models_dir=models", "-o", "out", "--quant_mode=int8"
-    cases = [[*both, *options] for _, _, *options in OPTIONS]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=here, env=script_environment() | {"PYTHONPATH": str(ROOT)},
         input=json.dumps(cases), capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stderr)
-    for (code, says, *options), (answer, said) in zip(OPTIONS * 2, answers, strict=True):
+    assert sorted(here.rglob("*")) == before
+    return json.loads(done.stderr)
+
+
+def test_what_cannot_be_is_said_at_once_and_nothing_is_written(here):
+    both = "--models_dir=models", "-o", "out", "--quant_mode=int8"
+    cases = [[module, *both, *options] for module in ("run", "benchmark.perf") for _, _, *options in OPTIONS]
+    for (code, says, *options), (answer, said) in zip(OPTIONS * 2, refused(here, *cases), strict=True):
         assert answer == code, (options, said)
         assert says.format(here=here) in said, options
-    assert sorted(here.rglob("*")) == before
+
+
+def test_so_it_is_by_the_programs_of_the_stages(here):
+    cases = [[module, "--models_dir=models", *options] for _, _, module, *options in STAGES]
+    for (code, says, *options), (answer, said) in zip(STAGES, refused(here, *cases), strict=True):
+        assert answer == code, (options, said)
+        assert says in said, options

@@ -1,17 +1,22 @@
 """Messages that tell a command: it has the user's options, and pasted it does what the message says."""
 
+import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 
+import onnx
 import pytest
 from deploy_toys import models_dir
 
 from common.program import UserError
-from tools.deploy import commands, run, stages
+from common.voices import sha256
+from tools.deploy import run, stages
 from tools.deploy.artifacts import ONNX, read_contents
-from tools.deploy.checkpoints import Wanted, find_checkpoints
-from tools.deploy.export_model import export
+from tools.deploy.benchmark import perf
+from tools.deploy.checkpoints import Wanted, find_checkpoints, naming
+from tools.deploy.export_model import export, to_onnx
 from tools.deploy.gen_model import build
 from tools.deploy.infer_python import infer
 
@@ -90,24 +95,81 @@ def test_a_graph_that_is_damaged(run_here, folder, monkeypatch):
     assert opset == contents.opset
 
 
-def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--voice=heart"],  # whose noise has a scale of its own
+        ["--voice=heart", "--waveglow=my toys/waveglow.safetensors", "--opset=18"],
+        ["--tacotron2=my toys/tacotron2.safetensors", "--waveglow=my toys/waveglow.safetensors", "--opset=13"],
+        [
+            "--tacotron2=heart/tacotron2",
+            "--waveglow=heart/waveglow",
+            "--symbols=my toys/s.txt",
+            "--sampling_rate=16000",
+        ],
+        ["--voice=heart", "--config=my toys/c.json", "--gate_threshold=0.25", "--max_decoder_steps=70"],
+        ["--random"],
+        [],
+    ],
+)
+def test_to_make_graphs_again_all_that_was_said_is_said_again(monkeypatch, tmp_path, options):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models_dir(), "my toys", ignore=shutil.ignore_patterns("on*"))
+    (tmp_path / "my toys/s.txt").write_text("a\nb\n")
+    (tmp_path / "my toys/c.json").write_text('{"data_config": {"dictionary": "cmudict"}}')
+    monkeypatch.setattr(sys, "argv", ["program", "--models_dir=my models", *options])
+    args = export.read_arguments()
+    wanted = find_checkpoints(args)
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    contents.opset, contents.exported_by = args.opset or 11, wanted.options
+    _, *told_options = told(contents.again(args.models_dir / ONNX))
+    monkeypatch.setattr(sys, "argv", ["program", *told_options])
+    again = export.read_arguments()
+    assert (again.models_dir, again.opset) == (args.models_dir, contents.opset)
+    assert find_checkpoints(again) == replace(wanted, named=True)
+
+
+def test_so_it_is_with_engines(run_here, folder, infer_with):
+    graph = onnx.load(folder / ONNX / "postnet.onnx")
+    graph.producer_name = "another"
+    onnx.save(graph, folder / "mine.onnx")
+    (folder / "my.json").write_text(json.dumps({"ranges": {"text": [4, 8, 300]}}))
+    files = ["--json=my models/my.json", "--postnet=my models/mine.onnx"]
+    built = run_here(build.main, "--quant_mode=force_float32", "--bs", "1,2,2", "--models_dir=my models", *files)
+    assert built.returncode == 0, built.stderr
+    sizes = ["--bs=3", "--il=300"]
+    module, *options = told(infer_with(*sizes).stderr)
+    assert run_here(module.main, *options).returncode == 0
+    again = infer_with(*sizes)
+    assert again.returncode == 0, again.stderr
+    contents = read_contents(folder / "onnxruntime_force_float32", "onnxruntime", "")
+    assert contents.made_of["postnet"] == sha256(folder / "mine.onnx")
+
+
+@pytest.mark.parametrize("script", ["run.sh", "benchmark/perf.sh", "export_model/run.sh"])
+def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path, script):
+    program = {"run.sh": run, "benchmark/perf.sh": perf, "export_model/run.sh": export}[script]
     paths = {kind: str(models_dir() / f"{kind}.safetensors") for kind in ("tacotron2", "waveglow")}
-    other = {kind: shutil.copy(path, tmp_path / kind) for kind, path in paths.items()}
+    other = {kind: str(shutil.copy(path, tmp_path / kind)) for kind, path in paths.items()}
+    monkeypatch.setattr(sys, "argv", [program.__file__, f"--models_dir={folder}", "--opset=13", "--gate_threshold=0.3"])
+    before = vars(program.read_arguments())
+
+    def options_of(message: str) -> dict:
+        name, *options = shlex.split(message[message.rindex("bash ") :])[1:]
+        assert name.endswith(f"tools/deploy/{script}")
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        return vars(program.read_arguments())
+
+    argv = sys.argv
     with pytest.raises(UserError) as refused:
-        export.check_replaceable(folder / ONNX, Wanted({kind: str(path) for kind, path in other.items()}, False), 13)
-    same, _, fetched = str(refused.value).rpartition("; ")
-    assert export_told(monkeypatch, same) == (folder, paths, 13)
-    assert export_told(monkeypatch, fetched) == (folder, {kind: str(path) for kind, path in other.items()}, 13)
+        to_onnx.check_replaceable(folder / ONNX, Wanted(other, named=False, options=naming(other)))
+    same, _, found = str(refused.value).rpartition("; ")
+    assert options_of(same) == before | paths
+    assert options_of(found) == before | other
+    sys.argv = argv
     with pytest.raises(UserError) as refused:  # before they are fetched
-        export.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), False), 13)
-    assert export_told(monkeypatch, str(refused.value)) == (folder, paths, 13)
-
-
-def test_random_weights_are_exported_to_their_own_folder(monkeypatch, tmp_path):
-    for paths in ({"tacotron2": "random weights", "waveglow": "random weights"}, None):
-        monkeypatch.setattr(sys, "argv", shlex.split(commands.export(tmp_path / "random", paths))[1:])
-        args = export.read_arguments()
-        assert (args.models_dir, args.random) == (tmp_path / "random", bool(paths))
+        to_onnx.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), named=False))
+    assert options_of(str(refused.value)) == before | paths
 
 
 def test_fetching_that_broke_off_repeats_all_options(monkeypatch, tmp_path):

@@ -73,6 +73,13 @@ def test_what_is_there_stays_until_all_of_the_new_is(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old | {"a.onnx": b"new", CONTENTS: b"new"}
 
 
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "encoder.onnx/x").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot write .*encoder.onnx: Is a directory"), renewed(tmp_path) as new:
+        (new / "encoder.onnx").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
+
+
 def test_without_its_contents_last_a_folder_is_not_used(tmp_path, monkeypatch):
     """Killed while the new files take their places."""
     for name in ("a.onnx", CONTENTS):
@@ -115,11 +122,11 @@ def test_a_file_is_the_one_that_was_written_or_refused(tmp_path):
         contents.path(tmp_path, "decoder")
 
 
-@pytest.mark.parametrize("form", [2, 4, None, "3"])
+@pytest.mark.parametrize("form", [3, 5, None, "4"])
 def test_contents_of_another_version_are_refused(tmp_path, form):
-    assert b'{\n  "form": 3,' in JSON
+    assert b'{\n  "form": 4,' in JSON
     with pytest.raises(UserError, match="of another version of this repository"):
-        read(tmp_path, JSON.replace(b'"form": 3', f'"form": {json.dumps(form)}'.encode()))
+        read(tmp_path, JSON.replace(b'"form": 4', f'"form": {json.dumps(form)}'.encode()))
 
 
 def test_contents_of_another_engine_are_refused(tmp_path):

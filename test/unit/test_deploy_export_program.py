@@ -13,7 +13,7 @@ from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM
-from tools.deploy.export_model import export
+from tools.deploy.export_model import to_onnx
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
 
@@ -26,9 +26,9 @@ def test_what_differs_from_its_model_is_not_written():
     spoiled.CopyFrom(graph)
     weight = next(each for each in spoiled.graph.initializer if each.name.endswith("4.0.conv.bias"))
     weight.raw_data = (onnx.numpy_helper.to_array(weight) + 0.01).tobytes()
-    assert "off its model by" in export.compare(export.Export(name, graph, module, inputs))
+    assert "off its model by" in to_onnx.compare(to_onnx.Export(name, graph, module, inputs))
     with pytest.raises(UserError, match=r"postnet.onnx is off its model by 0.01.*not written"):
-        export.compare(export.Export(name, spoiled, module, inputs))
+        to_onnx.compare(to_onnx.Export(name, spoiled, module, inputs))
 
 
 @pytest.mark.slow

@@ -176,6 +176,14 @@ def test_sentence_is_the_seeds():
     assert text.count("The forms of printed letters") == 2
 
 
+def test_a_sentence_that_is_cut_has_an_end():
+    for length in range(2, 400):
+        text = sentence(length)
+        assert text.endswith(".") and not text.endswith("..")
+        assert length - 3 <= len(text) <= length
+    assert sentence(1) == "T"
+
+
 def test_a_text_is_read_with_the_dictionary_of_the_training(tmp_path):
     contents = raw()
     contents.tacotron2.data_config.dictionary = str(tmp_path / "my.dict")

@@ -12,8 +12,8 @@ from onnx import helper
 from common.program import UserError
 from tools.deploy import stages
 from tools.deploy.artifacts import ONNX, read_contents
-from tools.deploy.export_model.export import exports
 from tools.deploy.export_model.opset import OPSETS, lowered
+from tools.deploy.export_model.to_onnx import exports
 from tools.deploy.export_model.verify import TOLERANCE, difference
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS

@@ -9,7 +9,7 @@ from deploy_toys import make
 from common.program import UserError
 from tools.deploy.benchmark import perf
 from tools.deploy.engines.engine import find_engine
-from tools.deploy.gen_model import build
+from tools.deploy.gen_model import build, building
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python import infer
 
@@ -103,7 +103,7 @@ def test_the_samples_builder_config_is_magicminds(tmp_path):
     assert settings.magicmind.builder_config == SAMPLE["builder_config"]
     assert settings.ranges == load_settings(None).ranges
     # What is asked for on the command line overrides it.
-    request = build.Build("postnet", None, None, None, "force_float32", {}, settings.magicmind.options())
+    request = building.Build("postnet", None, None, None, "force_float32", {}, settings.magicmind.options())
     engine = sys.modules[find_engine("magicmind").__module__]
     request.signature = type("Signature", (), {"inputs": {}})
     merged = {}
@@ -124,5 +124,5 @@ def test_an_engine_has_no_options_of_another(tmp_path):
 def test_a_graph_that_is_named_says_how_to_decode(tmp_path):
     settings = load_settings(None)
     for name in ("decoder", "decoder_iter"):
-        order = build.Order("magicmind", "force_float32", tmp_path, tmp_path, settings, {name: tmp_path / "x.onnx"})
+        order = building.Order("magicmind", "force_float32", tmp_path, tmp_path, settings, {name: tmp_path / "x.onnx"})
         assert order.of_engine().graphs() == ["encoder", name, "postnet", "waveglow"]

@@ -27,7 +27,7 @@ from tacotron2.synthesizer import Synthesizer
 from tools.convert_checkpoint import FORMS, to_native, write
 from tools.deploy import models
 from tools.deploy.artifacts import read_contents
-from tools.deploy.export_model import export
+from tools.deploy.export_model import to_onnx
 from tools.deploy.graphs import EncoderGraph
 from tools.deploy.infer_python import worker
 from tools.deploy.infer_python.requests import Request
@@ -143,7 +143,7 @@ def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatc
     gates = decoding.infer(model.decoder, memory, padding_mask(lengths, texts.shape[1]), SEEDS)[0].gate
     threshold = gates.sigmoid().amax(1).topk(2).values.mean().item()
     model.decoder.gate_threshold = deployed.config.tacotron2_config.gate_threshold = threshold
-    export.write({"tacotron2": deployed, "waveglow": toy("waveglow")}, tmp_path, sigma=0.6)
+    to_onnx.write({"tacotron2": deployed, "waveglow": toy("waveglow")}, tmp_path, sigma=0.6)
     contents = replace(raw(), **{name: getattr(read_contents(tmp_path, "onnx", ""), name) for name in OWN})
     if decoder == "decoder_iter":
         del contents.files["decoder"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config_reading import from_dict
 from common.files import make_output_folder, open_input, remove_leftovers, written_whole
-from common.program import UserError
+from common.program import UserError, WriteError
 from common.voices import sha256
 from tools.deploy import commands
 from tools.deploy.signatures import Signature, tacotron2_signatures, waveglow_signatures
@@ -27,7 +27,7 @@ CONTENTS = "contents.json"
 ONNX = "onnx"
 UNFINISHED = ".unfinished"
 "The folder of what is being made, inside of the one that gets it."
-FORM = 3
+FORM = 4
 "Version of the format of CONTENTS; another one belongs to another version of this repository."
 
 Ranges = dict[str, list[int]]
@@ -78,6 +78,10 @@ class Contents:
     "Engines only: the sizes that they are built for."
     options: dict[str, Any] = field(default_factory=dict)
     "Engines only: the engine's own, see ``gen_model.settings``."
+    exported_by: list[str] = field(default_factory=list, compare=False)
+    "The options of the export that name the checkpoints and say something of them."
+    built_by: list[str] = field(default_factory=list, compare=False)
+    "Engines only: the options of the build that name files."
     cost: dict[str, float] = field(default_factory=dict)
     "Engines only: model -> distance of its mel spectrograms from those of the exported graphs."
 
@@ -95,9 +99,7 @@ class Contents:
     def again(self, folder: Path) -> str:
         """The command that makes what is in this folder."""
         if self.engine == ONNX:
-            return commands.export(
-                folder.parent, {kind: source.path for kind, source in self.sources.items()}, self.opset
-            )
+            return commands.export(folder.parent, self.exported_by, self.opset)
         return self.build_command(folder, self.ranges["batch"])
 
     def build_command(self, folder: Path, batches: list[int]) -> str:
@@ -105,7 +107,7 @@ class Contents:
         models_dir, output = folder.parent, None
         if engine_folder(models_dir, self.engine, self.quant_mode) != folder:
             models_dir, output = models_dir if (models_dir / ONNX).is_dir() else Path("DIR"), folder
-        return commands.build(self.engine, self.quant_mode, batches, models_dir, output)
+        return commands.build(self.engine, self.quant_mode, batches, models_dir, output, self.built_by)
 
     def add(self, folder: Path, graph: str, name: str) -> None:
         """Take note of a graph's file, once it is written."""
@@ -176,9 +178,17 @@ def renewed(folder: Path) -> Iterator[Path]:
         yield new
         (folder / CONTENTS).unlink(missing_ok=True)  # a folder without them is not used
         for path in sorted(new.iterdir(), key=lambda path: path.name == CONTENTS):
-            os.replace(path, folder / path.name)
+            put(path, folder / path.name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def put(path: Path, place: Path) -> None:
+    """Move a file to its place. WriteError, if a folder is there, say."""
+    try:
+        os.replace(path, place)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, str(place)) from error
 
 
 def write_contents(folder: Path, contents: Contents) -> None:

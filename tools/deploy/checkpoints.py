@@ -6,6 +6,7 @@ Nothing here loads PyTorch, so that what cannot be is said at once.
 import argparse
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class Wanted:
     "Scale of WaveGlow's noise with which they sound best."
     hints: Hints = field(default_factory=dict)
     "What the user says of them."
+    options: list[str] = field(default_factory=list)
+    "All of that as options, for a command in a message."
 
 
 def is_named(args: argparse.Namespace) -> bool:
@@ -47,12 +50,13 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
     UserError for a voice or a file that does not exist, or for one checkpoint without the other.
     """
     if args.random:
-        return Wanted(dict.fromkeys(MODELS, RANDOM), named=True)
+        return Wanted(dict.fromkeys(MODELS, RANDOM), named=True, options=["--random"])
     given = {kind: checkpoint_of(getattr(args, kind)) for kind in MODELS if getattr(args, kind)}
     there = {} if args.voice else downloaded(args.models_dir)
-    settings = Settings()
+    settings, options = Settings(), []
     if args.voice or (not given and not there):
         voice = find_voice(args.voice or "")
+        options = [f"--voice={voice.name}"]
         settings, there = voice.settings, {kind: getattr(voice, kind) for kind in MODELS}
         if not args.voice:
             log.info("no checkpoint is named or fetched: the voice %s", voice.name)
@@ -64,7 +68,14 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
             )
     for kind, path in paths.items():
         check_readable(path, kind)
-    return Wanted({kind: paths[kind] for kind in MODELS}, is_named(args), settings.sigma, read_hints(args))
+    paths = {kind: paths[kind] for kind in MODELS}
+    options += naming({kind: paths[kind] for kind in given} if options else paths) + hint_options(args)
+    return Wanted(paths, is_named(args), settings.sigma, read_hints(args), options)
+
+
+def naming(paths: Mapping[str, str]) -> list[str]:
+    """The options that name these checkpoints."""
+    return [f"--{kind}={path}" for kind, path in paths.items()]
 
 
 def check_readable(path: str, kind: str) -> None:
@@ -80,11 +91,19 @@ def check_readable(path: str, kind: str) -> None:
 
 def read_hints(args: argparse.Namespace) -> Hints:
     """What the options say of either checkpoint. UserError as ``hints.read_hints``."""
-    if all(getattr(args, name, None) is None for name in ("config", *AUDIO_OPTIONS, *SPEECH_OPTIONS)):
+    if not hint_options(args):
         return {}
     from tools.sound import hints_for_both  # loads PyTorch, whose models know what can be said
 
     return hints_for_both(args)
+
+
+def hint_options(args: argparse.Namespace) -> list[str]:
+    """The options that say something of a checkpoint, as they were given; files by their whole path."""
+    names = ("config", *AUDIO_OPTIONS, *SPEECH_OPTIONS)
+    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    files = {name: os.path.abspath(given[name]) for name in ("config", "symbols") if name in given}
+    return [f"--{name}={value}" for name, value in (given | files).items()]
 
 
 def downloaded(models_dir: Path) -> dict[str, Path]:

@@ -35,7 +35,7 @@ def main() -> None:
     results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
     hold_folder(make_output_folder(args.models_dir), option="--models_dir")
     # Only now PyTorch is loaded, which takes seconds.
-    from tools.deploy.infer_python.infer import measure
+    from tools.deploy.infer_python.measure import measure
     from tools.deploy.stages import make_engines, make_graphs
 
     make_graphs(args)

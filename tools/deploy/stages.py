@@ -11,10 +11,10 @@ from common.program import UserError
 from common.voices import DEFAULT, sha256
 from tools.deploy import commands
 from tools.deploy.artifacts import ONNX, Contents, engine_folder, read_contents
-from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named
-from tools.deploy.export_model.export import check_replaceable, export_graphs
+from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints, is_named, naming
 from tools.deploy.export_model.onnx_export import check_exporter
-from tools.deploy.gen_model.build import Order, build
+from tools.deploy.export_model.to_onnx import check_replaceable, export_graphs
+from tools.deploy.gen_model.building import Order, build
 from tools.deploy.gen_model.settings import Settings, batches_for
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def make_graphs(args: argparse.Namespace) -> None:
     elif not are_there(folder, None, args.opset):
         check_exporter()
         fetched = {kind: str(args.models_dir / "checkpoints" / name) for kind, name in DOWNLOADED.items()}
-        check_replaceable(folder, Wanted(fetched, named=False), args.opset)
+        check_replaceable(folder, Wanted(fetched, named=False, options=naming(fetched)))
         fetch(args.models_dir)
         export_graphs(args.models_dir, find_checkpoints(args), args.opset)
 
@@ -46,6 +46,8 @@ def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> 
     except UserError:
         return False
     if opset not in (None, contents.opset):
+        return False
+    if wanted and wanted.sigma != contents.sigma:
         return False
     for kind, source in contents.sources.items():
         path = wanted.paths[kind] if wanted else source.path
@@ -76,7 +78,7 @@ def make_engines(args: argparse.Namespace, settings: Settings, quant_mode: str) 
     """The engines in a mode, for the batches that are wanted; those that are there are kept if they are for these."""
     folder = engine_folder(args.models_dir, args.engine, quant_mode)
     settings = settings.for_batches(batches(folder, args.engine, args.bs))
-    return folder, build(Order(args.engine, quant_mode, args.models_dir, folder, settings))
+    return folder, build(Order(args.engine, quant_mode, args.models_dir, folder, settings, json=args.json))
 
 
 def batches(folder: Path, engine: str, wanted: list[int]) -> list[int]:

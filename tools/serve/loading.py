@@ -19,9 +19,9 @@ from tacotron2.config import Config
 from tacotron2.synthesizer import BaseSynthesizer, Synthesizer
 from tools.deploy import stages
 from tools.deploy.artifacts import CONTENTS, ONNX, engine_folder, read_any_contents
-from tools.deploy.checkpoints import Wanted
-from tools.deploy.export_model.export import export_graphs
-from tools.deploy.gen_model.build import Order, build
+from tools.deploy.checkpoints import Wanted, naming
+from tools.deploy.export_model.to_onnx import export_graphs
+from tools.deploy.gen_model.building import Order, build
 from tools.deploy.gen_model.settings import load_settings
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 from tools.deploy.infer_python.vocoder import EngineVocoder
@@ -100,7 +100,7 @@ def make_engines(entries: list[Entry], decoding: Decoding) -> None:
             continue
         models_dir = decoding.models_dir / entry.name
         paths = {"tacotron2": str(entry.tacotron2), "waveglow": str(entry.waveglow)}
-        wanted = Wanted(paths, named=True, sigma=entry.settings.sigma, hints=entry.hints)
+        wanted = Wanted(paths, named=True, sigma=entry.settings.sigma, hints=entry.hints, options=naming(paths))
         if wanted.hints or not stages.are_there(models_dir / ONNX, wanted):
             export_graphs(models_dir, wanted)
         build(Order(decoding.engine, decoding.quant_mode, models_dir, decoding.folder(entry.name), settings))

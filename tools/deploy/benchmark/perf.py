@@ -39,7 +39,7 @@ def main() -> None:
     check_files([*files, *wavs_in(args.output)])
     # Only now PyTorch is loaded, which takes seconds.
     from tools.deploy.benchmark.table import plot, table
-    from tools.deploy.infer_python.infer import measure
+    from tools.deploy.infer_python.measure import measure
     from tools.deploy.stages import make_engines, make_graphs
 
     make_graphs(args)

@@ -1,22 +1,15 @@
 """Speak with engines, and report how long it takes: python -m tools.deploy.infer_python.infer --help"""
 
 import argparse
-import logging
 from pathlib import Path
 
 from common import program
-from common.corpus import read_lines
 from common.log import open_log
 from common.program import UserError
 from tools.deploy import commands
 from tools.deploy.artifacts import CONTENTS, Contents, engine_folder, read_contents
-from tools.deploy.checkpoints import RANDOM
 from tools.deploy.gen_model.settings import DEFAULT, batches_for
-from tools.deploy.infer_python.devices import run_on_devices
-from tools.deploy.infer_python.latency import DeviceResult, Run
-from tools.deploy.infer_python.requests import of_sentence, of_text
 from tools.deploy.infer_python.results import OUTPUT, Results
-from tools.deploy.infer_python.worker import Work
 from tools.deploy.options import (
     add_engine,
     add_log_file,
@@ -25,8 +18,6 @@ from tools.deploy.options import (
     add_quant_mode,
     check_measuring_options,
 )
-
-log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Speak with the engines that tools.deploy.gen_model.build has made, and report how long it takes.
@@ -47,6 +38,12 @@ def main() -> None:
     folder, contents = find_engines(args)
     batches = list(dict.fromkeys(contents.ranges["batch"])) if args.all else args.bs
     check_sizes(args, folder, contents, batches)
+    # Only now PyTorch is loaded, which takes seconds.
+    from common.corpus import read_lines
+    from tools.deploy.infer_python.measure import measure
+    from tools.deploy.infer_python.requests import pronunciations
+
+    pronunciations(contents.tacotron2)
     text = read_lines(Path(args.text)) if args.text else None
     results = Results(args.output, args.log_file, f"{args.quant_mode}_{args.bs[0]}_{args.il}")
     results.make_room()
@@ -91,45 +88,6 @@ def check_sizes(args: argparse.Namespace, folder: Path, contents: Contents, batc
     if not args.text:
         how = f"choose another, or build others with --json=FILE, a copy of {DEFAULT} with other ranges.text"
         contents.check_range("text", args.il, "--il", how)
-
-
-def measure(
-    args: argparse.Namespace, folder: Path, contents: Contents, batch: int, text: list[str] | None = None
-) -> Run:
-    """Speak the text, or the sentence, on all devices; sizes as the engines were built for."""
-    if text is not None:
-        shares = of_text(text, contents, batch, args.devices, args.seed, args.output)
-    else:
-        alphabet = contents.tacotron2.data_config.alphabet
-        shares = of_sentence(args.il, batch, args.num_iters, args.devices, args.seed, args.output, alphabet)
-    works = [
-        Work(
-            folder, contents, device, len(shares), warmup=batches[:1] * args.warmup_iters, batches=batches,
-            sigma=contents.sigma if args.sigma is None else args.sigma, with_waveglow=not args.no_waveglow,
-        )
-        for device, batches in shares.items()
-    ]  # fmt: skip
-    log.info("%s engines of %s, batch %d", contents.quant_mode, folder, batch)
-    results = run_on_devices(works)
-    warn_of_endless(results, contents)
-    return Run(
-        engine=contents.engine,
-        quant_mode=contents.quant_mode,
-        batch=batch,
-        input_length=None if text is not None else args.il,
-        weights={kind: source.path for kind, source in contents.sources.items()},
-        cost=contents.cost,
-        devices=results,
-    )
-
-
-def warn_of_endless(results: dict[int, DeviceResult], contents: Contents) -> None:
-    """Warn of clips that did not end by themselves. With random weights none does."""
-    iterations = [iteration for measured in results.values() for iteration in measured.iterations]
-    endless = sum(iteration.endless for iteration in iterations)
-    if endless and contents.sources["tacotron2"].path != RANDOM:
-        clips = sum(iteration.batch for iteration in iterations)
-        log.warning("%d of %d clips find no end and are cut off at the limit of frames", endless, clips)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import tacotron2.config
 from common.program import UserError
+from tacotron2.data import dictionary_of
 from tacotron2.sentences import LONGEST_PIECE, take_apart
 from tacotron2.text import text_to_sequence
 from tacotron2.text.alphabet import NVIDIAS, Alphabet
-from tacotron2.text.dictionary import load_dictionary
+from tacotron2.text.dictionary import Dictionary
 from tacotron2.text.ends import with_end
 from tacotron2.text.remarks import remarks
 from tools.deploy.artifacts import Contents
@@ -43,10 +45,14 @@ Shares = dict[int, list[list[Request]]]
 
 
 def sentence(length: int, alphabet: Alphabet = NVIDIAS) -> str:
-    """``length`` characters of SENTENCE, or of the alphabet's own example where that lacks some of its letters."""
+    """``length`` characters of SENTENCE, or of the alphabet's own example where that lacks some of its letters.
+
+    The last is a full stop: a voice may find no end without one, and each clip would be as long as clips can be.
+    """
     known = all(character in alphabet.ids for character in SENTENCE.lower() if character.isalpha())
     text = SENTENCE if known else alphabet.example()
-    return (text * (length // len(text) + 1))[:length]
+    cut = (text * (length // len(text) + 1))[:length]
+    return with_end(cut[:-1]) if length > 1 else cut
 
 
 def of_sentence(
@@ -96,9 +102,18 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
 def reader(contents: Contents) -> Callable[[str], list[int]]:
     """A function from a text to the ids of its symbols, as in the training of this Tacotron2.
 
-    UserError if its pronunciation dictionary is missing.
+    UserError as ``pronunciations``.
     """
-    data = contents.tacotron2.data_config
-    alphabet = data.alphabet
-    dictionary = load_dictionary(data.dictionary, alphabet) if data.dictionary else None
-    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary, alphabet)
+    data, dictionary = contents.tacotron2.data_config, pronunciations(contents.tacotron2)
+    return lambda text: text_to_sequence(text, data.text_cleaners, dictionary, data.alphabet)
+
+
+def pronunciations(config: tacotron2.config.Config) -> Dictionary | None:
+    """The dictionary of the training, if there was one. UserError if it is missing or of another form."""
+    try:
+        return dictionary_of(config.data_config)
+    except UserError as error:
+        raise UserError(
+            f"{error}: Tacotron2 was trained with this dictionary, put it there; or export with --config=FILE, in which"
+            " data_config.dictionary is another, or is empty"
+        ) from error

@@ -9,7 +9,8 @@ from common.folder_lock import hold_folder
 from common.log import open_log
 from tools.deploy.artifacts import ONNX, read_exported
 from tools.deploy.options import LARGEST_BATCH, add_models_dir
-from tools.deploy.triton.repository import BACKENDS, write_repository
+
+BACKENDS = ("onnxruntime", "python")
 
 DESCRIPTION = """\
 Write a model repository for NVIDIA's Triton Inference Server of the graphs that export_model/run.sh has made.
@@ -29,6 +30,9 @@ def main() -> None:
     open_log(None, quiet=False)
     contents = read_exported(args.models_dir)
     hold_folder(make_output_folder(args.output))
+    # Only now PyTorch is loaded, which takes seconds.
+    from tools.deploy.triton.repository import write_repository
+
     write_repository(args.output, args.models_dir / ONNX, contents, args.backend, args.max_batch)
 
 

@@ -11,7 +11,6 @@ from tools.deploy.signatures import Port, Signature
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("onnxruntime", "python")
 GRAPHS = ("encoder", "decoder", "postnet", "waveglow")
 LONGEST_WAIT = 5000
 "Microseconds that a clip waits for others to share its batch."
