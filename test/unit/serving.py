@@ -44,7 +44,7 @@ def speaker(models, monkeypatch):
 @pytest.fixture
 def serve(speaker):
     """A function that starts the service; returns its address."""
-    uvicorn = pytest.importorskip("uvicorn", reason="requirement-serve.txt is not installed")
+    make_server = pytest.importorskip("tools.serve.server", reason="requirement-serve.txt is not installed").make_server
     application = pytest.importorskip("tools.serve.application")
     limits_module = pytest.importorskip("tools.serve.limits")
     module = pytest.importorskip("tools.serve.voices")
@@ -55,7 +55,7 @@ def serve(speaker):
     def start(key=b"", **limits):
         app = application.make_application(voices, limits_module.Limits(**limits), key)
         place = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        server = make_server(app, 5)
         thread = threading.Thread(target=server.run, args=([place],), daemon=True)
         thread.start()
         servers.append((server, thread))
