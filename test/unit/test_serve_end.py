@@ -6,14 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from http.client import HTTPConnection
 
 import pytest
 from test_synthesize import make_models
 
 from conftest import ROOT
-from serving import TEXT, wait_for
+from serving import TEXT, is_refused, wait_for
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 
@@ -69,12 +68,6 @@ def ask(port):
     answer = connection.getresponse()
     assert answer.status == 200
     return answer
-
-
-def is_refused(port):
-    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=60):
-        return False
-    return True
 
 
 def test_a_stream_in_flight_is_finished(service, hold):
