@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def speaker(models, monkeypatch):
 @pytest.fixture
 def serve(speaker):
     """A function that starts the service; returns its address."""
-    uvicorn = pytest.importorskip("uvicorn", reason="requirement-serve.txt is not installed")
+    make_server = pytest.importorskip("tools.serve.server", reason="requirement-serve.txt is not installed").make_server
     application = pytest.importorskip("tools.serve.application")
     limits_module = pytest.importorskip("tools.serve.limits")
     module = pytest.importorskip("tools.serve.voices")
@@ -55,7 +56,7 @@ def serve(speaker):
     def start(key=b"", **limits):
         app = application.make_application(voices, limits_module.Limits(**limits), key)
         place = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        server = make_server(app, 5)
         thread = threading.Thread(target=server.run, args=([place],), daemon=True)
         thread.start()
         servers.append((server, thread))
@@ -102,3 +103,10 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def is_refused(port):
+    """Whether nobody listens at a port of this machine any more."""
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=60):
+        return False
+    return True

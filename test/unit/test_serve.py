@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import threading
 import time
 from http.client import HTTPConnection
@@ -167,6 +168,8 @@ def test_what_an_operator_looks_at(speaker, serve):
         ({"extra_body": {"seed": -1}}, "seed: ", "seed"),
         ({"extra_body": {"sigma": "loud"}}, "sigma: ", "sigma"),
         ({"extra_body": {"input": 7}}, "input: ", "input"),
+        ({"extra_body": {"voice": ["toy"]}}, "voice: ", "voice"),
+        ({"extra_body": {"voice": {"name": "toy"}}}, "voice: ", "voice"),
     ],
 )
 def test_wishes_that_are_refused(serve, wish, message, param):
@@ -182,9 +185,18 @@ def test_wishes_that_are_refused(serve, wish, message, param):
 def test_malformed_and_huge_requests(serve):
     address = serve()
     client = client_of(address)
-    post = lambda content: client._client.post(f"{address}/v1/audio/speech", content=content)  # noqa: E731
-    assert post(b"{nonsense").status_code == 400
-    assert post(b"\xff\xfe").status_code == 400
+    post = lambda content: client._client.post(  # noqa: E731
+        f"{address}/v1/audio/speech", content=content, headers={"Content-Type": "application/json"}
+    )
+    for content, message in (
+        (b"{nonsense", "the body is not JSON: Expecting property name enclosed in double quotes (character 1)"),
+        (b"\xff\xfe", "the body is not JSON: "),
+        (b"", "the body must be an object of JSON, sent with Content-Type: application/json"),
+        (b"[]", "the body must be an object of JSON, sent with Content-Type: application/json"),
+    ):
+        answer = post(content)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, None)
+        assert message in answer.json()["error"]["message"]
     assert post(b'{"input": "' + b"a" * 70_000 + b'"}').status_code == 413
     assert post(iter([b"a" * 9000] * 9)).status_code == 413
     assert client._client.get(f"{address}/nowhere").json()["error"]["message"] == "Not Found"
@@ -259,9 +271,10 @@ def test_a_client_that_goes_away_before_the_first_audio_stops_its_work(speaker, 
 
 
 @pytest.mark.parametrize(("good", "expected"), [(0, "speaking failed"), (1, "closed|incomplete|Connection")])
-def test_an_error_ends_only_its_own_answer(speaker, serve, monkeypatch, good, expected):
-    """Before the first audio it has a status; later the client sees that the answer is not whole."""
+def test_an_error_ends_only_its_own_answer(speaker, serve, monkeypatch, caplog, good, expected):
+    """Before the first audio it has a status; later the client sees that the answer is not whole. It is logged once."""
     address = serve()
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)
     monkeypatch.setattr(speaker_module, "CHUNK_FRAMES", (5,))
     is_finite, chunks = torch.isfinite, []
 
@@ -277,4 +290,5 @@ def test_an_error_ends_only_its_own_answer(speaker, serve, monkeypatch, good, ex
             speak(client_of(address))
     assert isinstance(error.value, openai.InternalServerError) == (good == 0)
     wait_for(lambda: not speaker.active)
+    assert [record.message for record in caplog.records if record.exc_info] == ["speaking failed"]
     assert_same(np.frombuffer(speak(client_of(address)), np.int16), whole(speaker))

@@ -33,3 +33,15 @@ def test_a_request_that_does_not_arrive(serve, monkeypatch):
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\nonly this".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n"])
+def test_a_head_that_does_not_arrive(serve, monkeypatch, before):
+    """On a new connection, and on one that has had an answer: it is closed."""
+    monkeypatch.setattr(limits, "LONGEST_UPLOAD", 0.2)
+    host, _, port = serve().removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(before)
+        assert not before or connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        assert connection.recv(1000) == b""

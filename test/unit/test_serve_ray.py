@@ -28,7 +28,7 @@ def module(monkeypatch):
     """tools.serve.ray, where Ray leaves the class of a replica as it is."""
     serve = types.ModuleType("ray.serve")
     serve.ingress = lambda: lambda cls: cls
-    serve.deployment = lambda cls: setattr(cls, "bind", classmethod(lambda cls: cls)) or cls
+    serve.deployment = lambda: lambda cls: setattr(cls, "bind", classmethod(lambda cls: cls)) or cls
     ray = types.ModuleType("ray")
     ray.serve = serve
     for name, each in (("ray", ray), ("ray.serve", serve)):

@@ -13,7 +13,7 @@ import pytest
 from common.program import UserError
 from common.voices import Settings
 from conftest import ROOT
-from serving import wait_for
+from serving import is_refused, wait_for
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 module = pytest.importorskip("tools.serve.voices")
@@ -107,10 +107,20 @@ def test_unknown_and_damaged_voices(voices):
 
 
 WORKERS = """
-import os, socket, sys, time
+import os, signal, socket, sys, time
+from pathlib import Path
 from tools.serve import workers
 
+hold = Path(__file__).with_name("hold")
+
+def end(place):
+    place.close()
+    while hold.exists():
+        time.sleep(0.01)
+    os._exit(0)
+
 def serve(index, place):
+    signal.signal(signal.SIGTERM, lambda *_: end(place))
     while True:
         connection, _ = place.accept()
         connection.sendall(f"{index} {os.getpid()}".encode())
@@ -146,6 +156,7 @@ def start_workers(tmp_path):
                         return tuple(map(int, answer))
             raise AssertionError("no worker answers")
 
+        ask.port = port
         return process, ask
 
     yield start
@@ -184,6 +195,18 @@ def test_workers_share_the_address_and_are_started_again(start_workers):
     process.terminate()
     assert process.wait(60) == 0
     assert not any(map(is_alive, pids.values()))
+
+
+def test_while_workers_end_nobody_is_made_to_wait(start_workers, tmp_path):
+    """A connection is refused at once, not when the last worker has finished what it had begun."""
+    process, ask = start_workers(soonest_restart=0)
+    ask_both(ask)
+    (tmp_path / "hold").touch()
+    process.terminate()
+    wait_for(lambda: is_refused(ask.port), 60)
+    assert process.poll() is None
+    (tmp_path / "hold").unlink()
+    assert process.wait(60) == 0
 
 
 def test_workers_end_with_their_parent(start_workers):

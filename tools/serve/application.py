@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Literal, TypeAlias
@@ -21,10 +22,12 @@ from tacotron2.synthesizer import Spoken
 from tools.serve import page
 from tools.serve.audio_formats import MEDIA_TYPES, Encoder, make_encoder
 from tools.serve.details import describe
-from tools.serve.errors import RefusalError, answer
+from tools.serve.errors import BrokenOffError, RefusalError, answer
 from tools.serve.limits import Limits, RequestChecks
 from tools.serve.speaker import Item, Speaker, Speech
 from tools.serve.voices import Entry, Voices
+
+log = logging.getLogger(__name__)
 
 Sound: TypeAlias = AsyncGenerator[np.ndarray | Spoken, None]
 "Samples as they are made; before those of each piece, its ``Spoken``."
@@ -36,12 +39,18 @@ LONGEST_SILENCE = 120.0
 "Seconds that a request waits for its next audio."
 
 
+class VoiceName(BaseModel):
+    """OpenAI's other way to name a voice."""
+
+    id: str
+
+
 class Wish(BaseModel):
     """The body of a request for speech: OpenAI's, and what these models can be told beyond it."""
 
     input: str
     model: str = MODEL
-    voice: str | dict[str, str] = ""
+    voice: str | VoiceName = ""
     response_format: Literal["wav", "pcm", "flac", "mp3", "opus"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int = Field(1234, ge=0, lt=2**63)
@@ -77,7 +86,7 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
 
     @app.post("/v1/audio/speech")
     async def speak(wish: Wish, request: Request) -> Response:
-        entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.get("id", ""))
+        entry = voices.entry(wish.voice if isinstance(wish.voice, str) else wish.voice.id)
         if len(wish.input) > limits.characters:
             what = f"the text has {len(wish.input)} characters, at most {limits.characters} are allowed"
             raise RefusalError(400, what, "input")
@@ -114,15 +123,24 @@ def make_application(voices: Voices, limits: Limits, key: bytes) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return answer(RefusalError(400, f"{where or 'the body'}: {first['msg']}", where or None))
+        return answer(explained(error.errors()[0]))
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
         return answer(RefusalError(error.status_code, str(error.detail)))
 
     return app
+
+
+def explained(problem: dict) -> RefusalError:
+    """What is wrong with a body, of pydantic's words: the parameter, or that it is none of JSON's objects."""
+    if problem["type"] == "json_invalid":
+        _, place = problem["loc"]
+        return RefusalError(400, f"the body is not JSON: {problem['ctx']['error']} (character {place})")
+    _, *where = problem["loc"]
+    if not where:
+        return RefusalError(400, "the body must be an object of JSON, sent with Content-Type: application/json")
+    return RefusalError(400, f"{where[0]}: {problem['msg']}", where[0])
 
 
 def about(entry: Entry) -> dict:
@@ -161,7 +179,7 @@ def begin(wish: Wish, speaker: Speaker, settings: Settings) -> tuple[Speech, asy
 async def samples_of(speech: Speech, queue: asyncio.Queue[Item], speaker: Speaker, metrics: Metrics) -> Sound:
     """What the speaker's threads deliver. Whoever stops listening ends the work for it; an error is raised."""
     try:
-        while (item := await asyncio.wait_for(queue.get(), LONGEST_SILENCE)) is not None:
+        while (item := await next_of(queue)) is not None:
             if isinstance(item, Exception):
                 raise item
             if isinstance(item, Spoken):
@@ -174,6 +192,13 @@ async def samples_of(speech: Speech, queue: asyncio.Queue[Item], speaker: Speake
             metrics.seconds.inc(len(item) / speaker.rate)
     finally:
         speaker.cancel(speech)
+
+
+async def next_of(queue: asyncio.Queue[Item]) -> Item:
+    try:
+        return await asyncio.wait_for(queue.get(), LONGEST_SILENCE)
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no audio was made for {LONGEST_SILENCE:g} s") from None
 
 
 async def begun(request: Request, sound: Sound) -> Sound:
@@ -205,11 +230,16 @@ async def up_to_audio(sound: Sound) -> list[np.ndarray | Spoken]:
 
 
 async def chained(first: list[np.ndarray | Spoken], rest: Sound) -> Sound:
+    """One behind the other. BrokenOffError if the rest fails."""
     try:
         for item in first:
             yield item
         async for item in rest:
             yield item
+    except Exception as error:
+        # What else fails is in the log already, and may quote the text.
+        log.error("an answer broke off: %s", error if isinstance(error, TimeoutError) else "speaking failed")
+        raise BrokenOffError from error
     finally:
         await rest.aclose()
 

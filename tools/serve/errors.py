@@ -11,6 +11,10 @@ class RefusalError(Exception):
         self.status, self.param, self.headers = status, param, headers
 
 
+class BrokenOffError(Exception):
+    """An answer that had begun cannot be finished; the log says why."""
+
+
 def answer(error: RefusalError) -> JSONResponse:
     """The error as OpenAI's clients read it."""
     kind = "server_error" if error.status >= 500 else "invalid_request_error"

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.files import open_input
 from common.program import UserError
-from tools.serve.errors import RefusalError, answer
+from tools.serve.errors import BrokenOffError, RefusalError, answer
 
 LARGEST_BODY = 64 * 1024
 "Bytes of a request. A text of 4,096 characters has at most 49 KB in JSON, if all of them are escaped."
@@ -82,7 +83,8 @@ class RequestChecks:
             await answer(refusal)(scope, receive, counted)
         else:
             if body is not None:
-                await self.app(scope, _again(body, receive), counted)
+                with suppress(BrokenOffError):  # an answer without its end: the server closes the connection
+                    await self.app(scope, _again(body, receive), counted)
 
     def _check_key(self, authorization: str) -> None:
         if not is_allowed(authorization, self.key):

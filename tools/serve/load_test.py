@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -93,12 +94,12 @@ async def measure(args: argparse.Namespace, clients: int) -> dict:
 
 
 async def client(http: httpx2.AsyncClient, number: int, until: float, rate: int, answers: list[Answer]) -> None:
-    """Ask again and again."""
-    turn = number
-    while time.perf_counter() < until:
+    """Ask again and again, at least once."""
+    for turn in itertools.count(number):
         wish = {"input": SENTENCES[turn % len(SENTENCES)], "response_format": "pcm", "seed": turn}
         answers.append(await ask(http, wish, rate))
-        turn += 1
+        if time.perf_counter() >= until:
+            return
 
 
 async def ask(http: httpx2.AsyncClient, wish: dict, rate: int) -> Answer:
@@ -110,6 +111,8 @@ async def ask(http: httpx2.AsyncClient, wish: dict, rate: int) -> Answer:
                 first = first or time.perf_counter() - began
                 received += len(part)
     except httpx2.HTTPError:
+        return Answer(0.0, 0.0)
+    if not received:
         return Answer(0.0, 0.0)
     return Answer(first, (time.perf_counter() - began) / (received / 2 / rate))
 

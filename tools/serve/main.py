@@ -10,8 +10,6 @@ import sys
 from functools import partial
 from multiprocessing import parent_process
 
-import uvicorn
-
 from common import program
 from common.device import device_count, pick_device
 from common.hints import add_hint_options
@@ -23,6 +21,7 @@ from tools.serve.application import make_application
 from tools.serve.errors import RefusalError
 from tools.serve.limits import Limits, read_key
 from tools.serve.loading import MEMORY, Decoding, find_voices, make_engines, voices_on
+from tools.serve.server import make_server
 from tools.serve.voices import Entry, Voices
 from tools.serve.workers import run_workers
 from tools.sound import hints_for_both
@@ -94,12 +93,9 @@ async def answer(voices: Voices, limits: Limits, key: bytes, place: socket.socke
     except RefusalError as error:
         raise UserError(str(error)) from error
     log.info("listening on http://%s:%d", *place.getsockname()[:2])
-    config = uvicorn.Config(
-        make_application(voices, limits, key), log_level="warning", access_log=False,
-        timeout_graceful_shutdown=LAST_REQUESTS,
-    )  # fmt: skip
+    server = make_server(make_application(voices, limits, key), LAST_REQUESTS)
     try:
-        await uvicorn.Server(config).serve([place])
+        await server.serve([place])
     finally:
         voices.close()
 

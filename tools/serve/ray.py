@@ -33,4 +33,4 @@ class Speech:
         return make_application(voices, Limits(), key)
 
 
-app = serve.deployment(serve.ingress()(Speech)).bind()
+app = serve.deployment()(serve.ingress()(Speech)).bind()

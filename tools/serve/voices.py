@@ -57,7 +57,7 @@ class Voices:
     def entry(self, name: str) -> Entry:
         """The voice of this name, or the default for none. RefusalError for an unknown name."""
         if name and name not in self.entries:
-            raise RefusalError(400, f"there is no voice {name!r}: choose from {', '.join(self.entries)}", "voice")
+            raise RefusalError(400, f"there is no voice {name[:40]!r}: choose from {', '.join(self.entries)}", "voice")
         return self.entries[name or self.default]
 
     async def speaker(self, entry: Entry) -> Speaker:

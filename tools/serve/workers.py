@@ -24,7 +24,7 @@ Serve = Callable[[int, socket.socket], None]
 
 
 def run_workers(count: int, place: socket.socket, serve: Serve, longest_end: float) -> None:
-    """Run ``serve`` in so many processes until SIGTERM or SIGINT, which is passed on as SIGTERM.
+    """Run ``serve`` in so many processes until SIGTERM or SIGINT; then close ``place``, and SIGTERM to them.
 
     One that dies is started again; UserError for one that dies at once. ``longest_end``: seconds until those that do
     not end are killed.
@@ -44,6 +44,7 @@ def run_workers(count: int, place: socket.socket, serve: Serve, longest_end: flo
                 log.error("worker %d has ended with code %s: it is started again", index, worker.exitcode)
                 workers[index], began[index] = _start(index, place, serve), time.monotonic()
     finally:
+        place.close()  # else clients that come now would wait for those that end
         for worker in workers.values():
             worker.terminate()
         until = time.monotonic() + longest_end

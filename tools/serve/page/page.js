@@ -17,10 +17,7 @@ function headers() {
 
 async function loadVoices() {
   const answer = await fetch("v1/audio/voices", { headers: headers() });
-  if (!answer.ok) {
-    if (answer.status === 401) document.querySelector("details").open = true;
-    throw new Error((await answer.json()).error.message);
-  }
+  if (!answer.ok) throw await refusal(answer);
   voices = (await answer.json()).voices;
   at("voice").replaceChildren(...voices.map(({ id, name }) => new Option(name, id)));
   useDefaults();
@@ -39,6 +36,15 @@ function number(id) {
 
 function tell(error) {
   at("error").textContent = error instanceof TypeError ? word("unreachable") : error.message;
+}
+
+/** The error of an answer that is none. */
+async function refusal(answer) {
+  if (answer.status === 401) at("settings").open = true;
+  if (answer.status === 401) return new Error(word("key_needed"));
+  if (answer.status === 429) return new Error(word("busy"));
+  const { error } = await answer.json().catch(() => ({ error: { message: answer.statusText } }));
+  return new Error(word("refused", error));
 }
 
 /** The server-sent events of an answer. */
@@ -77,7 +83,7 @@ async function receive(text, run) {
     method: "POST", body: JSON.stringify(body), signal: run.abort.signal,
     headers: { "Content-Type": "application/json", ...headers() },
   });
-  if (!answer.ok) throw new Error((await answer.json()).error.message);
+  if (!answer.ok) throw await refusal(answer);
   at("pieces").replaceChildren();
   at("result").hidden = false;
   for await (const event of eventsOf(answer)) {
@@ -118,10 +124,7 @@ async function speak() {
     at("status").textContent = "";
     tell(error);
   } finally {
-    if (running === run) {
-      running = null;
-      at("stop").disabled = true;
-    }
+    if (running === run) end();
   }
 }
 
@@ -130,8 +133,14 @@ function stop() {
   running.abort.abort();
   running.player.stop();
   at("status").textContent = word("stopped", { seconds: running.player.seconds.toFixed(1) });
-  at("stop").disabled = true;
+  end();
+}
+
+/** Nothing is left to stop; whoever is at that button with the keyboard goes on at the one before. */
+function end() {
   running = null;
+  if (document.activeElement === at("stop")) at("speak").focus();
+  at("stop").disabled = true;
 }
 
 /** Put a clip in front of the last ones, to compare and to download. */
@@ -176,6 +185,7 @@ at("form").addEventListener("submit", async (event) => {
     tell(error);
   }
 });
+at("settings").addEventListener("invalid", () => { at("settings").open = true; }, true); // to see what is wrong
 at("stop").addEventListener("click", stop);
 at("voice").addEventListener("change", useDefaults);
 at("language").addEventListener("click", changeLanguage);

@@ -12,6 +12,8 @@ const WORDS = {
     done: "Done: {seconds} s of speech; the first sound came after {first} s", stopped: "Stopped after {seconds} s",
     flaw: "listen to this one: it {flaw}", broken: "The answer broke off. Try again.",
     unreachable: "The service cannot be reached. Is it still running?",
+    key_needed: "This service needs a key: put it into the settings.",
+    busy: "Too many texts are being spoken. Try again in some seconds.", refused: "{message}",
     another: "中文",
   },
   zh: {
@@ -25,6 +27,8 @@ const WORDS = {
     done: "完成：共 {seconds} 秒语音，{first} 秒后出声", stopped: "已停止，共 {seconds} 秒",
     flaw: "请仔细听这一句：{flaw}", broken: "回答中断，请重试。",
     unreachable: "无法连接服务，它还在运行吗？",
+    key_needed: "此服务需要密钥：请在设置中填写。",
+    busy: "正在朗读的文本太多，请稍候几秒再试。", refused: "服务的回答：{message}",
     another: "English",
   },
 };

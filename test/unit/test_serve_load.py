@@ -1,0 +1,47 @@
+"""The load test: what it counts of a running service."""
+
+import json
+import math
+
+import pytest
+
+load_test = pytest.importorskip("tools.serve.load_test", reason="requirement-serve.txt is not installed")
+speaker_module = pytest.importorskip("tools.serve.speaker")
+
+pytest_plugins = ["serving"]
+NUMBERS = [f"{name}_p{percent}" for name in ("first", "factor") for percent in load_test.PERCENTILES]
+
+
+def run_load_test(run_here, tmp_path, address, *clients):
+    options = ("--url", address, "--clients", *clients, "--seconds", 0.1, "--json", "load.json", "--plot", "load.png")
+    done = run_here(load_test.main, *options)
+    return done, json.loads((tmp_path / "load.json").read_text())
+
+
+def test_each_number_of_clients_is_a_row(serve, run_here, tmp_path):
+    done, rows = run_load_test(run_here, tmp_path, serve(), 1, 3)
+    assert done.returncode == 0, done.stderr
+    assert [row["clients"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row["requests"] >= row["clients"]
+        assert row["failures"] == 0
+        assert all(row[name] > 0 for name in NUMBERS)
+        assert row["first_p50"] <= row["first_p95"] <= row["first_p99"]
+        assert f"| {row['clients']} | {row['requests']} | 0 | {row['first_p50']:.2f} |" in done.stdout
+    assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_refused_or_breaks_off_is_a_failure(speaker, serve, run_here, tmp_path, monkeypatch):
+    """And the program fails."""
+    monkeypatch.setattr(speaker_module, "to_16_bit", lambda audio: 1 / 0)
+    done, (row,) = run_load_test(run_here, tmp_path, serve(), 2)
+    assert done.returncode == 1
+    assert "requests failed" in done.stderr
+    assert row["failures"] == row["requests"] >= 2
+    assert all(math.isnan(row[name]) for name in NUMBERS)
+
+
+def test_no_service(run_here):
+    done = run_here(load_test.main, "--url", "http://127.0.0.1:9", "--seconds", 0.1)
+    assert done.returncode == 1
+    assert "no service answers on http://127.0.0.1:9: start bash tools/serve.sh" in done.stderr
