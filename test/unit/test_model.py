@@ -1,5 +1,6 @@
 """WaveGlow computes what the public reference computes, and inverts."""
 
+import math
 import re
 
 import pytest
@@ -203,6 +204,14 @@ def test_context_is_all_a_place_depends_on():
     reached = difference.nonzero()[:, 0]
     assert 40 - model.context_frames <= reached.min() < 40
     assert reached.max() == 40 + model.context_frames - 1
+
+
+def test_a_fresh_convolution_is_drawn_from_torch_s_range():
+    """Weight and bias, by the number of values that a sum has."""
+    layer, bound = Conv1d(40, 4000, 5), 1 / math.sqrt(40 * 5)
+    for drawn in (layer.weight, layer.bias):
+        assert drawn.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert drawn.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 8])
