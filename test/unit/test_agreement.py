@@ -162,7 +162,7 @@ def test_any_bit_of_any_file_shows_between_machines(tmp_path_factory, machines, 
     folder = tmp_path_factory.mktemp("machines")
     copies = [{f"file {n}": folder / f"{machine}_{n}" for n in range(len(files))} for machine in range(len(machines))]
     for copy in copies:
-        for path, content in zip(copy.values(), files):
+        for path, content in zip(copy.values(), files, strict=True):
             path.write_bytes(content)
     changed, name = data.draw(st.sampled_from(copies)), data.draw(st.sampled_from([*copies[0], "none"]))
     is_changed = name in changed and changed[name].stat().st_size > 0
@@ -176,7 +176,7 @@ def test_any_bit_of_any_file_shows_between_machines(tmp_path_factory, machines, 
         assert not any(found) and not read
         return
     assert sorted(read) == sorted(path for copy in copies for path in copy.values())  # once each
-    for (_, copy), digests in zip(processes, found):
+    for (_, copy), digests in zip(processes, found, strict=True):
         assert digests.keys() == copy.keys()
         assert [n for n in copy if digests[n] != agreement.digest_of_file(copies[0][n])] == (
             [name] * is_changed if (copy is changed) != (copies[0] is changed) else []

@@ -193,6 +193,14 @@ def test_the_gate_spoils_nothing_unnoticed():
         gated.sum().backward()
 
 
+def test_noise_that_is_not_given_is_drawn_with_unit_variance():
+    model, mel = toy(), torch.randn(2, 4, 5)
+    torch.manual_seed(0)
+    noise = [torch.randn(shape) for shape in model.noise_shapes(2, 5)]
+    torch.manual_seed(0)
+    assert torch.equal(model.infer(mel, 0.5), model.infer(mel, 0.5, noise))
+
+
 def test_context_is_all_a_place_depends_on():
     """A change of the mel reaches as far as context_frames, less the frame where it is, and no further."""
     model = toy().double()

@@ -16,6 +16,7 @@ from common.config_reading import load_config
 from common.layers.npu import Crossings
 from common.program import StopSignal, UserError
 from common.training import loop, profiling
+from common.training.tensorboard import SummaryWriter, TensorBoard
 from conftest import write_config
 from runs import in_a_group, make_run, start, weights
 from waveglow.config import Config
@@ -122,6 +123,15 @@ def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkey
     _, summary = start(config[1], corpus, tmp_path / "out", max_steps=2, with_tensorboard=True)
     assert summary.iteration == 2
     assert caplog.text.count("no more TensorBoard logs: No space left on device") == 1
+
+
+def test_the_first_process_alone_writes_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, is_written in ((1, False), (0, True)):
+        monkeypatch.setenv("RANK", str(rank))
+        board = TensorBoard(str(tmp_path / "logs"))
+        board.write(SummaryWriter.close)
+        assert (tmp_path / "logs").exists() == is_written
 
 
 def test_too_few_clips_for_a_step(config, corpus, tmp_path):
