@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
@@ -319,6 +320,31 @@ def test_a_training_that_waits_in_vain_says_so_on_the_terminal(config, corpus, t
     done = subprocess.run(command, cwd=ROOT, env=os.environ | left, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the variable MASTER_PORT is 'none', must be a number from 1 to 65535")
+
+
+def test_what_the_first_process_finds_wrong_is_raised_on_all(monkeypatch):
+    """Though the others have not looked; so is what it finds."""
+    sent = []
+
+    def broadcast(made, rank):
+        sent[:], made[:] = (made, made) if distributed.ranks().rank == rank else (sent, sent)
+
+    def look():
+        looked.append(distributed.ranks().rank)
+        if wrong:
+            raise UserError("there is no file")
+        return "found"
+
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for wrong in (True, False):
+        looked = []
+        for rank in (0, 1):
+            monkeypatch.setenv("RANK", str(rank))
+            with pytest.raises(UserError, match="no file") if wrong else nullcontext():
+                assert distributed.first_ranks(look) == "found"
+        assert looked == [0]
 
 
 @pytest.mark.slow

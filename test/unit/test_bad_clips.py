@@ -8,7 +8,7 @@ import soundfile
 
 import tacotron2.data
 import waveglow.data
-from common import distributed
+from common import distributed, read_clips
 from common.audio import Fault
 from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
@@ -142,3 +142,16 @@ def test_what_another_process_has_found_counts_here(monkeypatch):
     bad.gather(clips)
     assert bad.worst_first() == ["c.wav is cut off", "a.wav is silent"]
     assert bad.without(clips, "training") == [clips[1]]
+
+
+def test_every_clip_is_read_once_and_has_its_number(tmp_path, monkeypatch):
+    """Of more than are read ahead; a bad one among them has one, too."""
+    monkeypatch.setattr(read_clips, "AHEAD", 3)
+    clips = [tmp_path / f"{number}.wav" for number in range(8)]
+    for number, clip in enumerate(clips):
+        soundfile.write(clip, np.full(1000 + number, 0.1), RATE)
+    clips[4].write_bytes(b"no wav")
+    bad = BadClips("skip")
+    found = {number: len(audio) for number, audio in read_clips.read_all(clips, RATE, bad)}
+    assert found == {number: 1000 + number for number in range(8) if number != 4}
+    assert bad.paths == {clips[4]}

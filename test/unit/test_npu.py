@@ -216,3 +216,11 @@ def test_the_layers_of_a_patched_model_can_be_fused(models, reference):
     expected = reference["infer"]
     audio = models[1].infer(reference["mel"], expected["sigma"], expected["noise"])
     assert (audio - expected["audio"]).abs().max() < 1e-5 * expected["audio"].abs().max()
+
+
+def test_the_host_makes_no_gradient_that_nobody_needs(monkeypatch):
+    asked, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda y, to, given: asked.append(len(to)) or grad(y, to, given))
+    x, weight = torch.randn(3), torch.randn(3, requires_grad=True)
+    npu.on_host(Crossings(), torch.mul, x, weight).sum().backward()
+    assert asked == [1] and torch.equal(weight.grad, x)
