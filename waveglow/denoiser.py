@@ -32,14 +32,8 @@ class Denoiser(nn.Module):
         # The reflection at the edges of the STFT needs more than half a window.
         spectrum = self._stft(nn.functional.pad(audio, (0, max(0, FILTER_LENGTH - samples))))
         magnitude = (spectrum.abs() - strength * self.bias).clamp(min=0.0)
-        denoised = torch.istft(
-            torch.polar(magnitude, spectrum.angle()),
-            FILTER_LENGTH,
-            HOP_LENGTH,
-            window=self.window,
-            length=max(samples, FILTER_LENGTH),
-        )
-        return denoised[:, :samples]
+        denoised = torch.polar(magnitude, spectrum.angle())
+        return torch.istft(denoised, FILTER_LENGTH, HOP_LENGTH, window=self.window, length=samples)
 
     def _stft(self, audio: Tensor) -> Tensor:
         """audio [B, N] -> complex [B, FILTER_LENGTH // 2 + 1, N // HOP_LENGTH + 1]."""

@@ -197,10 +197,10 @@ class WaveGlow(nn.Module):
     def context_frames(self) -> int:
         """Mel frames to either side of a place that the audio there depends on."""
         reach = sum(layer.padding for layer in self.WN[0].in_layers) * len(self.WN)
+        # It looks back alone. Ahead it has room for the group across the last frame's end, which is another one in a
+        # longer spectrogram.
         upsampling = math.ceil(self.upsample.kernel_size[0] / self.hop_length)
-        # A group that lies across the end of the last frame differs in a longer spectrogram.
-        cut = 0 if self.groups_per_frame else 1
-        return math.ceil((reach + cut) * self.n_group / self.hop_length) + upsampling
+        return math.ceil(reach * self.n_group / self.hop_length) + upsampling
 
     def _conditioning(self, mel: Tensor, groups: int, plainly: bool) -> GroupRate | FrameRate:
         """mel [B, n_mel, T] as the couplings take it, for so many groups: ``plainly``, or the way with fewer

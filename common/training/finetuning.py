@@ -49,7 +49,7 @@ def starting_weights(
     free = {*NOT_IN_SHAPES, "n_symbols", *origin.guessed, *sizes}
     check_same_model(path, origin.config, asdict(config), origin.kind, free)
     left_out = {without_norm(name) for name in ignored}
-    weights = {name: tensor for name, tensor in origin.weights.items() if without_norm(name) not in left_out}
+    weights = {name: tensor for name, tensor in origin.weights.items() if name not in left_out}
     weights |= {name: fresh[name].cpu() for name in ignored}
     if ignored:
         log.info("left fresh: %s, %d weights", ", ".join(config.train_config.ignore_layers), len(ignored))

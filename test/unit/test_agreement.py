@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
@@ -162,7 +163,7 @@ def test_any_bit_of_any_file_shows_between_machines(tmp_path_factory, machines, 
     folder = tmp_path_factory.mktemp("machines")
     copies = [{f"file {n}": folder / f"{machine}_{n}" for n in range(len(files))} for machine in range(len(machines))]
     for copy in copies:
-        for path, content in zip(copy.values(), files):
+        for path, content in zip(copy.values(), files, strict=True):
             path.write_bytes(content)
     changed, name = data.draw(st.sampled_from(copies)), data.draw(st.sampled_from([*copies[0], "none"]))
     is_changed = name in changed and changed[name].stat().st_size > 0
@@ -176,7 +177,7 @@ def test_any_bit_of_any_file_shows_between_machines(tmp_path_factory, machines, 
         assert not any(found) and not read
         return
     assert sorted(read) == sorted(path for copy in copies for path in copy.values())  # once each
-    for (_, copy), digests in zip(processes, found):
+    for (_, copy), digests in zip(processes, found, strict=True):
         assert digests.keys() == copy.keys()
         assert [n for n in copy if digests[n] != agreement.digest_of_file(copies[0][n])] == (
             [name] * is_changed if (copy is changed) != (copies[0] is changed) else []
@@ -319,6 +320,31 @@ def test_a_training_that_waits_in_vain_says_so_on_the_terminal(config, corpus, t
     done = subprocess.run(command, cwd=ROOT, env=os.environ | left, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the variable MASTER_PORT is 'none', must be a number from 1 to 65535")
+
+
+def test_what_the_first_process_finds_wrong_is_raised_on_all(monkeypatch):
+    """Though the others have not looked; so is what it finds."""
+    sent = []
+
+    def broadcast(made, rank):
+        sent[:], made[:] = (made, made) if distributed.ranks().rank == rank else (sent, sent)
+
+    def look():
+        looked.append(distributed.ranks().rank)
+        if wrong:
+            raise UserError("there is no file")
+        return "found"
+
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for wrong in (True, False):
+        looked = []
+        for rank in (0, 1):
+            monkeypatch.setenv("RANK", str(rank))
+            with pytest.raises(UserError, match="no file") if wrong else nullcontext():
+                assert distributed.first_ranks(look) == "found"
+        assert looked == [0]
 
 
 @pytest.mark.slow

@@ -134,3 +134,8 @@ def test_a_wav_from_a_pipe_is_no_truncated_one(tmp_path, tone, announced):
     content[4:8] = announced.to_bytes(4, "little")
     path.write_bytes(content)
     assert len(read_wav(path, RATE)) == len(tone)
+
+
+def test_long_silence_is_read_however_small_its_file_is(tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(2**22, np.int16), RATE)
+    assert check_wav(tmp_path / "a.flac", RATE) == 2**22 > 300 * (tmp_path / "a.flac").stat().st_size

@@ -1,11 +1,14 @@
 """What cannot be used of a corpus is refused at the start, all of it at once, or left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
 import tacotron2.data
 import waveglow.data
+from common import distributed, read_clips
 from common.audio import Fault
 from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
@@ -127,3 +130,28 @@ def test_clips_beyond_full_scale_are_counted(tmp_path, caplog):
     for name, toy in TOYS.items():
         start(toy(), corpus, tmp_path / name, max_steps=1, batch_size=2)
     assert caplog.text.count("1 clip(s) have samples beyond full scale") == 2
+
+
+def test_what_another_process_has_found_counts_here(monkeypatch):
+    """By the clip's number: there its folder may be another one."""
+    clips = [Path(f"here/{name}.wav") for name in "abc"]
+    bad = BadClips("skip")
+    bad.add("a.wav is silent", Fault.SILENT, clips[0])
+    theirs = {"c.wav is cut off": Fault.CUT_OFF}, [2]
+    monkeypatch.setattr(distributed, "gather_objects", lambda ours: [ours, theirs])
+    bad.gather(clips)
+    assert bad.worst_first() == ["c.wav is cut off", "a.wav is silent"]
+    assert bad.without(clips, "training") == [clips[1]]
+
+
+def test_every_clip_is_read_once_and_has_its_number(tmp_path, monkeypatch):
+    """Of more than are read ahead; a bad one among them has one, too."""
+    monkeypatch.setattr(read_clips, "AHEAD", 3)
+    clips = [tmp_path / f"{number}.wav" for number in range(8)]
+    for number, clip in enumerate(clips):
+        soundfile.write(clip, np.full(1000 + number, 0.1), RATE)
+    clips[4].write_bytes(b"no wav")
+    bad = BadClips("skip")
+    found = {number: len(audio) for number, audio in read_clips.read_all(clips, RATE, bad)}
+    assert found == {number: 1000 + number for number in range(8) if number != 4}
+    assert bad.paths == {clips[4]}

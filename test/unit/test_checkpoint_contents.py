@@ -62,7 +62,7 @@ def test_whatever_stands_in_a_checkpoint_is_taken_or_refused_in_one_line(trained
     [
         ("exp_avg", torch.zeros(1), r"exp_avg of its parameter 1 is \[1\], not "),
         ("exp_avg_sq", None, "exp_avg_sq of its parameter 1 is missing"),
-        ("exp_avg_sq", -torch.ones(6), "exp_avg_sq of its parameter 1 has squares below 0"),
+        ("exp_avg_sq", torch.tensor([1.0] * 5 + [-1.0]), "exp_avg_sq of its parameter 1 has squares below 0"),
         ("step", torch.tensor(float("nan")), "the steps of its parameter 1"),
     ],
 )

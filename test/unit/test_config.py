@@ -88,6 +88,12 @@ def test_mistakes_are_named(tmp_path, section, key, value, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(("key", "value"), [("segment_length", 1024), ("win_length", 1024), ("mel_fmax", 11025.0)])
+def test_the_limit_itself_is_allowed(tmp_path, key, value):
+    path = write_config(tmp_path / "c.json", NVIDIA | {"data_config": NVIDIA["data_config"] | {key: value}})
+    assert getattr(load_config(path, Config).data_config, key) == value
+
+
 def test_a_hop_beyond_the_kernel_is_refused(tmp_path):
     values = NVIDIA | {"data_config": NVIDIA["data_config"] | {"hop_length": 1020}}
     with pytest.raises(UserError, match="upsample_kernel 1024 must be at least 1027 with hop_length 1020"):

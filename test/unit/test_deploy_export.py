@@ -8,7 +8,7 @@ from deploy_toys import exported, run, toy
 
 from conftest import ROOT
 from tacotron2.model import padding_mask
-from tools.deploy.export_model.example_inputs import draw_masks
+from tools.deploy.export_model.example_inputs import draw_masks, example_inputs
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import tacotron2_signatures, waveglow_signatures
 
@@ -188,3 +188,13 @@ def test_sigma_is_each_clips_own_and_scales_all_of_its_noise():
     for i, each in enumerate(sigma):
         alone = model.infer(mel[i : i + 1], each, [part[i : i + 1] for part in noise])
         assert (audio[i] - alone[0]).abs().max() < 1e-3
+
+
+def test_graphs_are_compared_at_clips_of_different_lengths():
+    """Else what they do with padding would not show."""
+    signatures = toy("tacotron2").signatures()
+    names = {"encoder": "sequence_lengths", "postnet": "mel_lengths", "decoder": "max_decoder_steps"}
+    for graph, name in names.items():
+        assert example_inputs(signatures[graph], 4, 3)[name].tolist() == [3, 2, 1, 1]
+    mask = example_inputs(signatures["decoder_iter"], 4, 3)["mask"]
+    assert torch.equal(mask, padding_mask(torch.tensor([3, 2, 1, 1]), 3))

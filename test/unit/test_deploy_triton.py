@@ -166,7 +166,7 @@ def test_requests_of_a_batch_get_their_own_parts(triton):
         for ids in texts
     ]
     together = encoder.execute(requests)
-    for request, response in zip(requests, together):
+    for request, response in zip(requests, together, strict=True):
         (alone,) = encoder.execute([request])
         for one, other in zip(response.output_tensors(), alone.output_tensors(), strict=True):
             assert one.as_numpy().shape == other.as_numpy().shape
@@ -203,7 +203,7 @@ def test_a_triton_server_speaks(repository):
         with ThreadPoolExecutor(8) as pool:
             seeds = [3, 4, 3, 4, 3, 4, 3, 4]
             clips = list(pool.map(lambda seed: ask(port, IDS, seed), seeds))
-        for seed, clip in zip(seeds, clips):
+        for seed, clip in zip(seeds, clips, strict=True):
             assert np.abs(clip - expected(seed, 0.6)).max() < 1e-3
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(port, [148], 1)

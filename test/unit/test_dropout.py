@@ -19,6 +19,12 @@ def test_what_is_dropped_and_what_is_kept(p):
         assert ratio.max() - ratio.min() < 1e-4 and abs(ratio[0].item() * (1 - p) - 1) < 1e-4
 
 
+def test_the_smallest_share_is_one_in_65536():
+    torch.manual_seed(0)
+    y = dropout(torch.ones(2**23), 2**-16)
+    assert abs((y == 0).sum().item() - 2**7) < 5 * 2**3.5 and y.max().item() == pytest.approx(2**16 / (2**16 - 1))
+
+
 def test_elements_are_dropped_independently():
     torch.manual_seed(0)
     kept = (dropout(torch.ones(2**20), 0.5) != 0).double() - 0.5

@@ -127,6 +127,17 @@ def test_a_clip_is_decoded_as_if_alone(r):
         assert (together.alignments[i, :steps] - alone.alignments[0]).abs().max() < 1e-5
 
 
+@several
+def test_a_prediction_has_attention_and_gate_of_all_its_steps(r):
+    """The last of which may be short of frames."""
+    text, text_lengths, mel, lengths = toy_batch()
+    predicted = toy(n_frames_per_step=r).predict(text, text_lengths, mel, lengths, SEEDS)
+    assert any(length % r for length in lengths)
+    for each, symbols, length in zip(predicted, text_lengths, lengths, strict=True):
+        assert each.mel.shape == (N_MEL, length)
+        assert (each.alignment.shape, each.gate.shape) == ((-(-length // r), symbols), (-(-length // r),))
+
+
 @pytest.mark.parametrize(
     ("r", "lengths", "last_steps"),
     [(1, [1, 5, 6, 7], [0, 4, 5, 6]), (2, [1, 5, 6, 7], [0, 2, 2, 3]), (3, [1, 5, 6, 7], [0, 1, 1, 2])],

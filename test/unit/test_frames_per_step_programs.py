@@ -89,7 +89,7 @@ def test_a_checkpoint_of_any_form_tells_it(path, tmp_path, form):
         model.load_state_dict(fitted(each, checkpoint.weights, model))
         torch.manual_seed(0)
         outputs.append(model(*toy_batch()))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*outputs))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*outputs, strict=True))
 
 
 def test_a_model_of_another_number_does_not_fit(path):

@@ -1,5 +1,7 @@
 """Griffin-Lim: any mel spectrogram becomes audio of its length that has about this spectrogram."""
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,12 @@ def test_the_audio_has_the_spectrogram():
     heard = MEL(GriffinLim(MEL).synthesize(mel)[None])[0]
     expected, found = (each[:, 4:36].exp() for each in (mel, heard))  # the edges are followed by silence
     assert (found - expected).abs().sum() < 0.2 * expected.sum()
+
+
+def test_behind_the_end_is_silence():
+    """Which is heard in the last frames of a spectrogram, all of them in a short one."""
+    silence = torch.full((20, 2), math.log(1e-5))
+    assert GriffinLim(MEL).synthesize(silence).abs().max() < 1e-3
 
 
 def test_what_is_too_loud_is_clipped_at_full_scale():

@@ -8,6 +8,7 @@ import pytest
 
 from common import distributed, program
 from common.training import loop, main, watchdog
+from runs import start
 from waveglow import train
 
 
@@ -69,3 +70,19 @@ def test_no_wait_for_others_and_no_step_is_given_up_earlier(config, corpus, tmp_
     monkeypatch.setattr(sys, "argv", ["train", *options])
     train.main()
     assert limits == [7200, 7200]
+
+
+def test_what_comes_next_is_said_to_the_watchdog(config, corpus, tmp_path, monkeypatch):
+    """And whether it waits for other processes; so that it is known where a run hangs."""
+    beats = []
+
+    class Recorder(watchdog.Watchdog):
+        def beat(self, doing, waits_for_others=False):
+            beats.append((doing, waits_for_others))
+            super().beat(doing, waits_for_others)
+
+    monkeypatch.setattr(loop, "Watchdog", Recorder)
+    start(config[1], corpus, tmp_path / "out", max_steps=1, batch_size=2, grad_accumulation=2)
+    batch = [("computing the loss", False), ("exchanging gradients", True)]
+    end = [("validating", False), ("comparing weights", True), ("saving", True)]
+    assert beats == [("starting", False), ("loading data", False), *batch, *batch, *end]

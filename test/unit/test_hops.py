@@ -99,6 +99,19 @@ def test_chunks_are_those_of_one_piece(tmp_path, hop_length):
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(("hop_length", "upsample_kernel"), [(12, 19), (5, 12), (275, 282)])
+def test_what_is_cut_off_behind_the_context_is_not_heard(hop_length, upsample_kernel):
+    """With the shortest kernel, and where the end cuts a group."""
+    glow, frames = model(hop_length, upsample_kernel=upsample_kernel), 40
+    mel = torch.randn(1, 3, frames, dtype=torch.float64)
+    noise = [torch.randn(shape, dtype=torch.float64) for shape in glow.noise_shapes(1, frames)]
+    whole = glow.infer(mel, 1.0, noise)
+    for end in range(glow.context_frames + 1, frames):
+        kept = (end - glow.context_frames) * hop_length
+        part = glow.infer(mel[:, :, :end], 1.0, [each[:, :, : glow.groups(end)] for each in noise])
+        torch.testing.assert_close(part[:, :kept], whole[:, :kept])
+
+
 def test_graphs_need_whole_groups(tmp_path):
     config = vocoder(tmp_path, 10, hop_length=275).config
     with pytest.raises(UserError, match="hop_length 275 is no multiple of n_group 8: graphs need"):

@@ -15,7 +15,7 @@ from common.audio import write_wav
 from common.checkpoints import native
 from common.config_reading import load_config
 from common.device import pick_device
-from common.evaluation import pictures
+from common.evaluation import pictures, runner
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
 from common.layers.int8 import why_no_int8
 from common.program import UserError
@@ -121,7 +121,8 @@ def test_evaluation_of_a_corpus(trained, corpus, tmp_path, monkeypatch):
     assert html.count("data:audio/wav;base64,") == 2
     assert html.count("data:image/png;base64,") == 2
     # It needs nothing else: all sources are inside.
-    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', html))
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert len(sources) == 4 and all(source.startswith("data:") for source in sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", html)
 
 
@@ -228,3 +229,15 @@ def test_a_recording_synthesized_perfectly_or_at_half_its_loudness(trained, corp
     (clip,) = json.loads((tmp_path / "evaluation.json").read_text())["clips"]
     assert clip["mel_l1"] == pytest.approx(-math.log(gain), rel=1e-3)
     assert clip["mel_cepstral_distortion"] == pytest.approx(0, abs=1e-3)
+
+
+def test_each_process_evaluates_its_share_and_gets_all_results(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    everyones = {number: f"of {letter}" for number, letter in enumerate("abcdefg")}
+    monkeypatch.setattr(runner.distributed, "gather_objects", lambda own: [everyones | own])
+    done = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        results = runner.shared_out("abcdefg", lambda letter: done.append(letter) or f"of {letter}")
+        assert results == list(everyones.values())
+    assert sorted(done) == list("abcdefg")

@@ -197,6 +197,17 @@ def test_more_than_ten_layers_keep_their_order(tmp_path):
     assert_same_weights(load_weights(tmp_path / "a.pt")[1], state)
 
 
+@pytest.mark.parametrize("changes", [dict(n_early_size=4, n_early_every=2), dict(n_flows=3), dict(n_early_size=6)])
+def test_the_sizes_are_those_of_the_weights(tmp_path, changes):
+    """Early exits of any size, at any place, none with three flows; a hop of a quarter of the upsampling's width."""
+    layers = {"n_layers": 2, "n_channels": 4, "kernel_size": 5}
+    sizes = dict(n_mel_channels=3, n_flows=5, n_group=10, n_early_every=4, n_early_size=2, upsample_kernel=512)
+    sizes |= changes | {"WN_config": layers}
+    config = {"waveglow_config": sizes, "data_config": {"hop_length": 128}}
+    torch.save(build_model(from_dict(Config, config)).state_dict(), tmp_path / "a.pt")
+    assert load_weights(tmp_path / "a.pt")[0] == config
+
+
 def test_old_layers_with_a_hole(tmp_path, reference):
     state = with_separate_layers(reference["state_dict"])
     state = {n: t for n, t in state.items() if "WN.1.skip_layers.0" not in n and "WN.2.cond_layers.1" not in n}

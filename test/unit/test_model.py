@@ -1,5 +1,6 @@
 """WaveGlow computes what the public reference computes, and inverts."""
 
+import math
 import re
 
 import pytest
@@ -192,6 +193,14 @@ def test_the_gate_spoils_nothing_unnoticed():
         gated.sum().backward()
 
 
+def test_noise_that_is_not_given_is_drawn_with_unit_variance():
+    model, mel = toy(), torch.randn(2, 4, 5)
+    torch.manual_seed(0)
+    noise = [torch.randn(shape) for shape in model.noise_shapes(2, 5)]
+    torch.manual_seed(0)
+    assert torch.equal(model.infer(mel, 0.5), model.infer(mel, 0.5, noise))
+
+
 def test_context_is_all_a_place_depends_on():
     """A change of the mel reaches as far as context_frames, less the frame where it is, and no further."""
     model = toy().double()
@@ -203,6 +212,14 @@ def test_context_is_all_a_place_depends_on():
     reached = difference.nonzero()[:, 0]
     assert 40 - model.context_frames <= reached.min() < 40
     assert reached.max() == 40 + model.context_frames - 1
+
+
+def test_a_fresh_convolution_is_drawn_from_torch_s_range():
+    """Weight and bias, by the number of values that a sum has."""
+    layer, bound = Conv1d(40, 4000, 5), 1 / math.sqrt(40 * 5)
+    for drawn in (layer.weight, layer.bias):
+        assert drawn.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert drawn.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 8])

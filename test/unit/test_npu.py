@@ -9,7 +9,7 @@ from common import device
 from common.config import NpuConfig
 from common.device import cann_version, pick_device
 from common.layers import npu
-from common.layers.conv import Upsampling
+from common.layers.conv import Conv1d, Upsampling
 from common.layers.npu import Conv1dAsConv2d, Crossings, HostUpsampling, ProductUpsampling, choose, patch_for_npu
 from common.program import UserError
 from waveglow.loss import WaveGlowLoss
@@ -95,7 +95,7 @@ def test_the_upsampling_is_the_same_in_every_way(kind, taps, dtype):
         y.backward(torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y))
         outcomes.append([y.detach(), inputs.grad, layer.weight.grad, layer.bias.grad])
     tolerance = 1e-5 if kind is HostUpsampling or dtype == torch.float32 else 1e-12
-    for one, another in zip(*outcomes):
+    for one, another in zip(*outcomes, strict=True):
         assert one.shape == another.shape and one.dtype == another.dtype
         assert (one - another).abs().max() <= tolerance * one.abs().max()
 
@@ -207,6 +207,7 @@ def test_a_dilation_that_cann_does_not_take_is_said_at_the_start(monkeypatch, re
             patch_for_npu(model, NpuConfig(jit_compile="auto"), CPU)
         else:
             patch_for_npu(model, NpuConfig(jit_compile="auto"), NPU)
+    patch_for_npu(torch.nn.Sequential(Conv1d(1, 1, 511)), NpuConfig(jit_compile="auto"), NPU)  # the limit itself, 255
 
 
 def test_the_layers_of_a_patched_model_can_be_fused(models, reference):
@@ -215,3 +216,11 @@ def test_the_layers_of_a_patched_model_can_be_fused(models, reference):
     expected = reference["infer"]
     audio = models[1].infer(reference["mel"], expected["sigma"], expected["noise"])
     assert (audio - expected["audio"]).abs().max() < 1e-5 * expected["audio"].abs().max()
+
+
+def test_the_host_makes_no_gradient_that_nobody_needs(monkeypatch):
+    asked, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda y, to, given: asked.append(len(to)) or grad(y, to, given))
+    x, weight = torch.randn(3), torch.randn(3, requires_grad=True)
+    npu.on_host(Crossings(), torch.mul, x, weight).sum().backward()
+    assert asked == [1] and torch.equal(weight.grad, x)

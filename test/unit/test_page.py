@@ -14,7 +14,7 @@ import torch
 
 from common.evaluation import runner
 from common.evaluation.page import as_png, as_wav, write_page
-from common.evaluation.pictures import plot_losses
+from common.evaluation.pictures import plot_alignment, plot_gate, plot_losses
 from conftest import RATE
 
 NAN = math.nan
@@ -69,6 +69,15 @@ def test_the_curve_is_scaled_to_what_comes_behind_the_first_steps():
 @pytest.mark.parametrize("validation", [[], [(0, NAN), (3, NAN)]])
 def test_a_curve_without_a_number_can_be_drawn(steps, validation):
     assert as_png(plot_losses([NAN] * steps, validation, iteration=steps)).startswith("data:image/png;base64,")
+
+
+def test_an_alignment_and_its_gate_go_from_left_to_right():
+    """A symbol for each row, the first below."""
+    alignment = torch.rand(7, 3)
+    (image,) = plot_alignment(alignment).axes[0].images
+    assert np.array_equal(image.get_array(), alignment.t()) and image.origin == "lower"
+    (line,) = plot_gate(alignment[:, 0]).axes[0].lines
+    assert np.array_equal(line.get_ydata(), alignment[:, 0])
 
 
 def test_the_page_s_sound_is_the_audio():

@@ -186,7 +186,7 @@ def test_other_versions_of_cann(nowhere, patch, there, outcomes):
     code, said = patch("--apply")
     is_loss = "a loss" in outcomes
     assert code == (5 if is_loss else 0 if "patched (7 added)" in outcomes else 4)
-    for name, outcome, line in zip(PLACES, outcomes, said.splitlines()[1:]):
+    for name, outcome, line in zip(PLACES, outcomes, said.splitlines()[1:], strict=True):
         patched = outcome.startswith("patched")
         assert line.startswith(f"{name}: {outcome}" if patched else f"{name}: not in this CANN, {outcome}")
     assert patch("--check")[0] == (5 if is_loss else 0)

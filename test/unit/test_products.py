@@ -138,3 +138,10 @@ def test_it_is_packed_where_that_is_possible(monkeypatch):
     assert can_pack(torch.ones(2, 2)) == torch.backends.mkldnn.is_available()
     assert not can_pack(torch.ones(2, 2, dtype=torch.float64))
     assert not can_pack(torch.ones(2, 2, device="meta"))
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_bfloat16_is_packed_where_the_processor_computes_in_it(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(matmul, "_has_bfloat16", lambda: has_bfloat16)
+    expected = has_bfloat16 and torch.backends.mkldnn.is_available()
+    assert can_pack(torch.ones(2, 2, dtype=torch.bfloat16)) == expected

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from test_interchange_variants import fused
 
 from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.program import UserError
+from common.training.run import checked_rng_state
 from conftest import ROOT
 from runs import make_run, start, weights, with_noise
 from tools.convert_checkpoint import FORMS, to_native, write
@@ -157,6 +159,18 @@ def test_a_run_from_a_chosen_checkpoint_is_what_auto_goes_on_with(config, corpus
     assert {"waveglow_2", "waveglow_4", "waveglow_5", "waveglow_6"} <= {path.name for path in out.iterdir()}
 
 
+@pytest.mark.parametrize(("saved", "is_taken"), [(1, False), (2, True), (3, False)])
+def test_random_states_are_taken_for_as_many_processes_alone(monkeypatch, caplog, saved, is_taken):
+    """Two are running."""
+    caplog.set_level("INFO")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    states = [{"cpu": torch.Generator().manual_seed(rank).get_state()} for rank in range(saved)]
+    taken = checked_rng_state("a", states)
+    assert taken is (states[1] if is_taken else None)
+    assert (f"resumed with 2 process(es) instead of {saved}" in caplog.text) != is_taken
+
+
 def adam_of(run):
     return [value for state in run.optimizer.state_dict()["state"].values() for value in state.values()]
 
@@ -200,6 +214,16 @@ def test_the_optimizer_of_a_foreign_file_is_taken_by_the_names_of_the_weights(co
         assert state["step"] == 9
         assert torch.equal(state["exp_avg"], moments[name])
         assert torch.equal(state["exp_avg_sq"], moments[name] + 1)
+
+
+def test_an_ignored_layer_stays_fresh_where_the_file_has_weight_norm_fused(config, tmp_path, reference):
+    torch.save(fused(reference["state_dict"]), tmp_path / "fused")
+    values = config[1] | {"waveglow_config": reference["config"]}
+    fresh = make_run(values, tmp_path / "fresh").model.state_dict()
+    run = make_run(values, tmp_path / "out", checkpoint_path=str(tmp_path / "fused"), ignore_layers=["WN.0.start"])
+    run.start("auto")
+    same = {name for name, tensor in run.model.state_dict().items() if torch.equal(tensor, fresh[name])}
+    assert same == {f"WN.0.start.{name}" for name in ("weight_g", "weight_v", "bias")}
 
 
 def test_no_optimizer_to_keep(config, tmp_path, reference):

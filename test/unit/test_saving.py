@@ -181,6 +181,14 @@ def test_or_training_goes_on(config, corpus, tmp_path, monkeypatch, caplog):
     assert names(tmp_path) == ["waveglow_4"]
 
 
+def test_an_error_of_the_training_is_not_hidden_by_one_of_its_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "save", failing({1}))
+    with pytest.raises(ZeroDivisionError), Saver(1, "stop", []) as saver:
+        saver.save(tmp_path / "waveglow_1", state(1), 0.0)
+        saver._last.result()
+        raise ZeroDivisionError
+
+
 def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(native, "save", failing({4}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}

@@ -50,7 +50,7 @@ def check_in_step(item):
     frames = item["mel"].shape[1]
     assert frames == LENGTH // HOP + 1
     places = (item["mel"][0] + 10).numpy() * 100
-    # The first sample of a segment is the first of a frame, which its neighbour on the left is not.
+    assert item["audio"][HOP - 1] == item["audio"][0]  # a segment begins where a frame does
     sample_frames = item["audio"].numpy()[::HOP][:frames] * 100 - 1
     assert np.allclose(places[: len(sample_frames)], sample_frames, atol=1e-3)
     assert np.allclose(np.diff(places), 1, atol=1e-3)

@@ -42,6 +42,13 @@ def test_where_sentences_end(text):
     assert [part.strip() for part in text.split("|")] == sentences(text.replace("|", " "))
 
 
+def test_what_fits_is_spoken_in_one_go():
+    """Also where less of it can be spoken than of its neighbours."""
+    halves = "abcde abcde abcde abcde", "- - a - - a - - a - - a"
+    pieces = take_apart(" ".join(halves), lambda part: [character for character in part if character.isalpha()], 10)
+    assert [piece.text for piece in pieces] == ["abcde abcde", "abcde abcde", halves[1]]
+
+
 def test_pauses():
     long = "one, two, three, " * 4 + "four."
     pieces = take_apart(f"First. Second.\n\n  {long}\r\nLast", read, 40)

@@ -69,6 +69,7 @@ def test_it_says_the_words(spoken, vocoder, sentences):
     ]
 
     def distance(mel: torch.Tensor, other: torch.Tensor) -> float:
+        mel, other = mel[:, ::2], other[:, ::2]  # a quarter of the time
         path = metrics.warping_path(mel, other)
         return metrics.mel_cepstral_distortion(mel[:, path[0]], other[:, path[1]])
 

@@ -48,7 +48,9 @@ def toy_of(symbols):
     return speaking(symbols) if symbols else toy_tacotron2_config()
 
 
-@pytest.mark.parametrize(("old", "new"), [(GERMAN, RUSSIAN), (RUSSIAN, GERMAN[::-1]), (None, GERMAN)])
+@pytest.mark.parametrize(
+    ("old", "new"), [(GERMAN, RUSSIAN), (RUSSIAN, GERMAN[::-1]), (GERMAN, GERMAN[::-1]), (None, GERMAN)]
+)
 def test_finetuning_keeps_the_rows_that_both_know(tmp_path, caplog, old, new):
     before, path = saved(tmp_path, "before", old)
     fresh = embedding(begun(tmp_path, "after", new))

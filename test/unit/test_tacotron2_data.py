@@ -71,6 +71,13 @@ def test_a_mistake_in_a_transcript_is_named(corpus, content, message):
     assert "metadata.csv" in str(error.value) or "clips are needed" in message
 
 
+def test_mistakes_that_leave_too_few_clips_are_named(corpus):
+    """Rather than that there are too few, by who gathers the mistakes, too."""
+    (corpus / "metadata.csv").write_text("clip00|One.\nclip01\n")
+    with pytest.raises(UserError, match="line 2 has 1 columns"):
+        find_utterances(CONFIG, str(corpus), BadClips())
+
+
 def test_a_missing_transcript_is_named(corpus):
     (corpus / "metadata.csv").unlink()
     with pytest.raises(UserError, match=r"metadata\.csv is missing: Tacotron2 needs a transcript"):
@@ -123,8 +130,8 @@ def test_a_clip_of_one_frame_at_full_scale_is_used(corpus, caplog):
 
 
 def test_of_many_remarks_that_on_loudness_is_the_first(corpus, caplog):
-    for number in (3, 4):
-        soundfile.write(corpus / f"wavs/clip0{number}.wav", np.resize([1.5, -1.0], 9000), RATE, subtype="FLOAT")
+    for number, peaks in ((3, [1.5, -1.0]), (4, [1.0, -1.5])):
+        soundfile.write(corpus / f"wavs/clip0{number}.wav", np.resize(peaks, 9000), RATE, subtype="FLOAT")
     clips = [replace(clip, text=f"{clip.text} \u4e2d") for clip in clips_of(corpus)]
     count_samples_and_symbols(clips, CONFIG)
     said = [record.message for record in caplog.records]

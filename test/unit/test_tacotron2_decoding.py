@@ -1,4 +1,4 @@
-"""Blocks of steps recorded as a graph compute what single steps do. Here a recording is the work itself."""
+"""Where a clip ends; blocks of steps recorded as a graph compute what single steps do: here a recording is the work."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ AT_ONCE = 5
 
 @torch.no_grad()
 def decoder_and_values():
-    """A decoder whose clips go on for a while, what it attends to, its padding, masks of many steps."""
-    model = toy(gate_threshold=0.55)
+    """A decoder whose gates fire at their own steps, one never; what it attends to, padding, masks of many steps."""
+    model = toy(gate_threshold=0.7)
     text, lengths, _, _ = toy_batch()
     padding = padding_mask(lengths, text.shape[1])
     values = model.encoder(model.embedding(text).transpose(1, 2), padding, alone=True)
@@ -37,3 +37,18 @@ def test_recorded_steps_are_the_plain_ones(monkeypatch, limits):
     for ours, theirs in zip(made, expected, strict=True):
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     assert all(torch.equal(*pair) for pair in zip(state.tensors(), end.tensors(), strict=True))
+
+
+@torch.no_grad()
+def test_a_clip_ends_at_its_gate_or_at_its_limit():
+    """Whichever comes first; a gate that fires behind the limit has not ended it."""
+    decoder, values, padding, masks = decoder_and_values()
+    made, _ = decoding.steps_of_decoder(decoder, values, padding, 100)(masks, decoding.start(decoder, values))
+    fired = torch.stack([torch.sigmoid(gate) > decoder.gate_threshold for _, gate, _ in made])
+    gates = torch.where(fired.any(dim=0), fired.int().argmax(dim=0) + 1, 1000)
+    assert len(gates.unique()) == 4 and gates.min() > 1 and gates.max() == 1000
+    for limits in (gates - 1, gates, gates + 1):
+        limits = limits.clamp(max=len(masks))
+        _, taken, stopped = decoding.decode(decoder, values, padding, masks, limits)
+        assert torch.equal(taken, torch.minimum(gates, limits))
+        assert torch.equal(stopped, gates <= limits)

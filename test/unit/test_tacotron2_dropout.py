@@ -4,6 +4,8 @@ import pytest
 import torch
 from test_tacotron2_model import encoded, toy, toy_batch
 
+from conftest import toy_tacotron2_config
+from runs import make_run, weights
 from tacotron2 import decoder, model, prenet
 
 SHARES = {"p_prenet_dropout": 0.4, "p_attention_dropout": 0.3, "p_decoder_dropout": 0.2}
@@ -72,3 +74,15 @@ def test_frame_dropout_hides_whole_steps_from_the_prenet(monkeypatch):
     assert 0.3 < hidden.float().mean() < 0.7
     assert torch.equal(partly[~hidden], whole[~hidden])
     assert not (whole == decoder.MEAN_LOG_MEL).any()
+
+
+def test_each_process_draws_its_own_masks(tmp_path, monkeypatch):
+    """All begin with the same weights."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    begun, drawn = [], []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        begun.append(weights(make_run(toy_tacotron2_config(), tmp_path)))
+        drawn.append(torch.rand(()).item())
+    assert torch.equal(begun[0], begun[1]) and torch.equal(begun[0], begun[2])
+    assert len(set(drawn)) == 3

@@ -75,7 +75,8 @@ def test_the_page(models, corpus, tmp_path, monkeypatch):
     assert page.count("<p>A tone.</p>") == 3
     assert "2 iterations" in page
     # It needs nothing else: all sources are inside.
-    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', page))
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) == 2 * 3 + 1 + 4 * 3 and all(source.startswith("data:") for source in sources)
 
 
 def test_figures_are_those_of_the_training(models, corpus, tmp_path, monkeypatch):

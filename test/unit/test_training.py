@@ -12,10 +12,12 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoints import native
+from common.checkpoints.progress import Progress
 from common.config_reading import load_config
 from common.layers.npu import Crossings
 from common.program import StopSignal, UserError
-from common.training import loop, profiling
+from common.training import loop, main, profiling
+from common.training.tensorboard import SummaryWriter, TensorBoard
 from conftest import write_config
 from runs import in_a_group, make_run, start, weights
 from waveglow.config import Config
@@ -124,10 +126,28 @@ def test_tensorboard_on_a_full_disk_is_given_up(config, corpus, tmp_path, monkey
     assert caplog.text.count("no more TensorBoard logs: No space left on device") == 1
 
 
+def test_the_first_process_alone_writes_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, is_written in ((1, False), (0, True)):
+        monkeypatch.setenv("RANK", str(rank))
+        board = TensorBoard(str(tmp_path / "logs"))
+        board.write(SummaryWriter.close)
+        assert (tmp_path / "logs").exists() == is_written
+
+
 def test_too_few_clips_for_a_step(config, corpus, tmp_path):
     message = r"12 training clips do not make one step of 15 clips \(3 x 5 x 1 processes\)"
     with pytest.raises(UserError, match=message):
         start(config[1], corpus, tmp_path / "out", batch_size=3, grad_accumulation=5)
+
+
+def test_the_results_are_those_of_this_run(config, tmp_path):
+    """Without the losses of the run that it was finetuned from."""
+    run = make_run(config[1], tmp_path)
+    run.progress = Progress(iteration=5, first_iteration=3, losses=[9.0, 8.0, 7.0, 2.0, 1.0])
+    summary = loop.Summary(5, 0.5, 4.0, 800.0, 0.1, stopped=False)
+    results = main.results_of(run, summary, "WaveGlow", "acc")
+    assert (results.losses, results.fps, results.samples_per_second) == ([2.0, 1.0], 4.0, 800.0)
 
 
 def test_throughput_leaves_the_warm_up_out():
