@@ -102,5 +102,5 @@ def results_of(run: Run, summary: Summary, network: str, case: str) -> Results:
         fps=summary.clips_per_second,
         samples_per_second=summary.samples_per_second,
         iteration_seconds=summary.step_seconds,
-        losses=run.progress.losses[-run.progress.steps :],
+        losses=run.progress.losses[len(run.progress.losses) - run.progress.steps :],
     )
