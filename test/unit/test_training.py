@@ -254,7 +254,7 @@ def test_torch_npus_profile_is_written_to_the_folder_and_not_beside_the_reposito
 def test_recomputed_activations_train_the_same(config, corpus, tmp_path, monkeypatch, amp):
     values = json.loads(json.dumps(config[1]))
     # Recomputed couplings take the plain way to their conditions; the other way rounds otherwise.
-    monkeypatch.setattr(WaveGlow, "_pays_to_compose", lambda self, groups: False)
+    monkeypatch.setattr(WaveGlow, "_pays_to_compose", lambda *_: False)
     kept, _ = start(values, corpus, tmp_path / "kept", max_steps=4, amp=amp)
     calls = []
     forward = WN.forward
