@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.layers.conv import Conv1d
 from tacotron2.attention_recurrence import MASKED, attend_over_time
@@ -59,7 +60,13 @@ class LocationLayer(nn.Module):
 
     def forward(self, weights: Tensor, kernel: Tensor) -> Tensor:
         """Weights of the frame before and sum of all before, [B, 2, N] -> [B, A, N]."""
-        return self.location_conv.conv.convolve(weights, kernel)
+        conv = self.location_conv.conv
+        if torch.onnx.is_in_onnx_export():
+            return conv.convolve(weights, kernel)
+        # The clips as the rows of an image: oneDNN convolves a single clip in another way than several, and in bfloat16
+        # a last bit that differs is heard some frames later. So a clip is spoken as if it was alone.
+        rows = F.conv2d(weights.transpose(0, 1)[None], kernel[:, :, None], padding=(0, conv.padding))
+        return rows[0].transpose(0, 1).contiguous()
 
 
 @dataclass

@@ -145,3 +145,13 @@ def test_bfloat16_is_packed_where_the_processor_computes_in_it(monkeypatch, has_
     monkeypatch.setattr(matmul, "_has_bfloat16", lambda: has_bfloat16)
     expected = has_bfloat16 and torch.backends.mkldnn.is_available()
     assert can_pack(torch.ones(2, 2, dtype=torch.bfloat16)) == expected
+
+
+def test_a_row_alone_is_that_row_among_others():
+    """In bfloat16, in which a difference would be heard: one row is added up as several are."""
+    torch.manual_seed(0)
+    weight = torch.randn(512, 2560).bfloat16()
+    if not can_pack(weight):
+        pytest.skip("this processor has no bfloat16")
+    product, x = constant_linear(weight), torch.randn(64, 2560).bfloat16()
+    assert torch.equal(torch.cat([product(row[None]) for row in x]), product(x))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tacotron2.attention import LocationLayer
 from tacotron2.loss import off_diagonal_attention
 from tacotron2.train import sum_of_diagonality
 
@@ -33,3 +34,17 @@ def test_diagonality_is_added_up_over_the_clips():
     sums = alone(lambda each, n, t: sum_of_diagonality(each, {"text_lengths": n, "mel_lengths": t}, 1))
     found = sum_of_diagonality(alignments(), {"text_lengths": SYMBOLS, "mel_lengths": FRAMES}, 1)
     assert found == pytest.approx(sum(sums)) and found > 0.5
+
+
+def test_the_location_of_attention_is_that_of_the_clip_alone():
+    """Bit for bit, however many clips there are and however long."""
+    torch.manual_seed(0)
+    layer = LocationLayer(32, 31, 128)
+    weights = torch.softmax(3 * torch.randn(4, 2, 50), dim=2)
+    weights[1, :, 30:] = 0
+    with torch.no_grad():
+        together = layer(weights, layer.kernel())
+        assert torch.equal(layer(weights[:1], layer.kernel()), together[:1])
+        assert torch.equal(layer(weights[1:2, :, :30], layer.kernel()), together[1:2, :, :30])
+        plain = torch.nn.functional.conv1d(weights, layer.kernel(), padding=15)
+    assert torch.allclose(together, plain, atol=1e-5)
