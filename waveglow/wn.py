@@ -40,8 +40,6 @@ class _Gate(torch.autograd.Function):
             # Fewer kernels, where nothing is kept for the backward pass and a tanh is cheap.
             filter_.tanh_()
             return F.glu(x, dim=1)  # filter * sigmoid(gate)
-        if torch.onnx.is_in_onnx_export():  # fewer operators, for engines whose time goes into memory
-            return torch.tanh(filter_) * torch.sigmoid(gate)
         falling, gate = (-2 * filter_).sigmoid_(), torch.sigmoid(gate)
         ctx.save_for_backward(falling, gate)
         return torch.addcmul(gate, falling, gate, value=-2)  # tanh(y) = 1 - 2 sigmoid(-2y)
