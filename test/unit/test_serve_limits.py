@@ -42,6 +42,8 @@ def test_a_head_that_does_not_arrive(serve, monkeypatch, before):
     host, _, port = serve().removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(before)
-        assert not before or connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        answer = connection.recv(1000) if before else b""
         connection.sendall(b"GET /health HTTP/1.1\r\n")
-        assert connection.recv(1000) == b""
+        while more := connection.recv(1000):  # the rest of an answer may come by itself
+            answer += more
+    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1") == bool(before)
