@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -43,7 +44,8 @@ def test_a_head_that_does_not_arrive(serve, monkeypatch, before):
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(before)
         answer = connection.recv(1000) if before else b""
-        connection.sendall(b"GET /health HTTP/1.1\r\n")
-        while more := connection.recv(1000):  # the rest of an answer may come by itself
-            answer += more
+        with suppress(ConnectionError):  # closed before the half head came
+            connection.sendall(b"GET /health HTTP/1.1\r\n")
+            while more := connection.recv(1000):  # the rest of an answer may come by itself
+                answer += more
     assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1") == bool(before)
