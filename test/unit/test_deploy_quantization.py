@@ -90,6 +90,29 @@ def test_convolutions_are_products_of_integers_except_on_cards(name, on_card):
         assert (result - exact).abs().max() <= 0.05 * exact.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("strides = [2], pads = [1, 1], dilations = [1]", (16, 8, 3)),
+        ("group = 2, pads = [1, 1], dilations = [1]", (16, 4, 3)),
+        ('auto_pad = "SAME_UPPER"', (16, 8, 3)),
+        ("kernel_shape = [3]", (16, 8, 3)),
+        ("pads = [1, 1], dilations = [2]", (16, 8, 3)),
+    ],
+)
+def test_any_convolution_of_the_users_own_is_right(attributes, kernel):
+    """Also those that are no product of integers: with strides, groups, padding that follows from the size."""
+    text = '<ir_version: 8, opset_import: ["": 11]> g (float[1,8,20] x) => (float y) { y = Conv <%s> (x, w) }'
+    model = onnx.parser.parse_model(text % attributes)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    random = np.random.default_rng(0)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal(kernel).astype("f4"), "w"))
+    x = random.standard_normal((1, 8, 20)).astype("f4")
+    exact = run(model, x=x)["y"]
+    quantization.to_int8(model, smallest=64)
+    assert (run(model, x=x)["y"] - exact).abs().max() <= 0.03 * exact.abs().max()
+
+
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0

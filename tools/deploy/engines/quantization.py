@@ -46,10 +46,10 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST, on_card: bool = False) 
             if weight is not None and node.op_type in ("MatMul", "Gemm") and len(weight.dims) == 2:
                 nodes += _integer_product(model.graph, node, weight)
                 continue
-            if weight is not None and node.op_type == "Conv" and not on_card and graph is model.graph:
-                nodes += _integer_convolution(graph, node, weight, rounded)
-                continue
             if weight is not None and node.op_type == "Conv":
+                if not on_card and graph is model.graph and _is_a_product(node, weight):
+                    nodes += _integer_convolution(graph, node, weight, rounded)
+                    continue
                 if weight.name not in dequantized:
                     dequantized[weight.name] = _dequantized(model.graph, weight)
                 node.input[1] = dequantized[weight.name][-1].output[0]
@@ -83,6 +83,19 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
         domain="com.microsoft", K=inputs, N=outputs, bits=8, block_size=BLOCK, accuracy_level=4,
     )  # fmt: skip
     return [product, helper.make_node("Add", [product.output[0], *added], list(node.output))] if added else [product]
+
+
+def _is_a_product(node: NodeProto, weight: TensorProto) -> bool:
+    """Whether a convolution is one as this repository exports them, which a graph of the user's own need not have: over
+    one axis, without strides or groups, and with its padding written out."""
+    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    return (
+        len(weight.dims) == 3
+        and attributes.get("group", 1) == 1
+        and attributes.get("strides", [1]) == [1]
+        and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+        and {"pads", "dilations"} <= attributes.keys()
+    )
 
 
 def _integer_convolution(graph: GraphProto, node: NodeProto, weight: TensorProto, rounded: set[str]) -> list[NodeProto]:
