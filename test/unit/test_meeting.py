@@ -1,0 +1,157 @@
+"""Processes of one training find each other: they wait by name, and tell a launch's variables from leftovers."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.distributed import HashStore
+
+from common import distributed, meeting
+from common.program import UserError
+from conftest import ROOT, make_corpus, run_script
+
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"A machine that others use, too, is no mistake of the tests."
+
+
+def test_those_who_meet_learn_of_each_other():
+    store, met = HashStore(), {}
+
+    def come(me):
+        met[me] = meeting.meet(store, "rank", me, 3, {"number": me}, 60, print)
+
+    threads = [threading.Thread(target=come, args=(me,)) for me in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert met == {me: [{"number": 0}, {"number": 1}, {"number": 2}] for me in range(3)}
+
+
+class Clock:
+    """Stands in for the module time: it goes on only while somebody sleeps, and then by 10 s at once."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 10
+
+
+def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkeypatch):
+    monkeypatch.setattr(meeting, "time", Clock())
+    store, said = HashStore(), []
+    store.add("here/2", 1)
+    with pytest.raises(UserError, match="rank 0 waited 70 s for rank 1, 3 of 4, which did not come"):
+        meeting.meet(store, "rank", 0, 4, {}, 70, said.append)
+    assert said == [f"rank 0 waits for rank 1, 3 of 4, for {waited} s so far, at most 70 s" for waited in (30, 60)]
+
+
+def test_so_is_an_address_where_nobody_answers(monkeypatch):
+    monkeypatch.setattr(meeting, "time", Clock())
+    said = []
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        port = nobody.getsockname()[1]
+        with pytest.raises(UserError, match=rf"waited 70 s for the first process, at 127.0.0.1:{port} .* refused"):
+            meeting.connect("127.0.0.1", port, False, 70, said.append)
+    assert len(said) == 2 and "Connection refused" in said[0]
+
+
+@BUSY
+@given(
+    st.sampled_from(["WORLD_SIZE", "RANK", "LOCAL_RANK"]),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.integers().map(str),
+)
+def test_variables_of_a_launch_are_understood_or_named(name, value):
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, number in {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "1", name: value}.items():
+            patch.setenv(variable, number)
+        try:
+            found = distributed.ranks()
+        except UserError as error:
+            assert re.match("the variable (WORLD_SIZE|RANK|LOCAL_RANK) is ", str(error))
+        else:
+            assert 0 <= found.local_rank <= found.rank < found.world_size
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest", "others"),
+    [("WORLD_SIZE", 1, 2**16, (0, 0)), ("RANK", 0, 3, (4, 0)), ("LOCAL_RANK", 0, 2, (4, 2))],
+)
+def test_variables_of_a_launch_have_limits(monkeypatch, name, smallest, largest, others):
+    launch = ["WORLD_SIZE", "RANK", "LOCAL_RANK"]
+    for other, number in zip([each for each in launch if each != name], others, strict=True):
+        monkeypatch.setenv(other, str(number))
+    for number in (smallest, largest):
+        monkeypatch.setenv(name, str(number))
+        found = distributed.ranks()
+        assert {"WORLD_SIZE": found.world_size, "RANK": found.rank, "LOCAL_RANK": found.local_rank}[name] == number
+    monkeypatch.delenv(name)
+    assert distributed.ranks() == distributed.Ranks(*{"RANK": (0, 4, 0), "LOCAL_RANK": (2, 4, 0)}.get(name, (0, 1, 0)))
+    for number in (smallest - 1, largest + 1):
+        monkeypatch.setenv(name, str(number))
+        with pytest.raises(UserError, match=f"the variable {name} is .*from {smallest} to {largest} as torchrun"):
+            distributed.ranks()
+
+
+def test_where_processes_meet(monkeypatch):
+    """The first one serves the store, unless torchrun does; any port that there is."""
+    asked = []
+    monkeypatch.setattr(meeting, "connect", lambda *args: asked.append(args[:4]) or HashStore())
+    monkeypatch.setattr(meeting, "meet", lambda *_: [])
+    monkeypatch.setenv("MASTER_ADDR", "far")
+    for rank, served, port in ((0, "False", 1), (0, "True", 65535), (1, "False", 5)):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", served)
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        distributed._meet(distributed.Ranks(rank, 2, rank), {}, 7)
+        assert asked.pop() == ("far", port, (rank, served) == (0, "False"), 7)
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UserError, match="MASTER_PORT is not set, must be a number"):
+        distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
+    for port in ("0", "65536"):
+        monkeypatch.setenv("MASTER_PORT", port)
+        with pytest.raises(UserError, match=r"MASTER_PORT is .*from 1 to 65535"):
+            distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
+
+
+LEFT = {
+    "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
+    "TORCHELASTIC_ERROR_FILE": "/nowhere/error.json", "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+}  # fmt: skip
+"Variables of a launch that has ended."
+
+
+def test_a_program_of_one_process_does_not_take_leftover_variables_for_its_own(tmp_path):
+    command = [sys.executable, "tools/convert_checkpoint.py", tmp_path / "none", tmp_path / "new"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | LEFT, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_nor_does_a_script(checkout, config):
+    corpus = make_corpus(checkout / "a corpus")
+    options = [f"--config={config[0]}", f"--data_path={corpus}", f"--output_directory={checkout / 'out'}"]
+    done = run_script(checkout, "train_performance_1p.sh", *options, "--device=cpu", "--max_steps=1", **LEFT)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "out/waveglow_1").is_file()
+
+
+def test_a_training_that_waits_in_vain_says_so_on_the_terminal(config, corpus, tmp_path):
+    """Though its log is elsewhere, and it is not the first rank."""
+    options = [f"--config={config[0]}", f"--data_path={corpus}", "--device=cpu", f"--log_directory={tmp_path / 'logs'}"]
+    command = [sys.executable, "-m", "waveglow.train", *options, f"--output_directory={tmp_path / 'out'}"]
+    left = LEFT | {"MASTER_PORT": "none"}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | left, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the variable MASTER_PORT is 'none', must be a number from 1 to 65535")
