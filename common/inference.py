@@ -13,7 +13,7 @@ from common.checkpoints.interchange import AUDIO, NOT_IN_SHAPES, Checkpoint, fit
 from common.checkpoints.progress import Progress
 from common.config import AnyConfig, BaseConfig, NpuConfig
 from common.config_reading import config_of_checkpoint
-from common.device import Device
+from common.device import Device, keep_freed_memory
 from common.hints import Hints, for_kind
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8
@@ -101,6 +101,7 @@ def prepare(model: nn.Module, device: Device, level: str, npu_config: NpuConfig,
 
     Returns the precision to run it in, of amp level ``level``.
     """
+    keep_freed_memory(device)
     patch_for_npu(model, npu_config, device)
     use_channels_last(model, device)
     precision = Precision(level, 1.0, device, model)

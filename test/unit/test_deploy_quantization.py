@@ -113,6 +113,93 @@ def test_any_convolution_of_the_users_own_is_right(attributes, kernel):
     assert (run(model, x=x)["y"] - exact).abs().max() <= 0.03 * exact.abs().max()
 
 
+BETWEEN = {
+    "scalar": "b = Mul (a, scalar)",
+    "channels": "b = Add (a, channels)",
+    "channels of a batch": "c = Add (batch, a) b = Tanh (c)",
+    "times": "b = Mul (a, times)",
+    "halves": "c, d = Split <axis = 1> (a) e = Sigmoid (c) f = Mul (e, d) b = Concat <axis = -2> (f, c)",
+    "halves in time": "c, d = Split <axis = 2> (a) b = Concat <axis = 2> (d, c)",
+    "with a constant": "b = Concat <axis = 1> (a, batch_of_channels)",
+    "a slice of channels": "c = Slice (a, zero, eight, one) b = Concat <axis = 1> (c, c)",
+    "a slice of times": "b = Slice (a, zero, eight, last)",
+    "a mask": "c = ReduceMean <axes = [1]> (x) d = Relu (c) b = Mul (a, d)",
+    "a sum": "c = ReduceMean <keepdims = 0> (x) b = Add (a, c)",
+    "the input": "c = Concat <axis = 1> (x, x) b = Sub (a, c)",
+    "a graph inside": "c = ReduceMean <keepdims = 0> (x) d = Cast <to = 9> (c)"
+    " b = If (d) <then_branch = t () => (float[1,16,20] t1) { t1 = Exp (a) },"
+    " else_branch = f () => (float[1,16,20] f1) { f1 = Neg (a) }>",
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_lies_between_two_convolutions_is_right(between):
+    """Constants of any number of axes, tensors of any other, parts, joins, what is needed in both layouts."""
+    text = (
+        '<ir_version: 8, opset_import: ["": 11]> g (float[1,8,20] x) => (float[1,16,20] a, float[n,c,t] y) {'
+        f" a = Conv <pads = [1, 1], dilations = [1]> (x, w) {BETWEEN[between]}"
+        " y = Conv <pads = [2, 2], dilations = [2]> (b, v) }"
+    )
+    model = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    weights = {"w": (16, 8, 3), "v": (16, 24 if between == "with a constant" else 16, 3), "channels": (16, 1)}
+    weights |= {"scalar": (), "batch": (1, 16, 1), "times": (20,), "batch_of_channels": (1, 8, 20)}
+    for name, shape in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal(shape).astype("f4"), name))
+    for name, value in {"zero": 0, "eight": 8, "one": 1, "last": -1}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    x = random.standard_normal((1, 8, 20)).astype("f4")
+    exact = run(model, x=x)
+    quantization.to_int8(model, smallest=64)
+    onnx.checker.check_model(model)  # also that nothing is used before it is made
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in model.graph.node) == 2
+    for name, result in run(model, x=x).items():
+        assert (result - exact[name]).abs().max() <= 0.05 * exact[name].abs().max()
+
+
+def test_nothing_is_transposed_between_convolutions():
+    """A layer of WaveGlow: a gate, a residual, and a condition that is a convolution, too."""
+    text = """<ir_version: 8, opset_import: ["": 11]> g (float[1,16,20] x, float[1,16,20] mel) => (float[1,16,20] y) {
+        a = Conv <pads = [1, 1], dilations = [1]> (x, w) b = Conv <pads = [0, 0], dilations = [1]> (mel, v)
+        c = Add (a, b) d, e = Split <axis = 1> (c) f = Tanh (d) g = Sigmoid (e) h = Mul (f, g)
+        i = Conv <pads = [0, 0], dilations = [1]> (h, u) j = Add (x, i)
+        k = Conv <pads = [2, 2], dilations = [2]> (j, w) y, z = Split <axis = 1> (k) }"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in {"w": (32, 16, 3), "v": (32, 16, 1), "u": (16, 16, 1)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, "f4"), name))
+    quantization.to_int8(model, smallest=64)
+    kinds = [node.op_type for node in model.graph.node]
+    assert (kinds.count("MatMulIntegerToFloat"), kinds.count("Transpose")) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_a_product"),
+    [
+        ("strides = [4]", True),
+        ("strides = [4], pads = [0, 0], dilations = [1], output_padding = [0], group = 1", True),
+        ("strides = [12]", True),
+        ("strides = [5]", False),
+        ("strides = [4], pads = [2, 2]", False),
+        ("strides = [4], output_padding = [2]", False),
+        ('strides = [4], auto_pad = "SAME_UPPER"', False),
+    ],
+)
+def test_any_upsampling_is_right(attributes, is_a_product):
+    text = (
+        '<ir_version: 8, opset_import: ["": 11]> g (float[2,8,20] x) => (float y) { y = ConvTranspose <%s> (x, w, b) }'
+    )
+    model = onnx.parser.parse_model(text % attributes)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    random = np.random.default_rng(0)
+    for name, shape in (("w", (8, 6, 12)), ("b", (6,))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal(shape).astype("f4"), name))
+    x = random.standard_normal((2, 8, 20)).astype("f4")
+    exact = run(model, x=x)["y"]
+    quantization.to_int8(model, smallest=64)
+    assert is_a_product == any(node.op_type == "MatMul" for node in model.graph.node)
+    torch.testing.assert_close(run(model, x=x)["y"], exact)
+
+
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from onnx import GraphProto
+from onnx import GraphProto, NodeProto
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -12,6 +12,15 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from graphs(attribute.g)
+
+
+def names_in(node: NodeProto) -> Iterator[str]:
+    """What the node takes, and the nodes of the graphs inside of it."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in graphs(attribute.g):
+            for each in graph.node:
+                yield from each.input
 
 
 def remove_unused(graph: GraphProto) -> None:

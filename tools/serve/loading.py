@@ -10,7 +10,7 @@ import torch
 from common import voices
 from common.checkpoints.interchange import read
 from common.config_reading import config_of_checkpoint, load_config
-from common.device import Device, keep_freed_memory
+from common.device import Device
 from common.hints import Hints
 from common.inference import with_hints
 from common.program import UserError
@@ -115,7 +115,6 @@ def voices_on(
     decoding: Decoding = Decoding(),
 ) -> Voices:
     """Voices that are loaded to the device when they are asked for, with so many threads on a CPU; memory in GiB."""
-    keep_freed_memory(device)
     if device.type == "cpu":  # a speaker's two threads compute at the same time
         torch.set_num_threads(max(1, threads // 2))
     make = partial(load, device=device, amp=amp or fastest_level(device), decoding=decoding)

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tools.deploy.engines.integer_convolutions import convolutions_to_products
+from tools.deploy.engines.rounding import quantize_weight
 from tools.deploy.onnx_graphs import graphs, remove_unused
 
 BLOCK = 128
@@ -37,8 +39,9 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST, on_card: bool = False) 
     clips together, is rounded. On a card, which has no such product, their arithmetic is float32.
     """
     weights = _weights(model, smallest)
+    if not on_card:
+        convolutions_to_products(model, weights)
     dequantized: dict[str, list[NodeProto]] = {}
-    rounded: set[str] = set()
     for graph in graphs(model.graph):
         nodes = []
         for node in graph.node:
@@ -47,9 +50,6 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST, on_card: bool = False) 
                 nodes += _integer_product(model.graph, node, weight)
                 continue
             if weight is not None and node.op_type == "Conv":
-                if not on_card and graph is model.graph and _is_a_product(node, weight):
-                    nodes += _integer_convolution(graph, node, weight, rounded)
-                    continue
                 if weight.name not in dequantized:
                     dequantized[weight.name] = _dequantized(model.graph, weight)
                 node.input[1] = dequantized[weight.name][-1].output[0]
@@ -85,55 +85,6 @@ def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) ->
     return [product, helper.make_node("Add", [product.output[0], *added], list(node.output))] if added else [product]
 
 
-def _is_a_product(node: NodeProto, weight: TensorProto) -> bool:
-    """Whether a convolution is one as this repository exports them, which a graph of the user's own need not have: over
-    one axis, without strides or groups, and with its padding written out."""
-    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    return (
-        len(weight.dims) == 3
-        and attributes.get("group", 1) == 1
-        and attributes.get("strides", [1]) == [1]
-        and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
-        and {"pads", "dilations"} <= attributes.keys()
-    )
-
-
-def _integer_convolution(graph: GraphProto, node: NodeProto, weight: TensorProto, rounded: set[str]) -> list[NodeProto]:
-    """A product of integers in the place of a 1-D convolution: three times as fast as ``Conv``, which in integers takes
-    five times as long as in float32 (1.31.1).
-
-    ``rounded``: the inputs that were rounded already, for other convolutions.
-    """
-    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    x, name, taps = node.input[0], node.output[0], weight.dims[2]
-    nodes, (seen, scale, zero) = [], [f"{x}.{what}" for what in ("integers", "scale", "zero")]
-    if x not in rounded:
-        nodes.append(helper.make_node("Transpose", [x], [f"{x}.transposed"], perm=[0, 2, 1]))
-        nodes.append(helper.make_node("DynamicQuantizeLinear", [f"{x}.transposed"], [seen, scale, zero]))
-        rounded.add(x)
-
-    def constant(what: str, values: np.ndarray) -> str:
-        graph.initializer.append(numpy_helper.from_array(values, f"{name}.{what}"))
-        return f"{name}.{what}"
-
-    if taps > 1:  # [B, T, in] -> [B, T, taps * in]: what each output sees
-        (before, behind), (dilation,) = attributes["pads"], attributes["dilations"]
-        pads, axis = constant("pads", np.array([0, before, 0, 0, behind, 0])), constant("axis", np.array([1]))
-        nodes.append(helper.make_node("Pad", [seen, pads, zero], [f"{name}.padded"], mode="constant"))
-        parts = [f"{name}.tap{tap}" for tap in range(taps)]
-        for tap, part in enumerate(parts):
-            begin = constant(f"begin{tap}", np.array([tap * dilation]))
-            end = constant(f"end{tap}", np.array([(tap + 1 - taps) * dilation or np.iinfo(np.int64).max]))
-            nodes.append(helper.make_node("Slice", [f"{name}.padded", begin, end, axis], [part]))
-        seen = f"{name}.seen"
-        nodes.append(helper.make_node("Concat", parts, [seen], axis=2))
-    matrix = numpy_helper.to_array(weight).transpose(2, 1, 0).reshape(-1, weight.dims[0])
-    integers, scales = quantize_weight(matrix, axes=(0,))
-    inputs = [seen, constant("int8", integers), scale, constant("scales", scales), zero, "", *node.input[2:]]
-    product = helper.make_node("MatMulIntegerToFloat", inputs, [f"{name}.product"], domain="com.microsoft")
-    return [*nodes, product, helper.make_node("Transpose", [f"{name}.product"], [name], perm=[0, 2, 1])]
-
-
 def _dequantized(graph: GraphProto, weight: TensorProto) -> list[NodeProto]:
     """The nodes that make a convolution's weight of its integers.
 
@@ -148,13 +99,6 @@ def _dequantized(graph: GraphProto, weight: TensorProto) -> list[NodeProto]:
         helper.make_node("Cast", [f"{weight.name}.int8"], [f"{weight.name}.float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{weight.name}.float", f"{weight.name}.scale"], [f"{weight.name}.rounded"]),
     ]
-
-
-def quantize_weight(values: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Integers from -127 to 127 and their scale, one for all along the axes."""
-    scale = np.abs(values).max(axes, keepdims=True) / np.float32(127)
-    scale[scale == 0] = 1
-    return np.round(values / scale).astype(np.int8), scale.squeeze(axes)
 
 
 def _weights(model: ModelProto, smallest: int) -> dict[str, TensorProto]:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from common.device import Device, card_name, pick_device
+from common.device import Device, card_name, keep_freed_memory, pick_device
 from common.layers.channels_last import use_channels_last
 from common.layers.int8 import use_int8, why_no_int8
 from common.precision import convert
@@ -21,7 +21,8 @@ from tools.deploy import models
 from tools.deploy.artifacts import Contents
 from tools.deploy.engines.engine import Build, Engine, Graph, Value, counted, share_of_cores
 from tools.deploy.engines.hardware_names import processor_name
-from tools.deploy.engines.quantization import SMALLEST, quantize_weight
+from tools.deploy.engines.quantization import SMALLEST
+from tools.deploy.engines.rounding import quantize_weight
 from tools.deploy.signatures import kind_of
 
 EXACT = {"attention_cell", "decoder_cell", "attention_weights", "attention_weights_cum", "mel_outputs"}
@@ -45,6 +46,7 @@ class Torch(Engine):
         self.device = pick_device(kind, 0 if kind == "cpu" else device)
         self.threads = share_of_cores(device, shares) if kind == "cpu" else 1
         torch.set_num_threads(self.threads)
+        keep_freed_memory(self.device)
 
     @staticmethod
     def build(request: Build, path: Path) -> None:
@@ -70,11 +72,12 @@ class Torch(Engine):
             model = models.rebuild(kind, getattr(contents, kind), weights)
         except UserError as error:
             raise UserError(f"{error}, build them again: {contents.again(path.parent)}") from error
-        dtype = half(self.device) if contents.quant_mode == "force_float16" else torch.float32
+        in_integers = contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device)
+        dtype = torch.float32 if in_integers else precision(contents.quant_mode, self.device)
         convert(model.model, dtype)
         model.model.to(self.device.torch_device)
         use_channels_last(model.model, self.device)
-        if contents.quant_mode == "int8" and kind == "waveglow" and not why_no_int8(self.device):
+        if in_integers:
             use_int8(model.model, self.device)
         return TorchGraph(
             model.modules()[graph], list(contents.signature(graph).outputs), self.device.torch_device, dtype
@@ -120,6 +123,13 @@ class TorchGraph(Graph):
         if not tensor.is_floating_point():
             return tensor
         return tensor.to(torch.float32 if name in EXACT else self.dtype)
+
+
+def precision(quant_mode: str, device: Device) -> torch.dtype:
+    """What is computed in where nothing is in integers: after rounding to 8 bits bfloat16, where that is fast."""
+    if quant_mode == "force_float16":
+        return half(device)
+    return torch.bfloat16 if quant_mode == "int8" and device.half == torch.bfloat16 else torch.float32
 
 
 def half(device: Device) -> torch.dtype:
