@@ -52,6 +52,29 @@ def test_a_voice_by_its_name(tmp_path):
         find_checkpoints(given(tmp_path, voice="nobody"))
 
 
+V2 = ["english_cleaners_v2"]
+
+
+def test_a_voice_reads_texts_its_own_way(tmp_path, toys, monkeypatch):
+    """Its graphs say so; not those of another Tacotron2, nor where the user says how to read."""
+    of_voice = find_checkpoints(given(tmp_path, voice="heart"))
+    assert of_voice.cleaners == find_checkpoints(given(tmp_path)).cleaners == V2
+    assert find_checkpoints(given(tmp_path, waveglow=toys["waveglow"], voice="heart")).cleaners == V2
+    assert find_checkpoints(given(tmp_path, **toys)).cleaners == []
+    (tmp_path / "basic.json").write_text('{"data_config": {"text_cleaners": ["basic_cleaners"]}}')
+    said = find_checkpoints(given(tmp_path, voice="heart", config=str(tmp_path / "basic.json")))
+    assert said.cleaners == []
+
+    written = []
+    monkeypatch.setattr(to_onnx, "write", lambda found, *_: written.append(found["tacotron2"].config.data_config))
+    for cleaners in ([], V2):
+        to_onnx.export_graphs(tmp_path / "models", Wanted(toys, named=True, cleaners=cleaners))
+    assert [config.text_cleaners for config in written] == [["english_cleaners"], V2]
+    # Graphs that are there are kept only if they say the same.
+    for cleaners, kept in ([], True), (["english_cleaners"], True), (V2, False):
+        assert stages.are_there(models_dir() / ONNX, Wanted(toys, True, cleaners=cleaners)) == kept
+
+
 def test_without_a_checkpoint_it_is_the_default_voice(tmp_path):
     wanted = find_checkpoints(given(tmp_path))
     assert not wanted.named

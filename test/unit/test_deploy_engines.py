@@ -8,15 +8,17 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
-from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
+from deploy_toys import ENGINES, SEEDS, TEXTS, make, make_lively, models_dir, raw, start, toy
 
+import waveglow.config
 from common.program import UserError
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.engines import torch_engine
 from tools.deploy.engines.engine import Build
 from tools.deploy.engines.onnxruntime_engine import put_in_order_of
-from tools.deploy.engines.torch_engine import Torch
+from tools.deploy.engines.torch_engine import Torch, packed, unpacked
 from tools.deploy.models import rebuild
+from waveglow.conditioning import interpolation
 
 
 def expected_audio(mel, sigma, seed):
@@ -75,6 +77,24 @@ def test_weights_of_another_version_are_refused():
     weights[name] = torch.cat([weights[name]] * 2, dim=1)
     with pytest.raises(UserError, match="of another version"):
         rebuild("waveglow", model.config, weights)
+
+
+@pytest.mark.parametrize(("quant_mode", "worst"), [("force_float32", 0.0), ("force_float16", 0.02), ("int8", 0.02)])
+def test_a_waveglow_whose_upsampling_interpolates_is_built_again(quant_mode, worst):
+    """As in the shipped voice: its conditions are merged with the upsampling when it is fused."""
+    config, model = toy("waveglow").config, waveglow.config.build_model(toy("waveglow").config).eval()
+    make_lively(model)
+    kernel = interpolation(torch.full((6,), -5.0), torch.full((6,), 2.0), *map(len, model.upsample.weight[0, :1]), 256)
+    for parameter, value in zip((model.upsample.weight, model.upsample.bias), kernel, strict=True):
+        parameter.data.copy_(value)
+    model.fuse()
+    assert model.on_lines
+    assert model.is_composed
+    weights = unpacked(packed(dict(model.state_dict()), quant_mode))
+    again = rebuild("waveglow", config, weights).model
+    mel, noise = torch.randn(1, 6, 5) - 5, [torch.randn(shape) for shape in model.noise_shapes(1, 5)]
+    audio, expected = again.infer(mel, 0.6, noise), model.infer(mel, 0.6, noise)
+    assert (audio - expected).abs().mean() <= worst * expected.abs().mean()
 
 
 def test_stages_are_timed():

@@ -35,8 +35,10 @@ class Wanted:
     "Scale of WaveGlow's noise with which they sound best."
     hints: Hints = field(default_factory=dict)
     "What the user says of them."
+    cleaners: list[str] = field(default_factory=list)
+    "How the voice reads texts, if not as in its training."
     options: list[str] = field(default_factory=list)
-    "All of that as options, for a command in a message."
+    "The checkpoints and what the user says of them as options, for a command in a message."
 
 
 def is_named(args: argparse.Namespace) -> bool:
@@ -70,7 +72,10 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
         check_readable(path, kind)
     paths = {kind: paths[kind] for kind in MODELS}
     options += naming({kind: paths[kind] for kind in given} if options else paths) + hint_options(args)
-    return Wanted(paths, is_named(args), settings.sigma, read_hints(args), options)
+    hints = read_hints(args)
+    own = "tacotron2" in given or "text_cleaners" in hints.get("data_config", {})
+    cleaners = [] if own else settings.text_cleaners
+    return Wanted(paths, is_named(args), settings.sigma, hints, cleaners, options)
 
 
 def naming(paths: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,7 @@ from tacotron2.decoder import AttentionState, Decoder, DecoderState
 from tacotron2.decoding import decode
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
 from tacotron2.prenet import Prenet
-from waveglow.model import Invertible1x1Conv, WaveGlow
+from waveglow.model import WaveGlow
 
 
 class EncoderGraph(nn.Module):
@@ -117,9 +117,7 @@ class WaveGlowGraph(nn.Module):
 
     def __init__(self, model: WaveGlow):
         super().__init__()
-        self.model = copy.copy(model)
-        # The copy of a module shares the dict of its parts with the original.
-        self.model._modules = {**model._modules, "convinv": nn.ModuleList(map(KnownInverse, model.convinv))}
+        self.model = model
         self.channels = [shape[1] for shape in model.noise_shapes(1, 1)]
 
     def forward(self, mel: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
@@ -129,22 +127,6 @@ class WaveGlowGraph(nn.Module):
         """
         noise = z[..., 0].split(self.channels, dim=1)
         return self.model.infer(mel[..., 0], sigma[:, None, None], list(noise))
-
-
-class KnownInverse(nn.Module):
-    """The inverse of an ``Invertible1x1Conv``, its matrix inverted once and for all."""
-
-    matrix: Tensor
-    "[C, C, 1]"
-
-    def __init__(self, layer: Invertible1x1Conv):
-        super().__init__()
-        self.conv = layer.conv
-        self.register_buffer("matrix", layer.inverse_kernel())
-
-    def inverse(self, x: Tensor) -> Tensor:
-        """x [B, C, L] -> [B, C, L]."""
-        return self.conv.convolve(x, self.matrix)
 
 
 class LSTMOperator(nn.Module):

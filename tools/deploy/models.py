@@ -29,6 +29,8 @@ SEED = 1234
 "Seed of random weights."
 FRAMES_OF_128_CHARACTERS = 600
 "Frames that NVIDIA's checkpoints make of 128 characters. A random Tacotron2, whose gate never fires, ends there."
+UPSAMPLING = "upsample."
+"What the names of WaveGlow's weights of the upsampling begin with."
 PACKAGES = {"tacotron2": tacotron2.config, "waveglow": waveglow.config}
 
 
@@ -67,9 +69,16 @@ def load(kind: str, path: str, hints: Hints | None = None) -> Model:
 
 def rebuild(kind: str, config: Any, weights: dict[str, Tensor]) -> Model:
     """A model from its configuration and those weights that are needed; UserError if they do not fit."""
-    model = _ready(Model(kind, Source(""), config, PACKAGES[kind].build_model(config)))
+    bare = PACKAGES[kind].build_model(config)
+    # First of all the upsampling: if it interpolates, WaveGlow's layers are merged otherwise.
+    upsampling = {name: tensor for name, tensor in weights.items() if name.startswith(UPSAMPLING)}
     try:
+        bare.load_state_dict(upsampling, strict=False)
+        model = _ready(Model(kind, Source(""), config, bare))
         model.model.load_state_dict(weights, strict=False)
+        if isinstance(model.model, WaveGlow):
+            for convinv in model.model.convinv:
+                convinv.fuse()
     except RuntimeError as error:
         raise UserError(f"these weights of {kind} are of another version") from error
     return model

@@ -49,6 +49,8 @@ def are_there(folder: Path, wanted: Wanted | None, opset: int | None = None) -> 
         return False
     if wanted and wanted.sigma != contents.sigma:
         return False
+    if wanted and wanted.cleaners and wanted.cleaners != contents.tacotron2.data_config.text_cleaners:
+        return False
     for kind, source in contents.sources.items():
         path = wanted.paths[kind] if wanted else source.path
         if source.path != path or (wanted and path != RANDOM and source.sha256 != sha256(Path(path))):

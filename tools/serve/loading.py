@@ -100,7 +100,8 @@ def make_engines(entries: list[Entry], decoding: Decoding) -> None:
             continue
         models_dir = decoding.models_dir / entry.name
         paths = {"tacotron2": str(entry.tacotron2), "waveglow": str(entry.waveglow)}
-        wanted = Wanted(paths, named=True, sigma=entry.settings.sigma, hints=entry.hints, options=naming(paths))
+        sigma, cleaners = entry.settings.sigma, entry.settings.text_cleaners
+        wanted = Wanted(paths, True, sigma, entry.hints, cleaners, naming(paths))
         if wanted.hints or not stages.are_there(models_dir / ONNX, wanted):
             export_graphs(models_dir, wanted)
         build(Order(decoding.engine, decoding.quant_mode, models_dir, decoding.folder(entry.name), settings))

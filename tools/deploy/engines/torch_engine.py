@@ -138,10 +138,16 @@ def half(device: Device) -> torch.dtype:
 
 
 def packed(weights: dict[str, Tensor], quant_mode: str) -> dict[str, Tensor]:
-    """Weights as a file holds them: large ones in half precision, or in 8 bits with a scale for each row."""
-    large = [name for name, tensor in weights.items() if tensor.ndim > 1 and tensor.numel() >= SMALLEST]
+    """Weights as a file holds them: large ones in half precision, or in 8 bits with a scale for each row.
+
+    Those of an upsampling in float16, by which it is still seen to interpolate.
+    """
+    if quant_mode == "force_float32":
+        return weights
+    weights |= {name: tensor.half() for name, tensor in weights.items() if name.startswith(models.UPSAMPLING)}
+    large = [name for name, t in weights.items() if t.dtype == torch.float32 and t.ndim > 1 and t.numel() >= SMALLEST]
     if quant_mode == "force_float16":
-        return weights | {name: weights[name].to(half(pick_device())) for name in large}
+        weights |= {name: weights[name].to(half(pick_device())) for name in large}
     if quant_mode == "int8":
         for name in large:
             tensor = weights[name].numpy()

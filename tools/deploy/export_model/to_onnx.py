@@ -59,6 +59,8 @@ def export_graphs(models_dir: Path, wanted: Wanted, opset: int | None = None) ->
     began = time.perf_counter()
     with still("reading the checkpoints"):
         found = {kind: models.load(kind, path, wanted.hints) for kind, path in wanted.paths.items()}
+    if wanted.cleaners:
+        found["tacotron2"].config.data_config.text_cleaners = wanted.cleaners
     check_symbols(wanted.paths["tacotron2"], found["tacotron2"].config, NAME_SYMBOLS)
     pronunciations(found["tacotron2"].config)
     models.check_fit(found["tacotron2"], found["waveglow"])
