@@ -25,7 +25,7 @@ CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntime(Engine):
-    """Options: ``spinning``, whether threads that wait for work keep their core busy."""
+    """Options: ``spinning``, whether threads that wait for work in a graph keep their core busy."""
 
     suffix = ".onnx"
 
@@ -35,7 +35,7 @@ class OnnxRuntime(Engine):
         if self.on_card:
             check_card(device)
         self.threads = 1 if self.on_card else share_of_cores(device, shares)
-        self.spinning = bool(options.get("spinning", False))
+        self.spinning = bool(options.get("spinning", True))
 
     @staticmethod
     def build(request: Build, path: Path) -> None:
@@ -65,8 +65,9 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1  # the graphs are chains: nothing could run beside anything
         options.log_severity_level = 3
-        # A graph's threads would keep the cores from the threads of the next graph.
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+        # Or a graph's threads would keep the cores from the threads of the next graph.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         # Attention far from its place and cells at rest become denormal numbers, which take a hundred times as long.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         providers = [(CUDA, {"device_id": self.device})] if self.on_card else []

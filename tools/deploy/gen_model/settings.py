@@ -54,8 +54,8 @@ class EngineSettings:
 class OnnxRuntimeSettings(EngineSettings):
     """ONNX Runtime's."""
 
-    spinning: bool = False
-    "Whether threads that wait for work keep their cores busy. Faster if nothing else needs the cores."
+    spinning: bool = True
+    "Whether threads that wait for work in a graph keep their cores busy. Faster unless something else needs the cores."
 
 
 @dataclass
