@@ -12,10 +12,11 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, make, make_lively, models_dir, ra
 
 import waveglow.config
 from common.program import UserError
+from runs import CPU
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.engines import torch_engine
 from tools.deploy.engines.engine import Build
-from tools.deploy.engines.onnxruntime_engine import put_in_order_of
+from tools.deploy.engines.onnxruntime_engine import OnnxRuntime, put_in_order_of
 from tools.deploy.engines.torch_engine import Torch, packed, unpacked
 from tools.deploy.models import rebuild
 from waveglow.conditioning import interpolation
@@ -95,6 +96,36 @@ def test_a_waveglow_whose_upsampling_interpolates_is_built_again(quant_mode, wor
     mel, noise = torch.randn(1, 6, 5) - 5, [torch.randn(shape) for shape in model.noise_shapes(1, 5)]
     audio, expected = again.infer(mel, 0.6, noise), model.infer(mel, 0.6, noise)
     assert (audio - expected).abs().mean() <= worst * expected.abs().mean()
+
+
+def test_pytorch_keeps_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(torch_engine, "keep_freed_memory", kept.append)
+    Torch(0, 1, {})
+    assert kept == [CPU]
+
+
+@pytest.mark.parametrize(
+    ("quant_mode", "half", "computes"),
+    [
+        ("force_float32", torch.bfloat16, torch.float32),
+        ("force_float16", torch.bfloat16, torch.bfloat16),
+        ("force_float16", torch.float16, torch.bfloat16),  # CPUs are slow in float16
+        ("int8", torch.bfloat16, torch.bfloat16),
+        ("int8", torch.float16, torch.float32),
+    ],
+)
+def test_what_pytorch_computes_in(quant_mode, half, computes):
+    assert torch_engine.precision(quant_mode, replace(CPU, half=half)) == computes
+
+
+@pytest.mark.parametrize(("options", "spins"), [({}, "1"), ({"spinning": True}, "1"), ({"spinning": False}, "0")])
+def test_threads_of_onnxruntime_wait_busily_within_a_graph_alone(options, spins):
+    engine = OnnxRuntime(0, 1, options)
+    session = engine.load(models_dir() / "onnx/postnet.onnx", "postnet", raw()).session
+    entry = session.get_session_options().get_session_config_entry
+    assert entry("session.intra_op.allow_spinning") == spins
+    assert entry("session.force_spinning_stop") == "1"
 
 
 def test_stages_are_timed():

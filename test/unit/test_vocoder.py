@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from common import inference
 from common.checkpoints import native
 from common.config_reading import from_dict
 from conftest import toy_config
@@ -97,3 +98,11 @@ def test_kernels_rounded_once_are_those_of_autocast(paths, name, monkeypatch):
         spoken = [vocoder.synthesize(mel(20), 0.6, strength) for vocoder in (once, each_time)]
         assert spoken[0].abs().max() > 0.01
         assert torch.equal(*spoken)
+
+
+def test_freed_memory_is_kept(path, monkeypatch):
+    """Getting it from the system again takes longer clips in int8 two thirds more time."""
+    kept = []
+    monkeypatch.setattr(inference, "keep_freed_memory", kept.append)
+    Vocoder(path, CPU)
+    assert kept == [CPU]
