@@ -87,7 +87,7 @@ def test_any_bit_of_any_number_shows(kind, data):
     assert checksum(other) != checksum(tensor)
 
 
-def test_every_field_of_the_configuration_counts_but_those_of_a_machine(config):
+def test_every_field_of_the_configuration_counts_but_those_of_a_machine():
     base = waveglow.config.Config()
     plain = facts_of_start("waveglow", base, "auto", "acc")
     for section in (field.name for field in fields(base) if is_dataclass(getattr(base, field.name))):
