@@ -100,11 +100,14 @@ def test_a_hop_beyond_the_kernel_is_refused(tmp_path):
         build_model(load_config(write_config(tmp_path / "c.json", values), Config))
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": }'])
-def test_what_is_no_config(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("", "is not JSON"), ("[1]", "must be an object"), ("{", "is not JSON"), ('{"a": }', "is not JSON")],
+)
+def test_what_is_no_config(tmp_path, content, says):
     path = tmp_path / "c.json"
     path.write_text(content)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=rf"c\.json.*{says}"):
         load_config(path, Config)
     with pytest.raises(UserError, match="cannot read"):
         load_config(tmp_path / "missing.json", Config)
@@ -120,7 +123,7 @@ def test_loss_scale():
     assert parse_loss_scale("dynamic") == "dynamic"
     assert parse_loss_scale("128") == TrainConfig(loss_scale=128).loss_scale == 128.0
     for wrong in ("0", "-1", "inf", "nan", "many"):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=f"loss_scale is '{wrong}'"):
             parse_loss_scale(wrong)
 
 

@@ -233,17 +233,17 @@ def test_fresh_kernels_are_rotations(channels):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "says"),
     [
-        dict(n_group=7),
-        dict(n_early_size=3),
-        dict(hop_length=60),
-        dict(n_early_every=1, n_flows=9),
-        dict(upsample_kernel=8),
+        (dict(n_group=7), "must be even"),
+        (dict(n_early_size=3), "must be even"),
+        (dict(hop_length=60), "must be at least 67 with hop_length 60"),
+        (dict(n_early_every=1, n_flows=9), "leaves flow 4 no channels"),
+        (dict(upsample_kernel=8), "upsample_kernel 8 must be at least"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(changes):
-    with pytest.raises(ValueError):
+def test_sizes_that_do_not_fit_are_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
         toy(**changes)
 
 
