@@ -161,6 +161,11 @@ def contents_of_all(processes):
     return [found[rank] for rank in range(len(processes))], read
 
 
+def test_a_digest_tells_the_same_letters_in_other_parts():
+    parts = ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"c", b"ab"], [b"abc", b""])
+    assert len({agreement.digest(each) for each in parts}) == len(parts)
+
+
 def test_a_file_that_is_not_there_or_is_long_has_a_digest(tmp_path):
     (tmp_path / "long").write_bytes(bytes(agreement.CHUNK + 1))
     (tmp_path / "longer").write_bytes(bytes(agreement.CHUNK + 2))
