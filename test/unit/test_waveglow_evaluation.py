@@ -124,8 +124,8 @@ def test_figures_are_those_of_the_files(vocoder, path, tmp_path, monkeypatch):
         assert figures["real_time_factor"] == pytest.approx(RATE / samples)
         assert figures["loss"] == pytest.approx(recording_loss(recording, vocoder))
         mels = [vocoder.mel(samples[None])[0] for samples in (recording, expected)]
-        assert figures["mel_l1"] == pytest.approx((mels[0] - mels[1]).abs().mean().item(), rel=1e-4)
-        assert figures["mel_cepstral_distortion"] == pytest.approx(mel_cepstral_distortion(*mels), rel=1e-4)
+        assert figures["mel_l1"] == pytest.approx((mels[0] - mels[1]).abs().mean().item())
+        assert figures["mel_cepstral_distortion"] == pytest.approx(mel_cepstral_distortion(*mels))
     assert found["overall"]["seconds"] == pytest.approx(sum(lengths.values()) / RATE)
     assert results["fps"] == 2 / 5 and results["iteration_seconds"] == 5 / 2
     assert results["samples_per_second"] == pytest.approx(sum(lengths.values()) / 5)
