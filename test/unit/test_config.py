@@ -113,6 +113,11 @@ def test_what_is_no_config(tmp_path, content, says):
         load_config(tmp_path / "missing.json", Config)
 
 
+def test_a_file_that_is_not_named_is_not_the_configuration_s_folder(tmp_path):
+    path = write_config(tmp_path / "c.json", {"data_config": {"training_files": ""}})
+    assert load_config(path, Config).data_config.training_files == ""
+
+
 def test_a_byte_order_mark_does_not_matter(tmp_path):
     path = tmp_path / "c.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(NVIDIA).encode())
