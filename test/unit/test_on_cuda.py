@@ -128,7 +128,7 @@ def test_a_run_goes_on_exactly_and_on_the_cpu(corpus, tmp_path, card):
     assert model_of(there).keys() == model_of(resumed).keys()
 
 
-def test_a_recorded_step_is_the_plain_one(tmp_path, card):
+def test_a_recorded_step_is_the_plain_one(corpus, tmp_path, card):
     """Loss and gradients of other batches than the one that was recorded."""
     values = toy_config()
     run = make_run(values, tmp_path, card, grad_clip=1.0)

@@ -31,7 +31,7 @@ def test_each_number_of_clients_is_a_row(serve, run_here, tmp_path):
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_is_refused_or_breaks_off_is_a_failure(serve, run_here, tmp_path, monkeypatch):
+def test_what_is_refused_or_breaks_off_is_a_failure(speaker, serve, run_here, tmp_path, monkeypatch):
     """And the program fails."""
     monkeypatch.setattr(speaker_module, "to_16_bit", lambda audio: 1 / 0)
     done, (row,) = run_load_test(run_here, tmp_path, serve(), 2)

@@ -150,7 +150,7 @@ def test_the_program(data, tmp_path, monkeypatch, run_here):
     assert (tmp_path / "speech.wav").stat().st_size > 1000
 
 
-def test_it_begins_with_given_weights(tmp_path):
+def test_it_begins_with_given_weights(data, tmp_path):
     """With no time to train it writes what it was given; of another size it refuses it."""
     package, values = waveglow.config, toy_config()
     values["train_config"] |= {"ema_decay": 0.9}
