@@ -44,9 +44,9 @@ def assert_same_outputs(path: Path, numbers: dict):
     with torch.no_grad():
         z, log_s, log_det = model(numbers["mel"], numbers["audio"])
         audio = model.infer(numbers["mel"], numbers["infer"]["sigma"], numbers["infer"]["noise"])
-    torch.testing.assert_close(z, numbers["z"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(log_s, numbers["log_s"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(audio, numbers["infer"]["audio"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(z, numbers["z"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(log_s, numbers["log_s"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(audio, numbers["infer"]["audio"], rtol=1e-5, atol=1e-5)
     assert len(log_det) == len(numbers["log_det"])
 
 

@@ -87,7 +87,7 @@ def test_any_bit_of_any_number_shows(kind, data):
     assert checksum(other) != checksum(tensor)
 
 
-def test_every_field_of_the_configuration_counts_but_those_of_a_machine(config):
+def test_every_field_of_the_configuration_counts_but_those_of_a_machine():
     base = waveglow.config.Config()
     plain = facts_of_start("waveglow", base, "auto", "acc")
     for section in (field.name for field in fields(base) if is_dataclass(getattr(base, field.name))):
@@ -159,6 +159,11 @@ def contents_of_all(processes):
         for thread in threads:
             thread.join(60)
     return [found[rank] for rank in range(len(processes))], read
+
+
+def test_a_digest_tells_the_same_letters_in_other_parts():
+    parts = ([b"ab", b"c"], [b"a", b"bc"], [b"abc"], [b"c", b"ab"], [b"abc", b""])
+    assert len({agreement.digest(each) for each in parts}) == len(parts)
 
 
 def test_a_file_that_is_not_there_or_is_long_has_a_digest(tmp_path):

@@ -100,14 +100,22 @@ def test_a_hop_beyond_the_kernel_is_refused(tmp_path):
         build_model(load_config(write_config(tmp_path / "c.json", values), Config))
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": }'])
-def test_what_is_no_config(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("", "is not JSON"), ("[1]", "must be an object"), ("{", "is not JSON"), ('{"a": }', "is not JSON")],
+)
+def test_what_is_no_config(tmp_path, content, says):
     path = tmp_path / "c.json"
     path.write_text(content)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=rf"c\.json.*{says}"):
         load_config(path, Config)
     with pytest.raises(UserError, match="cannot read"):
         load_config(tmp_path / "missing.json", Config)
+
+
+def test_a_file_that_is_not_named_is_not_the_configuration_s_folder(tmp_path):
+    path = write_config(tmp_path / "c.json", {"data_config": {"training_files": ""}})
+    assert load_config(path, Config).data_config.training_files == ""
 
 
 def test_a_byte_order_mark_does_not_matter(tmp_path):
@@ -120,7 +128,7 @@ def test_loss_scale():
     assert parse_loss_scale("dynamic") == "dynamic"
     assert parse_loss_scale("128") == TrainConfig(loss_scale=128).loss_scale == 128.0
     for wrong in ("0", "-1", "inf", "nan", "many"):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=f"loss_scale is '{wrong}'"):
             parse_loss_scale(wrong)
 
 

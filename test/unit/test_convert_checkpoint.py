@@ -108,7 +108,7 @@ def test_native_goes_on_counting(tmp_path):
     assert written["iteration"] == progress["iteration"] == progress["first_iteration"] == 21000
 
 
-def test_an_upsampling_that_dle_does_not_know(tmp_path):
+def test_an_upsampling_that_dle_does_not_know():
     known = read(DATA / "waveglow.pt")
     known.config["waveglow_config"]["upsample_kernel"] = 512
     with pytest.raises(UserError, match="DeepLearningExamples knows no upsample_kernel of 512: take another form"):

@@ -108,6 +108,16 @@ def test_samples_that_are_said_to_reach_beyond_the_file(tmp_path, noise):
         check_wav(path, RATE)
 
 
+def test_a_chunk_of_odd_length_is_filled_up_to_an_even_one(tmp_path, noise):
+    """Behind it are the samples, which alone show that the file was cut off."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE)
+    content = path.read_bytes()
+    chunk = b"note" + (5).to_bytes(4, "little") + b"tones\0"
+    path.write_bytes(content[:4] + b"\xff" * 4 + content[8:12] + chunk + content[12:-1000])
+    assert missing_bytes(path) == 1000
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_floats_scaled_as_integers_are_refused(tmp_path, noise, sign):
     soundfile.write(tmp_path / "a.wav", sign * np.abs(noise) * 32768, RATE, subtype="FLOAT")

@@ -186,7 +186,7 @@ def test_split_rule():
         training, held = hold_back_clips(list(range(clips)))
         assert held == list(range(held_back))
         assert training == list(range(held_back, clips))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="at least 2 clips are needed"):
         hold_back_clips([1])
 
 

@@ -96,7 +96,7 @@ def test_other_graphs_than_the_exported_ones(tmp_path):
         ),
     ],
 )
-def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, tmp_path, monkeypatch, options, code, says):
+def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, monkeypatch, options, code, says):
     monkeypatch.setenv("MODEL_PATH", str(models_dir()))
     done = run_here(build.main, *to_build(*options))
     assert done.returncode == code

@@ -41,13 +41,13 @@ def test_an_engine_speaks_as_the_models_do(tmp_path, engine, decoder):
     assert lengths.tolist() == [utterance.length for utterance in utterances]
     assert mel.shape[2] == max(lengths)
     for i, utterance in enumerate(utterances):
-        assert np.abs(mel[i, :, : lengths[i]] - utterance.mel.numpy()).max() < 1e-3
+        assert np.abs(mel[i, :, : lengths[i]] - utterance.mel.numpy()).max() < 2e-5
     short, frames = mel[:, :, :20], np.minimum(lengths, 20)
     sigmas = [0.3, 0.6, 1.0]
     for i, audio in enumerate(pipeline.audio(short, frames, sigmas, SEEDS)):
         expected = expected_audio(short[i, :, : frames[i]], sigmas[i], SEEDS[i])[: len(audio)]
         assert len(audio) == 256 * frames[i]
-        assert np.abs(audio - expected.numpy()).max() < 1e-3
+        assert np.abs(audio - expected.numpy()).max() < 2e-5
     engine.close()
 
 

@@ -143,7 +143,7 @@ def test_graphs_compute_what_the_models_do(name, batch, length):
     results = run(graph, **given).values()
     for result, tensor in zip(results, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
         assert result.shape == tensor.shape
-        assert (result.double() - tensor.double()).abs().max() < 1e-3
+        assert (result.double() - tensor.double()).abs().max() < 2e-5
 
 
 def test_the_encoder_reads_each_text_as_if_alone():
@@ -153,7 +153,7 @@ def test_the_encoder_reads_each_text_as_if_alone():
     together = run(graph, sequences=texts, sequence_lengths=lengths)
     for i, length in enumerate(lengths):
         alone = run(graph, sequences=texts[i : i + 1, :length], sequence_lengths=lengths[i : i + 1])
-        assert (together["memory"][i, :length] - alone["memory"][0]).abs().max() < 1e-5
+        assert (together["memory"][i, :length] - alone["memory"][0]).abs().max() < 1e-6
         assert (together["memory"][i, length:] == 0).all()
 
 
@@ -175,7 +175,7 @@ def test_a_clip_has_the_spectrogram_that_the_model_infers():
     refined = run(graphs["postnet"], **mel)["mel_outputs_postnet"]
     for i, utterance in enumerate(utterances):
         assert decoded["mel_lengths"][i] == utterance.length
-        assert (refined[i, :, : utterance.length] - utterance.mel).abs().max() < 1e-3
+        assert (refined[i, :, : utterance.length] - utterance.mel).abs().max() < 2e-5
 
 
 def test_sigma_is_each_clips_own_and_scales_all_of_its_noise():
@@ -187,7 +187,7 @@ def test_sigma_is_each_clips_own_and_scales_all_of_its_noise():
     audio = run(graph, mel=mel[..., None], z=z, sigma=torch.tensor(sigma))["audio"]
     for i, each in enumerate(sigma):
         alone = model.infer(mel[i : i + 1], each, [part[i : i + 1] for part in noise])
-        assert (audio[i] - alone[0]).abs().max() < 1e-3
+        assert (audio[i] - alone[0]).abs().max() < 2e-5
 
 
 def test_graphs_are_compared_at_clips_of_different_lengths():

@@ -102,7 +102,7 @@ def test_clips_of_one_wav_are_joined_with_pauses(tmp_path):
     assert audio.tolist() == [*[0.5] * 100, *[0.0] * 11025, *[0.25] * 50]
 
 
-def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch, capsys):
+def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch):
     engines()
     options = ["--quant_modes", "force_float32", "--bs=1,4", "--il=20", "--num_iters=2", "--warmup_iters=0"]
     monkeypatch.setattr(sys, "argv", ["perf", *options, f"--models_dir={models_dir()}", "-o", str(tmp_path)])

@@ -54,9 +54,9 @@ def test_each_clip_stops_at_its_own_gate_or_at_the_limit():
     mel, gate, alignments, _ = reference(**inputs)
     reference.decoder.gate_threshold = before
     for i, length in enumerate(lengths):
-        assert (results["mel_outputs"][i, :, :length] - mel[i, :, :length]).abs().max() < 1e-3
-        assert (results["gate_outputs"][i, :length] - gate[i, :length]).abs().max() < 1e-3
-        assert (results["alignments"][i, :length] - alignments[i, :length]).abs().max() < 1e-3
+        assert (results["mel_outputs"][i, :, :length] - mel[i, :, :length]).abs().max() < 2e-5
+        assert (results["gate_outputs"][i, :length] - gate[i, :length]).abs().max() < 2e-5
+        assert (results["alignments"][i, :length] - alignments[i, :length]).abs().max() < 5e-6
 
 
 def test_decoding_ends_with_the_last_clip():

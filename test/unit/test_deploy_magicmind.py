@@ -222,7 +222,7 @@ def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     assert hardware_names.mlu_name(0) == "MLU, card 0"
 
 
-def test_without_magicmind(tmp_path):
+def test_without_magicmind():
     done = run_script(
         "gen_model/run.sh", "force_float32", "1", "4", "8", "--engine=magicmind", f"--models_dir={models_dir()}"
     )

@@ -14,7 +14,7 @@ from tools.deploy import stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.export_model.opset import OPSETS, lowered
 from tools.deploy.export_model.to_onnx import exports
-from tools.deploy.export_model.verify import TOLERANCE, difference
+from tools.deploy.export_model.verify import difference
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
 
@@ -31,7 +31,7 @@ def test_the_graphs_compute_the_same_in_every_opset(name, opset):
     older = lowered(graph, opset)
     onnx.checker.check_model(older, full_check=True)
     assert [(each.domain, each.version) for each in older.opset_import] == [("", opset)]
-    assert difference(older, module, inputs) <= TOLERANCE
+    assert difference(older, module, inputs) <= 3e-5
 
 
 def test_by_default_it_is_the_oldest():

@@ -81,7 +81,7 @@ def test_engines_that_are_damaged_are_built_again(start, folder):
     read_contents(built, "onnxruntime", "").path(built, "postnet")
 
 
-def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, tmp_path, folder):
+def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, folder):
     for options, says in (
         (["--il=257"], "--il is 257, and engines are built for 4 to 256"),
         (["--devices=99"], "device 99 does not exist"),

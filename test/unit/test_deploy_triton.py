@@ -154,7 +154,7 @@ def test_speech_is_what_the_models_say(triton):
         audio = speech(triton, sequences=IDS, seed=[seed], sigma=[sigma])
         exact = expected(seed, sigma)
         assert audio.shape == exact.shape
-        assert np.abs(audio - exact).max() < 1e-3
+        assert np.abs(audio - exact).max() < 1e-5
     np.testing.assert_array_equal(speech(triton, sequences=IDS), speech(triton, sequences=IDS, seed=[0], sigma=[0.6]))
 
 

@@ -118,9 +118,10 @@ def test_an_old_cann_is_said_before_that_torch_npu_is_missing(bare):
         pick_device("npu")
 
 
-def test_a_torch_npu_for_another_torch_is_said_with_the_versions(torch_npu_that_fails):
-    torch_npu_that_fails.setattr(device.importlib.metadata, "version", lambda name: "1.11.0.post4")
-    expected = re.escape(f"torch_npu 1.11.0.post4 does not fit torch {torch.__version__}")
+@pytest.mark.parametrize("version", ["1.11.0.post4", f"{torch.__version__.split('.')[0]}.0.1"])
+def test_a_torch_npu_for_another_torch_is_said_with_the_versions(torch_npu_that_fails, version):
+    torch_npu_that_fails.setattr(device.importlib.metadata, "version", lambda name: version)
+    expected = re.escape(f"torch_npu {version} does not fit torch {torch.__version__}")
     with pytest.raises(UserError, match=expected):
         pick_device("npu")
 

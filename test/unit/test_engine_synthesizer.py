@@ -22,8 +22,8 @@ def checkpoints():
 def assert_same(ours, theirs):
     assert (ours.length, ours.stopped) == (theirs.length, theirs.stopped)
     for name in ("mel", "alignment", "gate"):
-        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), atol=1e-3, rtol=0)
-    assert (ours.diagonality, ours.coverage) == pytest.approx((theirs.diagonality, theirs.coverage), abs=1e-3)
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), atol=2e-5, rtol=0)
+    assert (ours.diagonality, ours.coverage) == pytest.approx((theirs.diagonality, theirs.coverage), abs=1e-6)
 
 
 def test_engines_speak_as_pytorch_does(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.checkpoints import budget, native, pickle_names, restricted_pickle
-from common.checkpoints.budget import Budget, Metered, RefusedError
+from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import read
 from common.mel_files import read_mel
 from common.program import UserError, shown
@@ -107,6 +107,15 @@ def test_the_budget_is_what_the_file_s_size_allows(size):
             getattr(spent_twice, name)(1)
 
 
+def test_tensors_take_memory_even_without_numbers(monkeypatch):
+    monkeypatch.setattr(budget, "MEMORY", 1000 * budget.INSTRUCTION)
+    many = Budget(0)
+    for _ in range(1000):
+        many.spend_tensor(0)
+    with pytest.raises(RefusedError, match="more memory"):
+        many.spend_tensor(0)
+
+
 @pytest.mark.parametrize(("size", "seconds"), [(0, 30), (10**9, 80)])
 def test_the_budget_of_time_grows_with_the_file(monkeypatch, size, seconds):
     clock = [100.0]
@@ -141,13 +150,6 @@ def test_time_runs_out(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS", -1.0)
     with pytest.raises(RefusedError, match="more time"):
         restricted_pickle.Unpickler(io.BytesIO(b"(" + b"N" * 2000 + b"t."), Budget(10)).load()
-
-
-def test_more_than_the_file_has_is_not_asked_for():
-    file = Metered(io.BytesIO(bytes(2**20)), Budget(2**20))
-    assert len(file.read(2**20)) == 2**20
-    with pytest.raises(EOFError):
-        file.read(2**20 + 1)
 
 
 def test_memory_runs_out(monkeypatch):

@@ -127,7 +127,7 @@ def test_what_is_there_is_checked(server, get, tmp_path):
     assert done.returncode == 1 and "holds 19 clips" in done.stderr
 
 
-def test_no_space(server, get, tmp_path):
+def test_no_space(server, get):
     done = get(server, needs=10**18)
     assert done.returncode == 1 and "MB of free space, the dataset needs 1000000000000 MB" in done.stderr
     assert server.asked == []

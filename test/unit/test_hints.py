@@ -51,6 +51,13 @@ def test_what_is_assumed_is_one_line(tmp_path, caplog):
     )
 
 
+def test_what_was_guessed_is_no_longer_once_it_is_said(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        load(foreign(tmp_path), data_config={"hop_length": 256})
+    (line,) = [line for line in caplog.messages if "assumed" in line]
+    assert "hop_length" not in line
+
+
 def test_nothing_is_assumed_where_all_is_said(tmp_path, caplog):
     path = foreign(tmp_path, toy_tacotron2_config())
     shipped = json.loads((ROOT / "configs/tacotron2_demo.json").read_text())
@@ -146,4 +153,6 @@ def test_finetuning_compares_no_hop_that_was_only_guessed(tmp_path):
     values = toy_config()
     values["waveglow_config"]["upsample_kernel"] = 512  # a quarter of which would be 128
     path = foreign(tmp_path, values)
-    make_run(values, tmp_path / "again", checkpoint_path=str(path)).start("no")
+    run = make_run(values, tmp_path / "again", checkpoint_path=str(path))
+    run.start("no")
+    assert run.progress.finetuned_from == str(path)

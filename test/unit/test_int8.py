@@ -172,6 +172,18 @@ def test_a_vocoders_sound(tmp_path):
 
 
 @needs_vnni
+def test_weights_are_rounded_once(tmp_path):
+    """From float32 to integers, also where everything else is in half precision."""
+    config = Config()
+    config.waveglow_config.n_flows = 1
+    config.waveglow_config.WN_config = dict(n_layers=2, n_channels=32, kernel_size=3)
+    torch.save({"state_dict": build_model(config).state_dict()}, tmp_path / "waveglow.pt")
+    in_float32, in_half = (Vocoder(tmp_path / "waveglow.pt", CPU, amp, int8=True) for amp in ("O0", "O1"))
+    for one, other in zip(in_float32.model.WN.parameters(), in_half.model.WN.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@needs_vnni
 def test_a_processor_that_may_not_use_what_it_has():
     """Without VNNI sums overflow, and nothing else tells."""
     code = "from common.layers.int8 import why_no_int8; from runs import CPU; print(why_no_int8(CPU))"

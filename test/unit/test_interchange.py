@@ -103,7 +103,7 @@ def test_a_text_is_no_checkpoint(tmp_path):
         load_weights(tmp_path / "a.json")
 
 
-def test_differences_are_a_short_table(tmp_path, reference):
+def test_differences_are_a_short_table(reference):
     model = build_model(from_dict(Config, load_weights(DATA / "waveglow.pt")[0]))
     state = dict(reference["state_dict"])
     del state["WN.1.start.bias"]

@@ -1,5 +1,6 @@
 """The launcher around torchrun: where processes meet and how long they are waited for."""
 
+import os
 import signal
 from types import SimpleNamespace
 
@@ -48,6 +49,18 @@ def test_a_lone_machine_waits_for_no_other(monkeypatch):
     for nnodes, backend, endpoint in (("1", "static", ""), ("2", "c10d", ""), ("2", "static", "a:1")):
         args = SimpleNamespace(nnodes=nnodes, rdzv_backend=backend, rdzv_endpoint=endpoint)
         assert launch.meet_other_machines(args) is None
+
+
+@pytest.mark.parametrize(("cores", "processes", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 3, "1")])
+def test_processes_share_the_cores(monkeypatch, cores, processes, threads):
+    for name in ("OMP_NUM_THREADS", launch.LAUNCHER):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(launch, "torch", SimpleNamespace(get_num_threads=lambda: cores))
+    monkeypatch.setattr(launch, "logging", SimpleNamespace(disable=lambda level: None, CRITICAL=50))
+    monkeypatch.setattr(run, "run", lambda args: None)
+    assert launch.main([f"--nproc_per_node={processes}", "train.py"]) == 0
+    assert os.environ["OMP_NUM_THREADS"] == threads
 
 
 def test_who_failed_first_in_each_order():

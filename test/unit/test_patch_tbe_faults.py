@@ -95,6 +95,21 @@ def test_failure_half_way_puts_all_back(cann, patch, monkeypatch, failing, mode,
     assert contents(cann) == before
 
 
+def test_so_does_ctrl_c(cann, patch, monkeypatch):
+    before, genuine = contents(cann), edits.write_like
+
+    def write_like(model, path, data):
+        genuine(model, path, data)
+        if path == cann / FIVE_2_FOUR:
+            monkeypatch.setattr(edits, "write_like", genuine)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(edits, "write_like", write_like)
+    with pytest.raises(KeyboardInterrupt):
+        patch("--apply")
+    assert contents(cann) == before
+
+
 def test_putting_back_spares_what_somebody_else_wrote(cann, patch, monkeypatch):
     genuine = edits.write_like
 

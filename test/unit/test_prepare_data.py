@@ -155,7 +155,7 @@ def test_only_what_is_new_is_converted(source, tmp_path, monkeypatch):
     assert len(made) == 4
 
 
-def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers, caplog):
+def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers):
     """Until all is there nothing can be trained with it, nor does what was there before change."""
     prepare(monkeypatch, source, tmp_path / "whole")
     prepare(monkeypatch, source, tmp_path / "data", "--level=-26")

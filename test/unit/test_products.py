@@ -38,10 +38,10 @@ def test_linear_of_a_part_of_a_matrix_and_of_rows_apart():
     """The decoder multiplies by some columns of an LSTM's weight."""
     weight, x = torch.randn(6, 30, requires_grad=True), torch.randn(4, 50, requires_grad=True)
     y = linear(x[:, 10:20], weight[:, 5:15])
-    torch.testing.assert_close(y, x[:, 10:20] @ weight[:, 5:15].t(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y, x[:, 10:20] @ weight[:, 5:15].t(), rtol=1e-6, atol=1e-6)
     of_weight, of_x = torch.autograd.grad(y.sum(), (weight, x))
     assert of_weight[:, :5].eq(0).all() and of_x[:, :10].eq(0).all()
-    torch.testing.assert_close(of_weight[:, 5:15], x[:, 10:20].sum(0).expand(6, -1).detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(of_weight[:, 5:15], x[:, 10:20].sum(0).expand(6, -1).detach(), rtol=1e-6, atol=1e-6)
 
 
 def assert_rounded_once(found: torch.Tensor, exact: torch.Tensor) -> None:

@@ -285,7 +285,7 @@ def test_other_formats_of_torch_are_refused(tmp_path):
         load_weights(tmp_path / "tar.pt")
 
 
-def test_fewer_storages_than_tensors_are_noticed(tmp_path):
+def test_fewer_storages_than_tensors_are_noticed():
     """Otherwise memory that was never written would pass for weights."""
     parts = [pickle.dumps(value, protocol=2) for value in (restricted_pickle.LEGACY_MAGIC, 1001, {})]
     parts += [REBUILD + b"(" + floats(1) + b"K\x00K\x01\x85K\x01\x85tR.", pickle.dumps([], protocol=2)]

@@ -57,7 +57,7 @@ def test_the_best_so_far_is_said(tmp_path, caplog):
     assert said == [f"1{best}", "2", f"3{best}", "4", "5", f"6{best}"]
 
 
-def test_a_copy_is_of_the_same_kinds_and_of_its_own(tmp_path):
+def test_a_copy_is_of_the_same_kinds_and_of_its_own():
     tensor = torch.ones(2, requires_grad=True)
     value = {"a": [tensor, (1, tensor)], 2: ("text", None), "empty": []}
     copy = copied_to_host(value)

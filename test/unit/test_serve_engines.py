@@ -73,7 +73,7 @@ def test_the_sound_is_that_of_the_checkpoint(tmp_path, checkpoint, engine, stren
     vocoder = EngineVocoder(tmp_path, make(tmp_path, engine))
     ours, theirs = (each.synthesize(make_mel(100), 0.5, strength, seed=7) for each in (vocoder, checkpoint))
     assert theirs.std() > 0.1
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=5e-6, rtol=0)
 
 
 def test_what_is_shorter_than_the_engine_takes_ends_in_its_silence(folder, checkpoint):
@@ -82,7 +82,7 @@ def test_what_is_shorter_than_the_engine_takes_ends_in_its_silence(folder, check
     ours, theirs = (each.synthesize(mel, 0.5, seed=7) for each in (vocoder, checkpoint))
     assert ours.shape == theirs.shape
     inner = (40 - vocoder.context) * vocoder.model.hop_length
-    torch.testing.assert_close(ours[:inner], theirs[:inner], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours[:inner], theirs[:inner], atol=5e-6, rtol=0)
     assert (ours - theirs).abs().max() > 1e-3
 
 
@@ -96,7 +96,7 @@ def test_chunks_of_any_size_are_the_whole_within_the_engine_s_sizes(folder, chec
     whole = checkpoint.synthesize(make_mel(211), 0.5, strength)
     for frames in ([50], [300], [1, 50, 7]):
         parts = list(vocoder.stream(make_mel(211), 0.5, strength, 1234, cycle(frames)))
-        torch.testing.assert_close(torch.cat(parts), whole, atol=1e-4, rtol=0)
+        torch.testing.assert_close(torch.cat(parts), whole, atol=5e-6, rtol=0)
     assert {shape[0] for shape in taken} == {batch}
     assert sizes[0] <= min(shape[2] for shape in taken)
     assert sizes[2] >= max(shape[2] for shape in taken)

@@ -163,7 +163,7 @@ def test_a_list_of_another_length_is_refused(foreign):
 
 
 @pytest.mark.parametrize("form", ["native", "safetensors", "nvidia"])
-def test_conversion_keeps_what_was_said(foreign, monkeypatch, caplog, form):
+def test_conversion_keeps_what_was_said(foreign, monkeypatch, form):
     command = ["convert_checkpoint.py", str(foreign / "foreign.pt"), str(foreign / "out"), f"--to={form}"]
     monkeypatch.setattr(sys, "argv", command)
     if form == "native":

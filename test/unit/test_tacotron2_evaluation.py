@@ -149,7 +149,7 @@ def test_what_is_refused(models, corpus, tmp_path, monkeypatch):
         run_infer(monkeypatch, *options, f"--pth_path={tmp_path / 'slow'}")
 
 
-def test_clips_of_one_name(models, corpus, tmp_path, monkeypatch):
+def test_clips_of_one_name(corpus, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     shutil.copy(corpus / "wavs/clip00.wav", tmp_path / "other/clip00.wav")
     lines = [f"{folder / 'clip00.wav'}|A tone.\n" for folder in (corpus / "wavs", tmp_path / "other")]

@@ -96,7 +96,7 @@ def test_what_is_behind_a_clip_is_zero(corpus, t2_config):
     assert not batch["text"][0, int(batch["text_lengths"][0]) :].any()
 
 
-def test_too_little_to_learn_from(corpus, t2_config):
+def test_too_little_to_learn_from(corpus):
     with pytest.raises(UserError, match="do not make Tacotron2's batch_size of 64"):
         Utterances(corpus, configured(toy_tacotron2_config(), tacotron2.config, batch_size=64), CPU, buckets=3)
     config = configured(toy_config() | {"data_config": {"segment_length": 22050}}, waveglow.config)

@@ -111,6 +111,15 @@ def test_a_model_of_a_voice_is_converted_by_name(folder, models, monkeypatch, tm
     assert read(tmp_path / "out").kind == "waveglow"
 
 
+def test_a_file_goes_before_a_voice_of_its_name(folder, models, monkeypatch, tmp_path):
+    make(monkeypatch, "anna", *models)
+    monkeypatch.chdir(tmp_path)
+    assert voices.checkpoint_of("anna/waveglow") == folder / "anna/waveglow.safetensors"
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna/waveglow").write_bytes(b"")
+    assert voices.checkpoint_of("anna/waveglow") == "anna/waveglow"
+
+
 def test_a_voice_and_a_tacotron2_exclude_each_other(folder, models, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "Some text.", "--voice=anna", *models, "-o", tmp_path / "out.wav")

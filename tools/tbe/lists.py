@@ -197,7 +197,7 @@ def _extent(source: bytes, found: ast.List) -> tuple[int, Extent]:
         depth += (mark in OPENING) - (mark in CLOSING)
         if depth == 0:
             return begin, Extent(last, comma, match.end())
-        if depth == 1 and mark == b",":
+        if mark == b",":  # inside of an element, too, whose end takes it back
             comma = match.end()
         elif match.start() > begin and not mark.startswith(b"#"):
             last, comma = match.end(), None
