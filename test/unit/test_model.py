@@ -142,7 +142,7 @@ def test_log_determinant_is_that_of_the_jacobian():
     jacobian = torch.autograd.functional.jacobian(lambda x: model(mel, x)[0].flatten(), audio)[:, 0]
     _, log_s, log_det = model(mel, audio)
     ours = sum(s.sum() for s in log_s) + sum(log_det)
-    assert ours.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), rel=1e-6)
+    assert ours.item() == pytest.approx(torch.linalg.slogdet(jacobian)[1].item(), rel=5e-6)
 
 
 def test_a_wide_layer_in_parts_is_the_whole_layer():

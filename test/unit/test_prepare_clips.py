@@ -54,7 +54,7 @@ def test_nothing_is_folded_down_by_resampling(made):
     low, time = soxr.resample(speech(3), RATE, 48000), np.arange(3 * 48000) / 48000
     clean, _ = made(low, rate=48000, subtype="FLOAT")
     out, _ = made(low + 0.3 * np.sin(2 * np.pi * 15000 * time), rate=48000, subtype="FLOAT")
-    assert np.abs(out - clean)[2000:-2000].max() < 5e-7
+    assert np.abs(out - clean)[2000:-2000].max() < 2e-6
 
 
 @pytest.mark.parametrize("channels,step", {
@@ -75,7 +75,7 @@ def test_channels(made, channels, step):
 def test_a_constant_is_removed(made):
     audio = speech()
     out, clip = made(audio + 0.05)
-    assert abs(out.mean()) < 5e-8 and clip.steps == [f"DC {audio.mean() + 0.05:+.4f} removed"]
+    assert abs(out.mean()) < 1e-6 and clip.steps == [f"DC {audio.mean() + 0.05:+.4f} removed"]
 
 
 @pytest.mark.parametrize("room", [ROOM, 3e-3, 1e-2])
@@ -87,7 +87,7 @@ def test_silence_at_the_edges_goes_but_for_a_margin(made, room):
     assert clip.figures.seconds == pytest.approx(2.2, abs=0.08)
     begins = round(0.9 * RATE)
     start = min(range(begins - 1000, begins + 1000), key=lambda i: np.abs(audio[i : i + len(out)] - out).max())
-    assert np.abs(audio[start : start + len(out)] - out).max() < 5e-8
+    assert np.abs(audio[start : start + len(out)] - out).max() < 1e-6
     assert clip.steps == [
         f"{start / RATE:.2f} s trimmed before and {(len(audio) - start - len(out)) / RATE:.2f} s behind"
     ]
@@ -119,7 +119,7 @@ def test_floats_beyond_full_scale_become_quieter_rather_than_clipped(made):
 def test_integers_in_a_float_file(made):
     audio = speech()
     out, clip = made(audio * 32768, subtype="FLOAT")
-    assert np.abs(out - audio).max() < 1e-7 and clip.figures.clipped == 0
+    assert np.abs(out - audio).max() < 1e-6 and clip.figures.clipped == 0
 
 
 @pytest.mark.parametrize("audio,message", {

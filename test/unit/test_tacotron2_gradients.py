@@ -59,7 +59,7 @@ def test_attention_has_the_gradients_of_plain_autograd(steps, symbols, masked):
     cotangents = [torch.randn_like(each) for each in expected]
     gradients = (torch.autograd.grad(each, tensors, cotangents, allow_unused=True) for each in (found, expected))
     for ours, plain in [*zip(found, expected, strict=True), *zip(*gradients, strict=True)]:
-        assert (ours - plain).abs().max() <= 3e-14 * plain.abs().max()
+        assert (ours - plain).abs().max() <= 3e-13 * plain.abs().max()
 
 
 def test_the_gradient_of_attention():

@@ -46,13 +46,13 @@ def test_a_clip_equals_the_reference():
     assert utterance.length == expected["mel"].shape[2]
     assert utterance.stopped
     assert (utterance.mel - expected["mel_postnet"][0]).abs().max() < 2e-5
-    assert (utterance.alignment - expected["alignments"][0]).abs().max() < 1e-6
+    assert (utterance.alignment - expected["alignments"][0]).abs().max() < 3e-6
     padding = torch.zeros_like(expected["text"], dtype=torch.bool)
     with torch.no_grad():
         values = model.encoder(model.embedding(expected["text"]).transpose(1, 2), padding, alone=True)
         decoded, lengths, stopped = decoding.infer(model.decoder, values, padding, [0])
-    assert (decoded.mel - expected["mel"]).abs().max() < 1e-6
-    assert (decoded.gate - expected["gate"][..., 0]).abs().max() < 1e-6
+    assert (decoded.mel - expected["mel"]).abs().max() < 3e-6
+    assert (decoded.gate - expected["gate"][..., 0]).abs().max() < 3e-6
     assert (lengths.tolist(), stopped.tolist()) == ([11], [True])
 
 

@@ -30,7 +30,7 @@ def test_it_is_the_two_errors_and_the_gates_cross_entropy():
     cross_entropy = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
     expected = (predicted - mel).square().mean() + (refined - mel).square().mean() + cross_entropy
     actual = Tacotron2Loss()((predicted, refined, gate, None), lengths, mel, lengths)
-    assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert actual.item() == pytest.approx(expected.item(), rel=5e-6)
 
 
 def test_padding_adds_nothing_and_has_no_gradient():
@@ -45,7 +45,7 @@ def test_padding_adds_nothing_and_has_no_gradient():
     squares = sum((each - mel).square().transpose(1, 2)[inside].sum() for each in output[:2]) / mel.numel()
     is_over = padding_mask(mel_lengths - 1, mel.shape[2]).float()
     gate = F.binary_cross_entropy_with_logits(output[2], is_over, reduction="none")[inside].sum() / padding.numel()
-    assert loss.item() == pytest.approx((squares + gate).item(), rel=1e-6)
+    assert loss.item() == pytest.approx((squares + gate).item(), rel=5e-6)
     loss.backward()
     for each in output[:2]:
         assert (each.grad.transpose(1, 2)[padding] == 0).all()
@@ -79,7 +79,7 @@ def test_guided_attention_is_that_of_the_paper():
     for t in range(5):
         for n in range(3):
             expected += alignment[0, t, n].item() * (1 - torch.tensor(-((n / 3 - t / 5) ** 2) / 0.08).exp().item()) / 15
-    assert off_diagonal_attention(alignment, *one(5, 3)).item() == pytest.approx(expected, rel=1e-6)
+    assert off_diagonal_attention(alignment, *one(5, 3)).item() == pytest.approx(expected, rel=5e-6)
 
 
 def test_guided_attention_grows_away_from_the_diagonal():

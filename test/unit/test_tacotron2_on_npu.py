@@ -138,4 +138,4 @@ def test_evaluation_finds_the_loss_of_the_training(place, on_npu):
     assert (folder / "clip00_synthesis.wav").is_file()
     overall = json.loads((folder / "evaluation.json").read_text())["overall"]
     told = float(re.search(r"final validation loss:([\d.]+)", on_npu.logs[0])[1])
-    assert told == pytest.approx(overall["loss"], rel=1e-6)
+    assert told == pytest.approx(overall["loss"], rel=5e-6)

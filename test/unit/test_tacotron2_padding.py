@@ -27,7 +27,7 @@ def test_guided_attention_is_the_mean_over_what_is_no_padding():
     expected = (penalties * sizes).sum() / sizes.sum()
     assert expected > 0.05
     found = off_diagonal_attention(alignments(), SYMBOLS, FRAMES)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert found.item() == pytest.approx(expected.item(), rel=5e-6)
 
 
 def test_diagonality_is_added_up_over_the_clips():

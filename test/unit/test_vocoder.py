@@ -64,7 +64,7 @@ def test_audio_stays_in_its_range(path):
     assert plain.min() < -1 and plain.max() > 1
     audio = vocoder.synthesize(mel(12), 3.0)
     assert (audio.min(), audio.max()) == (-1, 1)
-    assert (audio - plain.clamp(-1, 1)).abs().max() < 1e-6
+    assert (audio - plain.clamp(-1, 1)).abs().max() < 3e-6
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.5])
@@ -73,7 +73,7 @@ def test_strength_and_sigma_reach_model_and_denoiser(path, strength):
     plain = of_the_model(vocoder, mel(12), 0.2, seed=7)
     hum = vocoder.model.infer(torch.zeros(1, 6, 88), sigma=0.0)
     expected = Denoiser(hum)(plain, strength)
-    assert (vocoder.synthesize(mel(12), 0.2, strength, seed=7) - expected.clamp(-1, 1)).abs().max() < 1e-6
+    assert (vocoder.synthesize(mel(12), 0.2, strength, seed=7) - expected.clamp(-1, 1)).abs().max() < 3e-6
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])

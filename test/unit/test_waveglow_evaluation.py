@@ -80,7 +80,7 @@ def test_segments_of_a_recording_begin_with_a_frame_of_its_given_mel(vocoder, tm
     ]
     mels = infer.segment_mels(vocoder, str(tmp_path))
     found = recording_loss(recording, vocoder, mels, tmp_path / "a.wav")
-    assert found == pytest.approx(sum(losses) / 3, rel=1e-6)
+    assert found == pytest.approx(sum(losses) / 3, rel=5e-6)
 
 
 @pytest.mark.parametrize("recording", [speech(100), torch.zeros(LENGTH)], ids=["short", "silent"])
