@@ -89,6 +89,20 @@ def die_or_wait(work, connection):
     connection.recv()
 
 
+def test_all_begin_to_count_together(monkeypatch):
+    """A device that is warm waits for those that are not."""
+    pipes = [multiprocessing.Pipe() for _ in range(2)]
+    process = SimpleNamespace(terminate=lambda: None, join=lambda seconds: None, kill=lambda: None)
+    monkeypatch.setattr(devices, "_start", lambda work: (pipes[work.device][0], process))
+    heard = devices._together([SimpleNamespace(device=0), SimpleNamespace(device=1)])
+    for device, told in ((0, [False, False]), (1, [True, True])):
+        for message in (Ready(), "the next one"):
+            pipes[device][1].send(message)
+            assert next(heard) == (device, message)
+        assert [theirs.poll() for _, theirs in pipes] == told
+    heard.close()
+
+
 def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(log, "TELL_EVERY", 0.01)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -12,8 +13,9 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
 from common.program import UserError
 from tools.deploy.artifacts import Source, read_contents
+from tools.deploy.engines import engine as engine_module
 from tools.deploy.engines import torch_engine
-from tools.deploy.engines.engine import Build
+from tools.deploy.engines.engine import Build, share_of_cores
 from tools.deploy.engines.onnxruntime_engine import put_in_order_of
 from tools.deploy.engines.torch_engine import Torch
 from tools.deploy.models import rebuild
@@ -63,7 +65,7 @@ def test_new_nodes_come_behind_what_they_need():
     node = lambda output, *inputs: onnx.helper.make_node("Sum", inputs, [output])  # noqa: E731
     graph = lambda *nodes: onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))  # noqa: E731
     original = graph(node("a", "x"), node("b", "x"), node("c", "b"), node("y", "a", "c"))
-    optimized = graph(node("b", "x"), node("a", "x"), node("new", "b"), node("c", "new"), node("y", "a", "c"))
+    optimized = graph(node("b", "x"), node("a", "x"), node("new", "b", "x"), node("c", "new"), node("y", "a", "c"))
     put_in_order_of(original, optimized)
     assert [each.output[0] for each in optimized.graph.node] == ["a", "b", "new", "c", "y"]
 
@@ -242,6 +244,33 @@ def test_a_card_that_onnxruntime_cannot_use_is_no_silent_cpu(tmp_path, monkeypat
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(UserError, match="device 3 does not exist, or onnxruntime-gpu cannot use it"):
         start(tmp_path, contents, device=3)
+
+
+def test_a_share_of_the_cores_is_each_devices_own(monkeypatch):
+    monkeypatch.setattr(engine_module.os, "sched_getaffinity", lambda process: set(range(6)))
+    assert [share_of_cores(0, 1), share_of_cores(5, 2), share_of_cores(0, 4), share_of_cores(0, 9)] == [6, 3, 1, 1]
+    with pytest.raises(UserError, match="device 6 does not exist: this process has devices 0 to 5"):
+        share_of_cores(6, 2)
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_onnxruntime_takes_the_threads_that_it_was_given(monkeypatch, tmp_path, spinning):
+    given, session = [], onnxruntime.InferenceSession
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *args: given.append(args[1]) or session(*args))
+    contents = raw()
+    contents.options = {"spinning": spinning}
+    _, engine = start(models_dir() / "onnx", contents)
+    assert {options.intra_op_num_threads for options in given} == {engine.threads}
+    spins = {options.get_session_config_entry("session.intra_op.allow_spinning") for options in given}
+    assert spins == {str(int(spinning))}
+
+
+def test_in_half_precision_pytorch_keeps_the_state_exact(tmp_path):
+    """Sums over hundreds of steps are kept in float32, as in the training."""
+    pipeline, _ = start(tmp_path, make(tmp_path, "torch", "force_float16", decoder="decoder_iter"))
+    graph, value = pipeline.graphs["decoder_iter"], np.ones((1, 3), np.float32)
+    dtypes = {name: graph.upload(name, value).dtype for name in ("decoder_cell", "decoder_hidden")}
+    assert dtypes == {"decoder_cell": torch.float32, "decoder_hidden": torch.bfloat16}
 
 
 def test_a_folder_of_another_engine(tmp_path):

@@ -178,6 +178,13 @@ def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
         make(tmp_path, "magicmind")
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_inputs_that_it_sees_otherwise_are_said(tmp_path, monkeypatch, magicmind, more):
+    monkeypatch.setattr(magicmind.Network, "get_input_count", lambda network: len(network.model.graph.input) + more)
+    with pytest.raises(UserError, match=rf"MagicMind sees {2 + more} inputs of .*encoder.onnx, not 2"):
+        make(tmp_path, "magicmind")
+
+
 @pytest.mark.parametrize(
     ("call", "result", "says"),
     [
@@ -215,7 +222,7 @@ def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     """As public scripts read it."""
     assert hardware_names.mlu_name(1) == "MLU, card 1"
     answer = 'echo "    Product Name  : MLU370-S4"'
-    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n[[ "$*" == "info -c 1 -t" ]] && {answer}\n')
+    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n{answer}\n[[ "$*" == "info -c 1 -t" ]]\n')
     (tmp_path / "cnmon").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert hardware_names.mlu_name(1) == "MLU370-S4, card 1"

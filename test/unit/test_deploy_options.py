@@ -126,3 +126,6 @@ def test_a_graph_that_is_named_says_how_to_decode(tmp_path):
     for name in ("decoder", "decoder_iter"):
         order = building.Order("magicmind", "force_float32", tmp_path, tmp_path, settings, {name: tmp_path / "x.onnx"})
         assert order.of_engine().graphs() == ["encoder", name, "postnet", "waveglow"]
+    order.graphs["decoder"] = tmp_path / "y.onnx"  # beside decoder_iter: neither says it
+    order.settings.magicmind.decoder = "decoder_iter"
+    assert order.of_engine().graphs() == ["encoder", "decoder_iter", "postnet", "waveglow"]

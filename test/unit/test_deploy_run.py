@@ -37,15 +37,18 @@ def start(monkeypatch, folder, tmp_path, caplog):
     return start
 
 
-def test_engines_are_built_once_for_all_that_they_are_for(start, folder, caplog):
+def test_engines_are_built_once_for_all_that_they_are_for(start, folder, tmp_path, caplog):
     start(run, "--bs=2")
     built = folder / "onnxruntime_force_float16"
     times = {path: path.stat().st_mtime_ns for path in built.iterdir()}
     start(run, "--bs=1,8")
     assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == times
     assert "kept the engines in" in caplog.text
-    start(run, "--bs=9")
+    start(run, "--bs=1,9")
     assert read_contents(built, "onnxruntime", "").ranges["batch"] == [1, 4, 9]
+    reports = sorted((tmp_path / "output").rglob("latency.json"), key=lambda path: path.stat().st_mtime_ns)
+    runs = [[run["batch"] for run in json.loads(path.read_text())["runs"]] for path in reports]
+    assert runs == [[2], [1, 8], [1, 9]]  # the earlier ones in folders with their dates
 
 
 def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):

@@ -121,6 +121,7 @@ def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, ha
     assert len(find_utterances(DataConfig(), str(tmp_path / "c"))[0]) == 3
     # Damaged, as by a power cut, and made again; and whole, which is not.
     (tmp_path / "c/wavs/fake-000002.wav").write_bytes(b"RIFF")
+    (tmp_path / "c/wavs/.fake-000005.wav.1.part").write_bytes(b"RIFF")
     kept = (tmp_path / "c/wavs/fake-000003.wav").stat().st_mtime_ns
     with monkeypatch.context() as patch:
         speak_in_process(patch)

@@ -21,6 +21,7 @@ from conftest import RATE, toy_config, toy_tacotron2_config
 from runs import start
 from tools import prepare_data
 from tools.prepare import clips, folder, report
+from tools.prepare.levels import find_levels
 
 SENTENCES = ["The first one.", "A second one is here.", "Number three.", "And the fourth is last."]
 
@@ -106,6 +107,9 @@ def test_the_reports_say_what_was_done_and_what_is_wrong(histograms, source, tmp
     said = json.loads((tmp_path / "data/report.json").read_text())
     assert said["clips"] == 3 and said["left_out"] == 2 and len(said["problems"]) == len(lines)
     assert said["signs"]["%"]["lost"] and sum(said["histograms"]["duration (s)"]["counts"]) == 3
+    levels = [find_levels(speech(1.5 + i / 10, seed=i, rate=16000), 16000).speech for i in (0, 2, 3)]
+    edges = said["histograms"]["level of the recordings (dB)"]["edges"]  # as they were before they were made louder
+    assert (edges[0], edges[-1]) == pytest.approx((min(levels), max(levels)), abs=0.5)
     page = (tmp_path / "data/index.html").read_text()
     assert "data:audio/mpeg" in page and "clip 1.flac is not readable" in page and 'src="http' not in page
     assert caplog.text.count("left out: ") >= 2

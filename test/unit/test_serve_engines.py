@@ -12,11 +12,11 @@ from deploy_toys import make, models_dir
 
 from common import voices
 from common.program import UserError
-from conftest import RATE
+from conftest import RATE, ROOT
 from runs import CPU
 from serving import SETTINGS, TEXT, assert_same, whole
 from tacotron2 import synthesizer as module
-from tools.deploy.artifacts import read_any_contents
+from tools.deploy.artifacts import read_any_contents, write_contents
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 from tools.deploy.infer_python.vocoder import EngineVocoder
 from waveglow.vocoder import Vocoder
@@ -117,15 +117,23 @@ def test_a_voice_of_engines_is_served(speaker, serve):
 
 
 def test_it_is_found_in_its_folder(shelf):
+    write_contents(shelf / "toy", replace(read_any_contents(shelf / "toy", ""), sigma=0.45))
     (entry,) = loading.find_voices("toy")
     assert (entry.name, entry.rate, entry.engines) == ("toy", RATE, shelf / "toy")
-    assert (entry.settings.sigma, entry.settings.text_cleaners) == (0.6, [])
+    assert (entry.settings.sigma, entry.settings.text_cleaners) == (0.45, [])
     told = {"sigma": 0.9, "denoiser_strength": 0.1, "text_cleaners": ["basic_cleaners"]}
     (shelf / "toy/voice.json").write_text(json.dumps(told))
     (entry,) = loading.find_voices("toy")
     assert {name: getattr(entry.settings, name) for name in told} == told
     loading.make_engines([entry], loading.Decoding("onnxruntime", models_dir=shelf / "models"))
     assert not (shelf / "models").exists()
+
+
+def test_what_is_said_of_a_voice_is_said_of_the_default_alone(shelf):
+    (shelf / "heart").symlink_to(ROOT / "voices/heart")
+    hints = {"tacotron2_config": {"gate_threshold": 0.3}}
+    entries = loading.find_voices("heart", hints=hints)
+    assert {entry.name: entry.hints for entry in entries} == {"heart": hints, "toy": {}}
 
 
 def test_it_says_why_it_cannot_be_served(shelf):
