@@ -265,6 +265,25 @@ def test_onnxruntime_takes_the_threads_that_it_was_given(monkeypatch, tmp_path, 
     assert spins == {str(int(spinning))}
 
 
+@pytest.mark.parametrize("name", ["postnet", "waveglow"])
+def test_pytorch_multiplies_integers_in_waveglow_alone(tmp_path, monkeypatch, name):
+    converted = []
+    monkeypatch.setattr(torch_engine, "why_no_int8", lambda device: "")
+    monkeypatch.setattr(torch_engine, "use_int8", lambda model, device: converted.append(type(model).__name__))
+    contents = make(tmp_path, "torch", "int8")
+    Torch(0, 1, {}).load(contents.path(tmp_path, name), name, contents)
+    assert converted == ["WaveGlow"] * (name == "waveglow")
+
+
+def test_biases_stay_exact():
+    """However large a layer is."""
+    weights = {"bias": torch.full((9000,), 1.001), "weight": torch.full((90, 90), 1.001)}
+    for mode in ("force_float16", "int8"):
+        small = torch_engine.packed(dict(weights), mode)
+        assert torch.equal(small["bias"], weights["bias"])
+        assert small["weight"].dtype != torch.float32
+
+
 def test_in_half_precision_pytorch_keeps_the_state_exact(tmp_path):
     """Sums over hundreds of steps are kept in float32, as in the training."""
     pipeline, _ = start(tmp_path, make(tmp_path, "torch", "force_float16", decoder="decoder_iter"))

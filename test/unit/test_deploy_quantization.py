@@ -113,6 +113,13 @@ def test_any_convolution_of_the_users_own_is_right(attributes, kernel):
     assert (run(model, x=x)["y"] - exact).abs().max() <= 0.03 * exact.abs().max()
 
 
+def test_a_graph_that_has_onnxruntimes_operators_already_imports_them_once():
+    text = '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[1] x) => (float[1] y) { y = Relu (x) }'
+    model = onnx.parser.parse_model(text)
+    quantization.to_int8(model)
+    assert [each.domain for each in model.opset_import] == ["", "com.microsoft"]
+
+
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0

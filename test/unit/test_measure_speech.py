@@ -92,13 +92,14 @@ def test_other_lengths_are_warped_and_that_is_said(folder, monkeypatch, caplog):
     late = np.concatenate([np.random.default_rng(1).normal(0, 1e-4, 8000).astype(np.float32), voice(0.5)])
     synthesize(folder, "a", late)
     synthesize(folder, "b", voice(0.5, 100)[:-300])
-    a, b, _ = run(monkeypatch, folder, *ALL)["clips"]
-    assert (a["warped"], b["warped"]) == (True, False)
+    synthesize(folder, "c", voice(0.5, -100)[:-3000])
+    a, b, c = run(monkeypatch, folder, *ALL)["clips"]
+    assert (a["warped"], b["warped"], c["warped"]) == (True, False, True)
     assert a["duration_ratio"] == pytest.approx(len(late) / (RATE // 2))
     assert a["near_silence"] == pytest.approx(8000 / len(late), abs=0.06)
     assert a["pitch_error"] < 15
-    assert "measured 3 of 3 clips, 1 of them after dynamic time warping" in caplog.messages[-1]
-    assert "3 of 3 clips, 1 of them after dynamic time warping" in (folder / "out/index.html").read_text()
+    assert "measured 3 of 3 clips, 2 of them after dynamic time warping" in caplog.messages[-1]
+    assert "3 of 3 clips, 2 of them after dynamic time warping" in (folder / "out/index.html").read_text()
 
 
 def test_without_recordings(folder, monkeypatch, terminal):

@@ -196,6 +196,25 @@ def test_what_a_stopped_run_left_is_not_taken_for_what_is_there(source, tmp_path
     assert contents(tmp_path / "data") == before
 
 
+def test_a_run_that_was_killed_as_its_clips_took_their_places_goes_on(source, tmp_path, monkeypatch):
+    """And what is not in the source any more is not kept."""
+
+    def killed(self, name, content, write=folder.Folder._write):
+        if name == f".{folder.DONE}":
+            raise KeyboardInterrupt
+        write(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Folder, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(patch, source, tmp_path / "data")
+    assert len(find_clips(str(tmp_path / "data"))) == 4
+    write_texts(source, SENTENCES[:2])
+    for _ in range(2):
+        prepare(monkeypatch, source, tmp_path / "data")
+        assert [path.stem for path in find_clips(str(tmp_path / "data"))] == ["clip 0", "clip 1"]
+
+
 def test_what_is_not_its_own_is_not_touched(source, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("It.")

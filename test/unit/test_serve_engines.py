@@ -11,6 +11,7 @@ import torch
 from deploy_toys import make, models_dir
 
 from common import voices
+from common.mel_forms import FLOOR
 from common.program import UserError
 from conftest import RATE, ROOT
 from runs import CPU
@@ -84,6 +85,9 @@ def test_what_is_shorter_than_the_engine_takes_ends_in_its_silence(folder, check
     inner = (40 - vocoder.context) * vocoder.model.hop_length
     torch.testing.assert_close(ours[:inner], theirs[:inner], atol=1e-4, rtol=0)
     assert (ours - theirs).abs().max() > 1e-3
+    longer = torch.nn.functional.pad(mel, (0, 20), value=FLOOR)
+    ours, theirs = (each.synthesize(some, 0.0) for each, some in ((vocoder, mel), (checkpoint, longer)))
+    torch.testing.assert_close(ours, theirs[: len(ours)], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.5])
