@@ -183,6 +183,9 @@ def test_other_folders_are_refused(tmp_path, monkeypatch, in_process):
     (tmp_path / "c/corpus.json").write_text("[]")
     with pytest.raises(UserError, match=r"corpus\.json is damaged"):
         run(monkeypatch, tmp_path / "c")
+    (tmp_path / "c/corpus.json").write_text('{"settings": {}}')
+    with pytest.raises(UserError, match="c was made with engine None, which is fake now"):
+        run(monkeypatch, tmp_path / "c")
 
 
 @pytest.mark.parametrize(("options", "level"), [([], -60), (["--noise_floor=-40"], -40)])

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +236,23 @@ def test_a_recognizer_that_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds no model.bin, tokenizer.json: name the folder"):
         recognizer.load_recognizer(str(tmp_path))
+
+
+def test_what_is_heard_is_of_whispers_rate(tmp_path, monkeypatch):
+    """A second of audio is one for the recognizer, too; its segments are put together."""
+
+    class Whisper:
+        def __init__(self, *_, **__):
+            pass
+
+        def transcribe(self, audio, **_):
+            assert len(audio) == 16000
+            return [SimpleNamespace(text="one"), SimpleNamespace(text="two")], None
+
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Whisper))
+    monkeypatch.setattr(recognizer, "PACKAGES", ())
+    monkeypatch.setattr(recognizer, "FILES", ())
+    assert recognizer.load_recognizer(str(tmp_path))(voice(1.0), RATE) == "one two"
 
 
 def test_a_recognizer_that_is_damaged(tmp_path):

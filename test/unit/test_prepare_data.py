@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import signal
 import sys
 from types import SimpleNamespace
@@ -147,16 +148,17 @@ def test_processes_make_the_same(source, tmp_path, monkeypatch):
 def test_only_what_is_new_is_converted(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     soundfile.write(source / "audio/clip 2.flac", speech(2, seed=9, rate=16000), 16000)
+    os.utime(source / "audio/clip 1.flac", (1, 1))  # it may be another one of the same size
     (source / "audio/clip 3.flac").unlink()
     write_texts(source, ["Another text.", *SENTENCES[1:]])
     made = []
     monkeypatch.setattr(clips, "make_clip", lambda job, make=clips.make_clip: made.append(job.item.name) or make(job))
     prepare(monkeypatch, source, tmp_path / "data")
-    assert made == ["clip 2"]
+    assert made == ["clip 1", "clip 2"]
     assert [path.stem for path in find_clips(str(tmp_path / "data"))] == ["clip 0", "clip 1", "clip 2"]
     assert (tmp_path / "data/metadata.csv").read_text().startswith("clip 0|Another text.\n")
     prepare(monkeypatch, source, tmp_path / "data", "--level=-26")
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers, caplog):
@@ -176,8 +178,9 @@ def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers,
         prepare(monkeypatch, source, tmp_path / "data")
     after = contents(tmp_path / "data")
     assert {name: after[name] for name in before} == before
+    (tmp_path / "data/.new/clip 1.wav").write_bytes(b"RIFF")  # as by a power cut
     prepare(monkeypatch, source, tmp_path / "data")
-    assert made == [f"clip {i}" for i in range(4)]
+    assert made == [f"clip {i}" for i in (0, 1, 2, 1, 3)]
     for name in ("metadata.csv", *(f"wavs/clip {i}.wav" for i in range(4))):
         assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "data/.new").exists()
@@ -196,11 +199,15 @@ def test_what_a_stopped_run_left_is_not_taken_for_what_is_there(source, tmp_path
     assert contents(tmp_path / "data") == before
 
 
-def test_a_run_that_was_killed_as_its_clips_took_their_places_goes_on(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [f".{folder.DONE}", folder.MARK, folder.TEXTS])
+def test_a_run_that_was_killed_as_its_clips_took_their_places_goes_on(source, tmp_path, monkeypatch, at):
     """And what is not in the source any more is not kept."""
+    write_texts(source, SENTENCES[:2])
+    prepare(monkeypatch, source, tmp_path / "data")
+    write_texts(source, SENTENCES)
 
     def killed(self, name, content, write=folder.Folder._write):
-        if name == f".{folder.DONE}":
+        if name == at:
             raise KeyboardInterrupt
         write(self, name, content)
 

@@ -208,9 +208,13 @@ def test_pairs_in_subfolders_with_names_of_another_system(tmp_path):
         (tmp_path / folder / name).write_bytes(f"Schöne Grüße\r\n aus Köln {i}\n".encode("cp1252"))
         (tmp_path / folder / f"._{name}").write_bytes(b"\0")
     wavs(tmp_path, ["alone"], ".flac")
+    wavs(tmp_path, ["utf8"])
+    (tmp_path / "utf8.txt").write_text("Съешь же ещё этих мягких французских булок, да выпей чаю. " * 9)  # no guess
     (tmp_path / "README.txt").write_text("Recorded at home.")
     source = find_source(tmp_path)
-    assert texts_of(source) == {"Übung 0": "Schöne Grüße aus Köln 0", "Übung 1": "Schöne Grüße aus Köln 1"}
+    texts = texts_of(source)
+    assert texts.pop("utf8").startswith("Съешь")
+    assert texts == {"Übung 0": "Schöne Grüße aus Köln 0", "Übung 1": "Schöne Grüße aus Köln 1"}
     (problem,) = source.problems
     assert problem.message.endswith("alone.flac: there is no alone.txt for it")
 

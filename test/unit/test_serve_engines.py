@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from itertools import cycle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,22 @@ def test_chunks_of_any_size_are_the_whole_within_the_engine_s_sizes(folder, chec
     assert {shape[0] for shape in taken} == {batch}
     assert sizes[0] <= min(shape[2] for shape in taken)
     assert sizes[2] >= max(shape[2] for shape in taken)
+
+
+def test_chunks_fit_where_they_may_not_begin_at_any_frame(folder):
+    """With a hop of 320 samples only each fourth frame begins where the denoiser has a frame of its own."""
+    contents, taken = read_any_contents(folder, ""), []
+    contents.waveglow.data_config.hop_length = 320
+    vocoder = EngineVocoder(folder, replace(contents, ranges=contents.ranges | {"mel": [32, 64, 121]}))
+    assert vocoder.grid == 4
+
+    def run(inputs):
+        taken.append(inputs["mel"].shape[2])
+        return {"audio": np.zeros((1, 320 * taken[-1]), np.float32)}
+
+    vocoder.graph = SimpleNamespace(run=run, fetch=lambda value: value)
+    assert len(vocoder.synthesize(make_mel(500), 0.5, 0.0)) == 320 * 500
+    assert max(taken) <= 121
 
 
 def test_engines_for_too_few_frames_are_refused(folder):
