@@ -1,5 +1,8 @@
 """The program that exports: checkpoints of any form, nothing wrong is written, one writer at a time."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -8,13 +11,14 @@ import torch
 from deploy_toys import exported, run_script, toy
 
 from common.config_reading import from_dict
+from common.folder_lock import LOCK
 from common.program import UserError
 from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM
-from tools.deploy.export_model import to_onnx
+from tools.deploy.export_model import export, to_onnx
 from tools.deploy.export_model.example_inputs import loop_inputs
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
@@ -58,6 +62,21 @@ def test_the_script_takes_any_form_of_checkpoint(tmp_path):
     assert contents.opset == 13
     for name in GRAPHS:
         onnx.checker.check_model(str(contents.path(here / "my models/onnx", name)))
+
+
+def test_what_was_asked_for_is_written_while_nobody_else_writes(run_here, tmp_path, monkeypatch):
+    written = []
+
+    def write(found, folder, sigma, opset, options):
+        take = f"import fcntl; fcntl.lockf(open('models/{LOCK}', 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        another = subprocess.run([sys.executable, "-c", take], capture_output=True, text=True, timeout=100)
+        written.append((opset, options, "BlockingIOError" in another.stderr))
+
+    monkeypatch.setattr(to_onnx, "write", write)
+    options = [f"--{kind}={toy(kind).source.path}" for kind in PACKAGES]
+    done = run_here(export.main, *options, "--models_dir=models", "--opset=13")
+    assert done.returncode == 0, done.stderr
+    assert written == [(13, options, True)]
 
 
 def test_checkpoints_that_do_not_fit_together(tmp_path):

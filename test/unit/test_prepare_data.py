@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,9 @@ from conftest import RATE, toy_config, toy_tacotron2_config
 from runs import start
 from tools import prepare_data
 from tools.prepare import clips, folder, report
+from tools.prepare.convert import Recipe
 from tools.prepare.levels import find_levels
+from tools.prepare.problems import Kind, Problem
 
 SENTENCES = ["The first one.", "A second one is here.", "Number three.", "And the fourth is last."]
 
@@ -114,6 +117,16 @@ def test_the_reports_say_what_was_done_and_what_is_wrong(histograms, source, tmp
     page = (tmp_path / "data/index.html").read_text()
     assert "data:audio/mpeg" in page and "clip 1.flac is not readable" in page and 'src="http' not in page
     assert caplog.text.count("left out: ") >= 2
+
+
+def test_the_page_shows_the_worst_of_a_kind_and_plays_some_of_them(monkeypatch):
+    problems = [Problem(Kind.PAUSE, f"{i:02}", f"{i:02}", degree=i) for i in range(25)]
+    facts = {"items": {}, "clips": {problem.name: None for problem in problems}, "recipe": Recipe()}
+    monkeypatch.setattr(report, "as_sound", lambda path, rate: path.name)
+    shown = report._kind(Kind.PAUSE, SimpleNamespace(problems=problems, **facts), Path())
+    assert shown["count"] == 25
+    assert [each["message"] for each in shown["problems"]] == [f"{i:02}" for i in range(24, 4, -1)]
+    assert [each["sound"] for each in shown["problems"] if each["sound"]] == [f"{i}.wav" for i in range(24, 16, -1)]
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(source, tmp_path, monkeypatch, capsys, caplog):

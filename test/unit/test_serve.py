@@ -29,6 +29,7 @@ limits_module = pytest.importorskip("tools.serve.limits")
 pytest_plugins = ["serving"]
 MODEL = application.MODEL
 Speaker, Speech = speaker_module.Speaker, speaker_module.Speech
+Voices = application.Voices
 
 
 def client_of(address, key="any"):
@@ -247,7 +248,7 @@ def test_the_key(serve):
     assert not limits_module.is_allowed("Bearer ", b"secret")
 
 
-def test_a_full_queue(speaker, serve):
+def test_a_full_queue(speaker, serve, monkeypatch):
     address = serve(speeches=1)
     waiting = Speech(speaker.synthesizer.take_apart("Hi."), 1, 1.0, 0.0, lambda item: None)
     waiting.made = 40 * RATE  # its reader is slow
@@ -259,6 +260,16 @@ def test_a_full_queue(speaker, serve):
     speaker.cancel(waiting)
     wait_for(lambda: not speaker.active)
     assert len(speak(client_of(address))) > 0
+    # Others may have come while the voice was loaded.
+    load, waiting.cancelled = Voices.speaker, False
+
+    async def slowly(self, entry):
+        speaker.add(waiting)
+        return await load(self, entry)
+
+    monkeypatch.setattr(Voices, "speaker", slowly)
+    with pytest.raises(openai.RateLimitError, match="1 texts are being spoken"):
+        speak(client_of(address))
 
 
 def test_a_reader_who_takes_nothing_is_given_up(speaker, monkeypatch):

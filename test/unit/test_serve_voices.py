@@ -1,6 +1,7 @@
 """Several voices within a limit of memory, and several processes at one address."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -104,6 +105,11 @@ def test_unknown_and_damaged_voices(voices):
         get(voices, "second")
     assert error.value.status == 500
     assert "secret" not in str(error.value)
+
+
+def test_clients_try_again_what_is_the_services_fault():
+    kinds = [json.loads(errors.answer(errors.RefusalError(status, "")).body)["error"]["type"] for status in (499, 500)]
+    assert kinds == ["invalid_request_error", "server_error"]
 
 
 WORKERS = """
