@@ -219,13 +219,13 @@ def test_pairs_in_subfolders_with_names_of_another_system(tmp_path):
     assert problem.message.endswith("alone.flac: there is no alone.txt for it")
 
 
-def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path):
+@pytest.mark.parametrize("folder", [".", "wavs"])
+def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path, folder):
     for ending in (".mp3", ".WAV", ".flac"):
-        wavs(tmp_path, ["a"], ending)
-    (tmp_path / "metadata.csv").write_text("a|One.\n")
-    assert [item.path.name for item in find_source(tmp_path).items] == ["a.WAV"]
-    (tmp_path / "metadata.csv").write_text("a.mp3|One.\n")
-    assert [item.path.name for item in find_source(tmp_path).items] == ["a.mp3"]
+        wavs(tmp_path / folder, ["a"], ending)
+    for name, found in (("a", "a.WAV"), ("a.mp3", "a.mp3")):
+        (tmp_path / "metadata.csv").write_text(f"{name}|One.\n")
+        assert [item.path.name for item in find_source(tmp_path).items] == [found]
 
 
 def test_texts_become_one_line_without_what_nobody_sees():
