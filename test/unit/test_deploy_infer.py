@@ -131,9 +131,10 @@ def not_finite(pipeline, texts):
 def test_what_is_measured_is_the_time_of_its_part(tmp_path, monkeypatch):
     """By a clock that goes on by a second with each look."""
     monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=count().__next__))
-    clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
+    clips = [[Request("Hello.", seed, tmp_path / f"{seed}.wav") for seed in (1, 2)]]
     work = Work(engines(), read_contents(engines(), "onnxruntime", ""), 0, 1, [], clips, 0.6, with_waveglow=True)
     *_, iteration = do(work)
+    assert (iteration.batch, iteration.samples) == (2, 2 * 256 * iteration.mels)  # as long as the longest, each
     parts = ("preprocessing", "tacotron2", "latency", "postprocessing")
     assert [getattr(iteration, name) for name in parts] == [1, 1, 2, 1]
 

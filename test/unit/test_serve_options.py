@@ -62,6 +62,15 @@ def test_what_it_is_told_is_used(monkeypatch, served):
     assert served["limits"].speeches == 5
 
 
+def test_workers_share_the_cards(monkeypatch, served):
+    picked = []
+    monkeypatch.setattr(main, "pick_device", lambda *given: picked.append(given) or SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(main, "device_count", lambda kind: 2)
+    for index in range(3):
+        main.serve(index, None, read(monkeypatch, "--workers=3"), b"", [], DECODING)
+    assert picked[1::2] == [("cuda", 0), ("cuda", 1), ("cuda", 0)]
+
+
 @pytest.mark.parametrize("option", [[], ["--log_text"]])
 def test_texts_are_logged_only_if_somebody_asks_for_it(monkeypatch, served, option):
     logger = logging.getLogger("tacotron2.synthesizer")
