@@ -73,6 +73,12 @@ def test_quoted_cells_with_a_header(tmp_path, delimiter, quoting):
     assert {item.speaker for item in source.items} == {"max"}
 
 
+def test_a_first_text_that_is_the_name_of_a_column_is_no_header(tmp_path):
+    assert texts_of(found(tmp_path, "Clip_0|Sentence\nClip_1|Another one.")) == {
+        "Clip_0": "Sentence", "Clip_1": "Another one.",
+    }  # fmt: skip
+
+
 def test_quotation_marks_in_texts_are_no_quoting():
     """LJ Speech has texts that begin with one and end without."""
     lines = ['a|"Go," he said', 'b|"No," she said. "Never."', "c|They went.", 'd|And so, "it was"']
