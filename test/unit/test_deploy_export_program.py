@@ -96,6 +96,7 @@ def test_random_weights_are_the_same_each_time_and_find_no_end(monkeypatch):
         first, again = (models.load(kind, RANDOM).model.state_dict() for _ in range(2))
         assert all(torch.equal(first[name], again[name]) for name in first)
     model = models.load("tacotron2", RANDOM)
+    assert not any(module.training for module in model.model.modules())  # else its graphs would not be its own
     inputs = loop_inputs(model.model.decoder, model.signatures()["decoder"], batch=2, length=9)
     *_, lengths = model.modules()["decoder"](**inputs | {"max_decoder_steps": torch.tensor([9, 7])})
     assert lengths.tolist() == [9, 7]
