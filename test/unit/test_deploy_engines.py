@@ -11,7 +11,10 @@ import safetensors.torch
 import torch
 from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
+from common.config_reading import from_dict
 from common.program import UserError
+from conftest import toy_config
+from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.engines import engine as engine_module
 from tools.deploy.engines import torch_engine
@@ -237,6 +240,22 @@ def test_a_checkpoint_that_changed_since_its_export_is_not_built(tmp_path):
     safetensors.torch.save_file(weights, checkpoint, metadata)
     with pytest.raises(UserError, match="is not what it was when it was exported, export it again: "):
         Torch.build(request, tmp_path / "built")
+
+
+def test_what_a_checkpoint_does_not_say_is_as_in_its_graph(tmp_path):
+    """With another hop length other weights come of merging the upsampling into what is behind it."""
+    values = toy_config()
+    values["data_config"]["hop_length"], values["waveglow_config"]["upsample_kernel"] = 64, 128
+    model = models.PACKAGES["waveglow"].build_model(from_dict(models.PACKAGES["waveglow"].Config, values))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "bare")
+    exported = models.load("waveglow", str(tmp_path / "bare"), {"data_config": {"hop_length": 64}})
+    signature, weights = exported.signatures()["waveglow"], exported.model.state_dict()
+    Torch.build(
+        Build("waveglow", signature, tmp_path, exported.source, "force_float32", {}, hop_length=64), tmp_path / "b"
+    )
+    built = safetensors.torch.load_file(tmp_path / "b")
+    assert "WN.0.cond_layer.weight" in built
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in built.items())
 
 
 def test_a_card_that_onnxruntime_cannot_use_is_no_silent_cpu(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from common.program import UserError
 from tools.prepare.encodings import decode, find_encoding
 from tools.prepare.sources import find_source, tidy
-from tools.prepare.transcripts import find_columns, split_rows
+from tools.prepare.transcripts import find_columns, find_delimiter, split_rows
 
 NAMES = [f"Clip_{i}" for i in range(8)]
 TEXTS = [
@@ -268,6 +268,13 @@ def test_nothing_to_read(tmp_path, what, message):
         (tmp_path / what).write_text("\n")
     with pytest.raises(UserError, match=message):
         find_source(tmp_path / what)
+
+
+@pytest.mark.parametrize(("delimiter", "separates"), [("|", True), ("\t", True), (";", False), (",", False)])
+def test_a_sign_that_two_of_three_lines_have(delimiter, separates):
+    """A bar or a tab is hardly in any text, a comma or a semicolon is in many."""
+    lines = [f"a{delimiter}b", f"c{delimiter}d", "e f"]
+    assert find_delimiter(lines) == delimiter * separates
 
 
 def test_columns_without_any_audio_are_the_first():
