@@ -53,15 +53,6 @@ def test_a_voice_by_its_name(tmp_path):
         find_checkpoints(given(tmp_path, voice="nobody"))
 
 
-def test_a_checkpoint_that_is_named_goes_before_what_is_there(tmp_path, toys):
-    fetch_by_hand(tmp_path)
-    of_heart = str(voices.FOLDER / "heart/tacotron2.safetensors")
-    for options, other in (({}, str(downloaded(tmp_path)["tacotron2"])), ({"voice": "heart"}, of_heart)):
-        wanted = find_checkpoints(given(tmp_path, waveglow=toys["waveglow"], **options))
-        assert wanted.named
-        assert wanted.paths == {"tacotron2": other, "waveglow": toys["waveglow"]}
-
-
 def test_without_a_checkpoint_it_is_the_default_voice(tmp_path):
     wanted = find_checkpoints(given(tmp_path))
     assert not wanted.named
@@ -80,6 +71,15 @@ def test_what_is_in_the_folder_of_checkpoints_goes_before_what_is_beside_it(tmp_
     fetch_by_hand(tmp_path)
     fetch_by_hand(tmp_path / "checkpoints")
     assert {path.parent for path in downloaded(tmp_path).values()} == {tmp_path / "checkpoints"}
+
+
+def test_a_checkpoint_that_is_named_goes_before_what_is_there(tmp_path, toys):
+    fetch_by_hand(tmp_path)
+    of_heart = str(voices.FOLDER / "heart/tacotron2.safetensors")
+    for options, other in (({}, str(downloaded(tmp_path)["tacotron2"])), ({"voice": "heart"}, of_heart)):
+        wanted = find_checkpoints(given(tmp_path, waveglow=toys["waveglow"], **options))
+        assert wanted.named
+        assert wanted.paths == {"tacotron2": other, "waveglow": toys["waveglow"]}
 
 
 def test_one_checkpoint_alone_is_not_made_a_pair_by_chance(tmp_path):

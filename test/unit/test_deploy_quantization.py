@@ -58,6 +58,13 @@ def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
     assert 0 < np.abs(audio - exact_audio).mean() < 0.002 * np.abs(exact_audio).mean()
 
 
+def test_a_graph_that_has_onnxruntimes_operators_already_imports_them_once():
+    text = '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[1] x) => (float[1] y) { y = Relu (x) }'
+    model = onnx.parser.parse_model(text)
+    quantization.to_int8(model)
+    assert [each.domain for each in model.opset_import] == ["", "com.microsoft"]
+
+
 def test_products_inside_the_loop_are_of_integers():
     small = onnx.ModelProto()
     small.CopyFrom(exported()["decoder"].graph)
@@ -111,13 +118,6 @@ def test_any_convolution_of_the_users_own_is_right(attributes, kernel):
     exact = run(model, x=x)["y"]
     quantization.to_int8(model, smallest=64)
     assert (run(model, x=x)["y"] - exact).abs().max() <= 0.03 * exact.abs().max()
-
-
-def test_a_graph_that_has_onnxruntimes_operators_already_imports_them_once():
-    text = '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[1] x) => (float[1] y) { y = Relu (x) }'
-    model = onnx.parser.parse_model(text)
-    quantization.to_int8(model)
-    assert [each.domain for each in model.opset_import] == ["", "com.microsoft"]
 
 
 def test_8_bits_are_off_by_half_a_step_at_most():
