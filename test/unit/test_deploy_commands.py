@@ -174,6 +174,14 @@ def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path, scri
     assert options_of(str(refused.value)) == before | paths
 
 
+def test_engines_under_a_name_of_the_users_own(folder, tmp_path):
+    """They are built of the graphs beside them; if there are none, of those in a folder that the user knows."""
+    contents = replace(read_contents(folder / ONNX, ONNX, ""), engine="torch", quant_mode="int8")
+    for place, of in ((folder / "mine", str(folder)), (tmp_path / "mine", "DIR")):
+        words = shlex.split(contents.build_command(place, [1, 2, 4]))
+        assert f"--models_dir={of}" in words and words[-2:] == ["-o", str(place)]
+
+
 def test_what_a_message_adds_goes_behind_what_was_given(monkeypatch):
     """Of an option that is there twice the last one counts."""
     monkeypatch.setattr(sys, "argv", [run.__file__, "--voice=heart", "--seed=1"])

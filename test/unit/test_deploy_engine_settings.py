@@ -1,6 +1,7 @@
 """What engines are told, and what they keep exact: threads, shares of a CPU, layers in few bits."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import safetensors.torch
@@ -36,6 +37,13 @@ def test_onnxruntime_takes_the_threads_that_it_was_given(monkeypatch, tmp_path, 
     assert spins == {str(int(spinning))}
     # Else a long text takes many times as long.
     assert {options.get_session_config_entry("session.set_denormal_as_zero") for options in given} == {"1"}
+
+
+def test_engines_of_onnxruntime_are_for_every_machine(tmp_path):
+    """What is good for one processor alone comes when they are loaded."""
+    contents = make(tmp_path)
+    nodes = [node for name in contents.files for node in onnx.load(contents.path(tmp_path, name)).graph.node]
+    assert {node.domain for node in nodes} == {""}
 
 
 @pytest.mark.parametrize("name", ["postnet", "waveglow"])

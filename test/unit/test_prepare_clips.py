@@ -254,6 +254,7 @@ def test_signs_that_are_lost():
     problems = judge_texts(items(*texts), signs, DataConfig())
     assert [p.name for p in problems if p.kind is Kind.LOST] == ["1", "3"]
     assert next(p.message for p in problems if p.kind is Kind.NUMBERS) == "line 0: '$5.' is read 'five dollars.'"
+    assert find_signs(["It costs $5.", "US$ alone"], DataConfig())["$"].lost  # of the second one
     lost = {
         c for c, sign in find_signs(["Grüße an 5"], DataConfig(text_cleaners=["basic_cleaners"])).items() if sign.lost
     }

@@ -111,6 +111,7 @@ def test_the_reports_say_what_was_done_and_what_is_wrong(histograms, source, tmp
     said = json.loads((tmp_path / "data/report.json").read_text())
     assert said["clips"] == 3 and said["left_out"] == 2 and len(said["problems"]) == len(lines)
     assert said["signs"]["%"]["lost"] and sum(said["histograms"]["duration (s)"]["counts"]) == 3
+    assert said["speakers"]["anna"]["clips"] == 3
     levels = [find_levels(speech(1.5 + i / 10, seed=i, rate=16000), 16000).speech for i in (0, 2, 3)]
     edges = said["histograms"]["level of the recordings (dB)"]["edges"]  # as they were before they were made louder
     assert (edges[0], edges[-1]) == pytest.approx((min(levels), max(levels)), abs=0.5)
@@ -161,13 +162,15 @@ def test_processes_make_the_same(source, tmp_path, monkeypatch):
 def test_only_what_is_new_is_converted(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     soundfile.write(source / "audio/clip 2.flac", speech(2, seed=9, rate=16000), 16000)
-    os.utime(source / "audio/clip 1.flac", (1, 1))  # it may be another one of the same size
+    os.utime(source / "audio/clip 0.flac", (1, 1))  # it may be another one of the same size
     (source / "audio/clip 3.flac").unlink()
     write_texts(source, ["Another text.", *SENTENCES[1:]])
     made = []
     monkeypatch.setattr(clips, "make_clip", lambda job, make=clips.make_clip: made.append(job.item.name) or make(job))
     prepare(monkeypatch, source, tmp_path / "data")
-    assert made == ["clip 1", "clip 2"]
+    assert made == ["clip 0", "clip 2"]
+    measured = json.loads((tmp_path / "data/report.json").read_text())["measured"]
+    assert list(measured) == ["clip 0", "clip 1", "clip 2"]
     assert [path.stem for path in find_clips(str(tmp_path / "data"))] == ["clip 0", "clip 1", "clip 2"]
     assert (tmp_path / "data/metadata.csv").read_text().startswith("clip 0|Another text.\n")
     prepare(monkeypatch, source, tmp_path / "data", "--level=-26")
