@@ -166,6 +166,13 @@ def test_graphs_of_a_checkpoint_that_has_changed_are_made_again(tmp_path, toys, 
     changed = Wanted(wanted.paths | {"waveglow": str(tmp_path / "waveglow.safetensors")}, True)
     assert not stages.are_there(models_dir() / ONNX, changed)
     assert not stages.are_there(models_dir() / ONNX, replace(wanted, sigma=0.4))  # written into the graphs
+    for path, there in ((wanted.paths["waveglow"], False), (RANDOM, True)):  # a file that is another one now
+        contents.sources["waveglow"] = Source(path, "0" * 64)
+        write_contents(tmp_path, contents)
+        for file in contents.files.values():
+            (tmp_path / file.name).unlink(missing_ok=True)
+            (tmp_path / file.name).symlink_to(models_dir() / ONNX / file.name)
+        assert stages.are_there(tmp_path, Wanted(wanted.paths | {"waveglow": path}, True)) == there
 
 
 def test_without_graphs_the_checkpoints_are_fetched_first(tmp_path, exports):
