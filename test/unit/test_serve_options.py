@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from common.voices import Settings
 from conftest import RATE
@@ -79,6 +80,10 @@ def test_texts_are_logged_only_if_somebody_asks_for_it(monkeypatch, served, opti
     assert logger.level == (logging.NOTSET if option else logging.ERROR)
 
 
-def test_memory_is_in_gib():
-    made = loading.voices_on(CPU, [voices.Entry("toy", Settings(), RATE)], threads=2, memory=1.5)
+def test_memory_is_in_gib_and_two_threads_compute(monkeypatch):
+    """Each with half of the process's cores; an engine beside them gets its share, too."""
+    made = loading.voices_on(CPU, [voices.Entry("toy", Settings(), RATE)], threads=6, memory=1.5)
     assert made.memory == 1.5 * 2**30
+    assert torch.get_num_threads() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
+    assert loading.shares() == 4

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -213,6 +215,18 @@ def test_while_workers_end_nobody_is_made_to_wait(start_workers, tmp_path):
     assert process.poll() is None
     (tmp_path / "hold").unlink()
     assert process.wait(60) == 0
+
+
+def test_a_worker_that_does_not_end_is_killed(monkeypatch):
+    """It was told to end, and had its time."""
+    handlers, did = {}, []
+    monkeypatch.setattr(workers, "signal", SimpleNamespace(signal=handlers.__setitem__, SIGTERM=15, SIGINT=2))
+    monkeypatch.setattr(workers, "wait", lambda *_, **__: handlers[15]())
+    steps = {name: partial(lambda name, *_: did.append(name), name) for name in ("close", "terminate", "join", "kill")}
+    worker = SimpleNamespace(sentinel=None, exitcode=None, **steps)
+    monkeypatch.setattr(workers, "_start", lambda *_: worker)
+    workers.run_workers(1, worker, None, 0.0)
+    assert did == ["close", "terminate", "join", "kill"]
 
 
 def test_workers_end_with_their_parent(start_workers):
