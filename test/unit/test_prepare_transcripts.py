@@ -93,6 +93,11 @@ def test_a_whole_text_in_quotation_marks_is_a_quotation():
     assert rows[2].cells == ["c", '"Never!"'] and "quoted" not in how
 
 
+def test_a_row_has_the_number_of_its_first_line():
+    rows, _ = split_rows('"a"|"One\ntwo."\n\n"b"|"Three."\n"c"|"Four."')
+    assert [(row.number, row.cells[0]) for row in rows] == [(1, "a"), (4, "b"), (5, "c")]
+
+
 def test_quotation_marks_in_quoted_texts_that_are_not_doubled():
     lines = ['"a"|"The "first" of them."', '"b"|"The second."', '"c"|""Third," he said."']
     rows, how = split_rows("\n".join(lines))
