@@ -94,7 +94,7 @@ def test_a_whole_text_in_quotation_marks_is_a_quotation():
 
 
 def test_a_row_has_the_number_of_its_first_line():
-    rows, _ = split_rows('"a"|"One\ntwo."\n\n"b"|"Three."\n"c"|"Four."')
+    rows, _ = split_rows('"a"|"One\ntwo."\n\n"b"|"Three | four."\n"c"|"Five."')
     assert [(row.number, row.cells[0]) for row in rows] == [(1, "a"), (4, "b"), (5, "c")]
 
 
