@@ -63,6 +63,28 @@ def test_pytorch_multiplies_integers_in_waveglow_alone(tmp_path, monkeypatch, na
     assert converted == ["WaveGlow"] * (name == "waveglow")
 
 
+def test_engines_are_built_with_all_that_is_known_of_their_graphs(tmp_path, monkeypatch):
+    requests, build = [], OnnxRuntime.build
+    monkeypatch.setattr(OnnxRuntime, "build", lambda request, path: requests.append(request) or build(request, path))
+    make(tmp_path)
+    assert {request.hop_length for request in requests} == {256}
+    assert all("export_model/run.sh" in request.how for request in requests)
+
+
+def test_weights_that_do_not_fit_are_built_again(tmp_path):
+    contents = make(tmp_path, "torch")
+    contents.waveglow.waveglow_config.WN_config.n_channels *= 2
+    with pytest.raises(UserError, match=r"of another version, build them again: bash .*gen_model/run.sh"):
+        start(tmp_path, contents)
+
+
+def test_no_clip_gets_more_frames_than_engines_take():
+    contents = raw()
+    contents.tacotron2.tacotron2_config.n_frames_per_step = 2
+    contents.ranges["mel"] = [4, 8, 31]
+    assert start(models_dir() / "onnx", contents)[0].limit == 15  # steps
+
+
 def test_biases_stay_exact():
     """However large a layer is."""
     weights = {"bias": torch.full((9000,), 1.001), "weight": torch.full((90, 90), 1.001)}

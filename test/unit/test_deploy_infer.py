@@ -160,6 +160,11 @@ def test_the_noise_is_as_loud_as_asked_for(monkeypatch, works):
     assert [work.sigma for work in works] == [0.45, 0, 0.3]
 
 
+def test_it_warms_up_as_often_as_asked_for(monkeypatch, works):
+    measured(monkeypatch, read_contents(engines(), "onnxruntime", ""), "--num_iters=2", "--warmup_iters=5")
+    assert (len(works[0].warmup), len(works[0].batches)) == (5, 2)
+
+
 def test_random_weights_are_no_reason_to_warn(monkeypatch, works, caplog):
     contents = read_contents(engines(), "onnxruntime", "")
     for source, warns in ((contents.sources["tacotron2"], True), (Source(RANDOM), False)):

@@ -51,15 +51,16 @@ def test_engines_of_onnxruntime_tell_it_too(tmp_path):
     assert metadata(tmp_path / "decoder.onnx") == metadata(models_dir() / ONNX / "decoder.onnx")
 
 
-def test_what_is_told_of_dropout_and_noise_is_this_models(tmp_path):
+def test_what_is_told_of_dropout_noise_and_texts_is_this_models(tmp_path):
     contents = read_contents(models_dir() / ONNX, ONNX, "")
     contents.tacotron2.tacotron2_config.p_prenet_dropout, contents.sigma = 0.2, 0.45
+    contents.tacotron2.data_config.text_cleaners = ["basic_cleaners"]
     signature = contents.signature("decoder")
     assert ": 1.25 with probability 0.8, else 0" in signature.inputs["prenet_masks"].meaning
     model = onnx.ModelProto()
     describe(model, signature, contents)
     told = {each.key: each.value for each in model.metadata_props}
-    assert (told["p_prenet_dropout"], told["sigma"]) == ("0.2", "0.45")
+    assert (told["p_prenet_dropout"], told["sigma"], told["text_cleaners"]) == ("0.2", "0.45", '["basic_cleaners"]')
 
 
 def test_the_table_of_ports_in_the_docs():

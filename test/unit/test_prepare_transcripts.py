@@ -239,6 +239,13 @@ def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path, folder):
         assert [item.path.name for item in find_source(tmp_path).items] == [found]
 
 
+def test_of_two_texts_beside_a_clip_the_normalized_one_is_read(tmp_path):
+    wavs(tmp_path, ["a"])
+    for ending, text in ((".normalized.txt", "It was nineteen."), (".txt", "It was 19.")):
+        (tmp_path / f"a{ending}").write_text(text)
+    assert texts_of(find_source(tmp_path)) == {"a": "It was nineteen."}
+
+
 def test_texts_become_one_line_without_what_nobody_sees():
     assert tidy("\ufeffa\u0308 |\tb\u00a0c\r\nd\u200be\u00adf") == "ä b c def"
     assert tidy("می\u200cخواهم") == "می\u200cخواهم"
