@@ -9,6 +9,7 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, exported, make, models_dir, raw, 
 from tools.deploy.artifacts import read_contents
 from tools.deploy.engines import quantization
 from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
+from tools.deploy.gen_model import precision_cost
 from tools.deploy.gen_model.precision_cost import measure_cost
 
 
@@ -169,6 +170,15 @@ def test_what_one_model_costs_is_not_the_other_ones(tmp_path):
     cost = measure_cost(tmp_path, contents, models_dir() / "onnx", exported_contents)
     assert cost["tacotron2"] > 0.5
     assert cost["waveglow"] < 1e-4
+
+
+def test_a_cost_is_of_the_whole_wave(tmp_path, monkeypatch):
+    """Twice as loud below zero, where a logarithm of amplitudes is larger by that of 2."""
+    mel, wave = np.zeros((6, 30), np.float32), -np.abs(np.random.default_rng(0).standard_normal(8000)).astype("f4") / 20
+    spoken = iter([(mel, wave), (mel, 2 * wave)])
+    monkeypatch.setattr(precision_cost, "_speak", lambda *_: next(spoken))
+    cost = measure_cost(tmp_path, raw(), tmp_path, raw())
+    assert cost == pytest.approx({"tacotron2": 0, "waveglow": np.log(2)}, abs=0.01)
 
 
 def test_the_cost_is_measured(tmp_path):

@@ -69,6 +69,7 @@ def test_channels(made, channels, step):
     audio = speech(room=0)
     out, clip = made(np.stack([gain * audio for gain in channels], axis=1))
     assert clip.steps == [step]
+    assert (clip.figures.channels, clip.figures.recorded_seconds) == (len(channels), 2.0)
     expected = 0.9 if "mixed" in step else 1.0
     assert np.abs(out - expected * audio).max() < 1e-3
 

@@ -95,6 +95,17 @@ def test_a_voice_that_was_just_asked_for_stays(voices, monkeypatch):
         get(voices, "third")
 
 
+def test_a_voice_that_is_asked_for_again_stays(voices, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(module, "LATELY", 10.0)
+    get(voices, "first")
+    now[0] = 100.0
+    get(voices, "first", "second")
+    with pytest.raises(errors.RefusalError, match="there is no room for third"):
+        get(voices, "third")
+
+
 def test_unknown_and_damaged_voices(voices):
     with pytest.raises(errors.RefusalError, match="no voice 'alloy': choose from first, second, third"):
         voices.entry("alloy")
