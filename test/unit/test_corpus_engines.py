@@ -26,6 +26,16 @@ def test_engines_that_are_not_installed(monkeypatch):
             find("")
 
 
+def test_programs_get_the_voice_and_what_they_say_when_they_fail_is_said(tmp_path, monkeypatch):
+    (tmp_path / "espeak-ng").write_text(f"#!/bin/bash\necho $* >{tmp_path}/given\necho 7.5 is ill >&2\nexit 3\n")
+    (tmp_path / "espeak-ng").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for voice, expected in (("", "en-us"), ("de", "de")):
+        with pytest.raises(UserError, match=r"espeak-ng failed with code 3: 7\.5 is ill"):
+            engines.find_espeak_ng(voice).load()("Text.", 0)
+        assert (tmp_path / "given").read_text() == f"-v {expected} --stdin --stdout\n"
+
+
 @pytest.mark.parametrize("name", ["hibari", "espeak-ng", "flite"])
 def test_the_engines(name):
     """Two sentences are longer than one; the same again, and with another voice's name refused."""

@@ -14,7 +14,7 @@ from common.folder_lock import sole_writer
 from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
-from tools.deploy.gen_model import build
+from tools.deploy.gen_model import build, building
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,28 @@ def test_other_graphs_than_the_exported_ones(tmp_path):
         with pytest.raises(UserError, match=says):
             make(tmp_path / "engines", engine, graphs={name: tmp_path / file})
     read_contents(tmp_path / "engines", "onnxruntime", "")  # what was there before stays
+
+
+def test_what_a_build_measures_and_for_which_sizes(run_here, tmp_path, monkeypatch):
+    """float32 costs nothing, and what others cost is not measured if nobody wants to know."""
+    monkeypatch.setattr(building, "measure_cost", lambda *_: {"tacotron2": 0.5, "waveglow": 0.25})
+    (tmp_path / "my.json").write_text(json.dumps({"ranges": {"batch": [2, 3, 5]}}))
+    given = [f"--models_dir={models_dir()}", "--json=my.json", "-o", "engines"]
+    for options, measured in (
+        (["--quant_mode=force_float32"], False),
+        (["--quant_mode=force_float16", "--no-compare"], False),
+        (["--quant_mode=force_float16"], True),
+    ):
+        done = run_here(build.main, *options, *given)
+        assert done.returncode == 0, done.stderr
+        contents = read_contents(tmp_path / "engines", "onnxruntime", "")
+        assert (bool(contents.cost), contents.ranges["batch"]) == (measured, [2, 3, 5])
+
+
+def test_engines_with_other_options_are_built_again(tmp_path):
+    for spinning in (False, True):
+        make(tmp_path, spinning=spinning)
+        assert read_contents(tmp_path, "onnxruntime", "").options == {"spinning": spinning}
 
 
 @pytest.mark.parametrize(

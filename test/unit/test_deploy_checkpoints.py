@@ -1,6 +1,7 @@
 """Which checkpoints are deployed: those named, those fetched, a voice's; and nothing of the user's is replaced."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from common import voices
 from common.program import UserError
 from common.voices import Voice
 from tools.deploy import checkpoints, stages
-from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.artifacts import ONNX, Source, read_contents, write_contents
 from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints
 from tools.deploy.export_model import export, to_onnx
 
@@ -95,6 +96,15 @@ def test_what_is_in_the_folder_of_checkpoints_goes_before_what_is_beside_it(tmp_
     assert {path.parent for path in downloaded(tmp_path).values()} == {tmp_path / "checkpoints"}
 
 
+def test_a_checkpoint_that_is_named_goes_before_what_is_there(tmp_path, toys):
+    fetch_by_hand(tmp_path)
+    of_heart = str(voices.FOLDER / "heart/tacotron2.safetensors")
+    for options, other in (({}, str(downloaded(tmp_path)["tacotron2"])), ({"voice": "heart"}, of_heart)):
+        wanted = find_checkpoints(given(tmp_path, waveglow=toys["waveglow"], **options))
+        assert wanted.named
+        assert wanted.paths == {"tacotron2": other, "waveglow": toys["waveglow"]}
+
+
 def test_one_checkpoint_alone_is_not_made_a_pair_by_chance(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint of WaveGlow: name one"):
         find_checkpoints(given(tmp_path, tacotron2="a.pt"))
@@ -138,6 +148,13 @@ def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, t
     fetch_by_hand(tmp_path)
     monkeypatch.setattr(checkpoints, "FOLDER", models_dir())
     to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    contents.sources["waveglow"] = Source(str(tmp_path / "trained"))  # with the voice's Tacotron2
+    (tmp_path / ONNX).unlink()
+    (tmp_path / ONNX).mkdir()
+    write_contents(tmp_path / ONNX, contents)
+    with pytest.raises(UserError, match="name what is to replace them"):
+        to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))
 
 
 @pytest.fixture
@@ -158,6 +175,12 @@ def test_graphs_that_are_there_are_used(tmp_path, toys, exports):
     assert [wanted.paths["waveglow"] for wanted in exports] == [str(voices.FOLDER / "heart/waveglow.safetensors")]
 
 
+def test_what_is_said_of_a_checkpoint_goes_into_new_graphs(tmp_path, toys, exports):
+    (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
+    stages.make_graphs(given(tmp_path, **toys, gate_threshold=0.25))
+    assert [wanted.hints for wanted in exports] == [{"tacotron2_config": {"gate_threshold": 0.25}}]
+
+
 def test_graphs_of_a_checkpoint_that_has_changed_are_made_again(tmp_path, toys, exports):
     contents = read_contents(models_dir() / ONNX, ONNX, "")
     wanted = Wanted({kind: source.path for kind, source in contents.sources.items()}, True)
@@ -165,6 +188,14 @@ def test_graphs_of_a_checkpoint_that_has_changed_are_made_again(tmp_path, toys, 
     (tmp_path / "waveglow.safetensors").write_bytes(b"trained on")
     changed = Wanted(wanted.paths | {"waveglow": str(tmp_path / "waveglow.safetensors")}, True)
     assert not stages.are_there(models_dir() / ONNX, changed)
+    assert not stages.are_there(models_dir() / ONNX, replace(wanted, sigma=0.4))  # written into the graphs
+    for path, there in ((wanted.paths["waveglow"], False), (RANDOM, True)):  # a file that is another one now
+        contents.sources["waveglow"] = Source(path, "0" * 64)
+        write_contents(tmp_path, contents)
+        for file in contents.files.values():
+            (tmp_path / file.name).unlink(missing_ok=True)
+            (tmp_path / file.name).symlink_to(models_dir() / ONNX / file.name)
+        assert stages.are_there(tmp_path, Wanted(wanted.paths | {"waveglow": path}, True)) == there
 
 
 def test_without_graphs_the_checkpoints_are_fetched_first(tmp_path, exports):

@@ -1,12 +1,15 @@
 """What programs can know from options and files is said before PyTorch is loaded and anything is written."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from common.program import UserError
 from conftest import ROOT, script_environment
+from tools.deploy import checks
 
 PROGRAM = """
 import contextlib, importlib, io, json, sys
@@ -90,6 +93,13 @@ def refused(here, *cases: list[str]) -> list:
     assert done.returncode == 0, done.stderr
     assert sorted(here.rglob("*")) == before
     return json.loads(done.stderr)
+
+
+def test_folders_that_may_not_be_written_to(tmp_path, monkeypatch):
+    """Of root all may."""
+    monkeypatch.setattr(checks.os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}/a/b: {tmp_path} may not be written to"):
+        checks.check_folder(tmp_path / "a/b")
 
 
 def test_what_cannot_be_is_said_at_once_and_nothing_is_written(here):

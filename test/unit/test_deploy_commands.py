@@ -12,7 +12,8 @@ from deploy_toys import models_dir
 
 from common.program import UserError
 from common.voices import sha256
-from tools.deploy import run, stages
+from conftest import ROOT
+from tools.deploy import commands, run, stages
 from tools.deploy.artifacts import ONNX, read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.checkpoints import Wanted, find_checkpoints, naming
@@ -120,6 +121,7 @@ def test_to_make_graphs_again_all_that_was_said_is_said_again(monkeypatch, tmp_p
     monkeypatch.setattr(sys, "argv", ["program", "--models_dir=my models", *options])
     args = export.read_arguments()
     wanted = find_checkpoints(args)
+    assert not any("=my toys" in option for option in wanted.options)  # they are read in any folder
     contents = read_contents(models_dir() / ONNX, ONNX, "")
     contents.opset, contents.exported_by = args.opset or 11, wanted.options
     _, *told_options = told(contents.again(args.models_dir / ONNX))
@@ -170,6 +172,26 @@ def test_graphs_that_nobody_wants_to_replace(folder, monkeypatch, tmp_path, scri
     with pytest.raises(UserError) as refused:  # before they are fetched
         to_onnx.check_replaceable(folder / ONNX, Wanted(dict.fromkeys(paths, "nowhere"), named=False))
     assert options_of(str(refused.value)) == before | paths
+
+
+def test_engines_under_a_name_of_the_users_own(folder, tmp_path):
+    """They are built of the graphs beside them; if there are none, of those in a folder that the user knows."""
+    contents = replace(read_contents(folder / ONNX, ONNX, ""), engine="torch", quant_mode="int8")
+    for place, of in ((folder / "mine", str(folder)), (tmp_path / "mine", "DIR")):
+        words = shlex.split(contents.build_command(place, [1, 2, 4]))
+        assert f"--models_dir={of}" in words and words[-2:] == ["-o", str(place)]
+
+
+def test_what_a_message_adds_goes_behind_what_was_given(monkeypatch):
+    """Of an option that is there twice the last one counts."""
+    monkeypatch.setattr(sys, "argv", [run.__file__, "--voice=heart", "--seed=1"])
+    assert commands.again("--voice=other").endswith("run.sh --voice=heart --seed=1 --voice=other")
+
+
+def test_paths_are_as_seen_from_where_the_user_stands(monkeypatch, tmp_path):
+    for folder, path in ((ROOT, "requirement.txt"), (ROOT / "tools", "../requirement.txt")):
+        monkeypatch.chdir(folder)
+        assert commands.install("requirement.txt") == f"pip install -r {path}"
 
 
 def test_fetching_that_broke_off_repeats_all_options(monkeypatch, tmp_path):

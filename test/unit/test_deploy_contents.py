@@ -131,5 +131,6 @@ def test_contents_of_another_version_are_refused(tmp_path, form):
 
 def test_contents_of_another_engine_are_refused(tmp_path):
     (tmp_path / CONTENTS).write_bytes(JSON)
-    with pytest.raises(UserError, match="is for onnxruntime, not for torch: build it"):
-        read_contents(tmp_path, "torch", "build it")
+    for engine in ("torch", "onnx"):
+        with pytest.raises(UserError, match=f"is for onnxruntime, not for {engine}: build it"):
+            read_contents(tmp_path, engine, "build it")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -87,6 +88,33 @@ def die_or_wait(work, connection):
     if work.device == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     connection.recv()
+
+
+def test_all_begin_to_count_together(monkeypatch):
+    """A device that is warm waits for those that are not."""
+    pipes = [multiprocessing.Pipe() for _ in range(2)]
+    process = SimpleNamespace(terminate=lambda: None, join=lambda seconds: None, kill=lambda: None)
+    monkeypatch.setattr(devices, "_start", lambda work: (pipes[work.device][0], process))
+    heard = devices._together([SimpleNamespace(device=0), SimpleNamespace(device=1)])
+    for device, told in ((0, [False, False]), (1, [True, True])):
+        for message in (Ready(), "the next one"):
+            pipes[device][1].send(message)
+            assert next(heard) == (device, message)
+        assert [theirs.poll() for _, theirs in pipes] == told
+    heard.close()
+
+
+def test_a_process_that_does_not_end_is_killed(monkeypatch):
+    """As one whose driver does not come back: it was told to end, and had its time."""
+    did = []
+    process = SimpleNamespace(**{
+        name: partial(lambda name, *_: did.append(name), name) for name in ("terminate", "join", "kill")
+    })  # fmt: skip
+    monkeypatch.setattr(devices, "_start", lambda work: (work.device, process))
+    monkeypatch.setattr(devices, "wait", lambda connections, seconds: [])
+    with pytest.raises(UserError, match="device 0, 1: not a word for"):
+        next(devices._together([SimpleNamespace(device=0), SimpleNamespace(device=1)]))
+    assert did == ["terminate"] * 2 + ["join", "kill"] * 2
 
 
 def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):

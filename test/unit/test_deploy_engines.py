@@ -66,7 +66,7 @@ def test_new_nodes_come_behind_what_they_need():
     node = lambda output, *inputs: onnx.helper.make_node("Sum", inputs, [output])  # noqa: E731
     graph = lambda *nodes: onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))  # noqa: E731
     original = graph(node("a", "x"), node("b", "x"), node("c", "b"), node("y", "a", "c"))
-    optimized = graph(node("b", "x"), node("a", "x"), node("new", "b"), node("c", "new"), node("y", "a", "c"))
+    optimized = graph(node("b", "x"), node("a", "x"), node("new", "b", "x"), node("c", "new"), node("y", "a", "c"))
     put_in_order_of(original, optimized)
     assert [each.output[0] for each in optimized.graph.node] == ["a", "b", "new", "c", "y"]
 

@@ -1,5 +1,7 @@
 """The ONNX graphs: names as other tools expect them, numbers as the models', at sizes they were not made with."""
 
+import logging
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from deploy_toys import exported, run, toy
 from conftest import ROOT
 from tacotron2.model import padding_mask
 from tools.deploy.export_model.example_inputs import draw_masks, example_inputs
+from tools.deploy.export_model.onnx_export import quiet
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import tacotron2_signatures, waveglow_signatures
 
@@ -144,6 +147,14 @@ def test_graphs_compute_what_the_models_do(name, batch, length):
     for result, tensor in zip(results, [expected] if isinstance(expected, torch.Tensor) else expected, strict=True):
         assert result.shape == tensor.shape
         assert (result.double() - tensor.double()).abs().max() < 2e-5
+
+
+def test_the_exporters_loggers_are_as_loud_as_before(monkeypatch):
+    logger = logging.getLogger("torch.onnx")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    with quiet():
+        assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.level == logging.INFO
 
 
 def test_the_encoder_reads_each_text_as_if_alone():

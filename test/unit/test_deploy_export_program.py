@@ -1,5 +1,9 @@
 """The program that exports: checkpoints of any form, nothing wrong is written, one writer at a time."""
 
+import subprocess
+import sys
+
+import numpy as np
 import onnx
 import pytest
 import safetensors.torch
@@ -7,28 +11,39 @@ import torch
 from deploy_toys import exported, run_script, toy
 
 from common.config_reading import from_dict
+from common.folder_lock import LOCK
 from common.program import UserError
 from common.voices import sha256
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM
-from tools.deploy.export_model import to_onnx
+from tools.deploy.export_model import export, to_onnx
+from tools.deploy.export_model.example_inputs import loop_inputs
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS
 
 REFERENCE = ROOT / "test/data/reference"
 
 
-def test_what_differs_from_its_model_is_not_written():
+@pytest.mark.parametrize(("more", "distance"), [(0.01, "0.01"), (-0.01, "0.01"), (np.nan, "nan")])
+def test_what_differs_from_its_model_is_not_written(more, distance):
     name, graph, module, inputs = exported()["postnet"]
     spoiled = onnx.ModelProto()
     spoiled.CopyFrom(graph)
     weight = next(each for each in spoiled.graph.initializer if each.name.endswith("4.0.conv.bias"))
-    weight.raw_data = (onnx.numpy_helper.to_array(weight) + 0.01).tobytes()
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) + np.float32(more)).tobytes()
     assert "off its model by" in to_onnx.compare(to_onnx.Export(name, graph, module, inputs))
-    with pytest.raises(UserError, match=r"postnet.onnx is off its model by 0.01.*not written"):
+    with pytest.raises(UserError, match=rf"postnet.onnx is off its model by {distance}.*not written"):
         to_onnx.compare(to_onnx.Export(name, spoiled, module, inputs))
+
+
+def test_a_graph_of_another_shape_is_not_written():
+    name, graph, module, inputs = exported()["postnet"]
+    longer = torch.nn.Module()
+    longer.forward = lambda **given: torch.cat(2 * [module(**given)], dim=2)
+    with pytest.raises(UserError, match=r"postnet.onnx is off its model by inf.*not written"):
+        to_onnx.compare(to_onnx.Export(name, graph, longer, inputs))
 
 
 @pytest.mark.slow
@@ -49,6 +64,21 @@ def test_the_script_takes_any_form_of_checkpoint(tmp_path):
         onnx.checker.check_model(str(contents.path(here / "my models/onnx", name)))
 
 
+def test_what_was_asked_for_is_written_while_nobody_else_writes(run_here, tmp_path, monkeypatch):
+    written = []
+
+    def write(found, folder, sigma, opset, options):
+        take = f"import fcntl; fcntl.lockf(open('models/{LOCK}', 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        another = subprocess.run([sys.executable, "-c", take], capture_output=True, text=True, timeout=100)
+        written.append((opset, options, "BlockingIOError" in another.stderr))
+
+    monkeypatch.setattr(to_onnx, "write", write)
+    options = [f"--{kind}={toy(kind).source.path}" for kind in PACKAGES]
+    done = run_here(export.main, *options, "--models_dir=models", "--opset=13")
+    assert done.returncode == 0, done.stderr
+    assert written == [(13, options, True)]
+
+
 def test_checkpoints_that_do_not_fit_together(tmp_path):
     done = run_script(
         "export_model/run.sh", f"--tacotron2={REFERENCE / 'tacotron2_dle.pt'}", "--waveglow=heart/waveglow",
@@ -58,9 +88,15 @@ def test_checkpoints_that_do_not_fit_together(tmp_path):
     assert "the checkpoints do not fit together: n_mel_channels is" in done.stderr
 
 
-def test_random_weights_are_the_same_each_time(monkeypatch):
+@torch.no_grad()
+def test_random_weights_are_the_same_each_time_and_find_no_end(monkeypatch):
     for kind, values in (("tacotron2", toy_tacotron2_config()), ("waveglow", toy_config())):
         config = from_dict(PACKAGES[kind].Config, values)
         monkeypatch.setattr(PACKAGES[kind], "Config", lambda config=config: config)
-        first, again = (models.load(kind, RANDOM).model.state_dict() for _ in range(2))
+        first, again = (torch.manual_seed(seed) and models.load(kind, RANDOM).model.state_dict() for seed in (1, 2))
         assert all(torch.equal(first[name], again[name]) for name in first)
+    model = models.load("tacotron2", RANDOM)
+    assert not any(module.training for module in model.model.modules())  # else its graphs would not be its own
+    inputs = loop_inputs(model.model.decoder, model.signatures()["decoder"], batch=2, length=9)
+    *_, lengths = model.modules()["decoder"](**inputs | {"max_decoder_steps": torch.tensor([9, 7])})
+    assert lengths.tolist() == [9, 7]

@@ -2,19 +2,37 @@
 
 import json
 import sys
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-from deploy_toys import FIELDS, WAVEGLOW_FIELDS, engines, models_dir, raw, report_of, run_infer, run_script, to_infer
+from deploy_toys import (
+    FIELDS,
+    WAVEGLOW_FIELDS,
+    engines,
+    make,
+    models_dir,
+    raw,
+    report_of,
+    run_infer,
+    run_script,
+    to_infer,
+)
+from test_deploy_report import iteration
 
 from common.program import UserError
 from tacotron2.text import text_to_sequence
-from tools.deploy.artifacts import read_contents
+from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.benchmark import perf
-from tools.deploy.infer_python import infer
+from tools.deploy.checkpoints import RANDOM
+from tools.deploy.infer_python import infer, worker
+from tools.deploy.infer_python import measure as measuring
+from tools.deploy.infer_python.latency import DeviceResult
 from tools.deploy.infer_python.pipeline import Pipeline
-from tools.deploy.infer_python.requests import Request, reader, sentence
+from tools.deploy.infer_python.requests import Request, of_text, reader, sentence
 from tools.deploy.infer_python.worker import Wavs, Work, do
 
 
@@ -55,6 +73,14 @@ def test_all_batches_that_were_built_for(run_here, tmp_path):
     assert [run["batch"] for run in json.loads((tmp_path / "latency.json").read_text())["runs"]] == [1, 2, 4]
 
 
+def test_a_batch_that_is_built_for_twice_is_measured_once(run_here, tmp_path):
+    make(tmp_path / "engines", batch=(2, 2, 2))
+    options = ["--all", "--num_iters=1", "--warmup_iters=0", "--il=20", "--no-waveglow"]
+    done = run_here(infer.main, "--models_dir=engines", "-o", "out", *options)
+    assert done.returncode == 0, done.stderr
+    assert [run["batch"] for run in json.loads((tmp_path / "out/latency.json").read_text())["runs"]] == [2]
+
+
 def test_a_text_is_spoken_line_by_line(tmp_path):
     long = "This line is longer than any engine takes in one go, so it is cut. " * 4
     (tmp_path / "my text.txt").write_text(f"Hello 漢.\n\n...\n{long}\nBye.\n")
@@ -88,9 +114,77 @@ def test_numbers_that_are_none(tmp_path, monkeypatch, with_waveglow):
     assert not (tmp_path / "a.wav").exists()
 
 
+def test_audio_that_is_none(tmp_path, monkeypatch):
+    """Of a spectrogram that is one."""
+    monkeypatch.setattr(Pipeline, "audio", lambda self, mel, lengths, *_: [np.full(9, np.nan, np.float32)])
+    clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
+    work = Work(engines(), read_contents(engines(), "onnxruntime", ""), 0, 1, [], clips, 0.6, with_waveglow=True)
+    with pytest.raises(UserError, match="is not finite: force_float32 does not suffice here"):
+        list(do(work))
+
+
 def not_finite(pipeline, texts):
     pipeline.seconds |= dict.fromkeys(["encoder", "decoder", "postnet"], 1.0)
     return np.full((len(texts), 6, 40), np.nan, np.float32), np.full(len(texts), 40)
+
+
+def test_what_is_measured_is_the_time_of_its_part(tmp_path, monkeypatch):
+    """By a clock that goes on by a second with each look."""
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=count().__next__))
+    clips = [[Request("Hello.", seed, tmp_path / f"{seed}.wav") for seed in (1, 2)]]
+    work = Work(engines(), read_contents(engines(), "onnxruntime", ""), 0, 1, [], clips, 0.6, with_waveglow=True)
+    *_, iteration = do(work)
+    assert (iteration.batch, iteration.samples) == (2, 2 * 256 * iteration.mels)  # as long as the longest, each
+    parts = ("preprocessing", "tacotron2", "latency", "postprocessing")
+    assert [getattr(iteration, name) for name in parts] == [1, 1, 2, 1]
+
+
+@pytest.fixture
+def works(monkeypatch):
+    """What devices would do; they would have one clip without an end."""
+    found = []
+    results = {0: DeviceResult("", [iteration(endless=1)])}
+    monkeypatch.setattr(measuring, "run_on_devices", lambda works: found.extend(works) or results)
+    return found
+
+
+def measured(monkeypatch, contents, *options):
+    monkeypatch.setattr(sys, "argv", ["infer", *options])
+    return measuring.measure(infer.read_arguments(), engines(), contents, 2)
+
+
+def test_the_noise_is_as_loud_as_asked_for(monkeypatch, works):
+    contents = replace(read_contents(engines(), "onnxruntime", ""), sigma=0.45)
+    for options in ([], ["--sigma=0"], ["--sigma=0.3"]):
+        measured(monkeypatch, contents, *options)
+    assert [work.sigma for work in works] == [0.45, 0, 0.3]
+
+
+def test_it_warms_up_as_often_as_asked_for(monkeypatch, works):
+    measured(monkeypatch, read_contents(engines(), "onnxruntime", ""), "--num_iters=2", "--warmup_iters=5")
+    assert (len(works[0].warmup), len(works[0].batches)) == (5, 2)
+
+
+def test_random_weights_are_no_reason_to_warn(monkeypatch, works, caplog):
+    contents = read_contents(engines(), "onnxruntime", "")
+    for source, warns in ((contents.sources["tacotron2"], True), (Source(RANDOM), False)):
+        caplog.clear()
+        measured(monkeypatch, replace(contents, sources=contents.sources | {"tacotron2": source}))
+        assert ("1 of 1 clips find no end" in caplog.text) == warns
+
+
+def test_each_clip_has_random_numbers_of_its_own(monkeypatch, works):
+    contents = read_contents(engines(), "onnxruntime", "")
+    measured(monkeypatch, contents, "--num_iters=5", "--seed=7", "--devices=0,1")
+    assert sorted(clip.seed for work in works for batch in work.batches for clip in batch) == list(range(7, 17))
+
+
+def test_no_piece_of_a_text_is_longer_than_the_engines_take(tmp_path):
+    contents = read_contents(engines(), "onnxruntime", "")
+    contents.ranges["text"] = [4, 8, 16]
+    (batches,) = of_text(["One, two, three, four, and so on. Five."], contents, 1, [0], 1, tmp_path).values()
+    lengths = [len(reader(contents)(clip.text)) for (clip,) in batches]
+    assert len(lengths) > 2 and max(lengths) <= 16
 
 
 def test_clips_of_one_wav_are_joined_with_pauses(tmp_path):

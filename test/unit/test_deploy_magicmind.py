@@ -31,7 +31,11 @@ def config_of(folder, graph="decoder"):
         return pickle.load(file)["config"]
 
 
-def test_magicmind_is_told_sizes_and_precision(tmp_path):
+def test_magicmind_is_told_sizes_and_precision(tmp_path, monkeypatch, magicmind):
+    told, set_dimension = [], magicmind.NetworkInput.set_dimension
+    monkeypatch.setattr(
+        magicmind.NetworkInput, "set_dimension", lambda *args: told.append(args[1].GetDims()) or set_dimension(*args)
+    )
     make(tmp_path, "magicmind", "force_float16", batch=(2, 3, 5))
     config = config_of(tmp_path)
     assert config["precision_config"] == {"precision_mode": "force_float16"}
@@ -45,6 +49,7 @@ def test_magicmind_is_told_sizes_and_precision(tmp_path):
         "3": {"min": [2, 1, 2, 12], "max": [5, 1664, 2, 12]},
         "4": {"min": [2], "max": [5]},
     }
+    assert told[:3] == [[-1, -1], [-1], [-1, -1, 16]]  # of the encoder and the decoder: -1 is any size
 
 
 def test_magicmind_is_taken_down_in_order(tmp_path, magicmind):
@@ -122,8 +127,9 @@ def test_one_function_looks_at_every_answer(magicmind):
             checked(answer, "make", makes=True)
 
 
-def test_8_bits_are_calibrated_by_what_goes_into_each_graph(tmp_path, magicmind):
-    contents = make(tmp_path, "magicmind", "int8")
+@pytest.mark.parametrize("decoder", ["decoder", "decoder_iter"])
+def test_8_bits_are_calibrated_by_what_goes_into_each_graph(tmp_path, magicmind, decoder):
+    contents = make(tmp_path, "magicmind", "int8", decoder=decoder)
     seen = [call for call in magicmind.CALLS if call.startswith("sample of")]
     inputs = [name for graph in contents.files for name in contents.signature(graph).inputs]
     assert seen == [f"sample of {name}" for name in inputs]
@@ -178,6 +184,13 @@ def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
         make(tmp_path, "magicmind")
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_inputs_that_it_sees_otherwise_are_said(tmp_path, monkeypatch, magicmind, more):
+    monkeypatch.setattr(magicmind.Network, "get_input_count", lambda network: len(network.model.graph.input) + more)
+    with pytest.raises(UserError, match=rf"MagicMind sees {2 + more} inputs of .*encoder.onnx, not 2"):
+        make(tmp_path, "magicmind")
+
+
 @pytest.mark.parametrize(
     ("call", "result", "says"),
     [
@@ -215,7 +228,7 @@ def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     """As public scripts read it."""
     assert hardware_names.mlu_name(1) == "MLU, card 1"
     answer = 'echo "    Product Name  : MLU370-S4"'
-    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n[[ "$*" == "info -c 1 -t" ]] && {answer}\n')
+    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n{answer}\n[[ "$*" == "info -c 1 -t" ]]\n')
     (tmp_path / "cnmon").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert hardware_names.mlu_name(1) == "MLU370-S4, card 1"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
@@ -15,7 +16,8 @@ from deploy_toys import make, models_dir, toy
 
 from common.mel_forms import FLOOR
 from conftest import ROOT
-from tools.deploy.artifacts import ONNX
+from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.export_model.metadata import describe
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS, tacotron2_signatures, waveglow_signatures
 
@@ -49,6 +51,18 @@ def test_engines_of_onnxruntime_tell_it_too(tmp_path):
     assert metadata(tmp_path / "decoder.onnx") == metadata(models_dir() / ONNX / "decoder.onnx")
 
 
+def test_what_is_told_of_dropout_noise_and_texts_is_this_models(tmp_path):
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    contents.tacotron2.tacotron2_config.p_prenet_dropout, contents.sigma = 0.2, 0.45
+    contents.tacotron2.data_config.text_cleaners = ["basic_cleaners"]
+    signature = contents.signature("decoder")
+    assert ": 1.25 with probability 0.8, else 0" in signature.inputs["prenet_masks"].meaning
+    model = onnx.ModelProto()
+    describe(model, signature, contents)
+    told = {each.key: each.value for each in model.metadata_props}
+    assert (told["p_prenet_dropout"], told["sigma"], told["text_cleaners"]) == ("0.2", "0.45", '["basic_cleaners"]')
+
+
 def test_the_table_of_ports_in_the_docs():
     signatures = {}
     for kind, of in (("tacotron2", tacotron2_signatures), ("waveglow", waveglow_signatures)):
@@ -77,11 +91,23 @@ def test_the_example_needs_nothing_of_this_repository(tmp_path):
     assert len(audio) and np.abs(audio).max() > 0
 
 
-@torch.no_grad()
-def test_the_example_says_what_the_models_say():
+def load_example():
     spec = importlib.util.spec_from_file_location("example", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def test_what_is_too_loud_for_the_examples_wav_is_clipped(tmp_path):
+    example = load_example()
+    example.speak = lambda folder, text: (np.array([2.0, -2.0, 0.5], np.float32), 22050)
+    example.main("graphs", "Text.", str(tmp_path / "a.wav"))
+    assert soundfile.read(tmp_path / "a.wav")[0] == pytest.approx([1, -1, 0.5], abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_example_says_what_the_models_say():
+    example = load_example()
     ids = [12, 40, 3, 44, 9]
     audio, _ = example.speak(str(models_dir() / ONNX), " ".join(map(str, ids)), seed=3)
     random = np.random.default_rng(3)

@@ -1,5 +1,7 @@
 """Graphs in older sets of ONNX's operators: valid there, the same numbers, and refused where they cannot be said."""
 
+import shutil
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +13,7 @@ from onnx import helper
 
 from common.program import UserError
 from tools.deploy import stages
-from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.artifacts import ONNX, read_contents, write_contents
 from tools.deploy.export_model.opset import OPSETS, lowered
 from tools.deploy.export_model.to_onnx import exports
 from tools.deploy.export_model.verify import difference
@@ -74,6 +76,7 @@ def test_each_operator_in_its_older_form(node, constants, rank, opset):
     model = one(node, *constants, rank=rank)
     older = lowered(model, opset)
     onnx.checker.check_model(older, full_check=True)
+    assert {each.name for each in older.graph.initializer} <= {name for each in older.graph.node for name in each.input}
     x = np.random.default_rng(0).standard_normal((1, 4, 6)).astype(np.float32)
     results = [
         onnxruntime.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
@@ -100,9 +103,12 @@ def test_a_graph_of_an_older_opset_stays_as_it_is():
     assert lowered(model, 11) == model
 
 
-def test_graphs_of_another_opset_are_exported_again_if_one_is_asked_for():
+def test_graphs_of_another_opset_are_exported_again_if_one_is_asked_for(tmp_path):
     folder = models_dir() / ONNX
     assert [stages.are_there(folder, None, opset) for opset in (None, 11, 13)] == [True, True, False]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    write_contents(tmp_path, replace(read_contents(folder, ONNX, ""), opset=13))
+    assert [stages.are_there(tmp_path, None, opset) for opset in (None, 11, 13)] == [True, False, True]
 
 
 def test_magicmind_is_not_given_a_newer_opset_than_it_is_known_to_read(tmp_path):

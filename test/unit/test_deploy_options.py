@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from deploy_toys import make
 
 from common.program import UserError
+from conftest import ROOT
 from tools.deploy.benchmark import perf
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.gen_model import build, building
@@ -57,6 +59,15 @@ def test_what_nobody_asks_for_is_as_documented(monkeypatch):
     assert (args.sigma, args.engine, args.bs, args.no_waveglow, args.all) == (None, "onnxruntime", [1], False, False)
     args = read(monkeypatch, perf)
     assert not (args.random or args.voice or args.opset)
+
+
+@pytest.mark.parametrize("module", [build, infer, perf])
+def test_models_are_where_env_sh_says(monkeypatch, module):
+    monkeypatch.setenv("MODEL_PATH", "/my/models")
+    assert read(monkeypatch, module).models_dir == Path("/my/models")
+    assert read(monkeypatch, module, "--models_dir=here").models_dir == Path("here")
+    monkeypatch.delenv("MODEL_PATH")  # env.sh is not needed
+    assert read(monkeypatch, module).models_dir == ROOT / "tools/deploy/models"
 
 
 LARGEST = 2**31 - 1
@@ -126,3 +137,6 @@ def test_a_graph_that_is_named_says_how_to_decode(tmp_path):
     for name in ("decoder", "decoder_iter"):
         order = building.Order("magicmind", "force_float32", tmp_path, tmp_path, settings, {name: tmp_path / "x.onnx"})
         assert order.of_engine().graphs() == ["encoder", name, "postnet", "waveglow"]
+    order.graphs["decoder"] = tmp_path / "y.onnx"  # beside decoder_iter: neither says it
+    order.settings.magicmind.decoder = "decoder_iter"
+    assert order.of_engine().graphs() == ["encoder", "decoder_iter", "postnet", "waveglow"]

@@ -9,6 +9,7 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, exported, make, models_dir, raw, 
 from tools.deploy.artifacts import read_contents
 from tools.deploy.engines import quantization
 from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
+from tools.deploy.gen_model import precision_cost
 from tools.deploy.gen_model.precision_cost import measure_cost
 
 
@@ -56,6 +57,13 @@ def test_on_cards_float16_is_computed_with(tmp_path, monkeypatch):
     assert 0 < np.abs(mel - expected).mean() < 0.001 * np.abs(expected).mean()
     audio, exact_audio = (each.audio(expected, lengths, 0.6, SEEDS)[0] for each in (pipeline, exact))
     assert 0 < np.abs(audio - exact_audio).mean() < 0.002 * np.abs(exact_audio).mean()
+
+
+def test_a_graph_that_has_onnxruntimes_operators_already_imports_them_once():
+    text = '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[1] x) => (float[1] y) { y = Relu (x) }'
+    model = onnx.parser.parse_model(text)
+    quantization.to_int8(model)
+    assert [each.domain for each in model.opset_import] == ["", "com.microsoft"]
 
 
 def test_products_inside_the_loop_are_of_integers():
@@ -203,7 +211,8 @@ def test_any_upsampling_is_right(attributes, is_a_product):
 def test_8_bits_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
     values[3] = 0
-    integers, scale = quantization.quantize_weight(values, axes=(1,))
+    with np.errstate(all="raise"):
+        integers, scale = quantization.quantize_weight(values, axes=(1,))
     assert integers.dtype == np.int8
     assert np.abs(integers).max() == 127
     assert (np.abs(integers * scale[:, None] - values) <= scale[:, None] / 2 + 1e-7).all()
@@ -233,6 +242,30 @@ def test_the_exact_numbers_are_made_without_the_other_engines_options(tmp_path, 
     exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
     measure_cost(tmp_path, make(tmp_path, "magicmind"), models_dir() / "onnx", exported_contents)
     assert given == [{}]
+
+
+def test_what_one_model_costs_is_not_the_other_ones(tmp_path):
+    """WaveGlow gets the exact spectrogram."""
+    contents = make(tmp_path)
+    path = contents.path(tmp_path, "postnet")
+    model = onnx.load(path)
+    weight = next(each for each in model.graph.initializer if each.name.endswith("4.0.conv.bias"))
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) + 1).tobytes()
+    onnx.save(model, path)
+    contents.add(tmp_path, "postnet", path.name)
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    cost = measure_cost(tmp_path, contents, models_dir() / "onnx", exported_contents)
+    assert cost["tacotron2"] > 0.5
+    assert cost["waveglow"] < 1e-4
+
+
+def test_a_cost_is_of_the_whole_wave(tmp_path, monkeypatch):
+    """Twice as loud below zero, where a logarithm of amplitudes is larger by that of 2."""
+    mel, wave = np.zeros((6, 30), np.float32), -np.abs(np.random.default_rng(0).standard_normal(8000)).astype("f4") / 20
+    spoken = iter([(mel, wave), (mel, 2 * wave)])
+    monkeypatch.setattr(precision_cost, "_speak", lambda *_: next(spoken))
+    cost = measure_cost(tmp_path, raw(), tmp_path, raw())
+    assert cost == pytest.approx({"tacotron2": 0, "waveglow": np.log(2)}, abs=0.01)
 
 
 def test_the_cost_is_measured(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS
 
+from tools.deploy.benchmark.table import COLUMNS, table
 from tools.deploy.infer_python import latency
 from tools.deploy.infer_python.latency import DeviceResult, Iteration, Run, percentile
 
@@ -33,6 +34,16 @@ def test_fields_mean_what_they_say():
     assert report.titled()["Latency std (seconds)"] == report.std == 1
     assert report.titled()["tacotron2_items_per_sec average"] == report.frame_rate == 150
     assert report.titled()["Throughput average (samples/sec)"] == report.sample_rate == 75 * 256
+
+
+def test_the_table_has_the_slowest_device_and_one_cell_for_each_column():
+    """What failed may quote a sign that separates columns."""
+    results = {0: DeviceResult("a", [iteration(latency=0.25)]), 1: DeviceResult("a", [iteration(latency=0.5)])}
+    run = Run("torch", "int8", 1, 128, {"tacotron2": "a", "waveglow": "b"}, {}, results)
+    rows = [line.split(" | ") for line in table([run], {"force_float16": "a|b | c"}).splitlines() if line[:1] == "|"]
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert rows[2][6:8] == ["0.500", "0.500"]
+    assert rows[3][-1] == "a/b / c |"
 
 
 def test_devices_add_up():

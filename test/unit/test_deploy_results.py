@@ -22,6 +22,14 @@ def test_results_of_an_earlier_run_stay_under_their_date(tmp_path):
     assert [(tmp_path / f"{date}{end}/dev0_0.wav").read_text() for end in ("", "_", "__")] == ["0", "1", "2"]
 
 
+def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
+    (tmp_path / "latency.json").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk").write_text("earlier")
+    Results(tmp_path, "", "name").make_room()
+    assert (tmp_path / "latency.json").is_symlink()
+    assert [path.read_text() for path in tmp_path.glob("*/latency.json")] == ["earlier"]
+
+
 def test_nothing_to_set_aside(tmp_path):
     set_aside([tmp_path / "a.wav"])
     assert list(tmp_path.glob("[!.]*")) == []

@@ -37,15 +37,18 @@ def start(monkeypatch, folder, tmp_path, caplog):
     return start
 
 
-def test_engines_are_built_once_for_all_that_they_are_for(start, folder, caplog):
+def test_engines_are_built_once_for_all_that_they_are_for(start, folder, tmp_path, caplog):
     start(run, "--bs=2")
     built = folder / "onnxruntime_force_float16"
     times = {path: path.stat().st_mtime_ns for path in built.iterdir()}
     start(run, "--bs=1,8")
     assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == times
     assert "kept the engines in" in caplog.text
-    start(run, "--bs=9")
+    start(run, "--bs=1,9")
     assert read_contents(built, "onnxruntime", "").ranges["batch"] == [1, 4, 9]
+    reports = sorted((tmp_path / "output").rglob("latency.json"), key=lambda path: path.stat().st_mtime_ns)
+    runs = [[run["batch"] for run in json.loads(path.read_text())["runs"]] for path in reports]
+    assert runs == [[2], [1, 8], [1, 9]]  # the earlier ones in folders with their dates
 
 
 def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
@@ -101,7 +104,10 @@ def test_device_and_sizes_are_named_before_the_work(start, caplog):
 
 def test_a_mode_that_cannot_be_built_has_its_row_and_the_others_are_measured(start, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(quantization, "to_int8", refuse)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/perf.md").write_text("earlier")
     start(perf, "--bs=1")
+    assert [path.read_text() for path in tmp_path.glob("output/*/perf.md")] == ["earlier"]  # in a folder with its date
     table = (tmp_path / "output/perf.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert [row[2] for row in rows[2:]] == ["force_float32", "force_float16", "int8"]

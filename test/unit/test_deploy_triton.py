@@ -76,6 +76,11 @@ def test_configurations_are_what_triton_reads(run_here, tmp_path, backend):
     assert json.loads(speech.parameters["symbols"].string_value) == toy("tacotron2").config.data_config.symbols
 
 
+def test_what_the_other_backend_would_run_does_not_stay(run_here, repository, tmp_path):
+    write(run_here, tmp_path, "--backend=onnxruntime")
+    assert [path.parts[-3] for path in repository.glob("*/1/model.py")] == ["speech"]
+
+
 class ModelError(Exception):
     """Of a model."""
 

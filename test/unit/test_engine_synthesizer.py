@@ -1,5 +1,7 @@
 """Texts spoken by the engines of Tacotron2's graphs as PyTorch speaks them, and a voice that is served by engines."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from deploy_toys import TEXTS, make, models_dir
@@ -59,7 +61,8 @@ def test_engines_that_decode_frame_by_frame_are_refused(tmp_path):
         EngineSynthesizer(tmp_path, contents)
 
 
-def test_a_voice_is_served_by_engines_that_are_made_once(tmp_path):
+def test_a_voice_is_served_by_engines_that_are_made_once(tmp_path, monkeypatch):
+    """Or again, if something is said of its checkpoints, which its graphs may not know."""
     loading = pytest.importorskip("tools.serve.loading", reason="requirement-serve.txt is not installed")
     (tmp_path / "toy").symlink_to(models_dir())
     decoding = loading.Decoding("onnxruntime", "force_float32", tmp_path)
@@ -76,3 +79,7 @@ def test_a_voice_is_served_by_engines_that_are_made_once(tmp_path):
         assert speaker.bytes > 10_000
     finally:
         speaker.close()
+    hints, said = {"tacotron2_config": {"gate_threshold": 0.3}}, []
+    monkeypatch.setattr(loading, "export_graphs", lambda folder, wanted: said.append(wanted.hints))
+    loading.make_engines([replace(entry, hints=hints)], decoding)
+    assert said == [hints]

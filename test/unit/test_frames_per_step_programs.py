@@ -31,6 +31,7 @@ from tools.deploy.export_model import to_onnx
 from tools.deploy.graphs import EncoderGraph
 from tools.deploy.infer_python import worker
 from tools.deploy.infer_python.requests import Request
+from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 
 CPU = pick_device("cpu")
 OWN = ("sources", "tacotron2", "waveglow", "files")
@@ -154,6 +155,10 @@ def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatc
     assert mel_lengths.tolist() == [each.length for each in utterances]
     for ours, each in zip(mel, utterances, strict=True):
         assert np.abs(ours[:, : each.length] - each.mel.numpy()).max() < 1e-3
+    if decoder == "decoder":
+        for ours, each in zip(EngineSynthesizer(tmp_path, contents).infer(TOY_TEXTS, SEEDS), utterances, strict=True):
+            assert (ours.length, ours.stopped) == (each.length, each.stopped)
+            assert (ours.gate.shape, ours.alignment.shape) == (each.gate.shape, each.alignment.shape)
     monkeypatch.setattr(worker, "reader", lambda contents: lambda text: TOY_TEXTS[int(text)])
     requests = [Request(str(i), seed, tmp_path / "unused.wav") for i, seed in enumerate(SEEDS)]
     _, _, iteration = worker.do(worker.Work(tmp_path, contents, 0, 1, [], [requests], 0.6, with_waveglow=False))

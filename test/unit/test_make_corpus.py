@@ -121,6 +121,7 @@ def test_a_stopped_run_can_be_used_and_goes_on(tmp_path, monkeypatch, caplog, ha
     assert len(find_utterances(DataConfig(), str(tmp_path / "c"))[0]) == 3
     # Damaged, as by a power cut, and made again; and whole, which is not.
     (tmp_path / "c/wavs/fake-000002.wav").write_bytes(b"RIFF")
+    (tmp_path / "c/wavs/.fake-000005.wav.1.part").write_bytes(b"RIFF")
     kept = (tmp_path / "c/wavs/fake-000003.wav").stat().st_mtime_ns
     with monkeypatch.context() as patch:
         speak_in_process(patch)
@@ -181,6 +182,9 @@ def test_other_folders_are_refused(tmp_path, monkeypatch, in_process):
     assert (tmp_path / "c/metadata.csv").read_text() == "mine"
     (tmp_path / "c/corpus.json").write_text("[]")
     with pytest.raises(UserError, match=r"corpus\.json is damaged"):
+        run(monkeypatch, tmp_path / "c")
+    (tmp_path / "c/corpus.json").write_text('{"settings": {}}')
+    with pytest.raises(UserError, match="c was made with engine None, which is fake now"):
         run(monkeypatch, tmp_path / "c")
 
 

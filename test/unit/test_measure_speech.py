@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,13 +93,14 @@ def test_other_lengths_are_warped_and_that_is_said(folder, monkeypatch, caplog):
     late = np.concatenate([np.random.default_rng(1).normal(0, 1e-4, 8000).astype(np.float32), voice(0.5)])
     synthesize(folder, "a", late)
     synthesize(folder, "b", voice(0.5, 100)[:-300])
-    a, b, _ = run(monkeypatch, folder, *ALL)["clips"]
-    assert (a["warped"], b["warped"]) == (True, False)
+    synthesize(folder, "c", voice(0.5, -100)[:-3000])
+    a, b, c = run(monkeypatch, folder, *ALL)["clips"]
+    assert (a["warped"], b["warped"], c["warped"]) == (True, False, True)
     assert a["duration_ratio"] == pytest.approx(len(late) / (RATE // 2))
     assert a["near_silence"] == pytest.approx(8000 / len(late), abs=0.06)
     assert a["pitch_error"] < 15
-    assert "measured 3 of 3 clips, 1 of them after dynamic time warping" in caplog.messages[-1]
-    assert "3 of 3 clips, 1 of them after dynamic time warping" in (folder / "out/index.html").read_text()
+    assert "measured 3 of 3 clips, 2 of them after dynamic time warping" in caplog.messages[-1]
+    assert "3 of 3 clips, 2 of them after dynamic time warping" in (folder / "out/index.html").read_text()
 
 
 def test_without_recordings(folder, monkeypatch, terminal):
@@ -234,6 +236,23 @@ def test_a_recognizer_that_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds no model.bin, tokenizer.json: name the folder"):
         recognizer.load_recognizer(str(tmp_path))
+
+
+def test_what_is_heard_is_of_whispers_rate(tmp_path, monkeypatch):
+    """A second of audio is one for the recognizer, too; its segments are put together."""
+
+    class Whisper:
+        def __init__(self, *_, **__):
+            pass
+
+        def transcribe(self, audio, **_):
+            assert len(audio) == 16000
+            return [SimpleNamespace(text="one"), SimpleNamespace(text="two")], None
+
+    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Whisper))
+    monkeypatch.setattr(recognizer, "PACKAGES", ())
+    monkeypatch.setattr(recognizer, "FILES", ())
+    assert recognizer.load_recognizer(str(tmp_path))(voice(1.0), RATE) == "one two"
 
 
 def test_a_recognizer_that_is_damaged(tmp_path):

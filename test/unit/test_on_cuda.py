@@ -6,17 +6,13 @@ import pytest
 import torch
 from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
 from test_tacotron2_model import reference as tacotron2_reference
+from test_train_voice import check_graphed_step
 
-import waveglow.config
-from common.config_reading import from_dict
-from common.cuda_graph import Stream
 from common.device import pick_device
 from conftest import toy_config, toy_tacotron2_config
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
-from runs import CPU, CURVE, make_run, model_of, start
+from runs import CPU, CURVE, model_of, start
 from runs import distance as distance_of_runs
-from tools.voice.graphed_step import graphed_step
-from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card is here")
@@ -128,23 +124,5 @@ def test_a_run_goes_on_exactly_and_on_the_cpu(corpus, tmp_path, card):
     assert model_of(there).keys() == model_of(resumed).keys()
 
 
-def test_a_recorded_step_is_the_plain_one(corpus, tmp_path, card):
-    """Loss and gradients of other batches than the one that was recorded."""
-    values = toy_config()
-    run = make_run(values, tmp_path, card, grad_clip=1.0)
-    config = from_dict(waveglow.config.Config, values)
-    audio = torch.randn(3, 4, config.data_config.segment_length, device=card.torch_device) / 10
-    mel = waveglow.config.build_mel(config).to(card.torch_device)
-    batches = [{"audio": each, "mel": mel(each)} for each in audio]
-    criterion = WaveGlowLoss()
-    step = graphed_step(run, Stream(card, first=True), lambda batch: criterion(run.model(**batch)), batches[0])
-    for batch in batches[1:]:
-        loss = step(batch)[0].item()
-        gradients = [parameter.grad.clone() for parameter in run.precision.model_params]
-        run.model.zero_grad(set_to_none=False)
-        plain = criterion(run.model(**batch))
-        plain.backward()
-        torch.nn.utils.clip_grad_norm_(run.precision.model_params, 1.0)
-        assert loss == pytest.approx(plain.item(), rel=1e-5)
-        for ours, parameter in zip(gradients, run.precision.model_params, strict=True):
-            assert (ours - parameter.grad).abs().max() < 1e-4
+def test_a_recorded_step_is_the_plain_one(tmp_path, card):
+    check_graphed_step(tmp_path, card)

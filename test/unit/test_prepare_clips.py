@@ -10,7 +10,7 @@ from common.audio import ClipError
 from conftest import RATE
 from tools.prepare.convert import Recipe, convert
 from tools.prepare.figures import Figures
-from tools.prepare.levels import find_levels
+from tools.prepare.levels import Levels, find_levels
 from tools.prepare.problems import Kind, worst_first
 from tools.prepare.sources import Item
 from tools.prepare.suspicions import find_same_audio, judge_clips, judge_pace
@@ -32,8 +32,9 @@ def made(tmp_path):
 
 def test_what_is_right_already_stays_to_the_sample(made):
     audio = np.round(speech() * 32768).astype(np.int16)
-    out, clip = made(audio)
-    assert (np.round(out * 32768) == audio).all() and clip.steps == []
+    for samples in (audio, np.round(audio * (32500 / np.abs(audio).max())).astype(np.int16)):  # or near full scale
+        out, clip = made(samples)
+        assert (np.round(out * 32768) == samples).all() and clip.steps == []
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "W64"])
@@ -68,6 +69,7 @@ def test_channels(made, channels, step):
     audio = speech(room=0)
     out, clip = made(np.stack([gain * audio for gain in channels], axis=1))
     assert clip.steps == [step]
+    assert (clip.figures.channels, clip.figures.recorded_seconds) == (len(channels), 2.0)
     expected = 0.9 if "mixed" in step else 1.0
     assert np.abs(out - expected * audio).max() < 1e-3
 
@@ -92,6 +94,9 @@ def test_silence_at_the_edges_goes_but_for_a_margin(made, room):
         f"{start / RATE:.2f} s trimmed before and {(len(audio) - start - len(out)) / RATE:.2f} s behind"
     ]
     assert made(audio)[1].figures.seconds == pytest.approx(5)
+    for one_side in (audio[: 3 * RATE], audio[RATE:]):
+        out, _ = made(one_side, Recipe(level=None, margin=0.1), subtype="FLOAT")
+        assert len(out) / RATE == pytest.approx(2.1, abs=0.08)
 
 
 @pytest.mark.parametrize("gain", [0.02, 1, 4])
@@ -165,7 +170,15 @@ def test_pauses_noise_and_digital_silence(made):
     assert figures.longest_pause == pytest.approx(1.2, abs=0.15) and figures.digital_silence == 0
     assert figures.noise_floor == pytest.approx(20 * np.log10(ROOM), abs=1)
     parts[1] = np.zeros(RATE)
-    assert made(np.concatenate(parts))[1].figures.digital_silence == pytest.approx(1 / 4, abs=0.01)
+    figures = made(np.concatenate(parts))[1].figures
+    assert figures.digital_silence == pytest.approx(1 / 4, abs=0.01)
+    assert figures.noise_floor > -75  # of what was recorded
+
+
+def test_a_pause_is_what_lies_between_frames_that_speak():
+    for quiet in (0, 1, 3):
+        frames = np.array([-90.0, 0, 0, *quiet * [-90], 0, -90, -90, -90, -90])
+        assert Levels(frames, hop=256, speech=0.0, floor=-90.0).longest_pause(RATE) == quiet * 256 / RATE
 
 
 # ---- what is suspected ----
@@ -241,6 +254,7 @@ def test_signs_that_are_lost():
     problems = judge_texts(items(*texts), signs, DataConfig())
     assert [p.name for p in problems if p.kind is Kind.LOST] == ["1", "3"]
     assert next(p.message for p in problems if p.kind is Kind.NUMBERS) == "line 0: '$5.' is read 'five dollars.'"
+    assert find_signs(["It costs $5.", "US$ alone"], DataConfig())["$"].lost  # of the second one
     lost = {
         c for c, sign in find_signs(["Grüße an 5"], DataConfig(text_cleaners=["basic_cleaners"])).items() if sign.lost
     }

@@ -3,8 +3,10 @@
 import csv
 import json
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +23,9 @@ from conftest import RATE, toy_config, toy_tacotron2_config
 from runs import start
 from tools import prepare_data
 from tools.prepare import clips, folder, report
+from tools.prepare.convert import Recipe
+from tools.prepare.levels import find_levels
+from tools.prepare.problems import Kind, Problem
 
 SENTENCES = ["The first one.", "A second one is here.", "Number three.", "And the fourth is last."]
 
@@ -106,9 +111,23 @@ def test_the_reports_say_what_was_done_and_what_is_wrong(histograms, source, tmp
     said = json.loads((tmp_path / "data/report.json").read_text())
     assert said["clips"] == 3 and said["left_out"] == 2 and len(said["problems"]) == len(lines)
     assert said["signs"]["%"]["lost"] and sum(said["histograms"]["duration (s)"]["counts"]) == 3
+    assert said["speakers"]["anna"]["clips"] == 3
+    levels = [find_levels(speech(1.5 + i / 10, seed=i, rate=16000), 16000).speech for i in (0, 2, 3)]
+    edges = said["histograms"]["level of the recordings (dB)"]["edges"]  # as they were before they were made louder
+    assert (edges[0], edges[-1]) == pytest.approx((min(levels), max(levels)), abs=0.5)
     page = (tmp_path / "data/index.html").read_text()
     assert "data:audio/mpeg" in page and "clip 1.flac is not readable" in page and 'src="http' not in page
     assert caplog.text.count("left out: ") >= 2
+
+
+def test_the_page_shows_the_worst_of_a_kind_and_plays_some_of_them(monkeypatch):
+    problems = [Problem(Kind.PAUSE, f"{i:02}", f"{i:02}", degree=i) for i in range(25)]
+    facts = {"items": {}, "clips": {problem.name: None for problem in problems}, "recipe": Recipe()}
+    monkeypatch.setattr(report, "as_sound", lambda path, rate: path.name)
+    shown = report._kind(Kind.PAUSE, SimpleNamespace(problems=problems, **facts), Path())
+    assert shown["count"] == 25
+    assert [each["message"] for each in shown["problems"]] == [f"{i:02}" for i in range(24, 4, -1)]
+    assert [each["sound"] for each in shown["problems"] if each["sound"]] == [f"{i}.wav" for i in range(24, 16, -1)]
 
 
 def test_a_dry_run_says_everything_and_writes_nothing(source, tmp_path, monkeypatch, capsys, caplog):
@@ -143,16 +162,19 @@ def test_processes_make_the_same(source, tmp_path, monkeypatch):
 def test_only_what_is_new_is_converted(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     soundfile.write(source / "audio/clip 2.flac", speech(2, seed=9, rate=16000), 16000)
+    os.utime(source / "audio/clip 0.flac", (1, 1))  # it may be another one of the same size
     (source / "audio/clip 3.flac").unlink()
     write_texts(source, ["Another text.", *SENTENCES[1:]])
     made = []
     monkeypatch.setattr(clips, "make_clip", lambda job, make=clips.make_clip: made.append(job.item.name) or make(job))
     prepare(monkeypatch, source, tmp_path / "data")
-    assert made == ["clip 2"]
+    assert made == ["clip 0", "clip 2"]
+    measured = json.loads((tmp_path / "data/report.json").read_text())["measured"]
+    assert list(measured) == ["clip 0", "clip 1", "clip 2"]
     assert [path.stem for path in find_clips(str(tmp_path / "data"))] == ["clip 0", "clip 1", "clip 2"]
     assert (tmp_path / "data/metadata.csv").read_text().startswith("clip 0|Another text.\n")
     prepare(monkeypatch, source, tmp_path / "data", "--level=-26")
-    assert len(made) == 4
+    assert len(made) == 5
 
 
 def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers):
@@ -172,8 +194,9 @@ def test_a_run_that_was_stopped_goes_on(source, tmp_path, monkeypatch, handlers)
         prepare(monkeypatch, source, tmp_path / "data")
     after = contents(tmp_path / "data")
     assert {name: after[name] for name in before} == before
+    (tmp_path / "data/.new/clip 1.wav").write_bytes(b"RIFF")  # as by a power cut
     prepare(monkeypatch, source, tmp_path / "data")
-    assert made == [f"clip {i}" for i in range(4)]
+    assert made == [f"clip {i}" for i in (0, 1, 2, 1, 3)]
     for name in ("metadata.csv", *(f"wavs/clip {i}.wav" for i in range(4))):
         assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "data/.new").exists()
@@ -190,6 +213,29 @@ def test_what_a_stopped_run_left_is_not_taken_for_what_is_there(source, tmp_path
             prepare(context, source, tmp_path / "data", "--level=-26")
     prepare(monkeypatch, source, tmp_path / "data")
     assert contents(tmp_path / "data") == before
+
+
+@pytest.mark.parametrize("at", [f".{folder.DONE}", folder.MARK, folder.TEXTS])
+def test_a_run_that_was_killed_as_its_clips_took_their_places_goes_on(source, tmp_path, monkeypatch, at):
+    """And what is not in the source any more is not kept."""
+    write_texts(source, SENTENCES[:2])
+    prepare(monkeypatch, source, tmp_path / "data")
+    write_texts(source, SENTENCES)
+
+    def killed(self, name, content, write=folder.Folder._write):
+        if name == at:
+            raise KeyboardInterrupt
+        write(self, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Folder, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(patch, source, tmp_path / "data")
+    assert len(find_clips(str(tmp_path / "data"))) == 4
+    write_texts(source, SENTENCES[:2])
+    for _ in range(2):
+        prepare(monkeypatch, source, tmp_path / "data")
+        assert [path.stem for path in find_clips(str(tmp_path / "data"))] == ["clip 0", "clip 1"]
 
 
 def test_what_is_not_its_own_is_not_touched(source, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from common.program import UserError
 from tools.prepare.encodings import decode, find_encoding
 from tools.prepare.sources import find_source, tidy
-from tools.prepare.transcripts import find_columns, split_rows
+from tools.prepare.transcripts import find_columns, find_delimiter, split_rows
 
 NAMES = [f"Clip_{i}" for i in range(8)]
 TEXTS = [
@@ -73,6 +73,12 @@ def test_quoted_cells_with_a_header(tmp_path, delimiter, quoting):
     assert {item.speaker for item in source.items} == {"max"}
 
 
+def test_a_first_text_that_is_the_name_of_a_column_is_no_header(tmp_path):
+    assert texts_of(found(tmp_path, "Clip_0|Sentence\nClip_1|Another one.")) == {
+        "Clip_0": "Sentence", "Clip_1": "Another one.",
+    }  # fmt: skip
+
+
 def test_quotation_marks_in_texts_are_no_quoting():
     """LJ Speech has texts that begin with one and end without."""
     lines = ['a|"Go," he said', 'b|"No," she said. "Never."', "c|They went.", 'd|And so, "it was"']
@@ -85,6 +91,11 @@ def test_a_whole_text_in_quotation_marks_is_a_quotation():
     lines = ["a|They went.", "b|She said so.", 'c|"Never!"', "d|And that was it."]
     rows, how = split_rows("\n".join(lines))
     assert rows[2].cells == ["c", '"Never!"'] and "quoted" not in how
+
+
+def test_a_row_has_the_number_of_its_first_line():
+    rows, _ = split_rows('"a"|"One\ntwo."\n\n"b"|"Three | four."\n"c"|"Five."')
+    assert [(row.number, row.cells[0]) for row in rows] == [(1, "a"), (4, "b"), (5, "c")]
 
 
 def test_quotation_marks_in_quoted_texts_that_are_not_doubled():
@@ -208,20 +219,31 @@ def test_pairs_in_subfolders_with_names_of_another_system(tmp_path):
         (tmp_path / folder / name).write_bytes(f"Schöne Grüße\r\n aus Köln {i}\n".encode("cp1252"))
         (tmp_path / folder / f"._{name}").write_bytes(b"\0")
     wavs(tmp_path, ["alone"], ".flac")
+    wavs(tmp_path, ["utf8"])
+    (tmp_path / "utf8.txt").write_text("Съешь же ещё этих мягких французских булок, да выпей чаю. " * 9)  # no guess
     (tmp_path / "README.txt").write_text("Recorded at home.")
     source = find_source(tmp_path)
-    assert texts_of(source) == {"Übung 0": "Schöne Grüße aus Köln 0", "Übung 1": "Schöne Grüße aus Köln 1"}
+    texts = texts_of(source)
+    assert texts.pop("utf8").startswith("Съешь")
+    assert texts == {"Übung 0": "Schöne Grüße aus Köln 0", "Übung 1": "Schöne Grüße aus Köln 1"}
     (problem,) = source.problems
     assert problem.message.endswith("alone.flac: there is no alone.txt for it")
 
 
-def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path):
+@pytest.mark.parametrize("folder", [".", "wavs"])
+def test_a_wav_is_preferred_to_what_was_made_of_it(tmp_path, folder):
     for ending in (".mp3", ".WAV", ".flac"):
-        wavs(tmp_path, ["a"], ending)
-    (tmp_path / "metadata.csv").write_text("a|One.\n")
-    assert [item.path.name for item in find_source(tmp_path).items] == ["a.WAV"]
-    (tmp_path / "metadata.csv").write_text("a.mp3|One.\n")
-    assert [item.path.name for item in find_source(tmp_path).items] == ["a.mp3"]
+        wavs(tmp_path / folder, ["a"], ending)
+    for name, found in (("a", "a.WAV"), ("a.mp3", "a.mp3")):
+        (tmp_path / "metadata.csv").write_text(f"{name}|One.\n")
+        assert [item.path.name for item in find_source(tmp_path).items] == [found]
+
+
+def test_of_two_texts_beside_a_clip_the_normalized_one_is_read(tmp_path):
+    wavs(tmp_path, ["a"])
+    for ending, text in ((".normalized.txt", "It was nineteen."), (".txt", "It was 19.")):
+        (tmp_path / f"a{ending}").write_text(text)
+    assert texts_of(find_source(tmp_path)) == {"a": "It was nineteen."}
 
 
 def test_texts_become_one_line_without_what_nobody_sees():
@@ -258,6 +280,13 @@ def test_nothing_to_read(tmp_path, what, message):
         (tmp_path / what).write_text("\n")
     with pytest.raises(UserError, match=message):
         find_source(tmp_path / what)
+
+
+@pytest.mark.parametrize(("delimiter", "separates"), [("|", True), ("\t", True), (";", False), (",", False)])
+def test_a_sign_that_two_of_three_lines_have(delimiter, separates):
+    """A bar or a tab is hardly in any text, a comma or a semicolon is in many."""
+    lines = [f"a{delimiter}b", f"c{delimiter}d", "e f"]
+    assert find_delimiter(lines) == delimiter * separates
 
 
 def test_columns_without_any_audio_are_the_first():

@@ -1,9 +1,11 @@
 """tools/serve: OpenAI's interface with OpenAI's client, streams that equal the whole, limits, clients that go away."""
 
+import asyncio
 import base64
 import io
 import json
 import logging
+import struct
 import threading
 import time
 from http.client import HTTPConnection
@@ -14,18 +16,20 @@ import soundfile
 import torch
 
 from conftest import RATE
-from serving import TEXT, assert_same, hold, wait_for, whole
+from serving import SETTINGS, TEXT, assert_same, hold, wait_for, whole
 
 openai = pytest.importorskip("openai", reason="requirement-serve.txt is not installed")
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 speaker_module = pytest.importorskip("tools.serve.speaker")
 application = pytest.importorskip("tools.serve.application")
+formats = pytest.importorskip("tools.serve.audio_formats")
 limits_module = pytest.importorskip("tools.serve.limits")
 
 pytest_plugins = ["serving"]
 MODEL = application.MODEL
 Speaker, Speech = speaker_module.Speaker, speaker_module.Speech
+Voices = application.Voices
 
 
 def client_of(address, key="any"):
@@ -78,6 +82,20 @@ def test_formats(speaker, serve, form, rate):
         assert loudness(audio) == pytest.approx(loudness(expected), rel=0.5)
 
 
+def test_a_wav_says_how_many_bytes_a_second_has():
+    header = formats.wav_header(RATE)
+    assert struct.unpack_from("<HIIHH", header, 22) == (1, RATE, 2 * RATE, 2, 16)
+
+
+@pytest.mark.parametrize("samples", [RATE, RATE + 100])  # with the latter the resampler's last ones fill a page of Ogg
+def test_no_sample_is_lost_where_a_format_needs_another_rate(samples):
+    encode = formats.make_encoder("opus", RATE)
+    audio = np.full(samples, 9000, np.int16)
+    data = b"".join(encode(part) for part in (*np.array_split(audio, 7), None))
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        assert file.frames / file.samplerate == pytest.approx(samples / RATE, abs=0.001)
+
+
 def test_speech_does_not_depend_on_what_else_is_spoken(speaker, serve):
     client = client_of(serve())
     # The last three are of one length: whichever is first, two are left that are decoded together.
@@ -126,6 +144,9 @@ def test_short_sentences_do_not_wait_for_long_ones(speaker):
         assert speaker._to_vocode() == [long]
         long.made += 31 * RATE  # nobody takes it
         assert speaker._to_vocode() == [short]
+        assert speaker._in_turn([long]) == []
+        long.taken = 10 * RATE
+        assert speaker._in_turn([long]) == [long]
         short.spoken *= speaker_module.DECODED_AHEAD
         assert speaker._to_decode() == [other]
         speaker.active.clear()
@@ -153,6 +174,7 @@ def test_what_an_operator_looks_at(speaker, serve):
     assert get("/health").json() == {"status": "ok", "active": 0}
     told = get("/metrics").text
     assert 'speech_requests_total{status="200"} 1.0' in told
+    assert "speech_first_audio_seconds_count 1.0" in told
     assert f"speech_audio_seconds_total {len(whole(speaker)) / RATE}"[:32] in told
 
 
@@ -179,7 +201,19 @@ def test_wishes_that_are_refused(serve, wish, message, param):
     assert message in error.value.body["message"]
     assert error.value.body["param"] == param
     assert error.value.body["type"] == "invalid_request_error"
-    assert len(speak(client)) > 0
+    assert len(speak(client, "Hi. " * 25)) > 0  # 100 characters
+
+
+@pytest.mark.parametrize("wished", [None, 0.0, 0.7])
+def test_what_is_not_wished_for_is_the_voices(speaker, wished):
+    wish = application.Wish(input="Hi.", sigma=wished, denoiser_strength=wished)
+
+    async def begin():
+        return application.begin(wish, speaker, SETTINGS)[0]
+
+    speech = asyncio.run(begin())
+    expected = (SETTINGS.sigma, SETTINGS.denoiser_strength) if wished is None else (wished, wished)
+    assert (speech.sigma, speech.denoiser_strength) == expected
 
 
 def test_malformed_and_huge_requests(serve):
@@ -210,11 +244,12 @@ def test_the_key(serve):
     assert len(speak(client_of(address, "secret"))) > 0
     assert client_of(address)._client.get(f"{address}/health").status_code == 200
     assert limits_module.is_allowed("", b"")
+    assert limits_module.is_allowed("bearer secret", b"secret")  # in any case, says RFC 7235
     assert not limits_module.is_allowed("Basic secret", b"secret")
     assert not limits_module.is_allowed("Bearer ", b"secret")
 
 
-def test_a_full_queue(speaker, serve):
+def test_a_full_queue(speaker, serve, monkeypatch):
     address = serve(speeches=1)
     waiting = Speech(speaker.synthesizer.take_apart("Hi."), 1, 1.0, 0.0, lambda item: None)
     waiting.made = 40 * RATE  # its reader is slow
@@ -226,6 +261,16 @@ def test_a_full_queue(speaker, serve):
     speaker.cancel(waiting)
     wait_for(lambda: not speaker.active)
     assert len(speak(client_of(address))) > 0
+    # Others may have come while the voice was loaded.
+    load, waiting.cancelled = Voices.speaker, False
+
+    async def slowly(self, entry):
+        speaker.add(waiting)
+        return await load(self, entry)
+
+    monkeypatch.setattr(Voices, "speaker", slowly)
+    with pytest.raises(openai.RateLimitError, match="1 texts are being spoken"):
+        speak(client_of(address))
 
 
 def test_a_reader_who_takes_nothing_is_given_up(speaker, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from itertools import cycle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ import torch
 from deploy_toys import make, models_dir
 
 from common import voices
+from common.mel_forms import FLOOR
 from common.program import UserError
-from conftest import RATE
+from conftest import RATE, ROOT
 from runs import CPU
 from serving import SETTINGS, TEXT, assert_same, whole
 from tacotron2 import synthesizer as module
-from tools.deploy.artifacts import read_any_contents
+from tools.deploy.artifacts import read_any_contents, write_contents
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 from tools.deploy.infer_python.vocoder import EngineVocoder
 from waveglow.vocoder import Vocoder
@@ -84,6 +86,9 @@ def test_what_is_shorter_than_the_engine_takes_ends_in_its_silence(folder, check
     inner = (40 - vocoder.context) * vocoder.model.hop_length
     torch.testing.assert_close(ours[:inner], theirs[:inner], atol=5e-6, rtol=0)
     assert (ours - theirs).abs().max() > 1e-3
+    longer = torch.nn.functional.pad(mel, (0, 20), value=FLOOR)
+    ours, theirs = (each.synthesize(some, 0.0) for each, some in ((vocoder, mel), (checkpoint, longer)))
+    torch.testing.assert_close(ours, theirs[: len(ours)], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.5])
@@ -102,6 +107,22 @@ def test_chunks_of_any_size_are_the_whole_within_the_engine_s_sizes(folder, chec
     assert sizes[2] >= max(shape[2] for shape in taken)
 
 
+def test_chunks_fit_where_they_may_not_begin_at_any_frame(folder):
+    """With a hop of 320 samples only each fourth frame begins where the denoiser has a frame of its own."""
+    contents, taken = read_any_contents(folder, ""), []
+    contents.waveglow.data_config.hop_length = 320
+    vocoder = EngineVocoder(folder, replace(contents, ranges=contents.ranges | {"mel": [32, 64, 121]}))
+    assert vocoder.grid == 4
+
+    def run(inputs):
+        taken.append(inputs["mel"].shape[2])
+        return {"audio": np.zeros((1, 320 * taken[-1]), np.float32)}
+
+    vocoder.graph = SimpleNamespace(run=run, fetch=lambda value: value)
+    assert len(vocoder.synthesize(make_mel(500), 0.5, 0.0)) == 320 * 500
+    assert max(taken) <= 121
+
+
 def test_engines_for_too_few_frames_are_refused(folder):
     with pytest.raises(UserError, match=r"take 87 mel frames at most, and WaveGlow needs 88 .* ranges.mel"):
         vocoder_of(folder, mel=[32, 64, 87])
@@ -117,15 +138,23 @@ def test_a_voice_of_engines_is_served(speaker, serve):
 
 
 def test_it_is_found_in_its_folder(shelf):
+    write_contents(shelf / "toy", replace(read_any_contents(shelf / "toy", ""), sigma=0.45))
     (entry,) = loading.find_voices("toy")
     assert (entry.name, entry.rate, entry.engines) == ("toy", RATE, shelf / "toy")
-    assert (entry.settings.sigma, entry.settings.text_cleaners) == (0.6, [])
+    assert (entry.settings.sigma, entry.settings.text_cleaners) == (0.45, [])
     told = {"sigma": 0.9, "denoiser_strength": 0.1, "text_cleaners": ["basic_cleaners"]}
     (shelf / "toy/voice.json").write_text(json.dumps(told))
     (entry,) = loading.find_voices("toy")
     assert {name: getattr(entry.settings, name) for name in told} == told
     loading.make_engines([entry], loading.Decoding("onnxruntime", models_dir=shelf / "models"))
     assert not (shelf / "models").exists()
+
+
+def test_what_is_said_of_a_voice_is_said_of_the_default_alone(shelf):
+    (shelf / "heart").symlink_to(ROOT / "voices/heart")
+    hints = {"tacotron2_config": {"gate_threshold": 0.3}}
+    entries = loading.find_voices("heart", hints=hints)
+    assert {entry.name: entry.hints for entry in entries} == {"heart": hints, "toy": {}}
 
 
 def test_it_says_why_it_cannot_be_served(shelf):

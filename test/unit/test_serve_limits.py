@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 limits = pytest.importorskip("tools.serve.limits")
+errors = pytest.importorskip("tools.serve.errors")
 
 pytest_plugins = ["serving"]
 PATH = "/v1/audio/speech"
@@ -26,6 +27,18 @@ def test_200_connections_at_once(serve):
     codes = [answer.status_code for answer in asyncio.run(ask_all())]
     assert set(codes) <= {200, 429}
     assert codes.count(200) >= 16
+
+
+def test_a_body_that_is_too_large_in_all():
+    """However small its parts are."""
+    parts = iter([{"type": "http.request", "body": b"a" * 9000, "more_body": True}] * 9)
+
+    async def receive():
+        return next(parts)
+
+    with pytest.raises(errors.RefusalError, match="65536 bytes at most"):
+        asyncio.run(limits._read(receive))
+    assert len(list(parts)) == 1  # nothing is read beyond the limit
 
 
 def test_a_request_that_does_not_arrive(serve, monkeypatch):

@@ -1,9 +1,15 @@
 """The load test: what it counts of a running service."""
 
+import asyncio
 import json
 import math
+from contextlib import asynccontextmanager
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
+
+from conftest import RATE
 
 load_test = pytest.importorskip("tools.serve.load_test", reason="requirement-serve.txt is not installed")
 speaker_module = pytest.importorskip("tools.serve.speaker")
@@ -29,6 +35,25 @@ def test_each_number_of_clients_is_a_row(serve, run_here, tmp_path):
         assert row["first_p50"] <= row["first_p95"] <= row["first_p99"]
         assert f"| {row['clients']} | {row['requests']} | 0 | {row['first_p50']:.2f} |" in done.stdout
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_factor_is_of_the_seconds_of_16_bit_audio(monkeypatch):
+    """By a clock that goes on by a second with each look: 2 s for a second of audio, whose first part came after 1."""
+
+    class Response:
+        raise_for_status = staticmethod(lambda: None)
+
+        async def aiter_bytes(self):
+            for _ in range(2):
+                yield bytes(RATE)
+
+    @asynccontextmanager
+    async def stream(*_, **__):
+        yield Response()
+
+    monkeypatch.setattr(load_test, "time", SimpleNamespace(perf_counter=count().__next__))
+    answer = asyncio.run(load_test.ask(SimpleNamespace(stream=stream), {}, RATE))
+    assert (answer.first, answer.factor) == (1, 2)
 
 
 def test_what_is_refused_or_breaks_off_is_a_failure(speaker, serve, run_here, tmp_path, monkeypatch):

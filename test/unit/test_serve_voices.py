@@ -1,12 +1,15 @@
 """Several voices within a limit of memory, and several processes at one address."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +95,17 @@ def test_a_voice_that_was_just_asked_for_stays(voices, monkeypatch):
         get(voices, "third")
 
 
+def test_a_voice_that_is_asked_for_again_stays(voices, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(module, "LATELY", 10.0)
+    get(voices, "first")
+    now[0] = 100.0
+    get(voices, "first", "second")
+    with pytest.raises(errors.RefusalError, match="there is no room for third"):
+        get(voices, "third")
+
+
 def test_unknown_and_damaged_voices(voices):
     with pytest.raises(errors.RefusalError, match="no voice 'alloy': choose from first, second, third"):
         voices.entry("alloy")
@@ -104,6 +118,11 @@ def test_unknown_and_damaged_voices(voices):
         get(voices, "second")
     assert error.value.status == 500
     assert "secret" not in str(error.value)
+
+
+def test_clients_try_again_what_is_the_services_fault():
+    kinds = [json.loads(errors.answer(errors.RefusalError(status, "")).body)["error"]["type"] for status in (499, 500)]
+    assert kinds == ["invalid_request_error", "server_error"]
 
 
 WORKERS = """
@@ -207,6 +226,18 @@ def test_while_workers_end_nobody_is_made_to_wait(start_workers, tmp_path):
     assert process.poll() is None
     (tmp_path / "hold").unlink()
     assert process.wait(60) == 0
+
+
+def test_a_worker_that_does_not_end_is_killed(monkeypatch):
+    """It was told to end, and had its time."""
+    handlers, did = {}, []
+    monkeypatch.setattr(workers, "signal", SimpleNamespace(signal=handlers.__setitem__, SIGTERM=15, SIGINT=2))
+    monkeypatch.setattr(workers, "wait", lambda *_, **__: handlers[15]())
+    steps = {name: partial(lambda name, *_: did.append(name), name) for name in ("close", "terminate", "join", "kill")}
+    worker = SimpleNamespace(sentinel=None, exitcode=None, **steps)
+    monkeypatch.setattr(workers, "_start", lambda *_: worker)
+    workers.run_workers(1, worker, None, 0.0)
+    assert did == ["close", "terminate", "join", "kill"]
 
 
 def test_workers_end_with_their_parent(start_workers):

@@ -16,13 +16,16 @@ from common import program
 from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.config_reading import from_dict
+from common.cuda_graph import Stream
 from common.program import UserError
 from common.training.run import Progress
 from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
-from runs import CPU
+from runs import CPU, make_run
 from tools import train_voice
 from tools.voice import timed_training
 from tools.voice.corpus_on_card import Segments, Utterances, load_corpus
+from tools.voice.graphed_step import graphed_step
+from waveglow.loss import WaveGlowLoss
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,48 @@ def test_the_program(data, tmp_path, monkeypatch, run_here):
     models = [f"--{name}={path}" for name, path in found.items()]
     synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
     assert (tmp_path / "speech.wav").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(np.nan, 1.0), (1.0, np.inf)])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, loss, norm):
+    monkeypatch.setattr(timed_training, "time", Clock())
+    run = make_run(toy_config(), tmp_path, ema_decay=0.9)
+    before = [parameter.detach().clone() for parameter in run.precision.model_params]
+
+    def step():
+        for parameter in run.precision.model_params:
+            parameter.grad = torch.full_like(parameter, np.nan)
+        return torch.tensor(loss), torch.tensor(norm)
+
+    timed_training.train(run, step, Stream(CPU, first=True), 5, SimpleNamespace(requested=False))
+    assert run.progress.iteration > 1
+    assert all(map(torch.equal, before, run.precision.model_params))
+
+
+def check_graphed_step(folder, device):
+    """Loss and gradients are those of the plain step, of other batches than the first one, too."""
+    values = toy_config()
+    run = make_run(values, folder, device, grad_clip=1.0)
+    config = from_dict(waveglow.config.Config, values)
+    audio = torch.randn(3, 4, config.data_config.segment_length, device=device.torch_device) / 10
+    mel = waveglow.config.build_mel(config).to(device.torch_device)
+    batches = [{"audio": each, "mel": mel(each)} for each in audio]
+    criterion = WaveGlowLoss()
+    step = graphed_step(run, Stream(device, first=True), lambda batch: criterion(run.model(**batch)), batches[0])
+    for batch in batches[1:]:
+        loss = step(batch)[0].item()
+        gradients = [parameter.grad.clone() for parameter in run.precision.model_params]
+        run.model.zero_grad(set_to_none=False)
+        plain = criterion(run.model(**batch))
+        plain.backward()
+        torch.nn.utils.clip_grad_norm_(run.precision.model_params, 1.0)
+        assert loss == pytest.approx(plain.item(), rel=1e-5)
+        for ours, parameter in zip(gradients, run.precision.model_params, strict=True):
+            assert (ours - parameter.grad).abs().max() < 1e-4
+
+
+def test_a_step_is_the_plain_one(tmp_path):
+    check_graphed_step(tmp_path, CPU)
 
 
 def test_it_begins_with_given_weights(data, tmp_path):

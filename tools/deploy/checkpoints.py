@@ -54,7 +54,7 @@ def find_checkpoints(args: argparse.Namespace) -> Wanted:
     if args.random:
         return Wanted(dict.fromkeys(MODELS, RANDOM), named=True, options=["--random"])
     given = {kind: checkpoint_of(getattr(args, kind)) for kind in MODELS if getattr(args, kind)}
-    there = {} if args.voice else downloaded(args.models_dir)
+    there = downloaded(args.models_dir)
     settings, options = Settings(), []
     if args.voice or (not given and not there):
         voice = find_voice(args.voice or "")

@@ -97,7 +97,7 @@ class AudioFiles:
         same_case = [
             path for path in found if without_ending(path.name) == without_ending(re.split(r"[/\\]", name)[-1])
         ]
-        return same_case if len(same_case) == 1 else found
+        return same_case or found
 
     def _parts(self, path: Path) -> list[str]:
         *folders, last = parts_of(str(path))
