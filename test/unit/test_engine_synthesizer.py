@@ -1,5 +1,6 @@
 """Texts spoken by the engines of Tacotron2's graphs as PyTorch speaks them, and a voice that is served by engines."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import RATE
 from runs import CPU
 from tacotron2 import synthesizer as module
 from tacotron2.synthesizer import Synthesizer
+from tools.deploy.artifacts import ONNX, read_contents, write_contents
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 
 SEEDS = [7, 8, 9]
@@ -64,7 +66,10 @@ def test_engines_that_decode_frame_by_frame_are_refused(tmp_path):
 def test_a_voice_is_served_by_engines_that_are_made_once(tmp_path, monkeypatch):
     """Or again, if something is said of its checkpoints, which its graphs may not know."""
     loading = pytest.importorskip("tools.serve.loading", reason="requirement-serve.txt is not installed")
-    (tmp_path / "toy").symlink_to(models_dir())
+    shutil.copytree(models_dir(), tmp_path / "toy")
+    contents = read_contents(tmp_path / "toy/onnx", ONNX, "")
+    contents.tacotron2.data_config.text_cleaners = ["basic_cleaners"]  # as if exported for this voice
+    write_contents(tmp_path / "toy/onnx", contents)
     decoding = loading.Decoding("onnxruntime", "force_float32", tmp_path)
     entry = loading.Entry("toy", Settings(text_cleaners=["basic_cleaners"]), RATE, *checkpoints())
     loading.make_engines([entry], decoding)

@@ -154,7 +154,7 @@ def test_deployment_speaks_as_the_model_does(path, tmp_path, decoder, monkeypatc
     assert sum(each.stopped for each in utterances) == 1
     assert mel_lengths.tolist() == [each.length for each in utterances]
     for ours, each in zip(mel, utterances, strict=True):
-        assert np.abs(ours[:, : each.length] - each.mel.numpy()).max() < 1e-3
+        assert np.abs(ours[:, : each.length] - each.mel.numpy()).max() < 4e-5
     if decoder == "decoder":
         for ours, each in zip(EngineSynthesizer(tmp_path, contents).infer(TOY_TEXTS, SEEDS), utterances, strict=True):
             assert (ours.length, ours.stopped) == (each.length, each.stopped)

@@ -56,7 +56,7 @@ def test_the_factor_is_of_the_seconds_of_16_bit_audio(monkeypatch):
     assert (answer.first, answer.factor) == (1, 2)
 
 
-def test_what_is_refused_or_breaks_off_is_a_failure(speaker, serve, run_here, tmp_path, monkeypatch):
+def test_what_is_refused_or_breaks_off_is_a_failure(serve, run_here, tmp_path, monkeypatch):
     """And the program fails."""
     monkeypatch.setattr(speaker_module, "to_16_bit", lambda audio: 1 / 0)
     done, (row,) = run_load_test(run_here, tmp_path, serve(), 2)

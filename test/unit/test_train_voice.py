@@ -195,7 +195,7 @@ def test_a_step_is_the_plain_one(tmp_path):
     check_graphed_step(tmp_path, CPU)
 
 
-def test_it_begins_with_given_weights(data, tmp_path):
+def test_it_begins_with_given_weights(tmp_path):
     """With no time to train it writes what it was given; of another size it refuses it."""
     package, values = waveglow.config, toy_config()
     values["train_config"] |= {"ema_decay": 0.9}
