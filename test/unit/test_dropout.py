@@ -16,7 +16,7 @@ def test_what_is_dropped_and_what_is_kept(p):
     assert abs((~kept).float().mean().item() - p) < 5 * deviation + 2**-17
     if kept.any():
         ratio = y[kept] / x[kept]
-        assert ratio.max() - ratio.min() < 1e-5 and abs(ratio[0].item() * (1 - p) - 1) < 1e-5
+        assert ratio.max() - ratio.min() < 1e-5 and abs(ratio[0].item() * (1 - p) - 1) < 1e-4  # p in steps of 2**-16
 
 
 def test_the_smallest_share_is_one_in_65536():

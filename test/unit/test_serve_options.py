@@ -16,6 +16,7 @@ main = pytest.importorskip("tools.serve.main", reason="requirement-serve.txt is 
 loading = pytest.importorskip("tools.serve.loading")
 voices = pytest.importorskip("tools.serve.voices")
 DECODING = loading.Decoding()
+LOGGER_OF_TEXTS = logging.getLogger("tacotron2.synthesizer")
 
 
 def read(monkeypatch, *options):
@@ -52,7 +53,8 @@ def served(monkeypatch):
     monkeypatch.setattr(main, "voices_on", lambda *given: found.setdefault("voices", given))
     monkeypatch.setattr(main, "answer", lambda voices, limits, key, place: found.setdefault("limits", limits))
     monkeypatch.setattr(main.asyncio, "run", lambda answered: None)
-    return found
+    yield found
+    LOGGER_OF_TEXTS.setLevel(logging.NOTSET)
 
 
 def test_what_it_is_told_is_used(monkeypatch, served):
@@ -74,16 +76,17 @@ def test_workers_share_the_cards(monkeypatch, served):
 
 @pytest.mark.parametrize("option", [[], ["--log_text"]])
 def test_texts_are_logged_only_if_somebody_asks_for_it(monkeypatch, served, option):
-    logger = logging.getLogger("tacotron2.synthesizer")
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
     main.serve(0, None, read(monkeypatch, "--device=cpu", *option), b"", [], DECODING)
-    assert logger.level == (logging.NOTSET if option else logging.ERROR)
+    assert LOGGER_OF_TEXTS.level == (logging.NOTSET if option else logging.ERROR)
 
 
 def test_memory_is_in_gib_and_two_threads_compute(monkeypatch):
     """Each with half of the process's cores; an engine beside them gets its share, too."""
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     made = loading.voices_on(CPU, [voices.Entry("toy", Settings(), RATE)], threads=6, memory=1.5)
     assert made.memory == 1.5 * 2**30
-    assert torch.get_num_threads() == 3
+    assert threads == [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
     assert loading.shares() == 4
