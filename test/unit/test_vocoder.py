@@ -101,7 +101,7 @@ def test_kernels_rounded_once_are_those_of_autocast(paths, name, monkeypatch):
 
 
 def test_freed_memory_is_kept(path, monkeypatch):
-    """Getting it from the system again takes longer clips in int8 two thirds more time."""
+    """Getting it from the system again, page by page, takes long clips in int8 as much time as computing."""
     kept = []
     monkeypatch.setattr(inference, "keep_freed_memory", kept.append)
     Vocoder(path, CPU)
