@@ -116,6 +116,8 @@ def read_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.repeats < 1:
         parser.error(f"--repeats is {args.repeats}, must be 1 or above")
+    if not args.limit >= 0:
+        parser.error(f"--limit is {args.limit}, must be 0 or above")
     args.jobs = list(JOBS) if args.job == "all" else [args.job]
     for network in {job.partition("-")[0] for job in args.jobs} - {"voice"} if args.peer_path else ():
         check_checkout(args.peer_path, network)

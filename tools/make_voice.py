@@ -65,8 +65,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--sigma", type=float, default=0.6, help="scale of WaveGlow's noise (default: %(default)s)")
     parser.add_argument("--denoiser_strength", type=float, default=0.0, help="0 = off (default)")
     args = parser.parse_args()
-    if Path(args.name).name != args.name:
+    if Path(args.name).name != args.name or args.name in ("", ".."):
         parser.error(f"NAME is {args.name!r}, must be the name of a folder in voices/")
+    for name in ("sigma", "denoiser_strength"):
+        if not 0 <= getattr(args, name) < float("inf"):
+            parser.error(f"--{name} is {getattr(args, name)}, must be 0 or above")
     return args
 
 

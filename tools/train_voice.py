@@ -74,7 +74,6 @@ def main() -> None:
     runs = [start(args, "tacotron2", tacotron2.config, device), start(args, "waveglow", waveglow.config, device)]
     use_tf32(device)
     corpus = load_corpus(args.data_path, runs[0].config, device)
-    log.info("data: %d clips, %.2f h", len(corpus.texts), corpus.lengths.sum() / 22050 / 3600)
     streams = [Stream(device, first=run is runs[0]) for run in runs]
     steps = [tacotron2_step(runs[0], corpus, streams[0]), waveglow_step(runs[1], corpus, streams[1])]
     stop = StopSignal(signal.SIGINT, signal.SIGTERM)

@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -218,4 +219,48 @@ def test_the_plot_has_a_bar_for_each_measurement():
     assert [label.get_text() for label in axis.get_yticklabels()][-1] == "NVIDIA, float32"  # on top
     assert [bar.get_width() for bar in axis.patches] == [50, 50, 25]
     assert "waveglow-train, batch 2" in other.get_title(loc="left")
+    spreads = [each.lines[2][0].get_segments()[0][:, 0].tolist() for each in axis.containers[::2]]
+    assert spreads == [[25, 100], [25, 100], [25, 25]]  # from the slowest repeat to the fastest
     assert plot([Measurement(PEAK, PYTORCH, "half", 0, 100, [1.0])]).axes
+
+
+def test_a_turn_adds_its_seconds_and_keeps_the_largest_memory(monkeypatch):
+    turns = iter([([1.0, 2.0], 7), ([3.0], 5)])
+
+    def start(module, asked):
+        seconds, memory = next(turns)
+        found = {"units": 4, "seconds": seconds, "peak_memory": memory, "operations": 6}
+        return f"what a library says\n{json.dumps(found)}\n"
+
+    monkeypatch.setattr(benchmark, "start", start)
+    measurement = Measurement("voice-infer", OURS, "float32", 1)
+    for _ in range(2):
+        benchmark.measure(measurement, CPU, ROOT, argparse.Namespace(repeats=1, one_process=False))
+    expected = Measurement("voice-infer", OURS, "float32", 1, 4, [1.0, 2.0, 3.0], 7, 6)
+    assert measurement == expected
+
+
+def test_bfloat16_is_asked_of_a_card_whose_half_is_another(tiny, monkeypatch):
+    halves = []
+    monkeypatch.setitem(JOBS, "voice-infer", lambda device, *_: halves.append(device.half) or Job(lambda: None, 1))
+    for precision in ("bf16", "half"):
+        measure.measured("voice-infer", OURS, precision, 1, replace(CPU, half=torch.float16), ROOT, repeats=1)
+    assert halves == [torch.bfloat16, torch.float16]
+
+
+def test_checkouts_are_told_by_their_networks(tmp_path):
+    for network, file in (("waveglow", "glow.py"), ("tacotron2", "model.py")):
+        (tmp_path / network).mkdir()
+        with pytest.raises(benchmark.UserError, match=f"git clone https://github.com/NVIDIA/{network} "):
+            peers.check_checkout(tmp_path, network)
+        (tmp_path / network / file).touch()
+        peers.check_checkout(tmp_path, network)
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan"])
+def test_no_time_at_all_is_refused(monkeypatch, capsys, limit):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", f"--limit={limit}"])
+    with pytest.raises(SystemExit) as end:
+        benchmark.read_arguments()
+    assert end.value.code == 2
+    assert "--limit" in capsys.readouterr().err

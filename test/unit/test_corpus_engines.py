@@ -36,6 +36,17 @@ def test_programs_get_the_voice_and_what_they_say_when_they_fail_is_said(tmp_pat
         assert (tmp_path / "given").read_text() == f"-v {expected} --stdin --stdout\n"
 
 
+@pytest.mark.parametrize(("does", "said"), [("sleep 60", "timed out"), ("echo no sound", "flite failed: ")])
+def test_a_program_that_does_not_speak_is_said(tmp_path, monkeypatch, does, said):
+    (tmp_path / "flite").write_text(f"#!/bin/bash\ncase $1 in -lv) echo Voices: slt;; -voice) exec {does};; esac\n")
+    (tmp_path / "flite").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    speak = engines.find_flite("").load()
+    monkeypatch.setattr(engines, "LIMIT", 0.2)
+    with pytest.raises(UserError, match=said):
+        speak("Text.", 0)
+
+
 @pytest.mark.parametrize("name", ["hibari", "espeak-ng", "flite"])
 def test_the_engines(name):
     """Two sentences are longer than one; the same again, and with another voice's name refused."""

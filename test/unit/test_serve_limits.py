@@ -36,8 +36,9 @@ def test_a_body_that_is_too_large_in_all():
     async def receive():
         return next(parts)
 
-    with pytest.raises(errors.RefusalError, match="65536 bytes at most"):
+    with pytest.raises(errors.RefusalError, match="65536 bytes at most") as refusal:
         asyncio.run(limits._read(receive))
+    assert refusal.value.headers == {"Connection": "close"}  # else the rest of it would be taken for a request
     assert len(list(parts)) == 1  # nothing is read beyond the limit
 
 
@@ -62,3 +63,11 @@ def test_a_head_that_does_not_arrive(serve, monkeypatch, before):
             while more := connection.recv(1000):  # the rest of an answer may come by itself
                 answer += more
     assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"HTTP/1.1") == bool(before)
+
+
+def test_the_key_is_asked_for_wherever_clients_are_answered(serve):
+    address = serve(key=b"secret")
+    for path in ("/v1/audio/speech", "/v1/audio/voices", "/v1/models", "/v1/nothing"):
+        assert httpx2.get(address + path).status_code == 401, path
+    for path in ("/", "/health", "/metrics"):
+        assert httpx2.get(address + path).status_code == 200, path

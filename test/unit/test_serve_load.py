@@ -3,8 +3,11 @@
 import asyncio
 import json
 import math
+import os
+import resource
 from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -70,3 +73,27 @@ def test_no_service(run_here):
     done = run_here(load_test.main, "--url", "http://127.0.0.1:9", "--seconds", 0.1)
     assert done.returncode == 1
     assert "no service answers on http://127.0.0.1:9: start bash tools/serve.sh" in done.stderr
+
+
+def test_a_failure_at_one_number_of_clients_is_one_of_all(run_here, monkeypatch):
+    """However well it went at the others."""
+
+    async def measure(args, clients):
+        return load_test.summary(clients, [load_test.Answer(1.0, 1.0), load_test.Answer(clients - 1.0, 1.0)], 0.0)
+
+    monkeypatch.setattr(load_test, "measure", measure)
+    assert run_here(load_test.main, "--clients", 2).returncode == 0
+    assert run_here(load_test.main, "--clients", 1, 2).returncode == 1
+
+
+def test_memory_is_in_gb():
+    found, pages = load_test.memory_of(os.getpid()), int(Path("/proc/self/statm").read_text().split()[1])
+    assert found == pytest.approx(pages * resource.getpagesize() / 1e9, rel=0.2)
+    assert load_test.memory_of(None) == 0
+
+
+@pytest.mark.parametrize("option", ["--clients=0", "--seconds=0", "--seconds=nan", "--seconds=inf", "--rate=0"])
+def test_what_is_refused(run_here, option):
+    done = run_here(load_test.main, option)
+    assert done.returncode == 2
+    assert option.partition("=")[0] in done.stderr

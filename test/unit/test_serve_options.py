@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -90,3 +91,22 @@ def test_memory_is_in_gib_and_two_threads_compute(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
     assert loading.shares() == 4
+
+
+@pytest.mark.parametrize(("flags", "level"), [("sse4_2 amx_bf16", "O1"), ("avx512_bf16", "O1"), ("avx512f", "")])
+def test_bfloat16_is_for_cpus_that_compute_in_it(monkeypatch, flags, level):
+    """A card keeps its own precision, whatever the CPU beside it can do."""
+    monkeypatch.setattr(Path, "read_text", lambda path: flags)
+    assert loading.fastest_level(CPU) == level
+    assert loading.fastest_level(SimpleNamespace(type="cuda")) == ""
+
+
+def test_what_is_said_of_checkpoints_is_said_of_both(monkeypatch):
+    given = []
+    for name in ("Synthesizer", "Vocoder"):
+        monkeypatch.setattr(loading, name, lambda path, *_, hints, **__: given.append((path, hints)))
+    hints = {"data_config": {"sampling_rate": RATE}}
+    entry = voices.Entry("toy", Settings(), RATE, "tacotron2_1", "waveglow_1", hints)
+    loading.load_synthesizer(entry, CPU, "", DECODING)
+    loading.load_vocoder(entry, CPU, "")
+    assert given == [("tacotron2_1", hints), ("waveglow_1", hints)]

@@ -22,7 +22,7 @@ from common.training.run import Progress
 from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
 from runs import CPU, make_run
 from tools import train_voice
-from tools.voice import timed_training
+from tools.voice import corpus_on_card, timed_training
 from tools.voice.corpus_on_card import Segments, Utterances, load_corpus
 from tools.voice.graphed_step import graphed_step
 from waveglow.loss import WaveGlowLoss
@@ -169,10 +169,10 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, loss, 
     assert all(map(torch.equal, before, run.precision.model_params))
 
 
-def check_graphed_step(folder, device):
+def check_graphed_step(folder, device, clip=0.5):
     """Loss and gradients are those of the plain step, of other batches than the first one, too."""
     values = toy_config()
-    run = make_run(values, folder, device, grad_clip=1.0)
+    run = make_run(values, folder, device, grad_clip=clip)
     config = from_dict(waveglow.config.Config, values)
     audio = torch.randn(3, 4, config.data_config.segment_length, device=device.torch_device) / 10
     mel = waveglow.config.build_mel(config).to(device.torch_device)
@@ -185,7 +185,7 @@ def check_graphed_step(folder, device):
         run.model.zero_grad(set_to_none=False)
         plain = criterion(run.model(**batch))
         plain.backward()
-        torch.nn.utils.clip_grad_norm_(run.precision.model_params, 1.0)
+        torch.nn.utils.clip_grad_norm_(run.precision.model_params, clip)
         assert loss == pytest.approx(plain.item(), rel=1e-5)
         for ours, parameter in zip(gradients, run.precision.model_params, strict=True):
             assert (ours - parameter.grad).abs().max() < 1e-4
@@ -227,3 +227,21 @@ def test_it_says_what_does_not_fit(data, tmp_path):
     done = subprocess.run([*command, f"--waveglow_config={path}"], capture_output=True, text=True, timeout=500)
     assert done.returncode == 1
     assert "--waveglow_config: train_config needs an ema_decay above 0" in done.stderr
+
+
+def test_the_checkpoint_holds_the_average_and_not_the_last_weights(tmp_path):
+    run = make_run(toy_config(), tmp_path, ema_decay=0.9)
+    average = {name: tensor.clone() for name, tensor in run.average.weights.items()}
+    with torch.no_grad():
+        for parameter in run.model.parameters():
+            parameter += 1
+    found = read(timed_training.save_weights(run), "waveglow").weights
+    assert all(torch.equal(found[name], tensor) for name, tensor in average.items())
+
+
+def test_hours_are_by_the_rate_of_the_configuration(data, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(corpus_on_card, "read_wav", lambda path, rate: np.zeros(15 * rate, np.float32))
+    config = configured(toy_tacotron2_config() | {"data_config": {"sampling_rate": 16000}}, tacotron2.config)
+    clips = len(load_corpus(str(data), config, CPU).texts)
+    assert f"data: {clips} clips, {clips * 15 / 3600:.2f} h" in caplog.messages

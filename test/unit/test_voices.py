@@ -13,8 +13,8 @@ from common import voices
 from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.config_fields import flattened
-from common.program import UserError
-from tools import convert_checkpoint, make_voice
+from common.program import Parser, UserError
+from tools import convert_checkpoint, make_voice, sound
 
 
 @pytest.fixture
@@ -93,10 +93,11 @@ def test_without_any_voice_checkpoints_have_to_be_named(folder, monkeypatch, tmp
         run(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
 
 
-def test_an_infinite_weight_is_not_shipped(folder, models, monkeypatch):
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, -70_000.0])
+def test_a_weight_that_float16_cannot_hold_is_not_shipped(folder, models, monkeypatch, value):
     path = Path(models[1].split("=")[1])
     state = native.load(path)
-    state["model"]["WN.0.end.bias"][0] = torch.inf
+    state["model"]["WN.0.end.bias"][0] = value
     native.save(path, state)
     with pytest.raises(UserError, match=r"WN\.0\.end\.bias"):
         make(monkeypatch, "anna", *models)
@@ -144,3 +145,31 @@ def test_a_voice_keeps_the_dictionary_that_comes_with_the_repository_and_no_othe
     else:
         with pytest.raises(UserError, match=r"cannot include its dictionary /somewhere/my.dict: train with 'cmudict'"):
             make(monkeypatch, "anna", *models)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("", []), (".", []), ("..", []), ("a/b", []), ("../a", []),
+        ("anna", ["--sigma=nan"]), ("anna", ["--sigma=-1"]), ("anna", ["--denoiser_strength=inf"]),
+    ],
+)  # fmt: skip
+def test_a_voice_has_a_folder_of_its_own_and_settings_it_can_speak_with(
+    folder, models, monkeypatch, capsys, name, options
+):
+    with pytest.raises(SystemExit) as ended:
+        make(monkeypatch, name, *models, *options)
+    assert ended.value.code == 2
+    assert (options[0].partition("=")[0] if options else "NAME") in capsys.readouterr().err
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("named", [None, "mine"])
+def test_a_waveglow_that_is_named_goes_before_the_voice_s(folder, models, monkeypatch, named):
+    make(monkeypatch, "anna", *models)
+    parser = Parser("", "")
+    sound.add_sound_options(parser)
+    args = parser.parse_args(["--voice=anna", *([f"--waveglow={named}"] if named else [])])
+    sound.check_sound_options(parser, args)
+    assert args.tacotron2 == folder / "anna/tacotron2.safetensors"
+    assert args.waveglow == (named or folder / "anna/waveglow.safetensors")

@@ -59,8 +59,8 @@ def main() -> None:
     add("--json", type=Path, metavar="FILE", help="for all numbers")
     add("--plot", type=Path, metavar="FILE.png", help="for a picture of them")
     args = parser.parse_args()
-    if min(args.clients) < 1 or args.seconds <= 0:
-        parser.error("--clients and --seconds must be above 0")
+    if min(*args.clients, args.rate) < 1 or not 0 < args.seconds < float("inf"):
+        parser.error("--clients, --seconds and --rate must be above 0")
     open_log(None, quiet=False)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     rows = [asyncio.run(measure(args, clients)) for clients in args.clients]

@@ -3,6 +3,7 @@
 Shapes: B clips, N samples or text symbols, T mel frames.
 """
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from common.log import with_progress
 from common.program import UserError
 from tacotron2.data import dictionary_of, find_utterances
 from tacotron2.text import text_to_sequence
+
+log = logging.getLogger(__name__)
 
 READERS = 16
 "Threads that read wavs."
@@ -62,6 +65,8 @@ def load_corpus(folder: str, config: tacotron2.config.Config, device: Device) ->
 
     with ThreadPoolExecutor(READERS) as pool:
         audio = list(with_progress(pool.map(read, [clip.path for clip in clips]), "reading clips", len(clips)))
+    hours = sum(map(len, audio)) / config.data_config.sampling_rate / 3600
+    log.info("data: %d clips, %.2f h", len(clips), hours)
     on_device = torch.from_numpy(np.concatenate(audio)).to(device.torch_device)
     return Corpus(on_device, np.array([len(each) for each in audio]), [clip.text for clip in clips])
 
