@@ -74,10 +74,11 @@ def test_channels(made, channels, step):
     assert np.abs(out - expected * audio).max() < 1e-3
 
 
-def test_a_constant_is_removed(made):
+@pytest.mark.parametrize("constant", [0.05, -0.05])
+def test_a_constant_is_removed(made, constant):
     audio = speech()
-    out, clip = made(audio + 0.05)
-    assert abs(out.mean()) < 1e-6 and clip.steps == [f"DC {audio.mean() + 0.05:+.4f} removed"]
+    out, clip = made(audio + constant)
+    assert abs(out.mean()) < 1e-6 and clip.steps == [f"DC {audio.mean() + constant:+.4f} removed"]
 
 
 @pytest.mark.parametrize("room", [ROOM, 3e-3, 1e-2])

@@ -6,9 +6,10 @@ from speech_like import speech
 
 from common.program import UserError
 from conftest import RATE
+from tools import prepare_data
 from tools.prepare import encodings
 from tools.prepare.audio_files import AudioFiles
-from tools.prepare.sources import find_source
+from tools.prepare.sources import Item, Source, find_source
 from tools.prepare.transcripts import Row, find_columns
 
 
@@ -64,3 +65,8 @@ def test_a_speaker_has_a_name_on_each_line(notes, speaker):
     rows = [Row(i, [f"{i}.wav", f"A sentence, number {i}.", note]) for i, note in enumerate(notes)]
     columns, _ = find_columns(rows, lambda cell: cell.endswith(".wav"))
     assert (columns.name, columns.text, columns.speaker) == (0, 1, speaker)
+
+
+def test_a_speaker_whose_name_is_part_of_another_s_is_not_the_other(tmp_path):
+    source = Source([Item(tmp_path, "Text.", "", speaker) for speaker in ("anna", "hanna", "annabel", "anna")])
+    assert [item.speaker for item in prepare_data.of_one_speaker(source, "anna").items] == ["anna", "anna"]

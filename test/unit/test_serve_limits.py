@@ -71,3 +71,15 @@ def test_the_key_is_asked_for_wherever_clients_are_answered(serve):
         assert httpx2.get(address + path).status_code == 401, path
     for path in ("/", "/health", "/metrics"):
         assert httpx2.get(address + path).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("seed", 0, 2**63 - 1), ("sigma", 0, 10), ("denoiser_strength", 0, 10)]
+)
+def test_numbers_of_a_wish_lie_within_their_bounds(name, least, most):
+    wish = pytest.importorskip("tools.serve.application").Wish
+    for value in (least, most):
+        assert getattr(wish(input="Hi.", **{name: value}), name) == value
+    for value in (least - 1, most + 1, float("nan")):
+        with pytest.raises(ValueError, match=name):
+            wish(input="Hi.", **{name: value})

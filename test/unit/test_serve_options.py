@@ -110,3 +110,19 @@ def test_what_is_said_of_checkpoints_is_said_of_both(monkeypatch):
     loading.load_synthesizer(entry, CPU, "", DECODING)
     loading.load_vocoder(entry, CPU, "")
     assert given == [("tacotron2_1", hints), ("waveglow_1", hints)]
+
+
+@pytest.mark.parametrize(("symbols", "said"), [([1, 2], loading.WARM_UP), ([], "Да.")])
+def test_a_voice_warms_up_with_what_it_can_say(monkeypatch, symbols, said):
+    """One of another alphabet has no symbols for the English sentence."""
+    spoken = []
+    synthesizer = SimpleNamespace(
+        config=None, path="", symbols=lambda text: symbols, alphabet=SimpleNamespace(example=lambda: "Да."),
+        speak=lambda texts, tries: spoken.extend(texts) or [],
+    )  # fmt: skip
+    monkeypatch.setattr(loading, "load_synthesizer", lambda *_: synthesizer)
+    monkeypatch.setattr(loading, "load_vocoder", lambda *_: SimpleNamespace(config=None))
+    monkeypatch.setattr(loading, "check_same_audio", lambda *_: None)
+    monkeypatch.setattr(loading, "Speaker", lambda *_: None)
+    loading.load(voices.Entry("toy", Settings(), RATE), CPU, "", DECODING)
+    assert spoken == [said]
