@@ -38,6 +38,11 @@ def test_it_comes_back(tmp_path):
     assert read(tmp_path, JSON) == WHOLE
 
 
+def test_it_says_what_the_models_are_and_nothing_of_their_training():
+    for kind in ("tacotron2", "waveglow"):
+        assert list(json.loads(JSON)[kind]) == [f"{kind}_config", "data_config"]
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bits=st.sets(st.integers(0, 8 * len(JSON) - 1), min_size=1, max_size=2))
 def test_flipped_bits_are_found(tmp_path_factory, bits):

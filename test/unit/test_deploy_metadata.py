@@ -105,6 +105,19 @@ def test_what_is_too_loud_for_the_examples_wav_is_clipped(tmp_path):
     assert soundfile.read(tmp_path / "a.wav")[0] == pytest.approx([1, -1, 0.5], abs=1e-4)
 
 
+@pytest.mark.parametrize("text", ["148", "3 148", "漢", ""])
+def test_the_example_refuses_what_is_neither_letters_nor_ids(text):
+    example = load_example()
+    with pytest.raises(AssertionError, match="give letters, or ids from 0 to 147"):
+        example.speak(str(models_dir() / ONNX), text)
+
+
+def test_the_example_reads_capitals_as_the_models_do():
+    example = load_example()
+    small, capital = (example.speak(str(models_dir() / ONNX), text)[0] for text in ("of", "OF"))
+    assert np.array_equal(small, capital)
+
+
 @torch.no_grad()
 def test_the_example_says_what_the_models_say():
     example = load_example()

@@ -95,8 +95,9 @@ def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, fo
     assert [path.name for path in folder.iterdir()] == [ONNX]
 
 
-def test_device_and_sizes_are_named_before_the_work(start, caplog):
-    start(run)
+def test_device_and_sizes_are_named_before_the_work(start, caplog, tmp_path):
+    start(run, "--bs=2", f"--log_file={tmp_path}")
+    assert (tmp_path / "force_float16_2_20_log_perf").is_file()
     parts = ("device 0: ONNX Runtime", "sizes of batch 1 to 8, text 4 to 256", "postnet:")
     order = [caplog.text.index(part) for part in parts]
     assert order == sorted(order)
