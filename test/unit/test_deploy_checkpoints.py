@@ -69,9 +69,9 @@ def test_a_voice_reads_texts_its_own_way(tmp_path, toys, monkeypatch):
 
     written = []
     monkeypatch.setattr(to_onnx, "write", lambda found, *_: written.append(found["tacotron2"].config.data_config))
-    for cleaners in ([], V2):
-        to_onnx.export_graphs(tmp_path / "models", Wanted(toys, named=True, cleaners=cleaners))
-    assert [config.text_cleaners for config in written] == [["english_cleaners"], V2]
+    for cleaners, named in (([], True), (V2, True), (V2, False)):
+        to_onnx.export_graphs(tmp_path / "models", Wanted(toys, named=named, cleaners=cleaners))
+    assert [config.text_cleaners for config in written] == [["english_cleaners"], V2, V2]
     # Graphs that are there are kept only if they say the same.
     for cleaners, kept in ([], True), (["english_cleaners"], True), (V2, False):
         assert stages.are_there(models_dir() / ONNX, Wanted(toys, True, cleaners=cleaners)) == kept
