@@ -17,7 +17,7 @@ from deploy_toys import make, models_dir, toy
 from common.mel_forms import FLOOR
 from conftest import ROOT
 from tools.deploy.artifacts import ONNX, read_contents
-from tools.deploy.export_model.metadata import describe
+from tools.deploy.export_model.metadata import describe, settings
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS, tacotron2_signatures, waveglow_signatures
 
@@ -61,6 +61,22 @@ def test_what_is_told_of_dropout_noise_and_texts_is_this_models(tmp_path):
     describe(model, signature, contents)
     told = {each.key: each.value for each in model.metadata_props}
     assert (told["p_prenet_dropout"], told["sigma"], told["text_cleaners"]) == ("0.2", "0.45", '["basic_cleaners"]')
+
+
+def test_every_number_that_is_told_is_that_of_its_name():
+    """Each setting has a value that no other has."""
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    told = settings(contents)
+    owners = (contents.tacotron2.tacotron2_config, contents.tacotron2.data_config, contents.waveglow.data_config)
+    changed, shared = {}, ("sigma", "silence", "mel_form", "symbols", "text_cleaners")
+    for i, name in enumerate(name for name in told if name not in shared):
+        changed[name] = str(1000 + i)
+        for owner in owners:
+            if hasattr(owner, name):
+                setattr(owner, name, 1000 + i)
+    again = settings(contents)
+    assert {name: str(value) for name, value in again.items() if name not in shared} == changed
+    assert len(changed) > 10 and {name: again[name] for name in shared} == {name: told[name] for name in shared}
 
 
 def test_the_table_of_ports_in_the_docs():
