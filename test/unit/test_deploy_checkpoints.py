@@ -1,5 +1,6 @@
 """Which checkpoints are deployed: those named, those fetched, a voice's; and nothing of the user's is replaced."""
 
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -68,9 +69,9 @@ def test_a_voice_reads_texts_its_own_way(tmp_path, toys, monkeypatch):
 
     written = []
     monkeypatch.setattr(to_onnx, "write", lambda found, *_: written.append(found["tacotron2"].config.data_config))
-    for cleaners in ([], V2):
-        to_onnx.export_graphs(tmp_path / "models", Wanted(toys, named=True, cleaners=cleaners))
-    assert [config.text_cleaners for config in written] == [["english_cleaners"], V2]
+    for cleaners, named in (([], True), (V2, True), (V2, False)):
+        to_onnx.export_graphs(tmp_path / "models", Wanted(toys, named=named, cleaners=cleaners))
+    assert [config.text_cleaners for config in written] == [["english_cleaners"], V2, V2]
     # Graphs that are there are kept only if they say the same.
     for cleaners, kept in ([], True), (["english_cleaners"], True), (V2, False):
         assert stages.are_there(models_dir() / ONNX, Wanted(toys, True, cleaners=cleaners)) == kept
@@ -175,6 +176,14 @@ def test_graphs_that_are_there_are_used(tmp_path, toys, exports):
     assert [wanted.paths["waveglow"] for wanted in exports] == [str(voices.FOLDER / "heart/waveglow.safetensors")]
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"half")])
+def test_graphs_that_are_damaged_are_made_again(tmp_path, toys, exports, damage):
+    shutil.copytree(models_dir() / ONNX, tmp_path / ONNX)
+    damage(tmp_path / ONNX / "postnet.onnx")
+    stages.make_graphs(given(tmp_path, **toys))
+    assert [wanted.paths for wanted in exports] == [toys]
+
+
 def test_what_is_said_of_a_checkpoint_goes_into_new_graphs(tmp_path, toys, exports):
     (tmp_path / ONNX).symlink_to(models_dir() / ONNX)
     stages.make_graphs(given(tmp_path, **toys, gate_threshold=0.25))
@@ -202,6 +211,17 @@ def test_without_graphs_the_checkpoints_are_fetched_first(tmp_path, exports):
     stages.make_graphs(given(tmp_path))
     assert exports[0] == "fetch"
     assert exports[1].paths["tacotron2"] == str(voices.FOLDER / "heart/tacotron2.safetensors")
+
+
+def test_fetching_goes_on_until_both_checkpoints_are_there(tmp_path, monkeypatch):
+    ran = []
+    done = SimpleNamespace(returncode=0)
+    monkeypatch.setattr(stages.subprocess, "run", lambda command, **_: ran.append(command) or done)
+    for times, name in ((1, None), (2, DOWNLOADED["waveglow"]), (2, DOWNLOADED["tacotron2"])):
+        if name:
+            (tmp_path / name).write_bytes(b"checkpoint")
+        stages.fetch(tmp_path)
+        assert ran == [["bash", stages.FETCH, f"--models_dir={tmp_path}"]] * times
 
 
 def test_fetching_in_vain_is_no_error_unless_there_is_a_part(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from common.program import UserError
 from conftest import ROOT, script_environment
-from tools.deploy import checks
+from tools.deploy import checks, run
 
 PROGRAM = """
 import contextlib, importlib, io, json, sys
@@ -100,6 +100,27 @@ def test_folders_that_may_not_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(checks.os, "access", lambda path, mode: not mode & os.W_OK)
     with pytest.raises(UserError, match=f"cannot write to {tmp_path}/a/b: {tmp_path} may not be written to"):
         checks.check_folder(tmp_path / "a/b")
+
+
+def test_a_device_that_was_looked_at_is_given_back(tmp_path, monkeypatch):
+    """Or who then builds and speaks would not get it."""
+    held, looked_at = set(), []
+
+    class Card:
+        device_name = "a card"
+
+        def __init__(self, device, shares, options):
+            self.device = device
+            held.add(device)
+            looked_at.append((device, shares))
+
+        def close(self):
+            held.remove(self.device)
+
+    monkeypatch.setattr(checks, "find_engine", lambda name: Card)
+    monkeypatch.setattr(sys, "argv", ["run", f"--models_dir={tmp_path}", "-o", str(tmp_path), "--devices=0,2"])
+    checks.begin(run.read_arguments(), ["int8"])
+    assert (looked_at, held) == ([(0, 2), (2, 2)], set())
 
 
 def test_what_cannot_be_is_said_at_once_and_nothing_is_written(here):

@@ -68,6 +68,16 @@ def test_engines_that_are_not_there_or_too_small(run_here, infer_with):
         assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch", "magicmind"])
+def test_a_command_that_builds_says_for_which_engine_and_how(monkeypatch, tmp_path, engine):
+    command = commands.build(engine, "int8", (1, 3, 9), tmp_path / "my models", tmp_path / "out", ["--json=a b.json"])
+    module, *options = told(command)
+    monkeypatch.setattr(sys, "argv", ["program", *options])
+    args = module.read_arguments()
+    assert (module, args.engine, args.quant_mode, args.bs) == (build, engine, "int8", [1, 3, 9])
+    assert (args.models_dir, args.output, str(args.json)) == (tmp_path / "my models", tmp_path / "out", "a b.json")
+
+
 def test_an_engine_that_is_damaged(run_here, infer_with, folder):
     module, *options = told(infer_with("--bs=3").stderr)
     run_here(module.main, *options)

@@ -11,9 +11,10 @@ from deploy_toys import make, models_dir, raw, start
 from common.config_reading import from_dict
 from common.program import UserError
 from conftest import toy_config
+from runs import CPU
 from tools.deploy import models
 from tools.deploy.engines import engine as engine_module
-from tools.deploy.engines import torch_engine
+from tools.deploy.engines import onnxruntime_engine, torch_engine
 from tools.deploy.engines.engine import Build, share_of_cores
 from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
 from tools.deploy.engines.torch_engine import Torch
@@ -85,6 +86,26 @@ def test_no_clip_gets_more_frames_than_engines_take():
     assert start(models_dir() / "onnx", contents)[0].limit == 15  # steps
 
 
+@pytest.mark.parametrize(("module", "engine"), [(onnxruntime_engine, OnnxRuntime), (torch_engine, Torch)])
+def test_an_engine_takes_the_share_of_its_own_device(monkeypatch, module, engine):
+    asked = []
+    monkeypatch.setattr(module, "share_of_cores", lambda device, shares: asked.append((device, shares)) or 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(torch_engine, "pick_device", lambda *_: CPU)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert engine(5, 8, {}).device_name.endswith("3 threads")
+    assert asked == [(5, 8)]
+
+
+@pytest.mark.parametrize("mode", ["force_float16", "int8"])
+def test_an_upsampling_is_rounded_to_11_bits_at_most(mode):
+    """By whose weights it is seen to interpolate."""
+    exact = torch.linspace(0.1, 1, 90 * 90).reshape(90, 90)
+    weights = torch_engine.unpacked(torch_engine.packed({"upsample.weight": exact, "a.weight": exact}, mode))
+    errors = {name: ((weight - exact) / exact).abs().max().item() for name, weight in weights.items()}
+    assert errors["upsample.weight"] <= 2**-11 < 2**-9 < errors["a.weight"]
+
+
 def test_biases_stay_exact():
     """However large a layer is."""
     weights = {"bias": torch.full((9000,), 1.001), "weight": torch.full((90, 90), 1.001)}
@@ -100,6 +121,14 @@ def test_in_half_precision_pytorch_keeps_the_state_exact(tmp_path):
     graph, value = pipeline.graphs["decoder_iter"], np.ones((1, 3), np.float32)
     dtypes = {name: graph.upload(name, value).dtype for name in ("decoder_cell", "decoder_hidden")}
     assert dtypes == {"decoder_cell": torch.float32, "decoder_hidden": torch.bfloat16}
+
+
+def test_in_half_precision_the_postnet_corrects_an_exact_spectrogram():
+    """What it adds is rounded, and not what it adds to."""
+    postnet = models.load("tacotron2", str(models_dir() / "tacotron2.safetensors")).modules()["postnet"].bfloat16()
+    postnet.postnet.register_forward_hook(lambda module, inputs, result: torch.zeros_like(result))
+    mel, lengths = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(1)), torch.tensor([9, 5])
+    assert torch.equal(postnet(mel, lengths), mel)
 
 
 def test_what_a_checkpoint_does_not_say_is_as_in_its_graph(tmp_path):

@@ -9,6 +9,7 @@ from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
 
 from common.program import UserError
 from tools.deploy.artifacts import read_contents
+from tools.deploy.engines.engine import find_engine
 
 
 def expected_audio(mel, sigma, seed):
@@ -38,6 +39,12 @@ def test_an_engine_speaks_as_the_models_do(tmp_path, engine, decoder):
         assert len(audio) == 256 * frames[i]
         assert np.abs(audio - expected.numpy()).max() < 2e-5
     engine.close()
+
+
+def test_an_engine_that_nobody_knows_is_said():
+    """Of a folder that a later version has made, say."""
+    with pytest.raises(UserError, match="--engine is 'tensorrt', must be one of onnxruntime, torch, magicmind"):
+        find_engine("tensorrt")
 
 
 def test_stages_are_timed():

@@ -10,6 +10,7 @@ from deploy_toys import exported, run, toy
 
 from conftest import ROOT
 from tacotron2.model import padding_mask
+from tools.deploy.export_model import to_onnx, verify
 from tools.deploy.export_model.example_inputs import draw_masks, example_inputs
 from tools.deploy.export_model.onnx_export import quiet
 from tools.deploy.models import PACKAGES
@@ -199,6 +200,14 @@ def test_sigma_is_each_clips_own_and_scales_all_of_its_noise():
     for i, each in enumerate(sigma):
         alone = model.infer(mel[i : i + 1], each, [part[i : i + 1] for part in noise])
         assert (audio[i] - alone[0]).abs().max() < 2e-5
+
+
+def test_graphs_are_compared_at_other_sizes_than_they_are_traced_with():
+    """Else a size that the exporter has written into a graph would not show."""
+    for batch, length in verify.SIZES:
+        assert batch != to_onnx.BATCH and length != to_onnx.LENGTH
+    assert len({batch for batch, _ in verify.SIZES}) > 1 and len({length for _, length in verify.SIZES}) > 1
+    assert min(batch for batch, _ in verify.SIZES) == 1  # which the exporter treats as fixed
 
 
 def test_graphs_are_compared_at_clips_of_different_lengths():

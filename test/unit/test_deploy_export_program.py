@@ -95,7 +95,10 @@ def test_random_weights_are_the_same_each_time_and_find_no_end(monkeypatch):
         monkeypatch.setattr(PACKAGES[kind], "Config", lambda config=config: config)
         first, again = (torch.manual_seed(seed) and models.load(kind, RANDOM).model.state_dict() for seed in (1, 2))
         assert all(torch.equal(first[name], again[name]) for name in first)
+        ends = [tensor for name, tensor in first.items() if name.endswith("end.weight")]
+        assert bool(ends) == (kind == "waveglow") and all(tensor.any() for tensor in ends)  # else all before is idle
     model = models.load("tacotron2", RANDOM)
+    assert model.config.tacotron2_config.max_decoder_steps == 600  # as many as NVIDIA's make of 128 characters
     assert not any(module.training for module in model.model.modules())  # else its graphs would not be its own
     inputs = loop_inputs(model.model.decoder, model.signatures()["decoder"], batch=2, length=9)
     *_, lengths = model.modules()["decoder"](**inputs | {"max_decoder_steps": torch.tensor([9, 7])})

@@ -182,18 +182,27 @@ def test_each_clip_has_random_numbers_of_its_own(monkeypatch, works):
 def test_no_piece_of_a_text_is_longer_than_the_engines_take(tmp_path):
     contents = read_contents(engines(), "onnxruntime", "")
     contents.ranges["text"] = [4, 8, 16]
-    (batches,) = of_text(["One, two, three, four, and so on. Five."], contents, 1, [0], 1, tmp_path).values()
-    lengths = [len(reader(contents)(clip.text)) for (clip,) in batches]
+    (batches,) = of_text(["One, two, three, four, and so on.", "Five."], contents, 1, [0], 1, tmp_path).values()
+    clips = [clip for (clip,) in batches]
+    lengths = [len(reader(contents)(clip.text)) for clip in clips]
     assert len(lengths) > 2 and max(lengths) <= 16
+    assert {clip.wav.name: clip.ends for clip in clips} == {
+        "out_0001.wav": True,
+        "out_0002.wav": True,
+    }  # the last of each
+    assert sum(clip.ends for clip in clips) == 2
 
 
 def test_clips_of_one_wav_are_joined_with_pauses(tmp_path):
-    wavs = Wavs(read_contents(engines(), "onnxruntime", ""))
+    contents = read_contents(engines(), "onnxruntime", "")
+    contents.waveglow.data_config.sampling_rate = 16000
+    wavs = Wavs(contents)
     wavs.add(Request("", 0, tmp_path / "a.wav", pause=0.5, ends=False), np.full(100, 0.5, np.float32))
     assert not (tmp_path / "a.wav").exists()
     wavs.add(Request("", 0, tmp_path / "a.wav"), np.full(50, 0.25, np.float32))
-    audio = soundfile.read(tmp_path / "a.wav")[0]
-    assert audio.tolist() == [*[0.5] * 100, *[0.0] * 11025, *[0.25] * 50]
+    audio, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == 16000
+    assert audio.tolist() == [*[0.5] * 100, *[0.0] * 8000, *[0.25] * 50]
 
 
 def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch):
@@ -238,6 +247,9 @@ def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch):
         (["force_float32", "1", "128", "--devices=-1"], 2, "--devices/--device: must be numbers"),
         (["force_float32", "1", "128", "--sigma=nan"], 2, "--sigma must be at least 0"),
         (["force_float32", "1", "128", "--text=nowhere.txt"], 1, "nowhere.txt"),
+        (["force_float32", "1,2", "128", "--text=a.txt"], 2, "--text goes with one --bs"),
+        (["force_float32", "1", "128", "--text=a.txt", "--all"], 2, "neither with --all"),
+        (["force_float32", "1", "128", "--text=a.txt", "--no-waveglow"], 2, "nor with --no-waveglow"),
         (["force_float32", "1", "128", "--log_file=/dev/null/x"], 1, "cannot write to output_directory /dev/null"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import subprocess
 import sys
 
 import numpy as np
@@ -233,6 +234,19 @@ def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert hardware_names.mlu_name(1) == "MLU370-S4, card 1"
     assert hardware_names.mlu_name(0) == "MLU, card 0"
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("ask", 10)])
+def test_a_program_that_does_not_answer_costs_a_name_alone(monkeypatch, failure):
+    waits = []
+
+    def run(command, timeout=None, **_):
+        waits.append(timeout)
+        raise failure
+
+    monkeypatch.setattr(hardware_names.subprocess, "run", run)
+    assert (hardware_names.mlu_name(1), hardware_names.cuda_card_name(2)) == ("MLU, card 1", "CUDA, card 2")
+    assert waits == [hardware_names.LONGEST_ANSWER] * 2
 
 
 def test_without_magicmind():

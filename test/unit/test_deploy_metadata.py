@@ -17,7 +17,7 @@ from deploy_toys import make, models_dir, toy
 from common.mel_forms import FLOOR
 from conftest import ROOT
 from tools.deploy.artifacts import ONNX, read_contents
-from tools.deploy.export_model.metadata import describe
+from tools.deploy.export_model.metadata import describe, settings
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import GRAPHS, tacotron2_signatures, waveglow_signatures
 
@@ -63,6 +63,22 @@ def test_what_is_told_of_dropout_noise_and_texts_is_this_models(tmp_path):
     assert (told["p_prenet_dropout"], told["sigma"], told["text_cleaners"]) == ("0.2", "0.45", '["basic_cleaners"]')
 
 
+def test_every_number_that_is_told_is_that_of_its_name():
+    """Each setting has a value that no other has."""
+    contents = read_contents(models_dir() / ONNX, ONNX, "")
+    told = settings(contents)
+    owners = (contents.tacotron2.tacotron2_config, contents.tacotron2.data_config, contents.waveglow.data_config)
+    changed, shared = {}, ("sigma", "silence", "mel_form", "symbols", "text_cleaners")
+    for i, name in enumerate(name for name in told if name not in shared):
+        changed[name] = str(1000 + i)
+        for owner in owners:
+            if hasattr(owner, name):
+                setattr(owner, name, 1000 + i)
+    again = settings(contents)
+    assert {name: str(value) for name, value in again.items() if name not in shared} == changed
+    assert len(changed) > 10 and {name: again[name] for name in shared} == {name: told[name] for name in shared}
+
+
 def test_the_table_of_ports_in_the_docs():
     signatures = {}
     for kind, of in (("tacotron2", tacotron2_signatures), ("waveglow", waveglow_signatures)):
@@ -103,6 +119,19 @@ def test_what_is_too_loud_for_the_examples_wav_is_clipped(tmp_path):
     example.speak = lambda folder, text: (np.array([2.0, -2.0, 0.5], np.float32), 22050)
     example.main("graphs", "Text.", str(tmp_path / "a.wav"))
     assert soundfile.read(tmp_path / "a.wav")[0] == pytest.approx([1, -1, 0.5], abs=1e-4)
+
+
+@pytest.mark.parametrize("text", ["148", "3 148", "漢", ""])
+def test_the_example_refuses_what_is_neither_letters_nor_ids(text):
+    example = load_example()
+    with pytest.raises(AssertionError, match="give letters, or ids from 0 to 147"):
+        example.speak(str(models_dir() / ONNX), text)
+
+
+def test_the_example_reads_capitals_as_the_models_do():
+    example = load_example()
+    small, capital = (example.speak(str(models_dir() / ONNX), text)[0] for text in ("of", "OF"))
+    assert np.array_equal(small, capital)
 
 
 @torch.no_grad()

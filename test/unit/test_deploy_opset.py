@@ -18,6 +18,7 @@ from tools.deploy.export_model.opset import OPSETS, lowered
 from tools.deploy.export_model.to_onnx import exports
 from tools.deploy.export_model.verify import difference
 from tools.deploy.models import PACKAGES
+from tools.deploy.onnx_graphs import graphs, names_in, remove_unused
 from tools.deploy.signatures import GRAPHS
 
 
@@ -34,6 +35,19 @@ def test_the_graphs_compute_the_same_in_every_opset(name, opset):
     onnx.checker.check_model(older, full_check=True)
     assert [(each.domain, each.version) for each in older.opset_import] == [("", opset)]
     assert difference(older, module, inputs) <= 3e-5
+
+
+def test_graphs_inside_of_graphs_are_seen_at_any_depth():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (bool c, float[1] x) => (float[1] y) <float[1] w = {2}, float[1] unused = {3}> { y = If (c) <
+            then_branch = a () => (float[1] ya) { ya = If (c) <
+                then_branch = b () => (float[1] yb) { yb = Add (x, w) },
+                else_branch = d () => (float[1] yd) { yd = Identity (x) }> },
+            else_branch = e () => (float[1] ye) { ye = Identity (x) }> }""")
+    assert sorted(each.name for each in graphs(model.graph)) == ["a", "b", "d", "e", "g"]
+    assert set(names_in(model.graph.node[0])) == {"c", "x", "w"}
+    remove_unused(model.graph)
+    assert [each.name for each in model.graph.initializer] == ["w"]
 
 
 def test_by_default_it_is_the_oldest():

@@ -124,12 +124,32 @@ def test_the_samples_builder_config_is_magicminds(tmp_path):
     assert merged["debug_config"] == {"fusion_enable": True}
 
 
+def test_the_samples_builder_config_goes_before_magicminds_own_and_leaves_the_rest(tmp_path):
+    config = {"builder_config": {"a": 1, "b": 2}, "magicmind": {"builder_config": {"b": 3, "c": 4}}}
+    (tmp_path / "both.json").write_text(json.dumps(config))
+    assert load_settings(tmp_path / "both.json").magicmind.builder_config == {"a": 1, "b": 2, "c": 4}
+
+
 def test_an_engine_has_no_options_of_another(tmp_path):
     for name, other in (("torch", "spinning"), ("onnxruntime", "builder_config"), ("magicmind", "spinning")):
         (tmp_path / "a.json").write_text(json.dumps({name: {other: {}}}))
         with pytest.raises(UserError, match=f"{name} has the unknown key '{other}'"):
             load_settings(tmp_path / "a.json")
     assert make(tmp_path, "torch").options == {}
+
+
+def test_files_are_named_by_their_whole_path_for_a_command_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    order = building.Order(
+        "onnxruntime",
+        "int8",
+        Path("models"),
+        Path("out"),
+        load_settings(None),
+        {"postnet": Path("p.onnx")},
+        Path("a.json"),
+    )
+    assert order.naming() == [f"--postnet={tmp_path}/p.onnx", f"--json={tmp_path}/a.json"]
 
 
 def test_a_graph_that_is_named_says_how_to_decode(tmp_path):

@@ -106,6 +106,8 @@ def test_convolutions_are_products_of_integers_except_on_cards(name, on_card):
         ('auto_pad = "SAME_UPPER"', (16, 8, 3)),
         ("kernel_shape = [3]", (16, 8, 3)),
         ("pads = [1, 1], dilations = [2]", (16, 8, 3)),
+        ("pads = [2, 0], dilations = [1]", (16, 8, 3)),
+        ("pads = [0, 3], dilations = [2]", (16, 8, 3)),
     ],
 )
 def test_any_convolution_of_the_users_own_is_right(attributes, kernel):

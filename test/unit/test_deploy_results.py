@@ -2,7 +2,9 @@
 
 import os
 import time
+from pathlib import Path
 
+import pytest
 from deploy_toys import report_of, to_infer
 
 from tools.deploy.infer_python import infer
@@ -12,9 +14,9 @@ from tools.deploy.infer_python.results import Results, set_aside
 def test_results_of_an_earlier_run_stay_under_their_date(tmp_path):
     files = [tmp_path / name for name in ("dev0_0.wav", "latency.json", "out_0001.wav", "mine.wav")]
     for run in range(3):
-        for file in files[:3]:
+        for file, age in zip(files[:3], (50, 0, 100)):  # the date is that of the newest
             file.write_text(str(run))
-            os.utime(file, (1.6e9, 1.6e9))
+            os.utime(file, (1.6e9 - age, 1.6e9 - age))
         files[3].write_text("the user's own")
         Results(tmp_path, "", "name").make_room()
     date = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1.6e9))
@@ -28,6 +30,24 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
     Results(tmp_path, "", "name").make_room()
     assert (tmp_path / "latency.json").is_symlink()
     assert [path.read_text() for path in tmp_path.glob("*/latency.json")] == ["earlier"]
+
+
+@pytest.mark.parametrize(
+    ("log_file", "text", "json"),
+    [
+        ("", None, "wavs/latency.json"),
+        ("logs/a.txt", "logs/a.txt", "logs/a.txt.json"),
+        ("folder", "folder/name_log_perf", "folder/name_log_perf.json"),
+        ("pipe", "pipe", "wavs/latency.json"),  # beside which nobody looks for a file
+    ],
+)
+def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, json):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo("pipe")
+    results = Results(Path("wavs"), log_file, "name")
+    assert (results.text and str(results.text), str(results.json)) == (text, json)
+    assert results.json.parent.is_dir()
 
 
 def test_nothing_to_set_aside(tmp_path):

@@ -95,8 +95,17 @@ def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, fo
     assert [path.name for path in folder.iterdir()] == [ONNX]
 
 
-def test_device_and_sizes_are_named_before_the_work(start, caplog):
-    start(run)
+@pytest.mark.parametrize("name", ["perf.md", "perf.json", "perf.png", "dev0_0.wav"])
+def test_a_folder_in_the_place_of_a_table_is_said_before_the_work(start, folder, tmp_path, name):
+    (tmp_path / "output" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"cannot write .*{name}: it is a folder"):
+        start(perf)
+    assert [path.name for path in folder.glob("[!.]*")] == [ONNX]
+
+
+def test_device_and_sizes_are_named_before_the_work(start, caplog, tmp_path):
+    start(run, "--bs=2", f"--log_file={tmp_path}")
+    assert (tmp_path / "force_float16_2_20_log_perf").is_file()
     parts = ("device 0: ONNX Runtime", "sizes of batch 1 to 8, text 4 to 256", "postnet:")
     order = [caplog.text.index(part) for part in parts]
     assert order == sorted(order)

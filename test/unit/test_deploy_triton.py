@@ -76,6 +76,18 @@ def test_configurations_are_what_triton_reads(run_here, tmp_path, backend):
     assert json.loads(speech.parameters["symbols"].string_value) == toy("tacotron2").config.data_config.symbols
 
 
+def test_a_repository_is_written_while_nobody_else_writes(run_here, tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr(program, "hold_folder", lambda folder, **_: held.append((folder, list(folder.iterdir()))))
+    write(run_here, tmp_path)
+    assert held == [(Path("repository"), [])]
+
+
+def test_on_a_cpu_a_graph_has_the_cpu_alone(triton):
+    """As the configuration of its instances says, whatever else ONNX Runtime knows of there."""
+    assert triton.models["encoder"].session.get_providers() == ["CPUExecutionProvider"]
+
+
 def test_what_the_other_backend_would_run_does_not_stay(run_here, repository, tmp_path):
     write(run_here, tmp_path, "--backend=onnxruntime")
     assert [path.parts[-3] for path in repository.glob("*/1/model.py")] == ["speech"]

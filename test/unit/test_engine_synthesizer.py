@@ -17,6 +17,7 @@ from tools.deploy.artifacts import ONNX, read_contents, write_contents
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
 
 SEEDS = [7, 8, 9]
+TACOTRON2 = ("encoder", "decoder", "postnet")
 
 
 def checkpoints():
@@ -34,8 +35,10 @@ def test_engines_speak_as_pytorch_does(tmp_path):
     """More texts than an engine takes at once."""
     contents = make(tmp_path, batch=(1, 2, 2))
     expected = Synthesizer(checkpoints()[0], CPU).infer(TEXTS, SEEDS)
-    for ours, theirs in zip(EngineSynthesizer(tmp_path, contents).infer(TEXTS, SEEDS), expected, strict=True):
+    synthesizer = EngineSynthesizer(tmp_path, contents)
+    for ours, theirs in zip(synthesizer.infer(TEXTS, SEEDS), expected, strict=True):
         assert_same(ours, theirs)
+    assert synthesizer.bytes == sum((tmp_path / f"{name}.onnx").stat().st_size for name in TACOTRON2)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])

@@ -123,6 +123,10 @@ def test_chunks_fit_where_they_may_not_begin_at_any_frame(folder):
     assert max(taken) <= 121
 
 
+def test_the_size_of_a_vocoder_is_that_of_its_graph(folder):
+    assert vocoder_of(folder).bytes == (folder / "waveglow.onnx").stat().st_size
+
+
 def test_engines_for_too_few_frames_are_refused(folder):
     with pytest.raises(UserError, match=r"take 87 mel frames at most, and WaveGlow needs 88 .* ranges.mel"):
         vocoder_of(folder, mel=[32, 64, 87])
