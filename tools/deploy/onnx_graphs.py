@@ -1,8 +1,9 @@
-"""ONNX graphs with graphs inside of them."""
+"""What is in ONNX graphs, and in the graphs inside of them."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, NodeProto, helper
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -12,6 +13,11 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from graphs(attribute.g)
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """The node's attributes by their names, as far as they are written out."""
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
 def names_in(node: NodeProto) -> Iterator[str]:

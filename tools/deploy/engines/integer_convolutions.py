@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 from tools.deploy.engines.rounding import quantize_weight
-from tools.deploy.onnx_graphs import names_in
+from tools.deploy.onnx_graphs import attributes_of, names_in
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Relu", "Sigmoid", "Tanh", "Exp"}
 ROWS = [0, 2, 1]
@@ -45,7 +45,7 @@ def _of_three_axes(model: ModelProto) -> set[str]:
 def _is_a_product(node: NodeProto, weight: TensorProto) -> bool:
     """Whether a convolution is one as this repository exports them, which a graph of the user's own need not have: over
     one axis, without groups, and with its padding written out; strides only where it upsamples by them."""
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     if len(weight.dims) != 3 or attributes.get("group", 1) != 1 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         return False
     if node.op_type == "Conv":
@@ -53,10 +53,6 @@ def _is_a_product(node: NodeProto, weight: TensorProto) -> bool:
     usual = {"pads": [0, 0], "dilations": [1], "output_padding": [0]}
     has_frames = len(node.input) == 3 and weight.dims[2] % attributes.get("strides", [1])[0] == 0
     return has_frames and all(attributes.get(name, value) == value for name, value in usual.items())
-
-
-def _attributes(node: NodeProto) -> dict:
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
 class _Rewriting:
@@ -73,7 +69,7 @@ class _Rewriting:
 
     def add_product(self, node: NodeProto, weight: np.ndarray) -> None:
         """A convolution with a weight [out, in, taps]."""
-        x, name, attributes = node.input[0], node.output[0], _attributes(node)
+        x, name, attributes = node.input[0], node.output[0], attributes_of(node)
         if x not in self.integers:
             self.integers[x] = [f"{x}.{what}" for what in ("integers", "scale", "zero")]
             self._add("DynamicQuantizeLinear", [self._rows_of(x)], self.integers[x])
@@ -90,7 +86,7 @@ class _Rewriting:
 
     def add_upsampling(self, node: NodeProto, weight: np.ndarray) -> None:
         """A transposed convolution with a weight [in, out, reach * stride]: a product of the frames it reaches over."""
-        name, (stride,) = node.output[0], _attributes(node).get("strides", [1])
+        name, (stride,) = node.output[0], attributes_of(node).get("strides", [1])
         reach, channels = weight.shape[2] // stride, weight.shape[1]
         seen = self._windows(name, self._rows_of(node.input[0]), "", reach, (reach - 1, reach - 1), 1)
         # [in, out, reach, stride] -> [reach, in, stride, out], the frame before last in front of the last.

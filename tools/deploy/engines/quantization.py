@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from tools.deploy.engines.integer_convolutions import convolutions_to_products
 from tools.deploy.engines.rounding import quantize_weight
-from tools.deploy.onnx_graphs import graphs, remove_unused
+from tools.deploy.onnx_graphs import attributes_of, graphs, remove_unused
 
 BLOCK = 128
 "Inputs of a matrix product that share a scale."
@@ -64,7 +64,7 @@ def to_int8(model: ModelProto, smallest: int = SMALLEST, on_card: bool = False) 
 
 def _integer_product(graph: GraphProto, node: NodeProto, weight: TensorProto) -> list[NodeProto]:
     """``MatMulNBits`` in the place of a product with a weight."""
-    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    attributes = attributes_of(node)
     matrix = numpy_helper.to_array(weight)
     matrix = matrix if attributes.get("transB") else matrix.T
     outputs, inputs = matrix.shape

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from common.program import UserError
-from tools.deploy.onnx_graphs import graphs, remove_unused
+from tools.deploy.onnx_graphs import attributes_of, graphs, remove_unused
 
 OPSETS = (11, 13, 18)
 "Those offered. Public code for MagicMind exports with 10 to 13."
@@ -93,7 +93,7 @@ def as_attribute(name: str, until: int) -> Rule:
 
 def shape(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
     """A part of a shape is sliced out of it."""
-    given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    given = attributes_of(node)
     if opset >= 15 or not given:
         return [node]
     name = node.output[0]
