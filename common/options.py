@@ -18,7 +18,7 @@ TRAINING_OPTIONS = {
     "output_directory": "DIR", "checkpoint_path": "FILE", "keep_optimizer": None, "ignore_layers": "NAME,...",
     "epochs": "N", "max_steps": "N", "batch_size": "N", "learning_rate": "X", "amp": None, "loss_scale": "N|dynamic",
     "workers": "N", "profile": "N", "keep_checkpoints": "N", "on_save_error": None, "on_bad_clip": None,
-    "hang_limit": "SECONDS",
+    "hang_limit": "SECONDS", "compile": None,
 }  # fmt: skip
 """Fields of train_config that are options, too, and what their values are called. All else is said at the field.
 A field of one model alone becomes an option of its program."""

@@ -148,6 +148,8 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
         yield from (measurement(OURS, each) for each in args.precision if each != "int8" or int8)
         if job == "waveglow-train" and "half" in args.precision:
             yield measurement(OURS, "half, recomputed")
+            if device.type == "cuda":
+                yield measurement(OURS, "half, compiled")
         if job in DATA:
             yield measurement(LOADING, "float32")
 

@@ -19,6 +19,8 @@ class WaveGlowTrainConfig(TrainConfig):
     "Keep the initial upsampling, which makes the conditions of small batches cheap (``waveglow.conditioning``)."
     recompute: MayChange[bool] = False
     "Compute a coupling's activations again in the backward pass: less memory, more time, equal to rounding."
+    compile: MayChange[bool] = False
+    "On a CUDA card: have torch.compile fuse what couplings compute. A minute at the start; equal to rounding."
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,9 @@ from common import distributed, program
 from common.audio import MelSpectrogram
 from common.bad_clips import BadClips
 from common.corpus import find_clips, hold_back_clips
+from common.device import Device
 from common.evaluation import pictures
+from common.program import UserError
 from common.training.agreement import agree_on_corpus
 from common.training.batches import load, shuffled, training_batches
 from common.training.loop import Task
@@ -27,6 +29,8 @@ from waveglow.model import WaveGlow
 from waveglow.segment_mels import SegmentMels
 
 log = logging.getLogger(__name__)
+
+Forward = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 EXAMPLES = """\
   python -m waveglow.train --data_path=LJSpeech-1.1 --output_directory=checkpoints
@@ -62,6 +66,8 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     report_census(clips + held_back, config, bad, mels)
     clips, held_back = bad.without(clips, "training"), bad.without(held_back, "held-back")
     run.model.recompute = config.train_config.recompute
+    if config.train_config.compile:
+        compile_couplings(run.model, device)
     on_bad_clip = config.train_config.on_bad_clip
     training_set = TrainingSegments(clips, config.data_config, mel, config.train_config.seed, on_bad_clip)
     held_back_set = HeldBackSegments(held_back, config.data_config, mel, on_bad_clip)
@@ -94,6 +100,23 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
         clips_per_epoch=len(clips),
         samples_per_clip=config.data_config.segment_length,
     )
+
+
+def compile_couplings(model: WaveGlow, device: Device) -> None:
+    """Have PyTorch's compiler fuse what lies between the convolutions of a coupling, in training steps.
+
+    Validation has batches of other sizes, each of which would be compiled anew. UserError without a CUDA card.
+    """
+    if device.type != "cuda":
+        raise UserError(f"compile is for CUDA cards: leave it out on the {device.type}")
+    for wn in model.WN:
+        wn.forward = compiled_for_gradients(wn.forward)  # type: ignore[method-assign]
+
+
+def compiled_for_gradients(forward: Forward) -> Forward:
+    """``forward``, compiled where gradients are wanted, for each shape of its inputs."""
+    compiled = torch.compile(forward, dynamic=False)
+    return lambda *inputs: (compiled if torch.is_grad_enabled() else forward)(*inputs)
 
 
 def start_as_interpolation(run: Run[Config, WaveGlow], training_set: TrainingSegments) -> None:

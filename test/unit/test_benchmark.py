@@ -151,6 +151,13 @@ def test_what_is_planned_on_cards():
     assert found == [(NVIDIA, "float32", 1), (NVIDIA, "half", 1), *ours]
 
 
+def test_compiled_training_is_measured_on_cards_alone():
+    half = argparse.Namespace(peer_path=None, precision=["half"])
+    on_a_card = [each.precision for each in planned("waveglow-train", half, argparse.Namespace(type="cuda"))]
+    assert on_a_card[:3] == ["half", "half, recomputed", "half, compiled"]
+    assert "half, compiled" not in [each.precision for each in planned("waveglow-train", half, CPU)]
+
+
 @pytest.mark.parametrize("job", DATA)
 def test_loading_makes_what_a_step_takes(job, tmp_path):
     loading = make_job(job, LOADING, "float32", 1, CPU, tmp_path)

@@ -103,6 +103,12 @@ def test_waveglow_trains_as_on_the_cpu(corpus, tmp_path, half_card, level):
     assert distance_of_runs(ours.progress.losses, exact.progress.losses) < limit
 
 
+def test_compiled_couplings_learn_the_same(corpus, tmp_path, card):
+    plain, _ = start(toy_config(), corpus, tmp_path / "plain", device=card, max_steps=20)
+    compiled, _ = start(toy_config(), corpus, tmp_path / "compiled", device=card, max_steps=20, compile=True)
+    assert distance_of_runs(compiled.progress.losses, plain.progress.losses) < 1e-4
+
+
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])
 def test_tacotron2_learns(corpus, tmp_path, half_card, level):
     """Dropout draws other numbers there, so that the curve is another one. A dynamic loss scale would leave out the

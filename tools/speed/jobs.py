@@ -37,13 +37,15 @@ from tacotron2.synthesizer import Synthesizer
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
+from waveglow.train import compile_couplings
 from waveglow.vocoder import Vocoder
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS: dict[str, Amp] = {
-    "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "int8": "O0",
+    "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
+    "int8": "O0",
 }  # fmt: skip
-"Precisions and their amp levels; recomputed: WaveGlow's activations are not kept."
+"Precisions and their amp levels; recomputed: WaveGlow's activations are not kept; compiled: its couplings are."
 FRAMES, SYMBOLS, DECODED = 100, 128, 200
 "Mel frames that WaveGlow turns into audio; symbols of the text, and frames decoded of it whatever the gate says."
 SENTENCE = (
@@ -107,12 +109,18 @@ def waveglow_train(device: Device, precision: str, batch: int) -> Job:
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     criterion = WaveGlowLoss(config.train_config.sigma)
 
+    def build_model(config: waveglow.config.Config) -> WaveGlow:
+        model = waveglow.config.build_model(config)
+        if precision == "half, compiled":
+            compile_couplings(model, device)
+        return model
+
     def loss(run: Run[waveglow.config.Config, WaveGlow], model: nn.Module, batch: dict) -> Tensor:
         run.model.recompute = precision == "half, recomputed"
         mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
-    work = _training("waveglow", config, waveglow.config.build_model, device, precision, loss, batches)
+    work = _training("waveglow", config, build_model, device, precision, loss, batches)
     return Job(work, batches["audio"].numel())
 
 
