@@ -13,9 +13,10 @@ from torch import Tensor
 
 from common import inference
 from common.audio import MelSpectrogram
+from common.config import NpuConfig
 from common.device import Device
 from common.hints import Hints
-from common.precision import amp_level
+from common.precision import Precision, amp_level
 from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import BIAS_FRAMES, Denoiser
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
@@ -117,12 +118,8 @@ class Vocoder(BaseVocoder):
         loaded = inference.load(path, "waveglow", Config, build_model, hints)
         super().__init__(loaded.config, loaded.model, chunk_frames)
         self.device, self.training = device, loaded.training
-        self.model.fuse()
         level = amp_level(amp, self.config.train_config.fp16_run, device)
-        self.precision = inference.prepare(self.model, device, level, self.config.npu_config, int8)
-        if level == "O1" and not int8:
-            for wn in self.model.WN:
-                wn.round_kernels(device.half)
+        self.precision = prepare(self.model, device, level, self.config.npu_config, int8)
         self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
 
@@ -141,3 +138,13 @@ class Vocoder(BaseVocoder):
         place = (self.device.torch_device, self.precision.input_dtype)
         with self.precision.autocast():
             return self.model.infer(mel[None].to(*place), sigma, [n.to(*place) for n in noise]).float().cpu()
+
+
+def prepare(model: WaveGlow, device: Device, level: str, npu_config: NpuConfig, int8: bool = False) -> Precision:
+    """``inference.prepare`` with the model's layers fused, its large kernels in the precision they are used in."""
+    model.fuse()
+    precision = inference.prepare(model, device, level, npu_config, int8)
+    if level == "O1" and not int8:
+        for wn in model.WN:
+            wn.round_kernels(device.half)
+    return precision

@@ -21,6 +21,7 @@ import tacotron2.config
 import tacotron2.data
 import tacotron2.train
 import waveglow.config
+import waveglow.vocoder
 from common.audio import to_16_bit
 from common.config import Amp, AnyConfig
 from common.config_reading import load_config
@@ -38,7 +39,6 @@ from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 from waveglow.train import compile_couplings
-from waveglow.vocoder import Vocoder
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS: dict[str, Amp] = {
@@ -158,8 +158,7 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     """Synthesis of clips of 100 frames. Units: samples of audio."""
     config = load_config(ROOT / "configs/waveglow.json", waveglow.config.Config)
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
-    model.fuse()
-    level = prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
+    level = waveglow.vocoder.prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
     mel = torch.randn(batch, 80, FRAMES, device=device.torch_device).to(level.input_dtype)
 
     def work() -> Tensor:
@@ -191,7 +190,7 @@ def voice_infer(device: Device, precision: str, batch: int) -> Job:
     """A sentence of 128 characters spoken by the shipped voice, text to audio. Units: samples of audio."""
     voice = find_voice()
     synthesizer = Synthesizer(voice.tacotron2, device, LEVELS[precision])
-    vocoder = Vocoder(voice.waveglow, device, LEVELS[precision])
+    vocoder = waveglow.vocoder.Vocoder(voice.waveglow, device, LEVELS[precision])
 
     def work() -> Tensor:
         (spoken,) = synthesizer.speak([SENTENCE], seed=0)
