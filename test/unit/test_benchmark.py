@@ -248,11 +248,28 @@ def test_a_turn_adds_its_seconds_and_keeps_the_largest_memory(monkeypatch):
 
 
 def test_bfloat16_is_asked_of_a_card_whose_half_is_another(tiny, monkeypatch):
-    halves = []
-    monkeypatch.setitem(JOBS, "voice-infer", lambda device, *_: halves.append(device.half) or Job(lambda: None, 1))
+    halves = {}
+
+    def job(device, precision, _):
+        halves[precision] = device.half
+        return Job(lambda: None, 1)
+
+    monkeypatch.setitem(JOBS, "voice-infer", job)
     for precision in ("bf16", "half"):
         measure.measured("voice-infer", OURS, precision, 1, replace(CPU, half=torch.float16), ROOT, repeats=1)
-    assert halves == [torch.bfloat16, torch.float16]
+    assert (halves["bf16"], halves["half"]) == (torch.bfloat16, torch.float16)
+
+
+def test_a_row_that_is_multiplied_twice_counts_once(tiny, monkeypatch):
+    """As bfloat16 does on a CPU: what the job needs is what float32 takes."""
+    rows = {"float32": 1, "half": 2}
+
+    def job(device, precision, _):
+        return Job(lambda: torch.ones(rows[precision], 6) @ torch.ones(6, 4), 1)
+
+    monkeypatch.setitem(JOBS, "voice-infer", job)
+    found = [measure.measured("voice-infer", OURS, each, 1, CPU, ROOT, repeats=1) for each in rows]
+    assert [each["operations"] for each in found] == [2 * 6 * 4] * 2
 
 
 def test_checkouts_are_told_by_their_networks(tmp_path):
