@@ -59,24 +59,26 @@ class Product:
         integers = (weight / self.scales[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
 
-    def __call__(self, rows: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-        """rows [B, T, k * in] bytes, scales [B] -> [B, T, out]."""
+    def __call__(self, rows: Tensor, scales: list[float], dtype: torch.dtype) -> Tensor:
+        """rows [B, T, k * in] bytes, B scales -> [B, T, out]."""
         constants: tuple = self.weight, self.scales, self.zeros, self.bias, 1.0, 0, dtype, "none", [], ""
         clips = [
             torch.ops.onednn.qlinear_pointwise(clip, scale, ZERO, *constants)
-            for clip, scale in zip(rows, scales.tolist())
+            for clip, scale in zip(rows, scales)
         ]
         return torch.stack(clips) if len(clips) > 1 else clips[0][None]
 
 
-def quantize_input(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x [B, T, in] -> bytes, and scales [B] with which x is about scale * (bytes - ZERO)."""
+def quantize_input(x: Tensor) -> tuple[Tensor, list[float]]:
+    """x [B, T, in] -> bytes, and B scales with which x is about scale * (bytes - ZERO)."""
     # Clip by clip: along an axis aminmax takes 15 times as long.
-    largest = torch.stack([torch.maximum(-low, high) for low, high in map(torch.aminmax, x)])
-    scales = (largest.float() / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    # By way of int8, to which PyTorch converts much faster than to uint8.
-    integers = (x * (1 / scales)[:, None, None]).round_().to(torch.int8)
-    return integers.view(torch.uint8).bitwise_xor_(ZERO), scales
+    largest = [max(-low.item(), high.item()) for low, high in map(torch.aminmax, x)]
+    scales = [max(each / 127, torch.finfo(torch.float32).tiny) for each in largest]
+    # A float32 of this size has no fraction: the addition rounds, and leaves the integer in the lowest byte.
+    shift = torch.tensor([1.5 * 2**23 + ZERO])
+    rounded = [torch.add(shift, clip.float(), alpha=1 / scale) for clip, scale in zip(x, scales)]
+    integers = [each.view(torch.int32).to(torch.uint8) for each in rounded]
+    return torch.stack(integers) if len(integers) > 1 else integers[0][None], scales
 
 
 def use_int8(model: nn.Module, device: Device) -> None:
