@@ -116,7 +116,11 @@ def _meet(ours: Ranks, facts: dict[str, Any], limit: float) -> dist.Store:
     _hosts = [each["notes"].pop("host") for each in met]
     for difference in meeting.differing([each["notes"] for each in met]):
         log.warning("the processes are not alike, and their numbers may not be: %s", difference)
-    meeting.check_same([each["facts"] for each in met], SAME_EVERYWHERE)
+    try:
+        meeting.check_same([each["facts"] for each in met], SAME_EVERYWHERE)
+    except UserError:
+        meeting.part(_store, ours.rank, ours.world_size)
+        raise
     return _store
 
 

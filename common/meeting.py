@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ POLL = 0.1
 "Seconds between two looks at who has come."
 CONNECTING = 5.0
 "Seconds after which an address counts as not answering."
+LONGEST_PARTING = 10.0
+"Seconds in which the others have to read what they disagree on."
 FIELDS_SHOWN = 3
 "How many of the fields that differ are named; the others are only counted."
 
@@ -93,6 +96,13 @@ def meet(
             " started? Variables of another launch (RANK, WORLD_SIZE) have the same effect: unset them"
         )
     return [json.loads(store.get(f"facts/{each}")) for each in range(count)]
+
+
+def part(store: Store, me: int, count: int) -> None:
+    """Wait until all ``count`` processes have come this far, or ``LONGEST_PARTING``: with the first one, or with its
+    launcher, the store ends, and whoever had not read all of it yet would only learn that it has ended."""
+    with suppress(RuntimeError):
+        absent(store, "parts", me, count, LONGEST_PARTING, lambda *_: None)
 
 
 def differing(everyones: list[dict[str, Any]], kind: str = "rank") -> list[str]:

@@ -62,10 +62,7 @@ class Product:
     def __call__(self, rows: Tensor, scales: list[float], dtype: torch.dtype) -> Tensor:
         """rows [B, T, k * in] bytes, B scales -> [B, T, out]."""
         constants: tuple = self.weight, self.scales, self.zeros, self.bias, 1.0, 0, dtype, "none", [], ""
-        clips = [
-            torch.ops.onednn.qlinear_pointwise(clip, scale, ZERO, *constants)
-            for clip, scale in zip(rows, scales)
-        ]
+        clips = [torch.ops.onednn.qlinear_pointwise(clip, scale, ZERO, *constants) for clip, scale in zip(rows, scales)]
         return torch.stack(clips) if len(clips) > 1 else clips[0][None]
 
 

@@ -55,6 +55,41 @@ def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkey
     assert said == [f"rank 0 waits for rank 1, 3 of 4, for {waited} s so far, at most 70 s" for waited in (30, 60)]
 
 
+class Arriving(Clock):
+    """Each sleep of the one who waits brings another process there."""
+
+    def __init__(self, store, first):
+        self.store, self.next = store, first
+
+    def sleep(self, seconds):
+        super().sleep(0)
+        self.store.add(f"parts/{self.next}", 1)
+        self.next += 1
+
+
+def test_who_ends_lets_the_others_read_first(monkeypatch):
+    store = HashStore()
+    clock = Arriving(store, first=1)
+    monkeypatch.setattr(meeting, "time", clock)
+    monkeypatch.setattr(meeting, "LONGEST_PARTING", 60)
+    meeting.part(store, 0, 4)
+    assert clock.next == 4  # all three have come, and nobody is waited for any more
+    assert store.add("parts/0", 0) == 1  # nor do they wait for this one
+
+
+def test_who_ends_waits_for_nobody_who_is_gone(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(meeting, "time", clock)
+    meeting.part(HashStore(), 0, 2)
+    assert clock.now == 10
+
+    class Ended:
+        def add(self, *_):
+            raise RuntimeError("Connection was likely closed")
+
+    meeting.part(Ended(), 1, 2)
+
+
 def test_so_is_an_address_where_nobody_answers(monkeypatch):
     monkeypatch.setattr(meeting, "time", Clock())
     said = []
@@ -121,6 +156,19 @@ def test_where_processes_meet(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", port)
         with pytest.raises(UserError, match=r"MASTER_PORT is .*from 1 to 65535"):
             distributed._meet(distributed.Ranks(0, 2, 0), {}, 7)
+
+
+def test_all_know_on_what_they_disagree_before_one_ends(monkeypatch):
+    monkeypatch.setattr(meeting, "connect", lambda *_: HashStore())
+    met = [{"facts": {"size": size}, "notes": {"host": "far"}} for size in (2, 3)]
+    monkeypatch.setattr(meeting, "meet", lambda *_: met)
+    parted = []
+    monkeypatch.setattr(meeting, "part", lambda store, *who: parted.append(who))
+    monkeypatch.setenv("MASTER_ADDR", "far")
+    monkeypatch.setenv("MASTER_PORT", "5")
+    with pytest.raises(UserError, match="the processes disagree: size is 2 on rank 0, 3 on rank 1"):
+        distributed._meet(distributed.Ranks(1, 2, 0), {}, 7)
+    assert parted == [(1, 2)]
 
 
 LEFT = {
