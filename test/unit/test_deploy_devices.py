@@ -192,3 +192,22 @@ def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, cards, numb
 def listen_to_ctrl_c():
     """A shell in the background has its programs ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_at_a_start_is_left_to_this_process_alone(monkeypatch):
+    """The process that starts inherits what is ignored; afterwards Ctrl-C means here what it did before."""
+    at_start = []
+
+    class Process:
+        def __init__(self, **_):
+            pass
+
+        def start(self):
+            at_start.append(signal.getsignal(signal.SIGINT))
+
+    context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Process)
+    monkeypatch.setattr(devices.multiprocessing, "get_context", lambda kind: context)
+    before = signal.getsignal(signal.SIGINT)
+    devices._start(None)
+    assert at_start == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGINT) == before
