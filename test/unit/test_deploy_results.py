@@ -1,8 +1,10 @@
 """Where wavs and reports go, and that those of an earlier run stay."""
 
+import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from deploy_toys import report_of, to_infer
@@ -33,7 +35,7 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("log_file", "text", "json"),
+    ("log_file", "text", "numbers"),
     [
         ("", None, "wavs/latency.json"),
         ("logs/a.txt", "logs/a.txt", "logs/a.txt.json"),
@@ -41,13 +43,24 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
         ("pipe", "pipe", "wavs/latency.json"),  # beside which nobody looks for a file
     ],
 )
-def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, json):
+def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, numbers):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     os.mkfifo("pipe")
     results = Results(Path("wavs"), log_file, "name")
-    assert (results.text and str(results.text), str(results.json)) == (text, json)
+    assert (results.text and str(results.text), str(results.json)) == (text, numbers)
     assert results.json.parent.is_dir()
+
+
+def test_a_report_is_in_one_place(tmp_path, capsys):
+    """The log file, or without one the terminal; the numbers are in the JSON either way."""
+    runs = [SimpleNamespace(as_text=lambda: "report\n", as_json=lambda: {"batch": 1})] * 2
+    for log_file, shown in (("", "report\n\nreport\n"), (str(tmp_path / "log"), "")):
+        results = Results(tmp_path, log_file, "name")
+        results.write(runs)
+        assert capsys.readouterr().out == shown
+        assert json.loads(results.json.read_text()) == {"runs": [{"batch": 1}] * 2}
+    assert (tmp_path / "log").read_text() == "report\n\nreport\n"
 
 
 def test_nothing_to_set_aside(tmp_path):
