@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from torch_npu import emulator
 
-import tacotron2.infer
-import waveglow.infer
+import tacotron2.evaluation
+import waveglow.evaluation
 from common.layers import npu
 from conftest import make_corpus, toy_config, toy_tacotron2_config
 from runs import start
@@ -86,9 +86,9 @@ def test_an_evaluated_recording_is_waited_for_twice(device, checkpoints, corpus,
     vocoder = Vocoder(checkpoints / "waveglow_1", device)
     vocoder.config.data_config.segment_length = 6615 // segments // 8 * 8
     args = argparse.Namespace(sigma=0.6, denoiser_strength=0.0, seed=1, mel_form="ln")
-    mels = waveglow.infer.segment_mels(vocoder)
+    mels = waveglow.evaluation.segment_mels(vocoder)
     with crossings() as seen:
-        waveglow.infer.evaluate(corpus / "wavs/clip00.wav", vocoder, args, tmp_path, mels)
+        waveglow.evaluation.evaluate(corpus / "wavs/clip00.wav", vocoder, args, tmp_path, mels)
     # Each flow's matrix goes to the host for its log-determinant, and that comes back.
     logdets = 2 * segments
     assert seen == [2 + 2 * segments + logdets, 1 + logdets + 1, 0]
@@ -109,7 +109,7 @@ def test_an_evaluated_clip_of_tacotron2(device, checkpoints, corpus, tmp_path):
     synthesizer = Synthesizer(checkpoints / "tacotron2_1", device)
     clip = find_utterances(synthesizer.config.data_config, str(corpus))[0][0]
     with crossings() as seen:
-        tacotron2.infer.evaluate(clip, synthesizer, GriffinLim(synthesizer.mel), 1, tmp_path, False)
+        tacotron2.evaluation.evaluate(clip, synthesizer, GriffinLim(synthesizer.mel), 1, tmp_path, False)
     # Speech as above; with the recording given, what goes in are text, mel and their lengths, and back come the loss,
     # mel, gate and alignment.
     assert seen == [3 + 4, 4 + 3, 4 + 1]

@@ -18,7 +18,7 @@ from common.device import pick_device
 from common.program import UserError
 from conftest import make_corpus, toy_tacotron2_config
 from runs import CURVE, start
-from tacotron2 import decoding, infer, train
+from tacotron2 import decoding, evaluation, train
 from tacotron2.config import Config, build_model
 from tacotron2.data import Clip
 from tacotron2.loss import Tacotron2Loss
@@ -117,7 +117,7 @@ def test_the_figures_of_an_evaluation_go_by_steps(path, tmp_path):
     torch.manual_seed(0)
     mel = torch.randn(6, 19)
     speaker = Synthesizer(path, CPU)
-    predicted = infer.predict(Clip(tmp_path / "clip.wav", "A tone."), mel, speaker, seed=3)
+    predicted = evaluation.predict(Clip(tmp_path / "clip.wav", "A tone."), mel, speaker, seed=3)
     assert predicted.mel.shape == (6, 19)
     assert len(predicted.gate) == len(predicted.alignment) == 10
     symbols = torch.tensor([speaker.symbols("A tone.")])

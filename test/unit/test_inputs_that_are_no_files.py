@@ -70,7 +70,7 @@ def settings_of_deploy(path):
 def mel_spectrogram(path):
     from types import SimpleNamespace
 
-    from waveglow.infer import read_input
+    from waveglow.evaluation import read_input
 
     read_input(path, SimpleNamespace(config=Config()), form="ln")
 

@@ -16,7 +16,7 @@ from test_synthesizer import make_checkpoint
 from common.evaluation.pictures import plot_spectrograms
 from common.program import UserError
 from conftest import RATE, make_corpus, run_script, toy_tacotron2_config
-from tacotron2 import infer
+from tacotron2 import evaluation, infer
 from tacotron2.synthesizer import Synthesizer
 from waveglow import infer as waveglow_infer
 
@@ -100,7 +100,8 @@ def test_figures_are_those_of_the_training(models, corpus, tmp_path, monkeypatch
 
 
 def test_only_the_first_clips_are_drawn(models, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "CLIPS_ON_PAGE", 1)
+    for module in (infer, evaluation):
+        monkeypatch.setattr(module, "CLIPS_ON_PAGE", 1)
     result = evaluate(monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}")
     assert len(result["clips"]) == 3
     page = (tmp_path / "out/index.html").read_text()

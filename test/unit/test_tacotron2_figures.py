@@ -12,8 +12,8 @@ from test_synthesize import FRAMES, make_models
 
 from common.evaluation.metrics import mel_cepstral_distortion
 from conftest import RATE
-from tacotron2 import infer
-from tacotron2.infer import ClipFigures, summarize
+from tacotron2 import evaluation, infer
+from tacotron2.evaluation import ClipFigures, summarize
 
 
 def measured(**changes):
@@ -54,12 +54,14 @@ def test_the_distances_are_those_of_the_prediction_from_the_recording(corpus, tm
 
     def predict(clip, mel, synthesizer, seed):
         given.append(mel)
-        return infer.Predicted(7.0, louder(mel), torch.zeros(1), torch.zeros(1, 1))
+        return evaluation.Predicted(7.0, louder(mel), torch.zeros(1), torch.zeros(1, 1))
 
-    monkeypatch.setattr(infer, "predict", predict)
-    monkeypatch.setattr(infer, "draw_pictures", lambda *pictures: {})
+    monkeypatch.setattr(evaluation, "predict", predict)
+    monkeypatch.setattr(evaluation, "draw_pictures", lambda *pictures: {})
     monkeypatch.setattr(infer, "start_log", lambda args: None)
-    monkeypatch.setattr(infer, "time", SimpleNamespace(perf_counter=count(step=3600.0).__next__))
+    clock = SimpleNamespace(perf_counter=count(step=3600.0).__next__)
+    for module in (infer, evaluation):
+        monkeypatch.setattr(module, "time", clock)
     model = make_models(tmp_path)[0].partition("=")[2]
     options = [f"--pth_path={model}", f"--output_directory={tmp_path / 'out'}", f"--data_path={corpus}"]
     monkeypatch.setattr(sys, "argv", ["infer", "--device=cpu", *options])

@@ -17,9 +17,9 @@ from common.evaluation.metrics import mel_cepstral_distortion
 from common.program import UserError
 from conftest import RATE, toy_config
 from runs import CPU
-from waveglow import infer
+from waveglow import evaluation, infer
 from waveglow.config import Config, build_model
-from waveglow.infer import ClipFigures, recording_loss, summarize
+from waveglow.evaluation import ClipFigures, recording_loss, summarize
 from waveglow.vocoder import Vocoder
 
 LENGTH, SIGMA = 2048, 0.7
@@ -78,7 +78,7 @@ def test_segments_of_a_recording_begin_with_a_frame_of_its_given_mel(vocoder, tm
         loss_of_segment(vocoder, recording[256 * frame :][:length], mel[:, frame:][:, : length // 256 + 1])
         for frame in (0, length // 256, 2 * length // 256)
     ]
-    mels = infer.segment_mels(vocoder, str(tmp_path))
+    mels = evaluation.segment_mels(vocoder, str(tmp_path))
     found = recording_loss(recording, vocoder, mels, tmp_path / "a.wav")
     assert found == pytest.approx(sum(losses) / 3, rel=5e-6)
 
@@ -107,7 +107,7 @@ def test_all_clips_together():
 
 def test_each_figure_is_in_its_column():
     names = dict(seconds=1.0, loss=2.0, mel_l1=3.0, mel_cepstral_distortion=4.0, real_time_factor=5.0)
-    assert infer.COLUMNS == ["seconds", "loss", "mel L1", "MCD (dB)", "real-time factor"]
+    assert evaluation.COLUMNS == ["seconds", "loss", "mel L1", "MCD (dB)", "real-time factor"]
     assert clip("a", **names).figures() == ["1.000", "2.000", "3.000", "4.000", "5.000"]
     assert clip("a", **names | {"loss": math.nan}).figures()[1] == "-"
 
@@ -115,7 +115,8 @@ def test_each_figure_is_in_its_column():
 def evaluate(monkeypatch, path, output, inputs, *options):
     """Evaluate with a clock that is a second later at each look; evaluation.json and the Results."""
     clock, results = itertools.count(), []
-    monkeypatch.setattr(infer, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for module in (infer, evaluation):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(infer, "Results", lambda **of: results.append(of) or SimpleNamespace(write=lambda args: None))
     arguments = [f"--pth_path={path}", f"--output_directory={output}", *options, *inputs]
     monkeypatch.setattr(sys, "argv", ["infer", "--device=cpu", *map(str, arguments)])
