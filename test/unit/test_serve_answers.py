@@ -1,0 +1,333 @@
+"""What the service makes of what a speaker delivers: order, errors, numbers, events, without a network."""
+
+import asyncio
+import base64
+import json
+from collections import deque
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from common.program import UserError
+from common.voices import Settings
+from tacotron2.model import Utterance
+from tacotron2.sentences import Piece
+from tacotron2.synthesizer import Spoken
+
+application = pytest.importorskip("tools.serve.application", reason="requirement-serve.txt is not installed")
+errors = pytest.importorskip("tools.serve.errors")
+limits = pytest.importorskip("tools.serve.limits")
+voices = pytest.importorskip("tools.serve.voices")
+RATE = 100
+SPOKEN = Spoken("Hi.", Utterance(torch.zeros(2, 3), 3, True, torch.zeros(3, 2), torch.zeros(3), 1.0, 1.0), "")
+A, B = np.array([1, 2, 3], np.int16), np.array([4, 5], np.int16)
+
+
+class FakeSpeaker:
+    """Notes what is taken and given up; takes texts apart into words."""
+
+    rate = RATE
+
+    def __init__(self):
+        self.did = []
+        self.synthesizer = SimpleNamespace(take_apart=self.take_apart)
+
+    def take_apart(self, text):
+        if text == "bad":
+            raise UserError("too many phones")
+        return [Piece(text=word, pause=0.1, ids=[1]) for word in text.split()]
+
+    def take(self, speech, samples):
+        self.did.append(samples)
+
+    def cancel(self, speech):
+        self.did.append("cancelled")
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def listed(items):
+    return [item async for item in items]
+
+
+async def sound_of(*items):
+    """As a speech delivers it; an exception is raised in its place."""
+    for item in items:
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+# ---- what may be wished for ----
+
+
+def test_what_is_not_said_in_a_wish():
+    wish = application.Wish(input="Hi.")
+    assert wish.model_dump() == {
+        "input": "Hi.", "model": "tacotron2-waveglow", "voice": "", "response_format": "mp3", "stream_format": "audio",
+        "seed": 1234, "sigma": None, "denoiser_strength": None, "details": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("problem", "message", "param"),
+    [
+        ({"type": "json_invalid", "loc": ("body", 7), "ctx": {"error": "Odd"}}, "the body is not JSON: Odd (character 7)", None),
+        ({"type": "missing", "loc": ("body",)}, "the body must be an object of JSON, sent with", None),
+        ({"type": "x", "loc": ("body", "seed"), "msg": "is odd"}, "seed: is odd", "seed"),
+        ({"type": "x", "loc": ("body", "voice", "VoiceName", "id"), "msg": "is odd"}, "voice: is odd", "voice"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_wrong_is_explained(problem, message, param):
+    refusal = application.explained(problem)
+    assert (refusal.status, refusal.param) == (400, param)
+    assert str(refusal).startswith(message)
+
+
+def test_what_is_told_of_a_voice():
+    entry = voices.Entry("anna", Settings(sigma=0.3, denoiser_strength=0.1), 16000)
+    assert application.about(entry) == {
+        "id": "anna", "name": "anna", "sampling_rate": 16000, "sigma": 0.3, "denoiser_strength": 0.1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("active", "refused"), [(2, False), (3, True), (4, True)])
+def test_a_queue_has_so_many_places(active, refused):
+    check = lambda: application.check_queue(SimpleNamespace(active=active), limits.Limits(speeches=3, retry_after=7))  # noqa: E731
+    if not refused:
+        check()
+        return
+    with pytest.raises(errors.RefusalError, match="^3 texts are being spoken: try again later$") as error:
+        check()
+    assert (error.value.status, error.value.headers) == (429, {"Retry-After": "7"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "nothing of the text can be spoken, it needs"), ("bad", "too many phones")]
+)
+def test_texts_that_cannot_be_spoken(text, message):
+    async def begin():
+        application.begin(application.Wish(input=text), FakeSpeaker(), Settings())
+
+    with pytest.raises(errors.RefusalError, match=message) as error:
+        run(begin())
+    assert (error.value.status, error.value.param) == (400, "input")
+
+
+def test_a_speech_is_as_it_was_wished_for_and_delivers_into_its_queue():
+    async def begin():
+        wish = application.Wish(input="One two", seed=7, sigma=0.9)
+        speech, queue = application.begin(wish, FakeSpeaker(), Settings(sigma=0.3, denoiser_strength=0.2))
+        await asyncio.to_thread(lambda: [speech.deliver(item) for item in ("a", "b")])
+        return speech, [await queue.get() for _ in range(2)]
+
+    speech, got = run(begin())
+    assert [piece.text for piece in speech.pieces] == ["One", "two"]
+    assert (speech.seed, speech.sigma, speech.denoiser_strength) == (7, 0.9, 0.2)
+    assert got == ["a", "b"]
+    speech.deliver("late")  # the service has ended meanwhile, which is no error
+
+
+# ---- what is delivered ----
+
+
+def taken(*items, stop_after=None):
+    """What samples_of yields of these items, its speaker, and the numbers it counted."""
+    speaker, metrics = FakeSpeaker(), application.Metrics(SimpleNamespace(active=3))
+    found = []
+
+    async def take():
+        queue = asyncio.Queue()
+        for item in items:
+            queue.put_nowait(item)
+        speech = SimpleNamespace(taken=0, heard_from=12.5, began=10.0)
+        speaker.take = lambda each, samples: (speaker.did.append(samples), setattr(each, "taken", each.taken + samples))
+        sound = application.samples_of(speech, queue, speaker, metrics)
+        async for item in sound:
+            found.append(item)
+            if len(found) == stop_after:
+                break
+        await sound.aclose()
+
+    try:
+        run(take())
+    finally:
+        taken.speaker, taken.metrics = speaker, metrics
+    return found
+
+
+def counted(metrics, name):
+    return metrics.registry.get_sample_value(name)
+
+
+def test_samples_are_taken_one_after_the_other_and_counted():
+    assert taken(SPOKEN, A, SPOKEN, B, None) == [SPOKEN, A, SPOKEN, B]
+    assert taken.speaker.did == [3, 2, "cancelled"]
+    assert counted(taken.metrics, "speech_audio_seconds_total") == 5 / RATE
+    assert counted(taken.metrics, "speech_first_audio_seconds_sum") == 2.5
+    assert counted(taken.metrics, "speech_first_audio_seconds_count") == 1
+    assert counted(taken.metrics, "speech_active") == 3
+
+
+def test_who_stops_listening_ends_the_work():
+    assert taken(SPOKEN, A, B, None, stop_after=2) == [SPOKEN, A]
+    assert taken.speaker.did == ["cancelled"]  # nobody has that chunk
+
+
+def test_an_error_that_is_delivered_is_raised():
+    with pytest.raises(FloatingPointError, match="odd"):
+        taken(A, FloatingPointError("odd"), B, None)
+    assert taken.speaker.did == [3, "cancelled"]
+
+
+def test_silence_of_the_speaker_has_an_end(monkeypatch):
+    monkeypatch.setattr(application, "LONGEST_SILENCE", 0.05)
+
+    async def wait():
+        await application.next_of(asyncio.Queue())
+
+    with pytest.raises(TimeoutError, match=r"no audio was made for 0\.05 s"):
+        run(wait())
+
+
+def test_requests_for_speech_are_counted_by_their_status():
+    metrics = application.Metrics(SimpleNamespace(active=0))
+    for path, status in (("/v1/audio/speech", 200), ("/v1/audio/speech", 200), ("/v1/audio/speech", 429), ("/health", 200),
+                         ("/v1/audio/voices", 200)):  # fmt: skip
+        metrics.count(path, status)
+    values = [metrics.registry.get_sample_value("speech_requests_total", {"status": each}) for each in ("200", "429")]
+    assert values == [2, 1]
+
+
+# ---- how an answer begins, goes on and ends ----
+
+
+def request(*gone):
+    looks = deque(gone)
+
+    async def is_disconnected():
+        return looks.popleft() if looks else False
+
+    return SimpleNamespace(is_disconnected=is_disconnected)
+
+
+def test_an_answer_begins_with_its_first_audio():
+    async def begin():
+        return await listed(await application.begun(request(), sound_of(SPOKEN, SPOKEN, A, B)))
+
+    assert run(begin()) == [SPOKEN, SPOKEN, A, B]
+
+
+def test_what_fails_before_it_has_an_error_status_and_keeps_its_reason_to_itself():
+    async def begin():
+        await application.begun(request(), sound_of(SPOKEN, ValueError("secret")))
+
+    with pytest.raises(errors.RefusalError, match="^speaking failed, the service's log says why$") as error:
+        run(begin())
+    assert (error.value.status, type(error.value.__cause__)) == (500, ValueError)
+
+
+def test_a_client_that_has_gone_away_is_not_worked_for(monkeypatch):
+    monkeypatch.setattr(application, "LOOK", 0.01)
+    ended = []
+
+    async def never():
+        try:
+            yield SPOKEN
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(True)
+
+    async def begin():
+        with pytest.raises(errors.RefusalError, match="the client has gone away") as error:
+            await application.begun(request(False, True), never())
+        await asyncio.sleep(0.01)
+        return error.value.status
+
+    assert run(begin()) == 499
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(TimeoutError("no audio for 1 s"), "no audio for 1 s"), (UserError("quotes text"), "speaking failed")],
+)
+def test_what_fails_later_breaks_the_answer_off(caplog, error, said):
+    """Its text is not logged."""
+
+    async def go_on():
+        return await listed(application.chained([A], sound_of(B, error)))
+
+    with pytest.raises(errors.BrokenOffError):
+        run(go_on())
+    assert caplog.messages == [f"an answer broke off: {said}"]
+
+
+def test_the_rest_is_closed_with_the_answer():
+    closed = []
+
+    async def rest():
+        try:
+            yield A
+            yield B
+        finally:
+            closed.append(True)
+
+    async def begin():
+        sound = rest()
+        first = [await anext(sound)]
+        both = application.chained(first, sound)
+        assert await anext(both) is A
+        await both.aclose()
+        return list(closed)
+
+    assert run(begin()) == [True]
+
+
+def encode(samples):
+    """A format that gives bytes at every second call, and an end."""
+    if samples is None:
+        return b"end"
+    return bytes(samples.tolist()) if len(samples) == 3 else b""
+
+
+def test_audio_is_sent_as_soon_as_it_is_ready():
+    async def send():
+        return await listed(application.encoded(sound_of(SPOKEN, A, B, A), encode))
+
+    assert run(send()) == [b"\1\2\3", b"\1\2\3", b"end"]
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_events_hold_the_same_audio_and_pieces_where_they_are_asked_for(monkeypatch, details):
+    monkeypatch.setattr(application, "describe", lambda spoken: {"type": "speech.piece", "text": spoken.text})
+
+    async def send():
+        return await listed(application.events(sound_of(SPOKEN, A, B, A), encode, details))
+
+    found = run(send())
+    assert all(each.startswith("data: ") and each.endswith("\n\n") for each in found)
+    told = [json.loads(each[len("data: ") :]) for each in found]
+    audio = [
+        {"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()}
+        for part in (b"\1\2\3", b"\1\2\3", b"end")
+    ]
+    usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    piece = [{"type": "speech.piece", "text": "Hi."}] if details else []
+    assert told == [*piece, *audio, {"type": "speech.audio.done", "usage": usage}]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "invalid_request_error"), (499, "invalid_request_error"), (500, "server_error"), (503, "server_error")],
+)
+def test_errors_are_in_openai_s_form(status, kind):
+    answer = errors.answer(errors.RefusalError(status, "What to do", "input", {"Retry-After": "3"}))
+    assert json.loads(answer.body) == {"error": {"message": "What to do", "type": kind, "param": "input", "code": None}}
+    assert (answer.status_code, answer.headers["retry-after"]) == (status, "3")
+    plain = errors.answer(errors.RefusalError(status, "x"))
+    assert json.loads(plain.body)["error"]["param"] is None
