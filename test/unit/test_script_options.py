@@ -139,6 +139,8 @@ def test_what_is_refused(stub, option):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and option.partition("=")[0] in line
+    if option in ("--nproc=0", "--nnodes=0"):
+        assert line == "error: --nproc and --nnodes must be at least 1"
     assert not stub.calls
 
 
