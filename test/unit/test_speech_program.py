@@ -199,6 +199,7 @@ def test_what_a_run_writes(run, folder, shown_page, caplog):
 
 
 def test_what_could_not_be_measured_is_told_and_ends_it_with_an_error(run, folder, shown_page, caplog):
+    caplog.set_level("WARNING")
     results = {"a": SpeechFigures("a", seconds=1.0), "b": UserError("b is bad"), "c": UserError("c is worse")}
     with pytest.raises(UserError, match=r"^2 of 3 clips could not be measured; measure\.json names them$"):
         run(results)
