@@ -32,6 +32,14 @@ def test_what_is_the_default(monkeypatch):
     assert read(monkeypatch, "--repeats=1", "--limit=0").repeats == 1
 
 
+@pytest.mark.parametrize("options", [["--repeats=0"], ["--limit=-0.1"], ["waveglow-sing"], ["--precision", "fp8"]])
+def test_what_is_refused(monkeypatch, capsys, options):
+    with pytest.raises(SystemExit) as end:
+        read(monkeypatch, *options)
+    assert end.value.code == 2
+    assert options[-1].partition("=")[0] in capsys.readouterr().err
+
+
 def test_checkouts_are_looked_for_only_of_what_is_measured(monkeypatch):
     asked = []
     monkeypatch.setattr(benchmark, "check_checkout", lambda peers, network: asked.append((peers.name, network)))
