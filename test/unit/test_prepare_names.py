@@ -192,3 +192,36 @@ def test_pairs_in_an_encoding_that_is_guessed_or_said(tmp_path, encoding, said):
     source = find_source(tmp_path, encoding=encoding)
     assert [item.text for item in source.items] == texts
     assert source.facts[0].endswith("2 pairs of audio and text" + said)
+
+
+def test_each_line_and_file_that_cannot_be_used_is_of_its_kind(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "one/c.wav", "two/c.wav", "left.wav")
+    long = "n" * 120
+    (tmp_path / "metadata.csv").write_text(f"a|One.\n{long}|Two.\nc|Three.\nb|Four.|more\n")
+    source = find_source(tmp_path)
+    kinds = [(problem.kind.name, problem.message.replace(str(tmp_path), "T")) for problem in source.problems]
+    assert kinds[:3] == [
+        ("NO_AUDIO", f"T/metadata.csv line 2: there is no audio file {long[:100]}"),
+        ("DOUBTFUL", "T/metadata.csv line 3: c may be 2 files: T/one/c.wav, T/two/c.wav"),
+        ("DOUBTFUL", "T/metadata.csv line 4 has 3 columns, most have 2"),
+    ]
+    unused = [f"T/{name}.wav: no list has a line for it" for name in ("left", "one/c", "two/c")]
+    assert sorted(kinds[3:]) == [("UNUSED", each) for each in unused]
+    assert all(problem.left_out for problem in source.problems)
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        ([], ""), (["notes.md"], ""), (["x.csv"], "; if {0}/x.csv has the texts, name it in place of the folder"),
+        (["b.json", "a.tsv", "d/c.txt", "e.txt"],
+         "; if {0}/a.tsv, {0}/b.json, {0}/e.txt has the texts, name it in place of the folder"),
+    ],
+)  # fmt: skip
+def test_audio_alone_may_have_its_texts_in_a_list_of_another_name(tmp_path, names, hint):
+    touch(tmp_path, "wavs/a.wav", "wavs/b.wav", *names)
+    source = find_source(tmp_path)
+    assert [(item.name, item.text, item.where) for item in source.items] == [
+        (name, None, f"{tmp_path}/wavs/{name}.wav") for name in "ab"
+    ]
+    assert source.facts == [f"{tmp_path}: 2 audio files alone" + hint.format(tmp_path)]
