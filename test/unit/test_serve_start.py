@@ -201,8 +201,16 @@ def test_the_user_s_checkpoints_go_before_all(shelf):
 def test_a_voice_of_checkpoints_has_its_settings(monkeypatch):
     found = SimpleNamespace(settings=ANNA.settings, tacotron2="t", waveglow="w")
     monkeypatch.setattr(loading.voices, "find_voice", lambda name: found)
-    monkeypatch.setattr(loading, "rate_of", lambda path, hints: {"t": 16000}[path])
+    monkeypatch.setattr(loading, "rate_of", lambda path, hints: {"t": hints["data_config"]["sampling_rate"]}[path])
     assert loading.of_checkpoints("anna", H) == voices.Entry("anna", ANNA.settings, 16000, "t", "w", H)
+
+
+def test_the_rate_is_what_the_checkpoint_says_or_else_the_user(monkeypatch):
+    checkpoint = SimpleNamespace(config={"data_config": {}})
+    monkeypatch.setattr(loading, "read", lambda path, kind: {("t", "tacotron2"): checkpoint}[path, kind])
+    monkeypatch.setattr(loading, "with_hints", lambda path, found, hints, package: SimpleNamespace(config=hints))
+    assert loading.rate_of("t", H) == 16000
+    assert loading.rate_of("t", {}) == 22050
 
 
 # ---- loading ----
