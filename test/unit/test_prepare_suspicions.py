@@ -179,6 +179,13 @@ def test_signs_stand_by_their_number_and_tell_how_they_are_read():
     ]  # fmt: skip
 
 
+def test_a_sign_that_is_learned_is_not_lost_where_a_number_takes_it():
+    """Nor is one that some text needs to be read rightly; one that any text loses is."""
+    signs = find_signs(["It has 1,000 parts.", "It costs $5."], DataConfig())
+    assert not any(sign.lost for sign in signs.values())
+    assert find_signs(["It costs $5.", "In US$, too."], DataConfig())["$"].lost
+
+
 def judged(*texts):
     found = judge_texts(items(*texts), find_signs([text for text in texts if text], DataConfig()), DataConfig())
     return [(problem.kind, problem.name, problem.message, problem.degree) for problem in found]

@@ -258,3 +258,11 @@ def test_a_gate_that_ends_the_speech_is_told(monkeypatch):
     monkeypatch.setattr(peers, "_load", load)
     with pytest.raises(RuntimeError, match="the gate ended the speech after 199 frames, and 200 were to be timed"):
         peers.onnxruntime_tacotron2(FOLDER, "int8").work()
+
+
+@pytest.mark.parametrize(("kind", "patched"), [("cpu", True), ("npu", True), ("cuda", False)])
+def test_nvidia_s_noise_is_of_a_tensor_that_is_there(monkeypatch, kind, patched):
+    monkeypatch.setattr(torch.cuda, "FloatTensor", "a card's", raising=False)
+    with peers._cuda_tensors_on(replace(CPU, type=kind)):
+        assert (torch.cuda.FloatTensor is torch.FloatTensor) == patched
+    assert torch.cuda.FloatTensor == "a card's"

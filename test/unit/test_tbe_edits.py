@@ -162,5 +162,7 @@ def test_a_file_may_be_a_link_within_cann_and_not_out_of_it(tmp_path):
     (impl / "out.py").symlink_to(tmp_path / "out.py")
     assert edits.inside(impl, "link.py") == impl / "real.py"
     assert edits.inside(impl, "none.py") == impl / "none.py"
-    with pytest.raises(UserError, match=r"out\.py is a link out of CANN, to .*out\.py"):
-        edits.inside(impl, "out.py")
+    (impl / "gone.py").symlink_to(tmp_path / "not there yet.py")
+    for name in ("out.py", "gone.py"):
+        with pytest.raises(UserError, match=rf"{name} is a link out of CANN, to {tmp_path}/"):
+            edits.inside(impl, name)
