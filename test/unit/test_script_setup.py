@@ -110,6 +110,7 @@ def test_torch_npu_keeps_its_torch_and_numpy(stub, root):
 
 def test_without_an_environment_one_is_made(stub, root):
     venv = root / ".venv"
+    venv.mkdir()  # of a run that was killed
     make = """[[ $2 != venv ]] || { mkdir -p "$3/bin"; echo "export VIRTUAL_ENV='$3'" >"$3/bin/activate"; }"""
     done = set_up(stub, root, VIRTUAL_ENV=None, DOES=make)
     assert done.returncode == 0, done.stderr
