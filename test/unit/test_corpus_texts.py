@@ -19,6 +19,9 @@ from tools.corpus.texts import find_texts, normalize
         (" “Café”…\tnow ", '"Cafe"... now'),
         ("*** 'tis", "'tis"),
         ("♪ |", ""),
+        ("(a ) , b !  c ;d", "(a), b! c;d"),
+        ("a+b = c @ d&e", "a plus b equals c at d and e"),
+        ("£1.5 or €3.50", "one point five pounds or three point fifty euros"),
     ],
 )
 def test_texts_are_written_as_they_are_spoken(text, spoken):

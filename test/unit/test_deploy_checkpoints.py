@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 from deploy_toys import models_dir
 
+import tacotron2.config
+import waveglow.config
 from common import voices
 from common.program import UserError
 from common.voices import Voice
-from tools.deploy import checkpoints, stages
+from tools.deploy import checkpoints, models, stages
 from tools.deploy.artifacts import ONNX, Source, read_contents, write_contents
 from tools.deploy.checkpoints import DOWNLOADED, RANDOM, Wanted, downloaded, find_checkpoints
 from tools.deploy.export_model import export, to_onnx
@@ -230,3 +232,11 @@ def test_fetching_in_vain_is_no_error_unless_there_is_a_part(tmp_path, monkeypat
     (tmp_path / "checkpoints/nvidia_waveglow256pyt_fp16.part").write_bytes(b"half")
     with pytest.raises(UserError, match="the checkpoints are there in part"):
         stages.fetch(tmp_path)
+
+
+def test_what_does_not_fit_is_told_of_its_own_file():
+    narrow, wide = tacotron2.config.Config(), waveglow.config.Config()
+    wide.data_config.sampling_rate = 24000
+    model = lambda config, path: SimpleNamespace(config=config, source=SimpleNamespace(path=path))  # noqa: E731
+    with pytest.raises(UserError, match=r"sampling_rate is 22050 in spoken.pt and 24000 in heard.pt"):
+        models.check_fit(model(narrow, "spoken.pt"), model(wide, "heard.pt"))

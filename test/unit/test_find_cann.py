@@ -77,3 +77,18 @@ def test_several_installations_are_listed(nowhere):
         find_cann.find_impl(None)
     offered = re.findall(r"--opp_path=(.+?)(?= or |$)", str(error.value))
     assert [find_cann.find_impl(path) for path in offered] == impls
+
+
+def test_operators_that_lie_elsewhere_are_not_taken_for_this_cann_s(nowhere):
+    """A link out of its folder; one within it is followed."""
+    impl = make_cann(nowhere / "one/opp", NEW)
+    other = nowhere / "two/opp" / NEW
+    other.parent.mkdir(parents=True)
+    other.symlink_to(impl)
+    with pytest.raises(UserError, match=rf"two/opp/{NEW} is a link out of .*two/opp, to {impl}"):
+        find_cann.find_impl(str(nowhere / "two/opp"))
+    inside = nowhere / "three/opp" / OLD
+    real = make_cann(nowhere / "three/opp", "real")
+    inside.parent.mkdir(parents=True)
+    inside.symlink_to(real)
+    assert find_cann.find_impl(str(nowhere / "three/opp")) == real

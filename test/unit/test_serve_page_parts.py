@@ -45,3 +45,9 @@ def test_pictures_of_a_piece():
 
 def test_a_picture_without_any_difference_is_dark():
     assert points(details.picture(torch.full((2, 2), -11.5), -11.5, -11.5)).max() == 0
+
+
+def test_a_picture_is_as_bright_as_its_range_and_no_brighter():
+    told = details.picture(torch.tensor([[0.1, 0.2, 0.15, 0.0, 0.3], [0.2, 0.1, 0.1, 0.1, 0.1]]), 0.1, 0.2)
+    assert points(told).tolist() == [[0, 255, 128, 0, 255], [255, 0, 0, 0, 0]]
+    assert (told["rows"], told["columns"]) == (2, 5)

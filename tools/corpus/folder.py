@@ -79,7 +79,7 @@ class Folder:
     def _check_settings(self) -> None:
         path = self.path / "corpus.json"
         try:
-            found = json.loads("\n".join(read_lines(path)))["settings"]
+            found = dict(json.loads("\n".join(read_lines(path)))["settings"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged: take another folder, or delete this one") from error
         for name, value in asdict(self.settings).items():

@@ -100,7 +100,7 @@ def to_one_channel(channels: np.ndarray, steps: list[str]) -> np.ndarray:
         return channels[:, 0]
     strength = np.sqrt(np.mean(np.square(channels), axis=0))
     loudest = int(strength.argmax())
-    speaking = strength > QUIET_CHANNEL * strength[loudest]
+    speaking = strength >= QUIET_CHANNEL * strength[loudest]  # all of them, if all are silent
     if speaking.sum() == 1:
         steps.append(f"channel {loudest + 1} of {count}, the others are quiet")
         return channels[:, loudest]

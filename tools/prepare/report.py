@@ -87,7 +87,7 @@ def problem_lines(problems: Sequence[Problem]) -> list[str]:
 
 def table(report: Report) -> str:
     """A row for each clip, the ones left out included, with what was done to it and what was measured."""
-    why = {p.name: p for p in reversed(worst_first(report.problems)) if p.left_out}
+    why = {p.name: p for p in reversed(worst_first(report.problems))}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["name", "used", "done", "recording", "from", "speaker", "text", "symbols", *FIGURES])

@@ -1,0 +1,202 @@
+"""What stands in front of every program: which Python is found, which packages are installed, what Ascend needs."""
+
+import shutil
+
+import pytest
+from stub_python import StubPython
+
+from conftest import ROOT
+
+REQUIREMENTS = {
+    "requirement.txt": "torch==2.9\nnumpy==2.1\ntorchx==1\n",
+    "requirement-corpus.txt": "hibari-tts\n",
+    "requirement-serve.txt": "fastapi\n",
+}
+
+
+@pytest.fixture
+def stub(tmp_path):
+    return StubPython(tmp_path / "a stub")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A checkout, as far as setting up reads it."""
+    folder = tmp_path / "a check out"
+    (folder / "test").mkdir(parents=True)
+    for name in ("setup.sh", "find_python.sh", "run_tests.sh"):
+        shutil.copy(ROOT / "test" / name, folder / "test")
+    for name, text in REQUIREMENTS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+# ---- which Python ----
+
+
+def found(stub, root, **changes):
+    return stub.run("-c", 'source "$1/test/find_python.sh"; find_python "$1"', "-", str(root), **changes)
+
+
+@pytest.mark.parametrize("active", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_the_active_environment_s_python_is_taken(stub, root, active):
+    done = found(stub, root, **({"VIRTUAL_ENV": None} | {active: "/env"}))
+    assert (done.returncode, done.stdout) == (0, "python\n")
+
+
+def test_else_that_of_the_checkout_and_else_the_system_s(stub, root):
+    assert found(stub, root, VIRTUAL_ENV=None).stdout == "python3\n"
+    (root / ".venv/bin").mkdir(parents=True)
+    shutil.copy(stub.folder / "bin/python", root / ".venv/bin/python")
+    assert found(stub, root, VIRTUAL_ENV=None).stdout == f"{root}/.venv/bin/python\n"
+    assert found(stub, root).stdout == "python\n"
+
+
+def test_without_torch_it_says_what_to_do(stub, root):
+    done = found(stub, root, VIRTUAL_ENV=None, HAS_NO_TORCH="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    name = str(root).replace(" ", r"\ ")
+    assert done.stderr == (
+        f"error: python3 has no torch: pip install -r {name}/requirement.txt, or bash {name}/test/demo.sh,"
+        " which installs into .venv\n"
+    )
+
+
+# ---- packages ----
+
+
+def set_up(stub, root, **changes):
+    script = 'set -euo pipefail; source "$1/test/setup.sh"; setup_environment "$1"; echo "ready with ${VIRTUAL_ENV:-}"'
+    return stub.run("-c", script, "-", str(root), **changes)
+
+
+INSTALL = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "/dev/stdin"]
+
+
+def test_packages_of_all_three_lists_are_installed_once(stub, root):
+    done = set_up(stub, root)
+    assert done.returncode == 0, done.stderr
+    assert stub.call.arguments == INSTALL
+    assert stub.packages() == ["torch==2.9", "numpy==2.1", "torchx==1", "hibari-tts", "fastapi"]
+    assert f"into {stub.folder}/prefix (several minutes the first time)" in done.stdout
+    assert "ready with x" in set_up(stub, root).stdout
+    assert stub.calls == []
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_again_when_one_of_them_has_changed(stub, root, name):
+    set_up(stub, root)
+    (root / name).write_text(REQUIREMENTS[name] + "more\n")
+    set_up(stub, root)
+    assert stub.call.arguments == INSTALL and "more" in stub.packages()
+    set_up(stub, root)
+    assert stub.calls == []
+
+
+def test_what_fails_is_tried_again(stub, root):
+    for _ in range(2):
+        done = set_up(stub, root, DOES="exit 1")
+        assert done.returncode == 1 and "ready" not in done.stdout
+        assert stub.call.arguments == INSTALL
+
+
+def test_torch_npu_keeps_its_torch_and_numpy(stub, root):
+    done = set_up(stub, root, HAS_NPU="1")
+    assert stub.packages() == ["torchx==1", "hibari-tts", "fastapi"]
+    assert "torch_npu is installed: its torch and numpy stay as they are" in done.stdout
+    set_up(stub, root, HAS_NPU="1")
+    assert stub.calls == []
+
+
+def test_without_an_environment_one_is_made(stub, root):
+    venv = root / ".venv"
+    venv.mkdir()  # of a run that was killed
+    make = """[[ $2 != venv ]] || { mkdir -p "$3/bin"; echo "export VIRTUAL_ENV='$3'" >"$3/bin/activate"; }"""
+    done = set_up(stub, root, VIRTUAL_ENV=None, DOES=make)
+    assert done.returncode == 0, done.stderr
+    assert [call.arguments for call in stub.calls] == [["-m", "venv", str(venv)], INSTALL]
+    assert f"ready with {venv}" in done.stdout
+    done = set_up(stub, root, VIRTUAL_ENV=None, DOES=make)
+    assert stub.calls == [] and f"ready with {venv}" in done.stdout
+
+
+def test_conda_s_is_one(stub, root):
+    set_up(stub, root, VIRTUAL_ENV=None, CONDA_PREFIX="/conda")
+    assert stub.call.arguments == INSTALL and not (root / ".venv").exists()
+
+
+def test_an_old_python_is_refused(stub, root):
+    done = set_up(stub, root, VIRTUAL_ENV=None, IS_OLD="1")
+    assert done.returncode == 1 and "error: Python 3.10 or newer is needed, " in done.stderr
+    assert not (root / ".venv").exists()
+    assert "sys.version_info < (3, 10)" in (ROOT / "test/setup.sh").read_text()
+
+
+def test_the_tests_get_the_options_of_pytest(stub, root):
+    done = stub.run(str(root / "test/run_tests.sh"), "-k", "a model", "--slow", OMP_WAIT_POLICY="ACTIVE")
+    assert done.returncode == 0, done.stderr
+    pip, pytest_ = stub.calls
+    assert pip.arguments == INSTALL
+    assert pytest_.arguments == ["-m", "pytest", "--numprocesses=auto", "--dist=loadfile", "-k", "a model", "--slow"]
+    assert (pytest_.folder, pytest_.environment["OMP_WAIT_POLICY"]) == (str(root), "PASSIVE")
+    assert stub.run(str(root / "test/run_tests.sh"), DOES="exit 5").returncode == 5
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_needs_no_packages(stub, root, option):
+    done = stub.run(str(root / "test/run_tests.sh"), option)
+    assert done.returncode == 0 and stub.calls == []
+    assert done.stdout.startswith("Set up and run the tests.\n") and "--slow" in done.stdout and "#" not in done.stdout
+
+
+# ---- Ascend ----
+
+DEFAULTS = {
+    "ASCEND_SLOG_PRINT_TO_STDOUT": "0", "ASCEND_GLOBAL_LOG_LEVEL": "3", "ASCEND_GLOBAL_EVENT_ENABLE": "0",
+    "TASK_QUEUE_ENABLE": "1", "COMBINED_ENABLE": "1", "INF_NAN_MODE_ENABLE": "1", "HCCL_WHITELIST_DISABLE": "1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def ascend(stub):
+    """A function that sources env_npu.sh beside a CANN, and then runs a command: its output."""
+    (stub.folder / "Ascend/cann").mkdir(parents=True)
+    (stub.folder / "Ascend/cann/set_env.sh").write_text("true ${NEVER_SET}\n${CANN_DOES:-true}\n")
+
+    def source(command, **changes):
+        done = stub.run("-c", f'{command[0]}; source "$1/test/env_npu.sh"; {command[1]}', "-", str(ROOT), **changes)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return source
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_ascend_is_set_to_and_what_the_user_has_set(ascend, name):
+    unset = dict.fromkeys(DEFAULTS)
+    assert ascend(("set -eu", f"echo ${name}"), **unset) == [DEFAULTS[name]]
+    assert ascend(("set -eu", f"echo ${name}"), **unset | {name: "7"}) == ["7"]
+
+
+@pytest.mark.parametrize(("options", "flags"), [("set -u", "u"), ("set +u", "")])
+def test_the_shell_s_own_option_is_as_it_was(ascend, options, flags):
+    assert ascend((options, 'case $- in *u*) echo u;; *) echo "";; esac')) == [flags]
+    assert ascend(("set -e", "declare -F _env_npu_setup || echo gone")) == ["gone"]
+
+
+def test_a_cann_whose_script_fails_is_told_and_does_not_end_the_shell(ascend, stub):
+    (said, alive) = ascend(("set -eu", "echo alive"), CANN_DOES="false")
+    assert (said, alive) == (f"env_npu.sh: {stub.folder}/Ascend/cann/set_env.sh reported an error", "alive")
+
+
+def test_the_drivers_of_all_eight_cards_log_errors_alone(ascend, stub):
+    (stub.folder / "bin/msnpureport").write_text('#!/bin/bash\necho "$*" >>"$STUB_FOLDER/reports"\nexit 1\n')
+    (stub.folder / "bin/msnpureport").chmod(0o755)
+    assert ascend(("set -e", "echo alive")) == ["alive"]
+    reports = (stub.folder / "reports").read_text().splitlines()
+    assert reports == [*(f"-g error -d {card}" for card in range(8)), "-e disable"]
+
+
+@pytest.mark.parametrize("ends", ["true", "false"])
+def test_many_files_may_be_open_where_that_is_allowed(ascend, ends):
+    assert ascend((f"set -e; ulimit() {{ echo ulimit $*; {ends}; }}", "echo alive")) == ["ulimit -SHn 512000", "alive"]

@@ -1,0 +1,78 @@
+"""Signals to the scripts of test/: each reaches the program as SIGTERM, and tells in the script's code what it was."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+from stub_python import StubPython
+
+from conftest import ROOT
+
+PROGRAM = """
+trap 'echo "ended by TERM" >>"$STUB_FOLDER/ended"; exit ${CODE:-0}' TERM
+touch "$STUB_FOLDER/ready"
+while :; do sleep 0.02; done
+"""
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def listen_to_signals():
+    """A shell in the background has its programs ignore these, and bash cannot trap what is ignored."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def signalled(tmp_path):
+    """Start a script, send it a signal when its program runs, and wait: code, what is said, what the program got."""
+    stub = StubPython(tmp_path / "a stub")
+
+    def run(number, *options, does=PROGRAM, **changes):
+        for name in ("ready", "ended"):
+            (stub.folder / name).unlink(missing_ok=True)
+        process = subprocess.Popen(
+            ["bash", ROOT / "test/train_full_8p.sh", "--data_path=/data", "--output_directory=/out", *options],
+            env=stub.environment(DOES=does, **changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=listen_to_signals,
+        )  # fmt: skip
+        end = time.monotonic() + 60
+        while not (stub.folder / "ready").exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(number)
+        errors = process.communicate(timeout=60)[1]
+        ended = stub.folder / "ended"
+        return process.returncode, errors, ended.read_text().splitlines() if ended.exists() else []
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGTERM, 0)],
+)
+def test_each_signal_ends_the_program_and_tells_what_it_was(signalled, number, code):
+    """A scheduler's SIGTERM is no failure, if the program makes none of it."""
+    assert signalled(number, "--nproc=1") == (code, "", ["ended by TERM"])
+
+
+def test_how_the_program_ends_is_told_behind_sigterm(signalled):
+    assert signalled(signal.SIGTERM, "--nproc=1", CODE="3")[0] == 3
+
+
+def test_of_several_processes_the_ranks_get_it_and_not_the_launcher(signalled):
+    """Which would kill them half a minute later."""
+    rank = """
+if [[ ${IS_RANK:-} == 1 ]]; then
+    trap 'echo "rank got TERM" >>"$STUB_FOLDER/ended"; exit 0' TERM
+    touch "$STUB_FOLDER/ready"
+    while :; do sleep 0.02; done
+fi
+trap 'echo "launcher got TERM" >>"$STUB_FOLDER/ended"' TERM
+IS_RANK=1 "$0" "$@" &
+wait $!
+exit 0
+"""
+    code, _, ended = signalled(signal.SIGTERM, "--nproc=2", does=rank)
+    assert (code, ended) == (0, ["rank got TERM"])
