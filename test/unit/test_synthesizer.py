@@ -205,6 +205,8 @@ def test_the_best_is_kept(path, monkeypatch):
     [
         ({}, ""),
         ({"stopped": False}, "has no end after 4 frames"),
+        ({"coverage": float("nan")}, "was not spoken in full (coverage nan)"),
+        ({"stopped": False, "coverage": 0.1, "diagonality": 0.1}, "has no end after 4 frames"),
         ({"coverage": 0.5}, "was not spoken in full (coverage 0.50)"),
         ({"diagonality": 0.1}, "does not advance with the text (diagonality 0.10)"),
         ({"diagonality": float("nan")}, "does not advance with the text (diagonality nan)"),
