@@ -140,6 +140,13 @@ def test_of_many_remarks_that_on_loudness_is_the_first(corpus, caplog):
     assert said[-1] == f"... and {13 - REMARKS_SHOWN + 1} more such remarks"
 
 
+def test_as_many_remarks_as_are_shown_are_all_there_are(corpus, caplog):
+    clips = clips_of(corpus)
+    said = [replace(clip, text="A \u4e2d.") if i < REMARKS_SHOWN else clip for i, clip in enumerate(clips)]
+    count_samples_and_symbols(said, CONFIG)
+    assert [record.message[:10] for record in caplog.records] == [f"clip{i:02}.wav" for i in range(REMARKS_SHOWN)]
+
+
 def test_the_log_says_how_much_there_is_to_learn(corpus, caplog):
     caplog.set_level(logging.INFO)
     soundfile.write(corpus / "wavs/clip03.wav", np.full(2 * RATE, 0.1), RATE)
