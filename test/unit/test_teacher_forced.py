@@ -232,3 +232,15 @@ def test_clips_whose_attention_goes_astray_are_named(tmp_path, caplog, astray):
 def test_batches_are_of_clips_of_like_length():
     assert teacher_forced.batches_of([5, 3, 9, 3, 1], 2) == [[4, 1], [3, 0], [2]]
     assert teacher_forced.batches_of([5, 3], 2) == [[1, 0]] and teacher_forced.batches_of([], 2) == []
+
+
+def test_the_dropout_of_a_clip_is_drawn_by_its_name(toy, tmp_path, monkeypatch):
+    """And by the seed, but not by its place in a batch or its folder's name."""
+    synthesizer = Synthesizer(make_checkpoint(tmp_path / "a", toy), CPU)
+    given = []
+    monkeypatch.setattr(synthesizer.model, "predict", lambda *batch: given.append(batch[-1]))
+    items = [{"names": name, "text": torch.ones(3).long(), "mel": torch.zeros(6, 4)} for name in ("a.wav", "b.wav")]
+    for clips, seed in ((items, 1), (items[::-1], 1), (items[:1], 2)):
+        teacher_forced.predict(clips, synthesizer, seed)
+    (a, b), swapped, (of_other_seed,) = given
+    assert len({a, b, of_other_seed}) == 3 and swapped == [b, a]
