@@ -245,3 +245,17 @@ def test_without_gradients_nothing_is_kept_for_them(monkeypatch):
         loss_of(network)
     loss_of(network.requires_grad_(False))
     assert kept == [True, False, False]
+
+
+def test_the_decoder_learns_from_the_refined_frames_too():
+    """By way of the postnet: the gradient is that of the sum of the frames and what the postnet adds to them."""
+    text, text_lengths, mel, mel_lengths = toy_batch()
+    model = toy(p_prenet_dropout=0.0, mask_padding=False)
+    learned = model.decoder.linear_projection.linear_layer.weight
+    decoded, refined, _, _ = model(text, text_lengths, mel, mel_lengths)
+    cotangent = torch.randn_like(refined)
+    (found,) = torch.autograd.grad(refined, learned, cotangent, retain_graph=True)
+    (of_frames,) = torch.autograd.grad(decoded, learned, cotangent, retain_graph=True)
+    (expected,) = torch.autograd.grad(decoded + model.postnet(decoded), learned, cotangent)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (found - of_frames).abs().max() > 0.01 * expected.abs().max()
