@@ -87,6 +87,12 @@ def test_a_missing_transcript_is_named(corpus):
 def test_clips_without_a_transcript_are_left_out_and_counted(corpus, caplog):
     assert len(transcripts(corpus, "clip03|One.\nclip05|Two.\n")) == 2
     assert "11 of 13 clips are left out" in caplog.text
+    caplog.clear()
+    transcripts(corpus, "".join(f"clip{i:02}|One.\n" for i in range(12)))
+    assert "1 of 13 clips are left out" in caplog.text
+    caplog.clear()
+    transcripts(corpus, "".join(f"clip{i:02}|One.\n" for i in range(13)))
+    assert not caplog.text
 
 
 def test_nvidias_file_lists(corpus, tmp_path):
