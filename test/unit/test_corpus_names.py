@@ -47,6 +47,22 @@ def test_a_list_has_the_names_of_another_system(tmp_path):
     assert [clip.path for clip in held_back + training][:3] == found[:3]
 
 
+@pytest.mark.parametrize("listed", [str.lower, str.upper, str.title, lambda name: unicodedata.normalize("NFD", name)])
+@pytest.mark.parametrize("there", [str.lower, str.upper])
+def test_a_list_and_its_files_may_differ_in_case_or_accents(tmp_path, monkeypatch, listed, there):
+    """Beside the list, or where the program was started."""
+    path = tmp_path / "wavs" / there("übung.wav")
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    (tmp_path / "lists").mkdir()
+    for folder in (tmp_path, tmp_path / "lists"):
+        (folder / "list.txt").write_text(f"wavs/{listed('übung.wav')}\nwavs/other.wav\n")
+    found = find_clips("", str(tmp_path / "list.txt"))
+    assert found[0].samefile(path) and found[1:] == [Path("wavs/other.wav")]
+    monkeypatch.chdir(tmp_path)
+    assert find_clips("", str(tmp_path / "lists/list.txt"))[0].samefile(path)
+
+
 def test_paths_of_a_list_are_relative_to_it(tmp_path, monkeypatch):
     for name in ("a", "b"):
         make_corpus(tmp_path / name, clips=2)

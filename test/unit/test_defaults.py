@@ -98,6 +98,11 @@ def test_the_table_of_options_says_the_defaults():
     assert vars(tacotron2.infer.read_arguments(REQUIRED))["seed"] == args["seed"]
 
 
+def test_the_documents_say_when_a_missing_alignment_is_warned_of():
+    after = re.search(r"After `align_by` steps \(([\d,]+)\)", (ROOT / "docs/training.md").read_text())
+    assert after and int(after[1].replace(",", "")) == TACOTRON2["train_config"]["align_by"]
+
+
 @pytest.mark.parametrize("config", [WAVEGLOW, TACOTRON2])
 def test_what_nvidias_training_has_not_is_off(config):
     train = config["train_config"]

@@ -50,6 +50,48 @@ def test_times_with_their_half_of_the_day(written, expected):
     assert read(written) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("1/2 of it", "one half of it"),
+        ("3/2", "three halves"),
+        ("1/4", "one quarter"),
+        ("3/4", "three quarters"),
+        ("1/3", "one third"),
+        ("7/12", "seven twelfths"),
+        ("1/100 of it", "one hundredth of it"),
+        ("3/100", "three hundredths"),
+        ("1/1000", "one thousandth"),
+        ("999/1000", "nine hundred ninety-nine thousandths"),
+        ("2 1/2", "two and a half"),
+        ("2 3/4", "two and three quarters"),
+        ("2 1/100", "two and a hundredth"),
+        ("3/128", "three over one hundred twenty-eight"),
+        ("3/101", "three over one hundred one"),
+        ("0/5", "zero over five"),
+        ("3/1", "three over one"),
+    ],
+)
+def test_fractions(written, expected):
+    assert read(written) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("1 km", "one kilometer"),
+        ("2 km", "two kilometers"),
+        ("1-2 km", "one to two kilometers"),
+        ("0 km", "zero kilometers"),
+        ("a 10 lb bag", "a ten pound bag"),
+        ("a 1-2 km walk", "a one to two kilometer walk"),
+        ("10 lb of it", "ten pounds of it"),
+    ],
+)
+def test_a_unit_is_in_the_singular_for_one_alone_and_before_a_noun(written, expected):
+    assert read(written) == expected
+
+
 def test_the_readings_say_something_that_the_reference_does_not():
     assert sum(clean(written, "english_cleaners") == expected for written, expected in CASES.items()) == 44
     assert clean("£12 at 3:45.", "english_cleaners") == "pstwelve at three:forty-five."

@@ -1,6 +1,7 @@
 """One step of the optimizer: which gradients it takes, when it is left out, what several processes tell each other."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -182,3 +183,17 @@ def test_processes_do_the_same_step_and_share_what_one_of_them_knows(tmp_path):
     assert asked[1:] == (True, True, plain[3])
     assert theirs[0] == plain and theirs[1][1:] == fault[1:] and theirs[2] == asked
     assert validated_ours == validated_theirs == [[2, 2], [4, 4]]
+
+
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_on_an_npu_gradients_have_memory_of_their_own_from_the_first_step_on(monkeypatch, more):
+    """However little larger what they are a part of is; those that have it already stay where they are."""
+    monkeypatch.setattr(torch, "npu", SimpleNamespace(utils=SimpleNamespace(is_support_inf_nan=lambda: True)), False)
+    layer = torch.nn.Linear(2, 2)
+    precision = Precision("O1", 1.0, replace(CPU, type="npu"), layer)
+    whole, own = torch.arange(4.0 + more), torch.ones(2)
+    layer.weight.grad, layer.bias.grad = whole[:4].view(2, 2), own
+    assert not precision.unscale_gradients()
+    assert layer.weight.grad.tolist() == [[0, 1], [2, 3]] and layer.bias.grad is own
+    assert layer.weight.grad.untyped_storage().nbytes() == layer.weight.grad.nbytes
+    assert (layer.weight.grad.data_ptr() == whole.data_ptr()) == (more == 0)

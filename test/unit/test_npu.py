@@ -224,3 +224,12 @@ def test_the_host_makes_no_gradient_that_nobody_needs(monkeypatch):
     x, weight = torch.randn(3), torch.randn(3, requires_grad=True)
     npu.on_host(Crossings(), torch.mul, x, weight).sum().backward()
     assert asked == [1] and torch.equal(weight.grad, x)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_host_keeps_nothing_for_a_gradient_that_nobody_asks_for(wanted):
+    recorded = []
+    x = torch.randn(3, requires_grad=True)
+    with torch.set_grad_enabled(wanted):
+        y = npu.on_host(Crossings(), lambda given: recorded.append(given.requires_grad) or 2 * given, x)
+    assert recorded == [wanted] and y.requires_grad == wanted and torch.equal(y, 2 * x)

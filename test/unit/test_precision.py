@@ -253,6 +253,17 @@ def test_an_overflow_that_saturates_is_asked_of_the_card(monkeypatch):
         assert precision.unscale_gradients() == asked
 
 
+@needs_float16
+@pytest.mark.parametrize("kind", ["npu", "cpu"])
+def test_a_card_that_shows_an_overflow_is_asked_for_nothing(monkeypatch, kind):
+    """As later NPUs do, and all others: their flag may say what it wants, and need not be there."""
+    card = SimpleNamespace(utils=SimpleNamespace(is_support_inf_nan=lambda: True))
+    monkeypatch.setattr(torch, "npu", card, raising=False)
+    precision = Precision("O2", "dynamic", replace(FLOAT16, type=kind), torch.nn.Linear(1, 1))
+    precision.start_step(torch.optim.SGD(precision.master_params))
+    assert not precision.unscale_gradients()
+
+
 def test_such_an_overflow_leaves_out_the_step(config, corpus, tmp_path, caplog):
     """In the training loop."""
 

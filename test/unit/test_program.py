@@ -22,7 +22,8 @@ program.run(lambda: print("done"), may_be_rank=True)
 def test_only_a_rank_leaves_out_interpreter_shutdown(is_rank):
     """Whoever started it."""
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    environment.pop("WORLD_SIZE", None)
+    for name in ("WORLD_SIZE", "PYTHONUNBUFFERED"):  # what is still in the buffer counts
+        environment.pop(name, None)
     if is_rank:
         environment["WORLD_SIZE"] = "2"
     ended = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=240)

@@ -12,6 +12,8 @@ from common.checkpoints import native
 from common.checkpoints.saving import Saved, Saver, copied_to_host
 from common.files import remove_leftovers, written_whole
 from common.program import UserError
+from common.training import loop
+from common.training.run import Run
 from conftest import ROOT
 from runs import make_run, start
 
@@ -226,6 +228,21 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
         file.write(b"whole")
         remove_leftovers(tmp_path)
     assert names(tmp_path) == ["alive"]
+
+
+@pytest.mark.parametrize(("rank", "is_removed"), [(0, True), (1, False)])
+def test_a_training_begins_without_them(config, tmp_path, monkeypatch, rank, is_removed):
+    """The first rank alone, which writes the checkpoints, removes them and knows which there are."""
+    run = make_run(config[1], tmp_path / "out")
+    left = tmp_path / "out/.waveglow_3.123.part"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"half")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(Run, "saved", lambda self: ["what is there"])
+    saver = loop.make_saver(run)
+    assert left.exists() != is_removed
+    assert saver.saved == (["what is there"] if rank == 0 else [])
 
 
 def test_a_checkpoint_of_another_run_keeps_its_content_under_a_dated_name(config, corpus, tmp_path):

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 import waveglow.infer
-from common.audio import MelSpectrogram
+from common.audio import Fault, MelSpectrogram
 from common.bad_clips import BadClips
 from common.program import UserError
 from conftest import RATE, make_corpus, toy_config
@@ -82,6 +82,44 @@ def test_without_a_folder_segments_begin_anywhere(folder):
     item = data[(0, 0)]
     assert torch.equal(item["mel"], MEL(item["audio"][None])[0])
     assert len({np.flatnonzero(np.diff(data[(epoch, 0)]["audio"]))[0] % HOP for epoch in range(40)}) > 20
+
+
+@pytest.mark.parametrize(
+    ("samples", "change", "said"),
+    [
+        (9000, lambda mel: mel + 0.9, ""),
+        (9000, lambda mel: mel - 0.9, ""),
+        (9000, lambda mel: mel + 1.1, "is no natural-log mel spectrogram of"),
+        (9000, lambda mel: mel - 1.1, "is no natural-log mel spectrogram of"),
+        (9000, lambda mel: mel[:, :-1], "has 35 frames, "),
+        (9000, lambda mel: np.pad(mel, ((0, 0), (0, 1))), "has 37 frames, "),
+        (300, lambda mel: mel, ""),  # fewer samples than a Fourier transform takes
+        (300, lambda mel: np.pad(mel, ((0, 0), (0, 1)), mode="edge"), "has 3 frames, "),
+    ],
+)
+def test_a_given_mel_is_as_long_as_its_recording_and_about_as_loud(tmp_path, samples, change, said):
+    audio = (0.1 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
+    (tmp_path / "mels").mkdir()
+    enough = np.pad(audio, (0, max(0, 1024 - samples)))
+    own = MEL(torch.from_numpy(enough)[None])[0].numpy()[:, : samples // HOP + 1]
+    np.save(tmp_path / "mels/a.npy", change(own))
+    data = config(tmp_path)
+    fault = SegmentMels(data, MEL).fault(tmp_path / "a.wav", audio)
+    assert bool(fault) == bool(said)
+    if said:
+        assert said in str(fault) and "mels/a.npy" in str(fault) and fault.fault == Fault.MEL
+    assert SegmentMels(DataConfig(), MEL).fault(tmp_path / "a.wav", audio) is None  # without given mels
+
+
+def test_a_mel_that_is_missing_or_cannot_be_read_is_the_clips_fault(tmp_path):
+    (tmp_path / "mels").mkdir()
+    (tmp_path / "mels/b.npy").write_bytes(b"")
+    mels = SegmentMels(config(tmp_path), MEL)
+    for name, said in (("a", f"a.wav has no mel spectrogram in {tmp_path / 'mels'}"), ("b", "b.npy is not readable")):
+        fault = mels.fault(tmp_path / f"{name}.wav", np.ones(2000, np.float32))
+        assert said in str(fault) and fault.fault == Fault.MEL
+    clips = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    assert mels.given.of(clips) == {"the mel spectrogram of b.wav": tmp_path / "mels/b.npy"}
 
 
 def test_what_is_wrong_with_the_mels_is_said_at_the_start(tmp_path):

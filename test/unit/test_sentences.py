@@ -176,3 +176,66 @@ def test_a_long_text_is_not_read_anew_for_each_halving():
     pieces = take_apart(text, lambda part: read.append(part) or list(range(5 * len(part))), 150)
     assert "".join(piece.text for piece in pieces) == text and max(len(piece.ids) for piece in pieces) <= 150
     assert sum(map(len, read)) <= 4 * len(text)
+
+
+def ends(text):
+    return len(sentences(text))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mr mrs ms messrs dr drs prof st rev fr gen col maj capt lt sgt hon pres gov sen rep mt ft vs cf viz approx",
+        " ".join("ABCDEFGHJKLMNOPQRSTUVWXYZ"),
+        "U.S e.g i.e Ph.D D.C",
+    ],
+)
+def test_after_which_full_stops_a_sentence_goes_on(words):
+    for word in words.split():
+        for written in (word, word.capitalize() if word.islower() else word, f'"{word}', f"({word}"):
+            assert ends(f"We met {written}. Smith there. He left.") == 2, written
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "no",
+        "nos",
+        "fig",
+        "figs",
+        "vol",
+        "vols",
+        "ch",
+        "p",
+        "pp",
+        "sec",
+        "art",
+        "op",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+    ],
+)
+def test_after_which_a_number_goes_on(word):
+    assert ends(f"It is {word}. 5 of them. He left.") == 2
+    assert ends(f"It is {word}. Five of them. He left.") == 3
+
+
+@pytest.mark.parametrize("word", ["I", "a.m", "P.M", "A.D", "b.c", "then", "2", "extraordinarily", "unmr", "x" * 40])
+def test_after_which_a_capital_begins_a_sentence(word):
+    assert ends(f"It was {word}. Smith left.") == 2
+    assert ends(f"It was {word}. of them") == 1  # a small letter never does
+
+
+def test_how_long_pauses_are():
+    """Seconds: within a sentence one hardly hears it, a paragraph's is about a breath."""
+    assert (CUT_PAUSE, SENTENCE_PAUSE, PARAGRAPH_PAUSE) == (0.1, 0.3, 0.6)

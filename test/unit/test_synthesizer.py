@@ -175,6 +175,17 @@ def test_what_never_ends_is_cut_where_the_text_ends(path, monkeypatch, caplog):
     assert spoken.flaw == "has no end after 280 frames" and spoken.utterance.length == 280
 
 
+def test_speech_that_ended_by_itself_is_never_cut_for_the_sake_of_another_try(path, monkeypatch):
+    """Nor preferred to it is a try without end, well aligned as it may be."""
+    synthesizer = Synthesizer(path, CPU)
+    alignment = torch.nn.functional.one_hot(torch.cat([torch.arange(40) // 5, torch.full((100,), 7)]), 8).float()
+    endless = Utterance(torch.ones(6, 140), 140, False, alignment, torch.zeros(140), 0.9, 0.9)
+    outcomes = iter([endless, utterance(coverage=0.5), endless])
+    spoken_by_fake(synthesizer, monkeypatch, lambda seed: next(outcomes))
+    (spoken,) = synthesizer.speak(["Hello."])
+    assert spoken.utterance.length == 4 and spoken.flaw == "was not spoken in full (coverage 0.50)"
+
+
 def test_only_what_failed_is_tried_again(path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     synthesizer = Synthesizer(path, CPU)
@@ -198,6 +209,10 @@ def test_the_best_is_kept(path, monkeypatch):
     (spoken,) = synthesizer.speak(["Hello."])
     assert spoken.utterance.diagonality == 0.5
     assert spoken.flaw == "does not advance with the text (diagonality 0.50)"
+    # Both measures count alike, and that it ended by itself before either.
+    outcomes = iter([utterance(diagonality=0.55, coverage=0.5), utterance(diagonality=0.5, coverage=0.7), utterance(0)])
+    (spoken,) = synthesizer.speak(["Hello."])
+    assert spoken.utterance.coverage == 0.7
 
 
 @pytest.mark.parametrize(
@@ -205,6 +220,8 @@ def test_the_best_is_kept(path, monkeypatch):
     [
         ({}, ""),
         ({"stopped": False}, "has no end after 4 frames"),
+        ({"coverage": float("nan")}, "was not spoken in full (coverage nan)"),
+        ({"stopped": False, "coverage": 0.1, "diagonality": 0.1}, "has no end after 4 frames"),
         ({"coverage": 0.5}, "was not spoken in full (coverage 0.50)"),
         ({"diagonality": 0.1}, "does not advance with the text (diagonality 0.10)"),
         ({"diagonality": float("nan")}, "does not advance with the text (diagonality nan)"),

@@ -64,6 +64,24 @@ def test_a_skipped_word():
     assert 0.95 < quality.diagonality < 1
 
 
+def test_it_is_the_formula():
+    """Term by term: the distance of each step's point from each symbol's interval, the sum of a symbol's weights."""
+    torch.manual_seed(0)
+    for steps, symbols in ((7, 3), (3, 7), (4, 4)):
+        alignment = torch.softmax(3 * torch.randn(steps, symbols), dim=1)
+        distance, covered = 0.0, 0.0
+        for s in range(steps):
+            point = (s + 0.5) / steps
+            for n in range(symbols):
+                outside = max(n / symbols - point, point - (n + 1) / symbols, 0)
+                distance += alignment[s, n].item() * outside / steps
+        for n in range(symbols):
+            covered += min(1, sum(alignment[s, n].item() for s in range(steps))) / symbols
+        quality = alignment_quality(alignment)
+        assert quality.diagonality == pytest.approx(max(0, 1 - 3 * distance), abs=1e-6)
+        assert quality.coverage == pytest.approx(covered)
+
+
 def test_both_stay_between_0_and_1():
     torch.manual_seed(0)
     for frames, symbols in ((1, 1), (1, 50), (50, 1), (3, 8)):

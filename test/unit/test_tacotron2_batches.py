@@ -7,10 +7,7 @@ import pytest
 import torch
 
 from common.training.batches import StepSampler
-from tacotron2.data import (
-    bucketed,
-    collate,
-)
+from tacotron2.data import BATCHES_IN_A_BUCKET, bucketed, collate
 
 
 def test_a_batch_is_padded_with_zeros():
@@ -53,6 +50,15 @@ def test_batches_hold_clips_of_like_lengths():
         assert abs(np.corrcoef(np.arange(125), batches.mean(axis=1))[0, 1]) < 0.3
     companions = [{tuple(sorted(batch)) for batch in order(epoch).reshape(-1, 8)} for epoch in range(2)]
     assert len(companions[0] & companions[1]) < 10
+
+
+def test_batches_of_one_bucket_come_in_another_order_each_time():
+    """Else training would go from the shortest clips to the longest again and again."""
+    lengths = np.random.default_rng(0).permutation(4 * BATCHES_IN_A_BUCKET) + 1
+    order = bucketed(lengths.tolist(), 4, seed=5)
+    means = [lengths[order(epoch)].reshape(-1, 4).mean(axis=1) for epoch in range(3)]
+    assert all(sorted(each) == sorted(means[0]) != each.tolist() for each in means)  # the same, and in no order
+    assert len({tuple(each) for each in means}) == 3
 
 
 def test_processes_share_a_step_by_whole_batches():

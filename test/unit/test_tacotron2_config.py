@@ -4,13 +4,17 @@ import json
 from dataclasses import asdict
 
 import pytest
+import torch
 from test_tacotron2_model import FILES, reference
 
+import tacotron2.config
+import waveglow.config
+from common.audio import MelSpectrogram
 from common.checkpoints.interchange import load_weights
-from common.config_reading import load_config
+from common.config_reading import from_dict, load_config
 from common.program import UserError
 from conftest import ROOT, write_config
-from tacotron2.config import Config, Tacotron2Config, build_mel, build_model
+from tacotron2.config import Config, DataConfig, Tacotron2Config, build_mel, build_model, check_symbols
 from tacotron2.text.symbols import SYMBOLS
 
 SHIPPED = ROOT / "configs/tacotron2.json"
@@ -102,3 +106,37 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path):
     values = NVIDIA | {"tacotron2_config": NVIDIA["tacotron2_config"] | {"postnet_n_convolutions": 1}}
     with pytest.raises(UserError, match="tacotron2_config: postnet_n_convolutions is 1, must be 2 or above"):
         build_model(load_config(write_config(tmp_path / "c.json", values), Config))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "rows", "said"),
+    [
+        (["_", "a", "b"], 3, ""),
+        (["_", "a", "b"], 4, "it has 4 symbols, and the list of symbols has 3: do this"),
+        (["_", "a", "b"], 2, "it has 2 symbols, and the list of symbols has 3: do this"),
+        (SYMBOLS, 148, ""),
+        (SYMBOLS, 149, "it has 149 symbols, and does not list them: do this"),
+        (SYMBOLS, 147, "it has 147 symbols, and does not list them: do this"),
+    ],
+)
+def test_a_model_has_a_row_for_each_symbol(symbols, rows, said):
+    config = Config(data_config=DataConfig(symbols=list(symbols)), tacotron2_config=Tacotron2Config(n_symbols=rows))
+    try:
+        check_symbols("it", config, "do this")
+    except UserError as error:
+        assert str(error) == said
+    else:
+        assert not said
+
+
+@pytest.mark.parametrize("module", [tacotron2.config, waveglow.config])
+def test_the_spectrogram_is_that_of_the_configuration(module):
+    audio = {
+        "sampling_rate": 16000, "filter_length": 512, "hop_length": 200, "win_length": 400, "mel_fmin": 50.0,
+        "mel_fmax": 7000.0,
+    }  # fmt: skip
+    sizes = {f"{module.__name__.partition('.')[0]}_config": {"n_mel_channels": 20}}
+    mel = module.build_mel(from_dict(module.Config, {"data_config": audio} | sizes))
+    ours, same = torch.randn(1, 3000), MelSpectrogram(**audio, n_mel_channels=20)
+    assert torch.equal(mel(ours), same(ours)) and len(mel(ours)[0]) == 20
+    assert {name: getattr(mel, name) for name in [*audio][:4]} == dict([*audio.items()][:4])

@@ -87,6 +87,12 @@ def test_a_missing_transcript_is_named(corpus):
 def test_clips_without_a_transcript_are_left_out_and_counted(corpus, caplog):
     assert len(transcripts(corpus, "clip03|One.\nclip05|Two.\n")) == 2
     assert "11 of 13 clips are left out" in caplog.text
+    caplog.clear()
+    transcripts(corpus, "".join(f"clip{i:02}|One.\n" for i in range(12)))
+    assert "1 of 13 clips are left out" in caplog.text
+    caplog.clear()
+    transcripts(corpus, "".join(f"clip{i:02}|One.\n" for i in range(13)))
+    assert not caplog.text
 
 
 def test_nvidias_file_lists(corpus, tmp_path):
@@ -138,6 +144,13 @@ def test_of_many_remarks_that_on_loudness_is_the_first(corpus, caplog):
     assert said[0] == "2 clip(s) have samples beyond full scale, which are clipped"
     assert [line[:10] for line in said[1:-1]] == [f"clip{number:02}.wav" for number in range(REMARKS_SHOWN - 1)]
     assert said[-1] == f"... and {13 - REMARKS_SHOWN + 1} more such remarks"
+
+
+def test_as_many_remarks_as_are_shown_are_all_there_are(corpus, caplog):
+    clips = clips_of(corpus)
+    said = [replace(clip, text="A \u4e2d.") if i < REMARKS_SHOWN else clip for i, clip in enumerate(clips)]
+    count_samples_and_symbols(said, CONFIG)
+    assert [record.message[:10] for record in caplog.records] == [f"clip{i:02}.wav" for i in range(REMARKS_SHOWN)]
 
 
 def test_the_log_says_how_much_there_is_to_learn(corpus, caplog):

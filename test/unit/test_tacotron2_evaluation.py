@@ -15,6 +15,7 @@ from test_synthesizer import make_checkpoint
 
 from common.evaluation.pictures import plot_spectrograms
 from common.program import UserError
+from common.result_files import Results
 from conftest import RATE, make_corpus, run_script, toy_tacotron2_config
 from tacotron2 import evaluation, infer
 from tacotron2.synthesizer import Synthesizer
@@ -106,7 +107,51 @@ def test_only_the_first_clips_are_drawn(models, corpus, tmp_path, monkeypatch):
     assert len(result["clips"]) == 3
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("data:audio/wav;base64,") == 2
+    assert page.count("data:image/png;base64,") == 1 + 4
+    assert page.count("<p>A tone.</p>") == 1
     assert "The first 1 clips are below." in page
+
+
+def test_the_result_says_how_fast_it_was(models, corpus, tmp_path, monkeypatch):
+    """In clips, and in samples of what was spoken, which is not as long as the recordings; each clip at one try."""
+    written, tries = [], []
+    infer_of_model = Synthesizer.infer
+    monkeypatch.setattr(Synthesizer, "infer", lambda self, *given: tries.append(given) or infer_of_model(self, *given))
+    monkeypatch.setattr(Results, "write", lambda self, args: written.append(self))
+    monkeypatch.setattr(infer, "CLIPS_ON_PAGE", len(HELD_BACK))
+    result = evaluate(
+        monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}", "--batch_size=7"
+    )
+    (figures,) = written
+    assert (figures.network, figures.rank_size, figures.batch_size) == ("Tacotron2_for_PyTorch", 1, 7)
+    assert figures.losses == [result["overall"]["loss"]]
+    assert figures.iteration_seconds * figures.fps == pytest.approx(1)
+    assert figures.samples_per_second / figures.fps == pytest.approx(FRAMES * 256)
+    assert len(tries) == len(HELD_BACK)
+    assert result["seed"] == 1234 and result["checkpoint"] == models[0]
+    busy = sum(clip["real_time_factor"] * clip["spoken_seconds"] for clip in result["clips"])
+    assert 0 < busy < len(HELD_BACK) / figures.fps
+    assert "clips are below" not in (tmp_path / "out/index.html").read_text()  # all are
+
+
+def test_held_back_clips_that_cannot_be_used_are_named_or_left_out(models, corpus, tmp_path, monkeypatch):
+    soundfile.write(corpus / "wavs/clip01.wav", np.zeros(9000), RATE)
+    options = [f"--pth_path={models[0]}", f"--data_path={corpus}"]
+    with pytest.raises(UserError, match=r"1 of 3 clips cannot be used: .*clip01\.wav is silent"):
+        evaluate(monkeypatch, tmp_path / "out", *options)
+    result = evaluate(monkeypatch, tmp_path / "out", *options, "--on_bad_clip=skip")
+    assert [clip["name"] for clip in result["clips"]] == ["clip00", "clip02"]
+
+
+def test_all_clips_as_one():
+    """Lengths add up, measures are averaged, the time is that of a second of speech; the share that ended by itself."""
+    one = infer.ClipFigures("a", 1.0, 2.0, 0.5, 6.0, 100, 3.0, 1.0, 0.9, 1.0, 0.1)
+    other = infer.ClipFigures("b", 2.0, 4.0, 1.5, 8.0, 50, 1.0, 0.0, 0.5, 0.6, 0.5)
+    overall = infer.summarize((one, other, other))
+    assert overall.figures() == ["5.000", "3.333", "1.167", "7.333", "5.000", "33%", "0.633", "0.733", "0.260"]
+    assert (overall.name, overall.frames) == ("overall", 200)
+    assert [each.figures()[5] for each in (one, other)] == ["yes", "no"]
+    assert infer.describe(one).startswith("recorded (s) 1.000, loss 2.000, mel L1 0.500, MCD (dB) 6.000, spoken (s)")
 
 
 @pytest.mark.slow

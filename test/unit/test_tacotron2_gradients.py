@@ -62,6 +62,37 @@ def test_attention_has_the_gradients_of_plain_autograd(steps, symbols, masked):
         assert (ours - plain).abs().max() <= 3e-13 * plain.abs().max()
 
 
+def test_a_text_that_is_all_padding_gives_numbers():
+    """Where its attention goes means nothing, but it must not reach the other clips of the batch as nan."""
+    tensors, padding, masks = recurrence()
+    padding[1] = True
+    found = attend_over_time(*tensors, padding, masks)
+    gradients = torch.autograd.grad(found, tensors, [torch.ones_like(each) for each in found])
+    assert all(each.isfinite().all() for each in (*found, *gradients))
+    assert torch.allclose(found[1].sum(2), torch.ones(5, 2, dtype=torch.double))
+
+
+def test_nothing_is_kept_for_a_gradient_that_nobody_asks_for(monkeypatch):
+    """Of every frame and symbol the activations of all channels: the most memory that training takes."""
+    tensors, padding, masks = recurrence(steps=50)
+    made = []
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda *size, **how: made.append(new_empty(*size, **how)) or made[-1]
+    )
+
+    def largest(*tensors):
+        made.clear()
+        attend_over_time(*tensors, padding, masks)
+        return max(tensor.numel() for tensor in made)
+
+    activations = 50 * tensors[3].numel()
+    assert largest(*tensors) >= activations
+    assert largest(*(each.detach() for each in tensors)) < activations
+    with torch.no_grad():
+        assert largest(*tensors) < activations
+
+
 def test_the_gradient_of_attention():
     tensors, padding, masks = recurrence(steps=3)
     assert torch.autograd.gradcheck(lambda *given: attend_over_time(*given, padding, masks), tensors)
@@ -214,3 +245,17 @@ def test_without_gradients_nothing_is_kept_for_them(monkeypatch):
         loss_of(network)
     loss_of(network.requires_grad_(False))
     assert kept == [True, False, False]
+
+
+def test_the_decoder_learns_from_the_refined_frames_too():
+    """By way of the postnet: the gradient is that of the sum of the frames and what the postnet adds to them."""
+    text, text_lengths, mel, mel_lengths = toy_batch()
+    model = toy(p_prenet_dropout=0.0, mask_padding=False)
+    learned = model.decoder.linear_projection.linear_layer.weight
+    decoded, refined, _, _ = model(text, text_lengths, mel, mel_lengths)
+    cotangent = torch.randn_like(refined)
+    (found,) = torch.autograd.grad(refined, learned, cotangent, retain_graph=True)
+    (of_frames,) = torch.autograd.grad(decoded, learned, cotangent, retain_graph=True)
+    (expected,) = torch.autograd.grad(decoded + model.postnet(decoded), learned, cotangent)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (found - of_frames).abs().max() > 0.01 * expected.abs().max()

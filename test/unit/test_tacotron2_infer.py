@@ -5,6 +5,7 @@ import torch
 from test_tacotron2_model import reference, reference_model, toy, toy_batch
 
 from tacotron2 import decoding
+from tacotron2.alignment import alignment_quality
 from tacotron2.model import Tacotron2, padding_mask
 
 SEEDS = [11, 12, 13, 14]
@@ -145,5 +146,35 @@ def test_masks_keep_the_share_and_the_mean():
 def test_misuse_is_refused():
     with pytest.raises(RuntimeError, match="eval"):
         toy().train().infer(*texts())
+    with pytest.raises(RuntimeError, match="eval"):
+        toy().train().predict(*toy_batch(), SEEDS)
     with pytest.raises(ValueError, match="no symbols"):
         toy().infer(texts()[0], torch.tensor([12, 7, 9, 0]))
+
+
+@pytest.mark.parametrize("n_frames_per_step", [1, 3])
+def test_a_prediction_is_the_forward_pass_of_each_clip_alone(n_frames_per_step):
+    """Refined by the postnet, with its own gate and alignment, and judged as speech is."""
+    model = toy(p_prenet_dropout=0.0, n_frames_per_step=n_frames_per_step)
+    text, text_lengths, mel, mel_lengths = toy_batch()
+    predicted = model.predict(text, text_lengths, mel, mel_lengths, SEEDS)
+    for i, (symbols, frames) in enumerate(zip(text_lengths.tolist(), mel_lengths.tolist(), strict=True)):
+        alone = text[i : i + 1, :symbols], torch.tensor([symbols]), mel[i : i + 1, :, :frames], torch.tensor([frames])
+        with torch.no_grad():
+            _, refined, gate, alignment = model(*alone)
+        utterance, quality = predicted[i], alignment_quality(alignment[0])
+        assert (utterance.length, utterance.stopped) == (frames, True)
+        for ours, theirs in (
+            (utterance.mel, refined[0]), (utterance.gate, gate[0].sigmoid()), (utterance.alignment, alignment[0]),
+        ):  # fmt: skip
+            assert ours.shape == theirs.shape and (ours - theirs).abs().max() < 2e-5
+        assert (utterance.diagonality, utterance.coverage) == pytest.approx(quality, abs=1e-5)
+
+
+def test_a_spoken_clip_is_judged_by_its_alignment():
+    model, _, _ = stopping_toy()
+    for utterance in model.infer(*texts(), SEEDS):
+        assert (utterance.diagonality, utterance.coverage) == alignment_quality(utterance.alignment)
+        assert len(utterance.gate) == len(utterance.alignment) == utterance.length
+        fires = utterance.gate > model.decoder.gate_threshold
+        assert not fires[:-1].any() and bool(fires[-1]) == utterance.stopped

@@ -1,7 +1,10 @@
 """Tacotron2's mels of a whole corpus: in step with the recordings, the same however a run went."""
 
+import argparse
 import json
+import logging
 import os
+import re
 import sys
 
 import numpy as np
@@ -14,8 +17,11 @@ from common.config_reading import from_dict
 from common.folder_lock import LOCK
 from common.program import UserError
 from conftest import RATE, toy_tacotron2_config
+from runs import CPU
 from tacotron2 import infer, teacher_forced
 from tacotron2.config import Config, build_model
+from tacotron2.synthesizer import LEAST_DIAGONALITY, Synthesizer
+from tacotron2.teacher_forced import Measured
 
 LENGTHS = [9000, 4000, 9600, 6000, 2500, 9001, 7000]
 WORDS = ["one", "another", "a third clip", "four", "the fifth", "six", "the last of all"]
@@ -155,3 +161,86 @@ def test_a_list_of_files(checkpoint, corpus, tmp_path, monkeypatch):
     (tmp_path / "list.txt").write_text("".join([*lines, "c2.wav|Again.\n"]))
     with pytest.raises(UserError, match=r"would both become c2\.npy: rename one"):
         run(monkeypatch, checkpoint, "", tmp_path / "other", f"--training_files={tmp_path / 'list.txt'}")
+
+
+def test_what_the_mels_of_a_folder_depend_on(toy, tmp_path):
+    """Each weight, the seed, the precision, how texts are read: two runs with the same facts make the same mels."""
+    args = argparse.Namespace(seed=5)
+    toy["data_config"] = {"dictionary": "cmudict", "text_cleaners": ["basic_cleaners", "english_cleaners"]}
+    synthesizer = Synthesizer(make_checkpoint(tmp_path / "a", toy), CPU)
+    facts = teacher_forced.facts_of(args, synthesizer)
+    assert facts == teacher_forced.facts_of(args, synthesizer) and re.fullmatch("crc32 [0-9a-f]{8}", facts["weights"])
+    assert {name: value for name, value in facts.items() if name != "weights"} == {
+        "seed": 5, "precision": "O0", "text_cleaners": "basic_cleaners english_cleaners", "dictionary": "cmudict",
+    }  # fmt: skip
+    digests = {facts["weights"]}
+    for tensor in synthesizer.model.state_dict().values():
+        before = tensor.flatten()[:1].clone()
+        tensor.view(-1)[:1] += 1
+        digests.add(teacher_forced.facts_of(args, synthesizer)["weights"])
+        tensor.view(-1)[:1] = before
+    assert len(digests) == 1 + len(synthesizer.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"seed": 1, "b": "x"}', ""),
+        ('{"seed": 1, "b": "x", "more": 2}', ""),
+        ('{"seed": 2, "b": "x"}', "holds mels made with seed 2, now it is 1: name another folder"),
+        ('{"seed": 1}', "holds mels made with b None, now it is 'x'"),
+        ("[1]", "holds mels made with seed None, now it is 1"),
+        ("{", "is not JSON"),
+        (None, "No such file"),  # a link to nothing
+    ],
+)
+def test_a_folder_holds_mels_of_one_making(tmp_path, content, said):
+    path, facts = tmp_path / "facts.json", {"seed": 1, "b": "x"}
+    path.symlink_to(tmp_path / "gone") if content is None else path.write_text(content)
+    if not said:
+        teacher_forced.settle_facts(path, facts)
+        assert json.loads(path.read_text()) == facts
+        return
+    with pytest.raises(UserError, match=re.escape(said)):
+        teacher_forced.settle_facts(path, facts)
+    assert content is None or path.read_text() == content
+
+
+def test_the_facts_are_written_into_a_fresh_folder(tmp_path):
+    teacher_forced.settle_facts(tmp_path / "new.json", {"seed": 1})
+    assert json.loads((tmp_path / "new.json").read_text()) == {"seed": 1}
+
+
+@pytest.mark.parametrize("astray", [0, 1, 5, 6])
+def test_clips_whose_attention_goes_astray_are_named(tmp_path, caplog, astray):
+    """The worst first, five at most; not those that just reach the limit."""
+    caplog.set_level(logging.INFO)
+    measured = {f"c{i}.wav": Measured(1.0, 6.0, 0.5 - i / 100) for i in range(astray)}
+    measured |= {"good.wav": Measured(3.0, 8.0, LEAST_DIAGONALITY), "better.wav": Measured(2.0, 7.0, 0.9)}
+    teacher_forced.report(measured, 20, tmp_path)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    names = [f"c{i}.wav" for i in reversed(range(astray))]
+    listed = ", ".join(names[:5]) + (", ..." if astray > 5 else "")
+    assert len(warnings) == bool(astray)
+    assert all(f"in {astray} clips" in line and f"({listed})" in line for line in warnings)
+    count = astray + 2
+    means = (astray + 5) / count, (6 * astray + 15) / count
+    assert f"mel L1 {means[0]:.3f}, MCD {means[1]:.2f} dB" in caplog.text
+    assert f"{tmp_path} holds the mels of all 20 clips" in caplog.text
+
+
+def test_batches_are_of_clips_of_like_length():
+    assert teacher_forced.batches_of([5, 3, 9, 3, 1], 2) == [[4, 1], [3, 0], [2]]
+    assert teacher_forced.batches_of([5, 3], 2) == [[1, 0]] and teacher_forced.batches_of([], 2) == []
+
+
+def test_the_dropout_of_a_clip_is_drawn_by_its_name(toy, tmp_path, monkeypatch):
+    """And by the seed, but not by its place in a batch or its folder's name."""
+    synthesizer = Synthesizer(make_checkpoint(tmp_path / "a", toy), CPU)
+    given = []
+    monkeypatch.setattr(synthesizer.model, "predict", lambda *batch: given.append(batch[-1]))
+    items = [{"names": name, "text": torch.ones(3).long(), "mel": torch.zeros(6, 4)} for name in ("a.wav", "b.wav")]
+    for clips, seed in ((items, 1), (items[::-1], 1), (items[:1], 2)):
+        teacher_forced.predict(clips, synthesizer, seed)
+    (a, b), swapped, (of_other_seed,) = given
+    assert len({a, b, of_other_seed}) == 3 and swapped == [b, a]

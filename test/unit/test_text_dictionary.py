@@ -52,7 +52,14 @@ def test_line_ends_and_marks_make_no_difference(tmp_path, dictionary, content):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_encodings(tmp_path, encoding):
-    assert load_dictionary(write(tmp_path, "DÉJÀ  D EY1\n\x85A  AH0".encode(encoding)))["déjà"] == ["@D", "@EY1"]
+    """Windows writes an ellipsis as what is an end of line in Unicode."""
+    content = ";;; of words\x85 and more\nDÉJÀ  D EY1\n\x85A  AH0"
+    assert load_dictionary(write(tmp_path, content.encode(encoding))) == {"déjà": ["@D", "@EY1"], "a": ["@AH0"]}
+
+
+def test_the_first_pronunciation_counts_and_a_number_sign_in_a_word_is_no_comment(tmp_path):
+    lines = "A#(2)  AH0\nA#  EY1\nB#2  B # a comment\nC(x)  S\n"
+    assert load_dictionary(write(tmp_path, lines.encode())) == {"a#": ["@AH0"], "b#2": ["@B"], "c(x)": ["@S"]}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ def test_a_sentence_stays_as_it_is(text):
     "text, spoken",
     [
         ("a title", "a title."),
+        ("a sentence.  ", "a sentence."),
+        ("a question? -- ", "a question?"),
         ("a part of a sentence,", "a part of a sentence."),
         ("as follows: ", "as follows."),
         ("and then --", "and then."),

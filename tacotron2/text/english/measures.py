@@ -46,7 +46,7 @@ MEASURE = re.compile(
 )
 FEET = re.compile(r"(?<![\w.,])([0-9]+)'(?:\s?([0-9]+)(?:\"|''))?(?![\w'])")
 SIZE = re.compile(rf"{NUMBER}\s?[x×]\s?(?=[0-9])")
-FRACTION = re.compile(r"(?<![\w.,/])(?:([0-9]+)\s)?([0-9]{1,3})/([0-9]{1,3})(?![\w/])")
+FRACTION = re.compile(r"(?<![\w.,/])(?:([0-9]+)\s)?([0-9]{1,3})/([0-9]{1,3}|1000)(?![\w/])")
 FIXED = {"24/7": "twenty-four seven", "9/11": "nine eleven", "50/50": "fifty fifty"}
 PHONE = re.compile(
     r"(?<![\w.,-])(\+[0-9]{1,3}[\s.-]?)?(\([0-9]{3}\)\s?|[0-9]{3}[.-])?([0-9]{3})[.-]([0-9]{4})(?![\w-])"
@@ -133,9 +133,10 @@ def _fraction(match: re.Match) -> str:
     if int(lower) < 2 or upper == "0" or (len(lower) > 2 and lower not in ("100", "1000")):
         return f"{whole_part + ' ' if whole_part else ''}{whole(upper)} over {whole(lower)}"
     several = upper != "1"
-    part = {"2": "halves" if several else "half", "4": "quarter" + "s" * several}.get(lower) or ordinal(
-        lower
-    ) + "s" * several
+    if lower == "2":
+        part = "halves" if several else "half"
+    else:  # a hundredth, not a one hundredth
+        part = ("quarter" if lower == "4" else ordinal(lower).removeprefix("one ")) + "s" * several
     if whole_part:
         upper_words = whole(upper) if several else "a"
         return f"{whole(whole_part)} and {upper_words} {part}"

@@ -1,0 +1,67 @@
+"""The common part of both evaluations: who does which clip, and what all processes must have the same."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.evaluation import runner
+from common.program import UserError
+
+
+@pytest.fixture
+def second_of_three(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 7])
+def test_each_process_does_every_third(second_of_three, monkeypatch, count):
+    done = []
+    others = {number: number for number in range(count)}
+    monkeypatch.setattr(runner.distributed, "gather_objects", lambda own: [others, own])
+    results = runner.shared_out(range(10, 10 + count), lambda clip: done.append(clip) or -clip)
+    assert done == list(range(11, 10 + count, 3))
+    assert results == [-10 - number if number % 3 == 1 else number for number in range(count)]
+
+
+def test_one_process_does_all():
+    assert runner.shared_out("abc", str.upper) == ["A", "B", "C"]
+
+
+def facts(model, clips=("a/one.wav", "b/two.wav"), **options):
+    return runner.facts_of_evaluation(Namespace(**options), model, map(Path, clips))
+
+
+def test_what_all_processes_must_have_the_same(second_of_three):
+    """Options that change the figures, the weights, the clips' names and order; not where a machine has its files."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    folders = "inputs data_path pth_path output_directory log_directory earlier mels_path training_files"
+    paths = dict.fromkeys(folders.split())
+    same = facts(model, seed=1, sigma=0.6, amp=None, **paths, started=1.0, debug=True)
+    assert same.keys() == {"--seed", "--sigma", "--amp", "the sum of the weights", "the names of the clips"}
+    assert (same["--seed"], same["--sigma"]) == (1, 0.6)
+    again = facts(model, ("elsewhere/one.wav", "two.wav"), seed=1, sigma=0.6, amp=None, **dict.fromkeys(paths, "x"))
+    assert again == same
+    for clips in (("b/two.wav", "a/one.wav"), ("a/one.wav",), ("a/one.wav", "b/three.wav")):
+        other = facts(model, clips, seed=1, sigma=0.6, amp=None)
+        assert {name for name in same if other[name] != same[name]} == {"the names of the clips"}
+    for tensor in (model[0].bias.data, model[1].running_mean):
+        tensor[0] += 1
+        other = facts(model, seed=1, sigma=0.6, amp=None)
+        assert {name for name in same if other[name] != same[name]} == {"the sum of the weights"}
+        same = other
+
+
+def test_a_process_alone_has_nothing_to_compare():
+    assert facts(torch.nn.Linear(2, 2), seed=1) == {}
+
+
+def test_no_two_clips_may_become_one_file():
+    runner.check_outputs_differ(map(Path, ["a/x.wav", "a/y.wav", "x.wav.wav"]))
+    with pytest.raises(UserError, match=r"^a/x.wav and b/x.npy would both become x_synthesis.wav: rename one$"):
+        runner.check_outputs_differ(map(Path, ["a/x.wav", "a/y.wav", "b/x.npy"]))
+    with pytest.raises(UserError, match=r"would both become x.npy"):
+        runner.check_outputs_differ(map(Path, ["a/x.wav", "b/x.wav"]), lambda path: f"{path.stem}.npy")
