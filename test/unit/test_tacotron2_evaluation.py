@@ -145,13 +145,13 @@ def test_held_back_clips_that_cannot_be_used_are_named_or_left_out(models, corpu
 
 def test_all_clips_as_one():
     """Lengths add up, measures are averaged, the time is that of a second of speech; the share that ended by itself."""
-    one = infer.ClipFigures("a", 1.0, 2.0, 0.5, 6.0, 100, 3.0, 1.0, 0.9, 1.0, 0.1)
-    other = infer.ClipFigures("b", 2.0, 4.0, 1.5, 8.0, 50, 1.0, 0.0, 0.5, 0.6, 0.5)
-    overall = infer.summarize((one, other, other))
+    one = evaluation.ClipFigures("a", 1.0, 2.0, 0.5, 6.0, 100, 3.0, 1.0, 0.9, 1.0, 0.1)
+    other = evaluation.ClipFigures("b", 2.0, 4.0, 1.5, 8.0, 50, 1.0, 0.0, 0.5, 0.6, 0.5)
+    overall = evaluation.summarize((one, other, other))
     assert overall.figures() == ["5.000", "3.333", "1.167", "7.333", "5.000", "33%", "0.633", "0.733", "0.260"]
     assert (overall.name, overall.frames) == ("overall", 200)
     assert [each.figures()[5] for each in (one, other)] == ["yes", "no"]
-    assert infer.describe(one).startswith("recorded (s) 1.000, loss 2.000, mel L1 0.500, MCD (dB) 6.000, spoken (s)")
+    assert evaluation.describe(one).startswith("recorded (s) 1.000, loss 2.000, mel L1 0.500, MCD (dB) 6.000, spoken (s)")
 
 
 @pytest.mark.slow
