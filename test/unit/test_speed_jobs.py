@@ -10,6 +10,7 @@ import torch
 
 import tacotron2.config
 import waveglow.config
+import waveglow.vocoder
 from common.config_reading import from_dict
 from common.corpus import read_transcripts
 from conftest import RATE, toy_config, toy_tacotron2_config
@@ -52,6 +53,7 @@ def prepared(monkeypatch):
         return real(model, device, level, npu_config)
 
     monkeypatch.setattr(jobs, "prepare", prepare)
+    monkeypatch.setattr(waveglow.vocoder.inference, "prepare", prepare)
     return given
 
 
@@ -65,7 +67,8 @@ def test_sizes_of_batches():
         "voice-infer": (1,),
     }  # fmt: skip
     assert LEVELS == {
-        "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "int8": "O0"
+        "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
+        "int8": "O0",
     }  # fmt: skip
 
 
@@ -182,7 +185,7 @@ def test_the_voice_speaks_a_sentence(monkeypatch, precision, level):
     voice = SimpleNamespace(tacotron2="t", waveglow="w", settings=SimpleNamespace(sigma=0.4))
     monkeypatch.setattr(jobs, "find_voice", lambda: voice)
     monkeypatch.setattr(jobs, "Synthesizer", Synthesizer)
-    monkeypatch.setattr(jobs, "Vocoder", Vocoder)
+    monkeypatch.setattr(waveglow.vocoder, "Vocoder", Vocoder)
     assert JOBS["voice-infer"](CPU, precision, 1).units == 77
     assert asked == [("t", CPU, level), ("w", CPU, level), ([jobs.SENTENCE], 0), ("mel", 0.4)]
     assert len(jobs.SENTENCE) == 128

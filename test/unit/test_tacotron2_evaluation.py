@@ -151,7 +151,8 @@ def test_all_clips_as_one():
     assert overall.figures() == ["5.000", "3.333", "1.167", "7.333", "5.000", "33%", "0.633", "0.733", "0.260"]
     assert (overall.name, overall.frames) == ("overall", 200)
     assert [each.figures()[5] for each in (one, other)] == ["yes", "no"]
-    assert evaluation.describe(one).startswith("recorded (s) 1.000, loss 2.000, mel L1 0.500, MCD (dB) 6.000, spoken (s)")
+    said = evaluation.describe(one)
+    assert said.startswith("recorded (s) 1.000, loss 2.000, mel L1 0.500, MCD (dB) 6.000, spoken (s)")
 
 
 @pytest.mark.slow
