@@ -1,6 +1,7 @@
 """The engines: one interface, the same numbers, and clear words for files and sizes that are not theirs."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,31 @@ def test_beyond_the_range_is_said_before_the_engine_fails(texts, says):
     pipeline, _ = start(models_dir() / "onnx", raw())
     with pytest.raises(UserError, match=says):
         pipeline.spectrograms(texts, [0] * len(texts))
+
+
+def test_so_is_a_spectrogram_beyond_it():
+    pipeline, _ = start(models_dir() / "onnx", raw())
+    pipeline.contents.ranges["mel"] = [4, 8, 16]
+    assert len(pipeline.audio(np.zeros((1, 6, 16), np.float32), np.array([16]), 0.6, [0])[0]) == 16 * 256
+    with pytest.raises(UserError, match="the number of mel frames is 17, and these engines are built for 4 to 16"):
+        pipeline.audio(np.zeros((1, 6, 17), np.float32), np.array([17]), 0.6, [0])
+
+
+def test_time_in_a_stage_adds_up_until_it_is_cleared(monkeypatch):
+    """By a clock that goes on by a second with each look, and a device that takes 5 s more."""
+    seconds = [0]
+    look = lambda more=1: seconds.__setitem__(0, seconds[0] + more) or seconds[0]  # noqa: E731
+    monkeypatch.setattr("tools.deploy.infer_python.pipeline.time", SimpleNamespace(perf_counter=look))
+    pipeline, engine = start(models_dir() / "onnx", raw())
+    monkeypatch.setattr(engine, "wait", lambda: look(5))
+    for _ in range(2):
+        with pipeline.stage("one"):
+            pass
+    assert pipeline.seconds == {"one": 12}
+    pipeline.seconds.clear()
+    with pipeline.stage("one"):
+        pass
+    assert pipeline.seconds == {"one": 6}
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "magicmind"])

@@ -4,12 +4,14 @@ import json
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from deploy_toys import report_of, to_infer
+from test_deploy_report import iteration
 
+from common.program import UserError
 from tools.deploy.infer_python import infer
+from tools.deploy.infer_python.latency import DeviceResult, Run
 from tools.deploy.infer_python.results import Results, set_aside
 
 
@@ -35,7 +37,7 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("log_file", "text", "numbers"),
+    ("log_file", "text", "beside"),
     [
         ("", None, "wavs/latency.json"),
         ("logs/a.txt", "logs/a.txt", "logs/a.txt.json"),
@@ -43,24 +45,51 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
         ("pipe", "pipe", "wavs/latency.json"),  # beside which nobody looks for a file
     ],
 )
-def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, numbers):
+def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, beside):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     os.mkfifo("pipe")
     results = Results(Path("wavs"), log_file, "name")
-    assert (results.text and str(results.text), str(results.json)) == (text, numbers)
+    assert (results.text and str(results.text), str(results.json)) == (text, beside)
     assert results.json.parent.is_dir()
 
 
-def test_a_report_is_in_one_place(tmp_path, capsys):
-    """The log file, or without one the terminal; the numbers are in the JSON either way."""
-    runs = [SimpleNamespace(as_text=lambda: "report\n", as_json=lambda: {"batch": 1})] * 2
-    for log_file, shown in (("", "report\n\nreport\n"), (str(tmp_path / "log"), "")):
-        results = Results(tmp_path, log_file, "name")
-        results.write(runs)
-        assert capsys.readouterr().out == shown
-        assert json.loads(results.json.read_text()) == {"runs": [{"batch": 1}] * 2}
-    assert (tmp_path / "log").read_text() == "report\n\nreport\n"
+def test_reports_of_several_batches_stand_one_below_the_other(tmp_path, capsys):
+    """On the terminal as in a file, with an empty line between them and none behind; all of them in the JSON."""
+    runs = [Run("torch", "int8", batch, 9, {}, {}, {0: DeviceResult("a", [iteration()])}) for batch in (1, 2)]
+    expected = "\n".join(run.as_text() for run in runs)
+    Results(tmp_path / "wavs", "", "name").write(runs)
+    assert capsys.readouterr().out == expected
+    Results(tmp_path / "wavs", str(tmp_path / "a.txt"), "name").write(runs)
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "a.txt").read_text() == expected
+    for path in (tmp_path / "wavs/latency.json", tmp_path / "a.txt.json"):
+        assert [run["batch"] for run in json.loads(path.read_text())["runs"]] == [1, 2]
+
+
+def test_a_folder_in_the_place_of_a_report_is_refused_before_anything_is_spoken(tmp_path):
+    for taken in ("a.txt.json", "wavs/out_0001.wav"):
+        (tmp_path / taken).mkdir(parents=True)
+        with pytest.raises(UserError, match=f"cannot write .*{taken}: it is a folder, move it"):
+            Results(tmp_path / "wavs", str(tmp_path / "a.txt"), "name")
+        (tmp_path / taken).rmdir()
+
+
+def test_an_earlier_report_is_set_aside_where_it_lies(tmp_path):
+    """The wavs are in another folder, each with a date of its own; what has other names stays."""
+    (tmp_path / "wavs").mkdir()
+    ages = {"wavs/dev12_3.wav": 100, "wavs/out_0012.wav": 200, "a.txt": 300, "a.txt.json": 400}
+    others = ["wavs/out_1.wav", "wavs/dev_1.wav", "wavs/a.txt", "b.txt", "wavs/latency.json"]
+    for name in [*ages, *others]:
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1.6e9 - ages.get(name, 0),) * 2)
+    Results(tmp_path / "wavs", str(tmp_path / "a.txt"), "name").make_room()
+    date = lambda age: time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(1.6e9 - age))  # noqa: E731
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("[!.]*") if path.is_file()}
+    assert there == {
+        *others, f"wavs/{date(100)}/dev12_3.wav", f"wavs/{date(100)}/out_0012.wav", f"{date(300)}/a.txt",
+        f"{date(300)}/a.txt.json",
+    }  # fmt: skip
 
 
 def test_nothing_to_set_aside(tmp_path):

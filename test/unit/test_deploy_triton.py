@@ -24,6 +24,8 @@ from conftest import ROOT, script_environment
 from tools.deploy.triton import __main__ as program
 
 IDS = [12, 40, 3, 44, 9]
+CPU, INT64, FP32 = 2, 9, 11
+"Of Triton's protobuf: the kind of an instance, and types."
 
 
 @pytest.fixture
@@ -61,7 +63,9 @@ def test_configurations_are_what_triton_reads(run_here, tmp_path, backend):
     for name in ("encoder", "decoder", "postnet", "waveglow"):
         config = parsed(folder / name / "config.pbtxt")
         assert (config.name, config.backend, config.max_batch_size) == (name, backend, 4)
-        assert config.HasField("dynamic_batching")
+        assert config.dynamic_batching.max_queue_delay_microseconds == 5000
+        groups = [(group.kind, group.count) for group in config.instance_group]
+        assert groups == ([(CPU, 0)] if backend == "python" else [])  # that of ONNX Runtime finds its cards itself
         assert (folder / name / "1/model.py").exists() == (backend == "python")
         session = onnxruntime.InferenceSession(str(folder / name / "1/model.onnx"))
         for told, ports in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
@@ -73,6 +77,14 @@ def test_configurations_are_what_triton_reads(run_here, tmp_path, backend):
                 assert data_type == numbers.get(port.type, "TYPE_FP32")
     speech = parsed(folder / "speech/config.pbtxt")
     assert {port.name: port.optional for port in speech.input} == {"sequences": False, "seed": True, "sigma": True}
+    assert (speech.name, speech.backend, speech.max_batch_size) == ("speech", "python", 0)
+    assert [(group.kind, group.count) for group in speech.instance_group] == [(CPU, 4)]  # one clip in each
+    assert {port.name: (list(port.dims), port.data_type) for port in (*speech.input, *speech.output)} == {
+        "sequences": ([-1], INT64), "seed": ([1], INT64), "sigma": ([1], FP32), "audio": ([-1], FP32),
+    }  # fmt: skip
+    assert {name: speech.parameters[name].string_value for name in ("prenet_dim", "n_group")} == {
+        "prenet_dim": "12", "n_group": "8",
+    }  # fmt: skip
     assert json.loads(speech.parameters["symbols"].string_value) == toy("tacotron2").config.data_config.symbols
 
 
@@ -193,6 +205,43 @@ def test_requests_of_a_batch_get_their_own_parts(triton):
 @pytest.mark.parametrize("ids", [[], [-1], [148]])
 def test_ids_that_are_none(triton, ids):
     assert "sequences must be one id or more, from 0 to 147" in speech(triton, sequences=np.array(ids, np.int64))
+
+
+@pytest.mark.parametrize("ids", [[0], [147]])
+def test_the_first_and_the_last_id_are_spoken(triton, ids):
+    assert speech(triton, sequences=ids).dtype == np.float32
+
+
+def test_a_model_that_fails_is_said_to_who_asked(triton):
+    failed = triton.utils.InferenceResponse(error=triton.utils.TritonError("no memory"))
+    asks, execute = triton.utils.InferenceRequest, triton.utils.InferenceRequest.exec
+    asks.exec = lambda request: failed if request.model_name == "postnet" else execute(request)
+    assert speech(triton, sequences=IDS) == "no memory"
+
+
+def test_what_is_as_long_as_a_step_is_not_padded(triton):
+    """Texts of up to a multiple of the step share a batch, and so do spectrograms."""
+    seen, execute = {"encoder": [], "waveglow": []}, triton.utils.InferenceRequest.exec
+
+    def listen(request):
+        if request.model_name in seen:
+            seen[request.model_name].append(request.inputs[0].as_numpy().shape)
+        return execute(request)
+
+    triton.utils.InferenceRequest.exec = listen
+    for length in (1, 32, 33):
+        speech(triton, sequences=[5] * length)
+    assert seen == {"encoder": [(1, 32), (1, 32), (1, 64)], "waveglow": [(1, 6, 64, 1)] * 3}
+
+
+@pytest.mark.parametrize(("given", "code"), [("0", 2), ("1025", 2), ("1", 0), ("1024", 0)])
+def test_how_many_clips_share_a_batch(run_here, tmp_path, monkeypatch, given, code):
+    written = []
+    monkeypatch.setattr("tools.deploy.triton.repository.write_repository", lambda *args: written.append(args[-2:]))
+    done = run_here(program.main, f"--models_dir={models_dir()}", "-o", "repository", f"--max_batch={given}")
+    assert (done.returncode, written) == (code, [("onnxruntime", int(given))] * (code == 0))
+    run_here(program.main, f"--models_dir={models_dir()}", "-o", "repository")
+    assert written[-1] == ("onnxruntime", 8)
 
 
 def test_without_graphs(run_here, tmp_path):
