@@ -100,6 +100,30 @@ def test_each_operator_in_its_older_form(node, constants, rank, opset):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize(("opset", "version"), [(11, 6), (13, 7), (18, 8)])
+def test_the_file_s_format_is_that_of_its_opset_s_time(opset, version):
+    """Or readers of that time would refuse it. The graph that it is made of stays as it was."""
+    model = one(helper.make_node("Split", ["x"], ["y", "z"], axis=1, num_outputs=2))
+    before = model.SerializeToString()
+    assert lowered(model, opset).ir_version == version
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("attribute", "dtype"),
+    [("value_int", "int64"), ("value_ints", "int64"), ("value_float", "float32"), ("value_floats", "float32")],
+)
+def test_a_constant_is_a_tensor_of_its_type_in_every_opset(attribute, dtype):
+    values = [3, -2] if attribute.endswith("s") else 3
+    values = [1.5, 2.0] if attribute == "value_floats" else 1.5 if attribute == "value_float" else values
+    for opset in OPSETS[:-1]:
+        (node,) = lowered(one(helper.make_node("Constant", [], ["y"], **{attribute: values})), opset).graph.node
+        (value,) = node.attribute
+        assert value.name == "value"
+        array = onnx.numpy_helper.to_array(value.t)
+        assert (array.dtype.name, array.tolist()) == (dtype, values)
+
+
 @pytest.mark.parametrize(
     ("node", "says"),
     [
