@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -255,3 +256,24 @@ def test_without_magicmind():
     )
     assert done.returncode == 1
     assert "--engine=magicmind: No module named 'magicmind'; it needs Cambricon's driver" in done.stderr
+
+
+def test_what_comes_from_the_card_is_float32_or_as_it_is(magicmind):
+    from tools.deploy.engines.magicmind_engine import MagicMindGraph
+
+    graph = MagicMindGraph.__new__(MagicMindGraph)
+    for given, expected in (("float16", "float32"), ("float32", "float32"), ("int32", "int32")):
+        value = SimpleNamespace(asnumpy=lambda given=given: np.array([1, 2], given))
+        assert (graph.fetch(value).dtype, graph.fetch(value).tolist()) == (expected, [1, 2])
+
+
+def test_as_many_outputs_are_wanted_as_the_graph_has_names(magicmind, monkeypatch):
+    """One fewer would otherwise be looked for in vain, or taken for another."""
+    from tools.deploy.engines.magicmind_engine import MagicMindGraph
+
+    graph = MagicMindGraph.__new__(MagicMindGraph)
+    graph.names, graph.outputs, graph.takes_others = [], ["mel", "gate"], True
+    graph.queue = SimpleNamespace(sync=lambda: None)
+    monkeypatch.setattr(graph, "_enqueue", lambda tensors, outputs: outputs.append("mel"))
+    with pytest.raises(ValueError, match="shorter"):
+        graph.run({})

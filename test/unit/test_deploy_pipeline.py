@@ -8,7 +8,10 @@ import pytest
 
 import tacotron2.config
 import waveglow.config
+from common.program import UserError
 from tacotron2.config import Tacotron2Config
+from tacotron2.prenet import Prenet
+from tools.deploy.artifacts import Contents
 from tools.deploy.infer_python import pipeline
 from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.signatures import tacotron2_signatures
@@ -76,3 +79,41 @@ def test_clips_end_with_their_gate_or_the_last_step_however_rarely_it_looks(ends
     assert tuple(found) == lengths
     assert mel.shape == (2, 80, max(lengths))
     assert (mel == np.arange(1, max(lengths) + 1)).all()
+
+
+def of_stubs(**graphs):
+    """A pipeline of graphs that are functions, for 1 to 4 clips of 1 to 9 symbols and 8 frames."""
+    own = Pipeline.__new__(Pipeline)
+    ranges = {"batch": [1, 2, 4], "text": [1, 5, 9], "mel": [8, 8, 8]}
+    own.contents = Contents("stub", {}, tacotron2.config.Config(), waveglow.config.Config(), 11, 0.6, ranges=ranges)
+    own.engine, own.seconds, own.limit, own.hop_length = SimpleNamespace(wait=lambda: None), {}, 8, 256
+    own.prenet = Prenet(80, 4, 0.5)
+    own.graphs = {name: SimpleNamespace(run=run, fetch=lambda value: value) for name, run in graphs.items()}
+    return own
+
+
+@pytest.mark.parametrize("lengths", [[3, 5], [2, 1], [8, 8]])
+def test_mels_end_with_the_longest_clip_though_the_graphs_take_more(lengths):
+    memory = {"memory": np.zeros((2, 3, 4), np.float32), "processed_memory": np.zeros((2, 3, 4), np.float32)}
+    rough = np.random.default_rng(0).normal(size=(2, 80, max(lengths))).astype(np.float32)
+    given = []
+
+    def refine(inputs):
+        given.append(inputs["mel_outputs"])
+        return {"mel_outputs_postnet": inputs["mel_outputs"] + 1}
+
+    own = of_stubs(
+        encoder=lambda inputs: dict(memory),
+        decoder=lambda inputs: {"mel_outputs": rough, "mel_lengths": np.array(lengths, np.int32)},
+        postnet=refine,
+    )
+    mel, found = own.spectrograms([[1, 2, 3], [4, 5]], [1, 2])
+    assert found.tolist() == lengths
+    np.testing.assert_array_equal(mel, rough + 1)
+    assert given[0].shape == (2, 80, 8)
+
+
+def test_a_spectrogram_beyond_the_engines_is_refused_by_its_frames():
+    own = of_stubs(waveglow=None)
+    with pytest.raises(UserError, match="the number of mel frames is 9, and these engines are built for 8 to 8"):
+        own.audio(np.zeros((1, 80, 9), np.float32), np.array([9]), 0.6, [1])

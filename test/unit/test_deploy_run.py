@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from deploy_toys import models_dir
 
+from common.folder_lock import LOCK
 from common.program import UserError
 from tools.deploy import checks, run, stages
 from tools.deploy.artifacts import ONNX, read_contents
@@ -101,6 +102,21 @@ def test_a_folder_in_the_place_of_a_table_is_said_before_the_work(start, folder,
     with pytest.raises(UserError, match=f"cannot write .*{name}: it is a folder"):
         start(perf)
     assert [path.name for path in folder.glob("[!.]*")] == [ONNX]
+
+
+@pytest.mark.parametrize("module", [run, perf])
+def test_both_folders_are_held_before_anything_is_made(start, folder, tmp_path, monkeypatch, module):
+    """Or two of these programs would write into one of them."""
+    began = []
+
+    def make_graphs(args):
+        began.extend((path / LOCK).is_file() for path in (folder, tmp_path / "output"))
+        raise UserError("enough")
+
+    monkeypatch.setattr(stages, "make_graphs", make_graphs)
+    with pytest.raises(UserError, match="enough"):
+        start(module)
+    assert began == [True, True]
 
 
 def test_device_and_sizes_are_named_before_the_work(start, caplog, tmp_path):
