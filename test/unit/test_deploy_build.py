@@ -15,6 +15,7 @@ from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
 from tools.deploy.gen_model import build, building
+from tools.deploy.gen_model.settings import Sizes
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,14 @@ def test_engines_with_other_options_are_built_again(tmp_path):
     for spinning in (False, True):
         make(tmp_path, spinning=spinning)
         assert read_contents(tmp_path, "onnxruntime", "").options == {"spinning": spinning}
+
+
+@pytest.mark.parametrize("name", ["batch", "text", "mel"])
+@pytest.mark.parametrize("sizes", [[0, 1, 2], [1, 2], [1, 3, 2], [1, 2, 3, 4], [1.0, 2, 3], [True, 2, 3], [-1, 1, 2]])
+def test_sizes_are_three_whole_numbers_from_1_on_in_their_order(name, sizes):
+    assert vars(Sizes(**{name: [1, 1, 1]}))[name] == [1, 1, 1]
+    with pytest.raises(UserError, match=rf"{name} is \[.*: must be the smallest, usual and largest size"):
+        Sizes(**{name: sizes})
 
 
 @pytest.mark.parametrize(

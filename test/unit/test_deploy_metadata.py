@@ -134,6 +134,12 @@ def test_the_example_reads_capitals_as_the_models_do():
     assert np.array_equal(small, capital)
 
 
+def test_a_number_among_words_makes_no_ids_of_them():
+    example = load_example()
+    with_number, without = (example.speak(str(models_dir() / ONNX), text)[0] for text in ("of 4", "of "))
+    assert np.array_equal(with_number, without)  # which has no letter for it
+
+
 @torch.no_grad()
 def test_the_example_says_what_the_models_say():
     example = load_example()
