@@ -13,7 +13,7 @@ from torch import Tensor
 from common.audio import read_wav, write_wav
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
-from common.evaluation.runner import CLIPS_ON_PAGE, describe_training, mean, output_name, plot_training
+from common.evaluation.runner import CLIPS_ON_PAGE, clips_below, describe_training, mean, output_name, plot_training
 from common.files import written_whole
 from common.random_numbers import own_random_numbers
 from tacotron2.data import Clip, collate
@@ -194,5 +194,5 @@ def write_page(
         columns=COLUMNS,
         clips=entries,
         overall=overall.figures(),
-        note=NOTE + (f" The first {CLIPS_ON_PAGE} clips are below." if len(clips) > CLIPS_ON_PAGE else ""),
+        note=NOTE + clips_below(len(clips)),
     )

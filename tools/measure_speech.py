@@ -13,7 +13,7 @@ from common import program
 from common.audio import MelSpectrogram, read_wav
 from common.corpus import read_transcripts
 from common.evaluation import page
-from common.evaluation.runner import CLIPS_ON_PAGE, output_name, plain, write_json
+from common.evaluation.runner import CLIPS_ON_PAGE, clips_below, output_name, plain, write_json
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import console, open_log
@@ -190,7 +190,7 @@ def write_page(path: Path, measured: dict[Pair, SpeechFigures], means: Figures, 
         columns=[COLUMNS[column][0] for column in columns],
         clips=entries,
         overall=[shown(means, column) for column in columns],
-        note=NOTE + (f" The first {CLIPS_ON_PAGE} clips are below." if len(entries) > CLIPS_ON_PAGE else ""),
+        note=NOTE + clips_below(len(entries)),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from common.audio import count_clipped, read_wav, write_wav
 from common.evaluation import page, pictures
 from common.evaluation.metrics import mel_cepstral_distortion, mel_l1
-from common.evaluation.runner import CLIPS_ON_PAGE, describe_training, mean, output_name, plot_training
+from common.evaluation.runner import CLIPS_ON_PAGE, clips_below, describe_training, mean, output_name, plot_training
 from common.mel_files import is_mel_file, read_mel
 from common.mel_forms import to_natural_log
 from common.program import UserError
@@ -178,5 +178,5 @@ def write_page(
         columns=COLUMNS,
         clips=entries,
         overall=overall.figures(),
-        note=NOTE + (f" The first {CLIPS_ON_PAGE} clips are below." if len(clips) > CLIPS_ON_PAGE else ""),
+        note=NOTE + clips_below(len(clips)),
     )

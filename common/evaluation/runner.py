@@ -84,6 +84,11 @@ def write_json(path: Path, facts: dict[str, Any], overall: Any, clips: Iterable[
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def clips_below(count: int) -> str:
+    """The end of a page's note, if it lists more clips than it shows."""
+    return f" The first {CLIPS_ON_PAGE} clips are below." if count > CLIPS_ON_PAGE else ""
+
+
 def plot_training(training: Progress) -> str:
     """The loss curves that a checkpoint brings along, as a data URI."""
     curve = pictures.plot_losses(

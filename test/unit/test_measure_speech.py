@@ -14,6 +14,7 @@ import pytest
 from test_metrics import voice
 
 from common.audio import write_wav
+from common.evaluation import runner
 from common.log import console
 from common.program import UserError
 from conftest import RATE, ROOT
@@ -116,7 +117,8 @@ def test_without_recordings(folder, monkeypatch, terminal):
 
 
 def test_the_page(folder, monkeypatch):
-    monkeypatch.setattr(measure_speech, "CLIPS_ON_PAGE", 2)
+    for module in (measure_speech, runner):
+        monkeypatch.setattr(module, "CLIPS_ON_PAGE", 2)
     synthesize(folder, "c", voice(0.5, 300, seed=3))
     run(monkeypatch, folder, *ALL)
     page = (folder / "out/index.html").read_text()

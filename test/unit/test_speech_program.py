@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.evaluation import page
+from common.evaluation import page, runner
 from common.log import console
 from common.program import UserError
 from tools import measure_speech
@@ -119,7 +119,8 @@ def shown_page(monkeypatch):
 
 
 def test_the_page_has_the_worst_first_and_some_to_hear(shown_page, monkeypatch):
-    monkeypatch.setattr(measure_speech, "CLIPS_ON_PAGE", 2)
+    for module in (measure_speech, runner):
+        monkeypatch.setattr(module, "CLIPS_ON_PAGE", 2)
     monkeypatch.setattr(measure_speech, "mark_errors", lambda said, heard: ([said], [heard]))
     measured = {
         Pair("a", Path(), None, "Text a."): SpeechFigures("a", seconds=1.0, clipped=0.1),

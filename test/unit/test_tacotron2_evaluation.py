@@ -13,6 +13,7 @@ import torch
 from test_synthesize import FRAMES, make_models
 from test_synthesizer import make_checkpoint
 
+from common.evaluation import runner
 from common.evaluation.pictures import plot_spectrograms
 from common.program import UserError
 from common.result_files import Results
@@ -100,9 +101,13 @@ def test_figures_are_those_of_the_training(models, corpus, tmp_path, monkeypatch
     assert clip["mel_l1"] == pytest.approx(mel_l1(mel[0], output[1][0]), rel=1e-5)
 
 
+def show_clips(monkeypatch, count):
+    for module in (infer, evaluation, runner):
+        monkeypatch.setattr(module, "CLIPS_ON_PAGE", count)
+
+
 def test_only_the_first_clips_are_drawn(models, corpus, tmp_path, monkeypatch):
-    for module in (infer, evaluation):
-        monkeypatch.setattr(module, "CLIPS_ON_PAGE", 1)
+    show_clips(monkeypatch, 1)
     result = evaluate(monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}")
     assert len(result["clips"]) == 3
     page = (tmp_path / "out/index.html").read_text()
@@ -118,7 +123,7 @@ def test_the_result_says_how_fast_it_was(models, corpus, tmp_path, monkeypatch):
     infer_of_model = Synthesizer.infer
     monkeypatch.setattr(Synthesizer, "infer", lambda self, *given: tries.append(given) or infer_of_model(self, *given))
     monkeypatch.setattr(Results, "write", lambda self, args: written.append(self))
-    monkeypatch.setattr(infer, "CLIPS_ON_PAGE", len(HELD_BACK))
+    show_clips(monkeypatch, len(HELD_BACK))
     result = evaluate(
         monkeypatch, tmp_path / "out", f"--pth_path={models[0]}", f"--data_path={corpus}", "--batch_size=7"
     )
