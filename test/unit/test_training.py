@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.checkpoints import native
 from common.checkpoints.progress import Progress
+from common.checkpoints.saving import Saver
 from common.config_reading import load_config
 from common.layers.npu import Crossings
 from common.program import StopSignal, UserError
@@ -182,13 +183,18 @@ def test_weights_are_compared_now_and_then_and_before_they_are_saved(config, cor
     assert compared == [3, 4, 6, 8]
 
 
-def test_validations_and_checkpoints_come_at_their_iterations_and_at_the_end(config, corpus, tmp_path):
+def test_validations_and_checkpoints_come_at_their_iterations_and_at_the_end(config, corpus, tmp_path, monkeypatch):
+    """What is handed over to be written; a disk that does not keep up may leave some of it out."""
+    asked, save = [], Saver.save
+
+    def noted(saver, path, state, loss):
+        asked.append((path.name, [iteration for iteration, _ in state["progress"]["validation_losses"]]))
+        save(saver, path, state, loss)
+
+    monkeypatch.setattr(Saver, "save", noted)
     often = {"iters_per_validation": 2, "iters_per_checkpoint": 3, "keep_checkpoints": 0}
     run, _ = start(config[1], corpus, tmp_path / "out", max_steps=7, **often)
-    assert [iteration for iteration, _ in run.progress.validation_losses] == [0, 2, 4, 6, 7]
-    assert {path.name for path in (tmp_path / "out").glob("waveglow_*")} == {f"waveglow_{i}" for i in (3, 6, 7)}
-    saved = native.load(tmp_path / "out/waveglow_3")["progress"]
-    assert [iteration for iteration, _ in saved["validation_losses"]] == [0, 2]
+    assert asked == [("waveglow_3", [0, 2]), ("waveglow_6", [0, 2, 4, 6]), ("waveglow_7", [0, 2, 4, 6, 7])]
     assert len(run.progress.losses) == 7
 
 
