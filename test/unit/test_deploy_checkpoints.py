@@ -64,6 +64,7 @@ def test_a_voice_reads_texts_its_own_way(tmp_path, toys, monkeypatch):
     of_voice = find_checkpoints(given(tmp_path, voice="heart"))
     assert of_voice.cleaners == find_checkpoints(given(tmp_path)).cleaners == V2
     assert find_checkpoints(given(tmp_path, waveglow=toys["waveglow"], voice="heart")).cleaners == V2
+    assert find_checkpoints(given(tmp_path, tacotron2=toys["tacotron2"], voice="heart")).cleaners == []
     assert find_checkpoints(given(tmp_path, **toys)).cleaners == []
     (tmp_path / "basic.json").write_text('{"data_config": {"text_cleaners": ["basic_cleaners"]}}')
     said = find_checkpoints(given(tmp_path, voice="heart", config=str(tmp_path / "basic.json")))
@@ -215,15 +216,25 @@ def test_without_graphs_the_checkpoints_are_fetched_first(tmp_path, exports):
     assert exports[1].paths["tacotron2"] == str(voices.FOLDER / "heart/tacotron2.safetensors")
 
 
+def test_nothing_is_fetched_that_would_not_be_exported(tmp_path, exports):
+    """Graphs of the user's own checkpoints, of which a file is gone, are not replaced by NVIDIA's."""
+    shutil.copytree(models_dir() / ONNX, tmp_path / ONNX)
+    (tmp_path / ONNX / "postnet.onnx").unlink()
+    with pytest.raises(UserError, match=r"holds the graphs of .*: name what is to replace them"):
+        stages.make_graphs(given(tmp_path))
+    assert exports == []
+
+
 def test_fetching_goes_on_until_both_checkpoints_are_there(tmp_path, monkeypatch):
+    """By the script, which need not hold the folder: who calls it does."""
     ran = []
-    done = SimpleNamespace(returncode=0)
-    monkeypatch.setattr(stages.subprocess, "run", lambda command, **_: ran.append(command) or done)
+    run = lambda command, env, check: ran.append((command, env["HOLDS_MODELS_DIR"])) or SimpleNamespace(returncode=0)  # noqa: E731
+    monkeypatch.setattr(stages.subprocess, "run", run)
     for times, name in ((1, None), (2, DOWNLOADED["waveglow"]), (2, DOWNLOADED["tacotron2"])):
         if name:
             (tmp_path / name).write_bytes(b"checkpoint")
         stages.fetch(tmp_path)
-        assert ran == [["bash", stages.FETCH, f"--models_dir={tmp_path}"]] * times
+        assert ran == [(["bash", stages.FETCH, f"--models_dir={tmp_path}"], str(tmp_path))] * times
 
 
 def test_fetching_in_vain_is_no_error_unless_there_is_a_part(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy import checks, run
+from tools.deploy.gen_model.settings import DEFAULT
 
 PROGRAM = """
 import contextlib, importlib, io, json, sys
@@ -37,7 +38,17 @@ OPTIONS = [
     (2, "must be numbers, such as 0,1, not '-1'", "--bs", "-1"),
     (2, "must be numbers", "--bs=4.5"),
     (2, "must be numbers", "--bs="),
-    (1, "--il is 257, and engines are built for 4 to 256: choose another", "--il=257"),
+    (
+        1,
+        f"--il is 257, and engines are built for 4 to 256: choose another, or give with --json a copy of {DEFAULT} in",
+        "--il=257",
+    ),
+    (
+        1,
+        "--il is 20, and engines are built for 4 to 9: choose another, or give with --json a copy of short.json in",
+        "--json=short.json",
+        "--il=20",
+    ),
     (1, "device 99 does not exist", "--devices=0,99"),
     (2, "invalid choice: 'int4'", "--quant_mode=int4"),
     (2, "invalid choice: 'tensorrt'", "--engine=tensorrt"),
@@ -69,6 +80,15 @@ STAGES = [
     (2, "invalid choice: 'int4'", "infer_python.infer", "--quant_mode=int4"),
     (2, "--num_iters must be at least 2", "infer_python.infer", "--devices=0,1", "--num_iters=1"),
     (1, "nothing for torch in models/torch_force_float32", "infer_python.infer", "--engine=torch"),
+    (
+        1,
+        "cannot write to taken/onnxruntime_int8: taken/onnxruntime_int8 is no folder",
+        "benchmark.perf",
+        "--models_dir=taken",
+        "--quant_modes",
+        "force_float32",
+        "int8",
+    ),
     (2, "--max_batch must be 1 to 1024", "triton.__main__", "-o", "repository", "--max_batch=0"),
     (1, "nothing for onnx in models/onnx", "triton.__main__", "-o", "repository"),
 ]
@@ -77,6 +97,7 @@ STAGES = [
 @pytest.fixture
 def here(tmp_path):
     (tmp_path / "empty").touch()
+    (tmp_path / "short.json").write_text('{"ranges": {"text": [4, 8, 9]}}')
     (tmp_path / "folder").mkdir()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/onnxruntime_int8").touch()

@@ -127,15 +127,17 @@ def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):
         while says not in caplog.text and time.monotonic() < limit:
             time.sleep(0.01)
 
-    def slow(work):
-        until(told[0])
-        yield work.device, Ready()
+    def slow(works):
+        for work in works:
+            until(told[0])
+            assert told[1] not in caplog.text
+            yield work.device, Ready()
         until(told[1])
-        yield work.device, object()  # an iteration
+        yield works[0].device, object()  # an iteration
         until(told[2])
 
-    monkeypatch.setattr(devices, "_alone", slow)
-    devices.run_on_devices([SimpleNamespace(device=0, batches=[[], []])])
+    monkeypatch.setattr(devices, "_together", slow)
+    devices.run_on_devices([SimpleNamespace(device=device, batches=[[]]) for device in (0, 1)])
     assert [says for says in told if says in caplog.text] == told
 
 

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
 from deploy_toys import exported, models_dir, toy
@@ -10,7 +11,7 @@ from deploy_toys import exported, models_dir, toy
 from common.program import UserError
 from tools.deploy import models
 from tools.deploy.checkpoints import Wanted
-from tools.deploy.export_model import to_onnx
+from tools.deploy.export_model import to_onnx, verify
 from tools.deploy.export_model.example_inputs import example_inputs
 from tools.deploy.models import PACKAGES
 
@@ -126,3 +127,30 @@ def test_inputs_to_compare_with_are_those_of_a_batch_of_texts(batch, length):
             assert set(inputs["prenet_masks"].flatten().tolist()) == {0.0, 2.0}
         floats = [inputs[name].flatten()[:5].tolist() for name, port in signature.inputs.items() if port.axes[1:]]
         assert len({json.dumps(each) for each in floats}) == len(floats)
+
+
+@pytest.mark.parametrize("spoiled", [0, 1])
+@pytest.mark.parametrize(
+    ("by", "is_told"), [(0.5, 0.5), (-0.5, 0.5), (float("nan"), float("nan")), (None, float("inf"))]
+)
+@pytest.mark.parametrize("size", verify.SIZES)
+def test_a_graph_is_compared_in_all_outputs_at_all_sizes(size, spoiled, by, is_told):
+    """``by``: how far one value is off; None: the shape is another one."""
+    graph = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (float[b, n] x) => (float[b, n] y, float[b, n] z) { y = Identity (x)  z = Neg (x) }""")
+
+    def model(x):
+        outputs = [x, -x]
+        if x.shape == size:
+            outputs[spoiled] = outputs[spoiled].clone()[:, : None if by is not None else -1]
+            outputs[spoiled][-1, -1] += by or 0
+        return outputs
+
+    found = verify.difference(graph, model, lambda batch, length: {"x": torch.rand(batch, length)})
+    assert found == pytest.approx(is_told, abs=1e-6, nan_ok=True)
+
+
+def test_a_graph_that_is_its_model_is_at_no_distance():
+    graph = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]> g (float[b, n] x) => (float[b, n] y)
+        { y = Identity (x) }""")
+    assert verify.difference(graph, lambda x: x, lambda batch, length: {"x": torch.rand(batch, length)}) == 0

@@ -186,6 +186,17 @@ def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
         make(tmp_path, "magicmind")
 
 
+@pytest.mark.parametrize("call", ["System.initialize", "Device.active"])
+def test_a_device_at_whose_start_its_library_throws_does_not_exist(monkeypatch, magicmind, call):
+    def throw(*args):
+        raise RuntimeError("no driver")
+
+    kind, method = call.split(".")
+    monkeypatch.setattr(getattr(magicmind, kind), method, throw)
+    with pytest.raises(UserError, match="device 0 does not exist: no driver"):
+        find_engine("magicmind")(0, 1, {})
+
+
 @pytest.mark.parametrize("more", [-1, 1])
 def test_inputs_that_it_sees_otherwise_are_said(tmp_path, monkeypatch, magicmind, more):
     monkeypatch.setattr(magicmind.Network, "get_input_count", lambda network: len(network.model.graph.input) + more)

@@ -24,7 +24,7 @@ def test_an_engine_that_was_compared_is_given_back(monkeypatch):
 @pytest.mark.parametrize(("limit", "meant"), [(7, 7), (1000, precision_cost.FRAMES)])
 def test_no_more_is_compared_than_can_be_spoken_or_than_takes_seconds(monkeypatch, limit, meant):
     monkeypatch.setattr(precision_cost, "reader", lambda contents: lambda text: [1] * len(text))
-    mel = np.zeros((1, 80, 5), np.float32)
+    mel = np.zeros((1, 80, 7), np.float32)
     contents = SimpleNamespace(
         ranges={"text": [1, 2, 9]}, tacotron2=SimpleNamespace(data_config=SimpleNamespace(alphabet=NVIDIAS))
     )
@@ -34,7 +34,8 @@ def test_no_more_is_compared_than_can_be_spoken_or_than_takes_seconds(monkeypatc
         spectrograms=lambda texts, seeds: spoken.append(len(texts[0])) or (mel, np.array([5])),
         audio=lambda mel, lengths, sigma, seeds: ["audio"],
     )  # fmt: skip
-    assert precision_cost.say(pipeline)[1] == "audio"
+    compared, audio = precision_cost.say(pipeline)
+    assert (compared.shape, audio) == ((80, 5), "audio")  # not what lies behind the end
     assert (pipeline.limit, spoken) == (meant, [9])
 
 

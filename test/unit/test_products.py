@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.device import pick_device
 from common.layers import matmul
 from common.layers.matmul import FEW_ROWS, can_pack, constant_linear, dtype_of_products, linear, product_over_rows
 
@@ -142,9 +143,10 @@ def test_it_is_packed_where_that_is_possible(monkeypatch):
 
 @pytest.mark.parametrize("has_bfloat16", [False, True])
 def test_bfloat16_is_packed_where_the_processor_computes_in_it(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(matmul, "_has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bfloat16)
     expected = has_bfloat16 and torch.backends.mkldnn.is_available()
     assert can_pack(torch.ones(2, 2, dtype=torch.bfloat16)) == expected
+    assert matmul.is_slow_in_half(pick_device("cpu")) == (not expected)
 
 
 def test_a_row_alone_is_that_row_among_others():
