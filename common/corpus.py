@@ -121,7 +121,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         # Not splitlines, which also splits at characters that a text may hold, and counts lines as no editor does.
         with open_input(path) as file:
-            return io.TextIOWrapper(file, encoding="utf-8-sig").read().split("\n")
+            return io.TextIOWrapper(file, encoding="utf-8-sig").read().removesuffix("\n").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

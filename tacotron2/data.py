@@ -110,7 +110,8 @@ def count_samples_and_symbols(
             continue
         samples[number], symbols[number] = len(audio), len(ids)
         clipped += bool(np.abs(audio).max() > 1)
-        said += [f"{clip.path.name}: {remark}" for remark in remarks(clip.text, config.text_cleaners, alphabet)]
+        lost = remarks(clip.text, config.text_cleaners, alphabet, dictionary)
+        said += [f"{clip.path.name}: {remark}" for remark in lost]
     if not bad:
         found.settle(len(clips))
     if clipped:

@@ -170,7 +170,8 @@ def plan(lines: dict[int, str], synthesizer: Synthesizer, output: Path) -> list[
     said: list[str] = []
     for number, line in with_progress(lines.items(), "reading the text", len(lines)):
         where = f"line {number}: " if len(lines) > 1 else ""
-        said += [f"{where}{remark}" for remark in remarks(line, synthesizer.cleaners, synthesizer.alphabet)]
+        lost = remarks(line, synthesizer.cleaners, synthesizer.alphabet, synthesizer.dictionary)
+        said += [f"{where}{remark}" for remark in lost]
         pieces = synthesizer.take_apart(line)
         if not pieces:
             continue

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from tacotron2.text.alphabet import NVIDIAS, Alphabet
 from tacotron2.text.braces import split_braces
 from tacotron2.text.cleaners import clean
+from tacotron2.text.dictionary import Dictionary, pronounce
 
 SHOWN = 10
 "Characters or phones that a remark lists."
@@ -13,10 +14,12 @@ SILENT = set('"“”«»\ufeff')
 "Left out without a remark: nobody pronounces them."
 
 
-def remarks(text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS) -> list[str]:
+def remarks(
+    text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS, dictionary: Dictionary | None = None
+) -> list[str]:
     """A line for each way in which the text is not spoken as it is written; usually none.
 
-    Raises UserError for an unknown cleaner.
+    The arguments are those of ``text_to_sequence``. Raises UserError for an unknown cleaner.
     """
     pieces = list(split_braces(alphabet.normalized(text)))
     phones = [piece.split() for piece, is_phones in pieces if is_phones]
@@ -29,7 +32,7 @@ def remarks(text: str, cleaners: Sequence[str], alphabet: Alphabet = NVIDIAS) ->
         said.append(f"left out, no {what}: {_list(map(repr, unknown))}")
     if phones and text.partition("\n")[2].strip():
         said.append("left out: all below the first line, since that has phones in braces; give a line at a time")
-    cleaned = alphabet.normalized("".join(clean(piece, cleaners) for piece in plain))
+    cleaned = pronounce(alphabet.normalized("".join(clean(piece, cleaners) for piece in plain)), dictionary or {})
     lost, changed = _characters(plain, set(cleaned), cleaners, alphabet)
     if lost:
         said.append(f"left out: {_list(map(repr, lost))}")
@@ -46,14 +49,15 @@ def _characters(
 ) -> tuple[list[str], dict[str, str]]:
     """The characters that leave no symbol, and those beyond the Latin script that become Latin letters.
 
-    ``cleaned``: the characters of the whole after the cleaners.
+    ``cleaned``: the symbols of the whole after the cleaners and the dictionary.
     """
     lost, changed = [], {}
     for character in sorted(set("".join(plain)) - SILENT - set("{}")):
         spoken = alphabet.normalized(clean(character, cleaners))
         if not any(c in alphabet.ids for c in spoken):
-            # "$" alone leaves nothing, but has become a word where it stands before a number.
-            if cleaned & {character, *spoken} or not character.isascii():
+            # "$" alone leaves nothing, but has become a word where it stands before a number; and letters that are no
+            # symbols are spoken in a word of the dictionary.
+            if cleaned & {character, *spoken} or not (spoken or character.isascii()):
                 lost.append(character)
         elif "english_cleaners_v2" in cleaners and not character.isalpha():
             continue  # a sign, which is read as what it means

@@ -148,6 +148,24 @@ def test_capitals_of_another_script_are_said_too():
     assert remarks("Мир NATO.", ["basic_cleaners"], Alphabet(RUSSIAN)) == ["left out: 'A', 'N', 'O', 'T'"]
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaners", "said"),
+    [
+        ("Hello мир", "basic_cleaners", []),
+        ("Hello, Bob", "basic_cleaners", ["left out: ',', 'B', 'b', 'o'"]),
+        ("Hello мяч", "basic_cleaners", ["left out: 'м', 'ч', 'я'"]),
+        ("Hello ♪", "english_cleaners", ["left out: '♪'"]),
+        ("Dr. Hello", "english_cleaners", []),
+        ("Bob", "basic_cleaners", ["left out: 'B', 'b', 'o'", "nothing is left to speak"]),
+    ],
+)
+def test_letters_are_not_lost_in_words_that_the_dictionary_speaks(text, cleaners, said):
+    """With an alphabet of phones alone."""
+    alphabet = Alphabet(["_", " ", "@HH"])
+    dictionary = {word: ["@HH"] for word in ("hello", "мир", "doctor")}
+    assert remarks(text, [cleaners], alphabet, dictionary) == said
+
+
 def test_a_cleaner_that_takes_letters_of_the_list_away_is_said():
     (line,) = remarks("Süß", ["transliteration_cleaners"], Alphabet(GERMAN))
     assert "transliterated: " in line and "'ü' as 'u'" in line and "'ß' as 'ss'" in line

@@ -22,6 +22,7 @@ from tools.corpus.texts import find_texts, normalize
         ("(a ) , b !  c ;d", "(a), b! c;d"),
         ("a+b = c @ d&e", "a plus b equals c at d and e"),
         ("£1.5 or €3.50", "one point five pounds or three point fifty euros"),
+        ("10€, € 20, 30 £ or in €.", "ten euros, twenty euros, thirty pounds or in euros."),
     ],
 )
 def test_texts_are_written_as_they_are_spoken(text, spoken):

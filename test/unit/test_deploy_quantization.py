@@ -68,8 +68,8 @@ def test_a_graph_that_has_onnxruntimes_operators_already_imports_them_once():
 
 def test_a_product_of_more_than_two_axes_stays_as_it_is():
     """As a graph of the user's own may have it: ONNX Runtime's product of integers takes matrices."""
-    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]> g (float[2, 3, 4] x) => (float[2, 3, 5] y)
-        { y = MatMul (x, w) }""")
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (float[2, 3, 4] x) => (float[2, 3, 5] y) { y = MatMul (x, w) }""")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((2, 4, 5), np.float32), "w"))
     quantization.to_int8(model, smallest=1)
     assert [node.op_type for node in model.graph.node] == ["MatMul"]

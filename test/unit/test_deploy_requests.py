@@ -52,6 +52,21 @@ def test_what_is_lost_is_said_with_the_number_of_its_line(contents, tmp_path, ca
     assert [record.getMessage() for record in caplog.records] == ["line 3: transliterated: '漢' as 'han '"]
 
 
+def test_letters_are_not_lost_in_words_that_the_dictionary_speaks(contents, tmp_path, caplog):
+    (tmp_path / "own.dict").write_text("hello HH\n")
+    own = dict(symbols=["_", " ", "@HH"], dictionary=str(tmp_path / "own.dict"), text_cleaners=["basic_cleaners"])
+    data = replace(contents.tacotron2.data_config, **own)
+    of_text(
+        ["Hello", "Hello Hi"],
+        replace(contents, tacotron2=replace(contents.tacotron2, data_config=data)),
+        1,
+        [0],
+        0,
+        tmp_path,
+    )
+    assert [record.getMessage() for record in caplog.records] == ["line 2: left out: 'H', 'i'"]
+
+
 def test_lines_are_dealt_to_devices_and_stay_whole(contents, tmp_path):
     """The pieces of a line are on one device, in their order, since they are one wav; batches are full but the last."""
     lines = ["A one. A two.", "Bee.", "Cee.", "Dee.", "Ee. Ef. Gee."]

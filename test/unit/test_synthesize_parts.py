@@ -63,7 +63,7 @@ def test_folders_are_made_where_they_are_needed(tmp_path):
 
 def test_lines_are_numbered_as_they_stand_over_all_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "lines.TXT").write_text("One.\n\n  Three. ")
+    (tmp_path / "lines.TXT").write_text("One.\n\n  Three. \n")
     (tmp_path / "file").write_text("Of a file.")
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr(
@@ -104,7 +104,7 @@ def piece(text, pause):
 class Speaks:
     """Stands in for a synthesizer: pieces are words, and "x" cannot be spoken."""
 
-    cleaners, alphabet = ["basic_cleaners"], "ab"
+    cleaners, alphabet, dictionary = ["basic_cleaners"], "ab", {"a": ["@AH"]}
     config = SimpleNamespace(data_config=SimpleNamespace(sampling_rate=RATE))
 
     def __init__(self, *flaws):
@@ -121,7 +121,7 @@ class Speaks:
 
 @pytest.fixture
 def no_remarks(monkeypatch):
-    monkeypatch.setattr(synthesize, "remarks", lambda line, cleaners, alphabet: [])
+    monkeypatch.setattr(synthesize, "remarks", lambda line, cleaners, alphabet, dictionary: [])
 
 
 def test_a_folder_gets_a_clip_for_each_line_and_a_wav_gets_all(no_remarks, tmp_path):
@@ -141,7 +141,7 @@ def test_what_the_text_loses_is_said_with_its_line_if_there_are_several(monkeypa
     plan({number: f"w{number}" for number in range(1, lines + 1)}, Speaks(), tmp_path / "out.wav")
     said = ["w1 is odd"] if lines == 1 else [f"line {i}: w{i} is odd" for i in range(1, 11)]
     assert caplog.messages == said + ([more] if more else [])
-    assert given[0] == ("w1", ["basic_cleaners"], "ab")
+    assert given[0] == ("w1", ["basic_cleaners"], "ab", {"a": ["@AH"]})
 
 
 def test_a_text_of_which_nothing_is_left_says_why(monkeypatch, tmp_path):

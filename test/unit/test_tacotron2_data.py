@@ -146,6 +146,14 @@ def test_of_many_remarks_that_on_loudness_is_the_first(corpus, caplog):
     assert said[-1] == f"... and {13 - REMARKS_SHOWN + 1} more such remarks"
 
 
+def test_letters_are_not_lost_in_words_that_the_dictionary_speaks(corpus, tmp_path, caplog):
+    (tmp_path / "own.dict").write_text("hello HH\n")
+    own = dict(symbols=["_", " ", "@HH"], dictionary=str(tmp_path / "own.dict"), text_cleaners=["basic_cleaners"])
+    clips = [replace(clip, text=text) for clip, text in zip(clips_of(corpus), ("Hello", "Hello Hi"))]
+    count_samples_and_symbols(clips, replace(CONFIG, **own))
+    assert [record.message for record in caplog.records] == ["clip01.wav: left out: 'H', 'i'"]
+
+
 def test_as_many_remarks_as_are_shown_are_all_there_are(corpus, caplog):
     clips = clips_of(corpus)
     said = [replace(clip, text="A \u4e2d.") if i < REMARKS_SHOWN else clip for i, clip in enumerate(clips)]

@@ -20,7 +20,7 @@ EXPANDED = {abbreviation: word for abbreviation, word in ABBREVIATIONS.items() i
 # What engines speak, or take for markup, and the model has no symbol for.
 SPOKEN = {
     "%": " percent ", "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " number ", "°": " degrees ",
-    "[": "(", "]": ")",
+    "£": " pounds ", "€": " euros ", "[": "(", "]": ")",
 }  # fmt: skip
 
 
@@ -48,8 +48,7 @@ def normalize(text: str) -> str:
     Numbers and abbreviations are written out as ``english_cleaners`` does, and so are amounts in pounds and
     euros and some signs. What is left is symbols of Tacotron2, and quotation marks.
     """
-    text = re.sub(r"£([0-9.,]*[0-9])", r"\1 pounds", text)
-    text = re.sub(r"€([0-9.,]*[0-9])", r"\1 euros", text)
+    text = re.sub(r"([£€]) ?([0-9.,]*[0-9])", r"\2\1", text)  # as it is spoken
     text = expand_numbers(to_ascii("".join(SPOKEN.get(character, character) for character in text)))
     text = expand_abbreviations(text, EXPANDED)
     text = "".join(character if character in SYMBOL_TO_ID or character == '"' else " " for character in text)

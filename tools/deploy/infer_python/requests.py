@@ -75,13 +75,13 @@ def of_text(lines: list[str], contents: Contents, batch: int, devices: list[int]
     """
     to_ids, limit = reader(contents), min(contents.ranges["text"][-1], LONGEST_PIECE)
     data = contents.tacotron2.data_config
-    cleaners, alphabet = data.text_cleaners, data.alphabet
+    cleaners, alphabet, dictionary = data.text_cleaners, data.alphabet, pronunciations(contents.tacotron2)
     seeds = count(seed)
     spoken = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        for remark in remarks(line, cleaners, alphabet):
+        for remark in remarks(line, cleaners, alphabet, dictionary):
             log.warning("line %d: %s", number, remark)
         wav = output / f"out_{number:04}.wav"
         pieces = take_apart(line, lambda part: to_ids(with_end(part)), limit)
