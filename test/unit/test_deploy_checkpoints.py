@@ -145,6 +145,7 @@ def test_graphs_are_not_replaced_by_those_of_a_checkpoint_that_nobody_named(tmp_
         path.unlink()
     to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path)))  # of the same ones they may
     to_onnx.check_replaceable(tmp_path / ONNX, find_checkpoints(given(tmp_path, **toys)))
+    to_onnx.check_replaceable(tmp_path / ONNX, Wanted(dict.fromkeys(KINDS, "others.pt"), named=True))
 
 
 def test_graphs_of_a_voice_are_replaced_by_those_of_what_was_fetched(tmp_path, toys, monkeypatch):

@@ -12,7 +12,7 @@ from conftest import ROOT
 from tools.deploy.benchmark import perf
 from tools.deploy.engines.engine import find_engine
 from tools.deploy.gen_model import build, building
-from tools.deploy.gen_model.settings import load_settings
+from tools.deploy.gen_model.settings import Settings, load_settings
 from tools.deploy.infer_python import infer
 
 SAMPLE = {
@@ -150,6 +150,14 @@ def test_files_are_named_by_their_whole_path_for_a_command_elsewhere(tmp_path, m
         Path("a.json"),
     )
     assert order.naming() == [f"--postnet={tmp_path}/p.onnx", f"--json={tmp_path}/a.json"]
+
+
+def test_pytorch_decodes_frame_by_frame_the_others_in_a_graph():
+    """By default as by configs/deploy.json."""
+    for settings in (Settings(), load_settings(None)):
+        decoders = {name: settings.engine(name).graphs()[1] for name in ("onnxruntime", "torch", "magicmind")}
+        assert decoders == {"onnxruntime": "decoder", "torch": "decoder_iter", "magicmind": "decoder"}
+    assert Settings().onnxruntime == load_settings(None).onnxruntime
 
 
 def test_a_graph_that_is_named_says_how_to_decode(tmp_path):

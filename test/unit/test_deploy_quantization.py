@@ -279,6 +279,13 @@ def test_a_cost_is_of_the_whole_wave(tmp_path, monkeypatch):
     assert cost == pytest.approx({"tacotron2": 0, "waveglow": np.log(2)}, abs=0.01)
 
 
+def test_what_is_clipped_in_the_wav_is_no_cost(tmp_path, monkeypatch):
+    mel, wave = np.zeros((6, 30), np.float32), np.sign(np.random.default_rng(0).standard_normal(8000)).astype("f4")
+    spoken = iter([(mel, 3 * wave), (mel, 2 * wave)])
+    monkeypatch.setattr(precision_cost, "_speak", lambda *_: next(spoken))
+    assert measure_cost(tmp_path, raw(), tmp_path, raw()) == {"tacotron2": 0, "waveglow": 0}
+
+
 def test_the_cost_is_measured(tmp_path):
     exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
     cost = measure_cost(tmp_path, make(tmp_path, "torch", "force_float16"), models_dir() / "onnx", exported_contents)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ from deploy_toys import models_dir
 from common.folder_lock import LOCK
 from common.program import UserError
 from tools.deploy import checks, run, stages
-from tools.deploy.artifacts import ONNX, read_contents
+from tools.deploy.artifacts import ONNX, engine_folder, read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.engines import onnxruntime_engine, quantization
+from tools.deploy.gen_model.settings import Settings
 
 QUICK = ["--num_iters=1", "--warmup_iters=0", "--il=20", "--no-waveglow"]
 
@@ -62,6 +64,15 @@ def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
         assert stages.batches(tmp_path, "torch", wanted) == [2, 3, 5]
     for wanted in ([1], [6], [1, 5], [2, 6]):
         assert stages.batches(tmp_path, "torch", wanted) == [1, 4, 8]
+
+
+def test_engines_are_ordered_with_all_that_was_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "build", lambda order: order)
+    args = SimpleNamespace(models_dir=tmp_path, engine="torch", bs=[9], json=Path("own.json"))
+    folder, order = stages.make_engines(args, Settings(), "int8")
+    assert folder == order.folder == engine_folder(tmp_path, "torch", "int8")
+    assert (order.engine, order.quant_mode, order.models_dir, order.json) == ("torch", "int8", tmp_path, args.json)
+    assert order.settings.ranges.batch == [1, 4, 9]
 
 
 def test_texts_may_be_as_short_and_as_long_as_engines_are_built_for(monkeypatch, tmp_path):

@@ -71,7 +71,6 @@ class MagicMind(Engine):
         """In an order in which nothing loses what it needs."""
         for graph in self.graphs:
             graph.close()
-        self.graphs.clear()
         del self.queue, self.device
         self.system.destory()
 

@@ -189,6 +189,8 @@ class Calibrator:
                     return Status(f"{port.name} has samples of {sample.dtype}")
                 CALLS.append(f"sample of {port.name}")
             data.reset()
+            if not data.next().ok():  # as for an algorithm that reads them twice
+                return Status(f"{port.name} cannot be read again")
         config.values["calibrated"] = True
         return Status()
 
