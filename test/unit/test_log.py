@@ -1,5 +1,6 @@
 """Log lines: everything to the file of each rank, what matters to the terminal."""
 
+import io
 import os
 import subprocess
 import sys
@@ -88,3 +89,15 @@ def test_a_log_that_the_disk_does_not_take_is_said_once_and_the_program_goes_on(
     done = run("/dev/full", "loud", capture_output=True)
     assert done.stdout.splitlines() == [DISK_FULL, "a validation", "a result", "the end"]
     assert done.stderr == "a warning\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_bars_are_for_a_terminal(monkeypatch, is_terminal):
+    monkeypatch.setattr(log.console, "err", io.StringIO())
+    monkeypatch.setattr(log.console, "shows_progress", is_terminal)
+    assert list(log.with_progress([5, 6], "reading")) == [5, 6]
+    with log.progress_bar("speaking", 8, initial=2) as bar:
+        bar.update()
+        assert not is_terminal or (bar.n, bar.total) == (3, 8)
+    said = log.console.err.getvalue()
+    assert ("reading: " in said, "speaking: " in said) == (is_terminal, is_terminal)
