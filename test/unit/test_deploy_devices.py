@@ -117,6 +117,35 @@ def test_a_process_that_does_not_end_is_killed(monkeypatch):
     assert did == ["terminate"] * 2 + ["join", "kill"] * 2
 
 
+@pytest.mark.parametrize(
+    ("fails", "sends", "shows"),
+    [
+        (None, "None", ""),
+        (UserError("no such graph"), "no such graph", ""),
+        (ZeroDivisionError("by zero"), "this is a bug, see above", "ZeroDivisionError: by zero"),
+        (EOFError(), None, ""),
+        (BrokenPipeError(), None, ""),
+    ],
+)
+def test_a_process_says_how_it_ended(monkeypatch, capsys, fails, sends, shows):
+    """Of a bug where it is; nothing if nobody is left to hear it."""
+    did = []
+
+    def do(work):
+        yield "a card"
+        yield Ready()
+        if fails:
+            raise fails
+        yield "a batch"
+
+    connection = SimpleNamespace(send=lambda message: did.append(message), recv=lambda: did.append("waits"))
+    monkeypatch.setattr(devices, "do", do)
+    devices._process(None, connection)
+    ends = [] if sends is None else [sends]
+    assert [str(each) for each in did] == ["a card", str(Ready()), "waits", *([] if fails else ["a batch"]), *ends]
+    assert shows in (said := capsys.readouterr().err) and bool(said) == bool(shows)
+
+
 def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(log, "TELL_EVERY", 0.01)

@@ -186,6 +186,17 @@ def test_what_its_library_throws_is_said(tmp_path, monkeypatch, magicmind):
         make(tmp_path, "magicmind")
 
 
+def test_who_configures_the_builder_goes_before_our_defaults_but_not_before_the_mode(magicmind):
+    """Of the parts a later one is merged into those before it."""
+    from tools.deploy.engines import magicmind_engine
+
+    signature = SimpleNamespace(inputs={})
+    request = SimpleNamespace(signature=signature, quant_mode="int8", options={"builder_config": {"a": 1}}, ranges={})
+    defaults = [{"precision_config": magicmind_engine.QUANTIZATION}, magicmind_engine.FAKE_RANGES]
+    mode = {"precision_config": {"precision_mode": magicmind_engine.PRECISION["int8"]}}
+    assert magicmind_engine.configuration(request, fake_ranges=True)[:4] == [*defaults, {"a": 1}, mode]
+
+
 @pytest.mark.parametrize("call", ["System.initialize", "Device.active"])
 def test_a_device_at_whose_start_its_library_throws_does_not_exist(monkeypatch, magicmind, call):
     def throw(*args):
