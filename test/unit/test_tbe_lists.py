@@ -95,8 +95,9 @@ def test_forms_of_lists(form, name):
     ],
 )  # fmt: skip
 def test_line_ends_and_encodings(newline, encoding, cookie):
+    # In UTF-8 the bytes of this character are no text in GBK.
     def dress(text):
-        return f"{cookie}# 形状\n{text}".replace("\n", newline).encode(encoding)
+        return f"{cookie}# 形\n{text}".replace("\n", newline).encode(encoding)
 
     for name in PLACES:
         head, _, tail = FORMS[name]
@@ -204,6 +205,7 @@ def test_condition_must_be_the_exact_one(condition):
         (FOUR_2_FIVE, lambda text: text + "# \udcff", "is not Python"),
         (FOUR_2_FIVE, lambda text: "# coding: klingon\n" + text, "is not Python"),
         (FOUR_2_FIVE, lambda text: "# coding: rot13\n" + text, "is not Python"),
+        (FOUR_2_FIVE, lambda text: "# coding: utf-7\n# +ACE-\n" + text, "not the one form of its text in utf-7"),
         (TRANSPOSE, lambda text: text.replace("white_list_shape_lhisi =", "white_list_shape ="), "2 times"),
         (TRANSPOSE, lambda text: text + text, "defines the function _by_dynamic_static_union_version 2 times"),
         (FOUR_2_FIVE, lambda text: text.replace("NHWC", "NCHW"), "2 times in the function four_2_five: lines 10, 14"),
