@@ -172,6 +172,7 @@ def test_what_an_operator_looks_at(speaker, serve):
         "voices": [{"id": "toy", "name": "toy", "sampling_rate": RATE, "sigma": 0.3, "denoiser_strength": 0.2}]
     }
     assert get("/health").json() == {"status": "ok", "active": 0}
+    assert "version=" in get("/metrics").headers["content-type"]  # of Prometheus's format, by which it is read
     told = get("/metrics").text
     assert 'speech_requests_total{status="200"} 1.0' in told
     assert "speech_first_audio_seconds_count 1.0" in told
