@@ -113,6 +113,18 @@ def test_mels_end_with_the_longest_clip_though_the_graphs_take_more(lengths):
     assert given[0].shape == (2, 80, 8)
 
 
+def test_what_fills_a_batch_up_leaves_nothing_behind():
+    """Its row is spoken, too, and may be longer."""
+    own = of_stubs(
+        encoder=lambda inputs: {"memory": inputs["sequences"], "processed_memory": inputs["sequences"]},
+        decoder=lambda inputs: {"mel_outputs": np.zeros((2, 80, 5)), "mel_lengths": np.array([3, 5], np.int32)},
+        postnet=lambda inputs: {"mel_outputs_postnet": inputs["mel_outputs"]},
+    )
+    own.contents.ranges["batch"] = [2, 2, 4]
+    mel, lengths = own.spectrograms([[1, 2, 3]], [1])[:2]
+    assert (mel.shape, lengths.tolist()) == ((1, 80, 3), [3])
+
+
 def test_a_spectrogram_beyond_the_engines_is_refused_by_its_frames():
     own = of_stubs(waveglow=None)
     with pytest.raises(UserError, match="the number of mel frames is 9, and these engines are built for 8 to 8"):
