@@ -85,6 +85,9 @@ def test_forms_of_lists(form, name):
     assert style[0].endswith(",]") == style[1].endswith(",]")
     if "# the last" in text:
         assert "[3, 4]," in new and new.index("# the last") < new.index("[24, ")
+    if form == "tabs":  # in which the new rows are indented, too
+        rows = new.splitlines()[2:-1]
+        assert rows and all(re.match(r"\t\t\[\d", row) for row in rows)
 
 
 @pytest.mark.parametrize(
