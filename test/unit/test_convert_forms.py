@@ -147,10 +147,11 @@ def test_native_form_is_that_of_a_run_that_is_finetuned(waveglow, tmp_path, monk
 def run(monkeypatch, tmp_path):
     """The program; what it read, was told, checked and wrote."""
 
-    def main(*options, kind="waveglow"):
+    def main(*options, kind="waveglow", lost=""):
         did = SimpleNamespace(written=[], assumed=[], checked=[], hinted=[])
         found = Checkpoint(**(vars(read(DATA / {"waveglow": "waveglow.pt", "tacotron2": "tacotron2_nvidia.pt"}[kind]))))
         found.iteration = 9
+        found.weights = {name: tensor for name, tensor in found.weights.items() if name != lost}
         monkeypatch.setattr(module, "open_log", lambda *_, **__: None)
         monkeypatch.setattr(module, "read", lambda path: did.__dict__.update(read=path) or found)
         monkeypatch.setattr(module, "checkpoint_of", lambda text: Path("voices") / text)
@@ -194,6 +195,12 @@ def test_symbols_that_are_not_known_have_no_native_form(run, form, checked):
     did = run("--to", form, kind="tacotron2")
     assert did.hinted[0][3] is module.tacotron2.config.Config
     assert [(given[0], given[2]) for given in did.checked] == [(Path("voices/in"), module.NAME_SYMBOLS)] * checked
+
+
+@pytest.mark.parametrize("form", ["native", *FORMS])
+def test_weights_that_are_not_of_the_model_are_written_in_no_form(run, form):
+    with pytest.raises(UserError, match=r"(?s)voices/in does not fit.*missing: upsample\.bias"):
+        run("--to", form, lost="upsample.bias")
 
 
 @pytest.mark.parametrize("options", [[], ["--to=onnx"]])
