@@ -9,6 +9,7 @@ import torch
 from deploy_toys import exported, models_dir, toy
 
 from common.program import UserError
+from conftest import ROOT
 from tools.deploy import models
 from tools.deploy.checkpoints import Wanted
 from tools.deploy.export_model import to_onnx, verify
@@ -154,3 +155,10 @@ def test_a_graph_that_is_its_model_is_at_no_distance():
     graph = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]> g (float[b, n] x) => (float[b, n] y)
         { y = Identity (x) }""")
     assert verify.difference(graph, lambda x: x, lambda batch, length: {"x": torch.rand(batch, length)}) == 0
+
+
+def test_graphs_do_not_say_on_which_machine_they_were_made():
+    """The exporter notes in which file each operator was defined."""
+    for export in exported().values():
+        everything = export.graph.SerializeToString()
+        assert str(ROOT).encode() not in everything and b"site-packages" not in everything

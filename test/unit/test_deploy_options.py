@@ -39,6 +39,10 @@ def test_batches_are_written_the_same_way_everywhere(monkeypatch, module, option
         assert read(monkeypatch, module, *given).bs == [1, 4, 8]
 
 
+def test_engines_for_one_batch_are_for_no_other(monkeypatch):
+    assert read(monkeypatch, build, "--bs=8").bs == [8, 8, 8]
+
+
 @pytest.mark.parametrize("given", [["--devices", "0 1"], ["--devices=0,1"], ["--devices", "0", "1"], ["--device=0 1"]])
 def test_devices_with_blanks_or_commas(monkeypatch, given):
     assert read(monkeypatch, infer, *given).devices == [0, 1]

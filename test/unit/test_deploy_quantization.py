@@ -75,6 +75,15 @@ def test_a_product_of_more_than_two_axes_stays_as_it_is():
     assert [node.op_type for node in model.graph.node] == ["MatMul"]
 
 
+def test_a_kernel_that_convolutions_share_is_made_of_its_integers_once():
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18]>
+        g (float[1, 4, 6] x) => (float[1, 4, 6] y) { z = Conv (x, w)  y = Conv (z, w) }""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4, 1), np.float32), "w"))
+    quantization.to_int8(model, smallest=1, on_card=True)
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Mul", "Conv", "Conv"]
+    assert len({node.input[1] for node in model.graph.node[2:]}) == 1
+
+
 def test_products_inside_the_loop_are_of_integers():
     small = onnx.ModelProto()
     small.CopyFrom(exported()["decoder"].graph)

@@ -141,9 +141,12 @@ def test_device_and_sizes_are_named_before_the_work(start, caplog, tmp_path):
 def test_a_mode_that_cannot_be_built_has_its_row_and_the_others_are_measured(start, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(quantization, "to_int8", refuse)
     (tmp_path / "output").mkdir()
-    (tmp_path / "output/perf.md").write_text("earlier")
+    earlier = ["dev0_0.wav", "perf.md"]
+    for name in earlier:
+        (tmp_path / "output" / name).write_text("earlier")
     start(perf, "--bs=1")
-    assert [path.read_text() for path in tmp_path.glob("output/*/perf.md")] == ["earlier"]  # in a folder with its date
+    (dated,) = (path.parent for path in tmp_path.glob("output/*/perf.md"))  # a folder with its date
+    assert {path.name: path.read_text() for path in dated.iterdir()} == dict.fromkeys(earlier, "earlier")
     table = (tmp_path / "output/perf.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert [row[2] for row in rows[2:]] == ["force_float32", "force_float16", "int8"]
