@@ -48,6 +48,22 @@ def test_the_next_beat_is_due_within_the_limit(monkeypatch, waits_for_others, se
         assert ended.wait(60)
 
 
+def test_a_process_that_is_given_up_says_where_it_is_and_ends_with_1(monkeypatch, caplog):
+    """To its log, with the stacks of all threads, and to the launcher; what it has logged is written first."""
+    ends = []
+    monkeypatch.setattr(watchdog, "left_for_launcher", lambda *said: ends.append(said))
+    monkeypatch.setattr(watchdog.logging, "shutdown", lambda: ends.append("log"))
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: ends.append(code))
+    with watchdog.Watchdog(7200) as dog:
+        dog.beat("saving", waits_for_others=True)
+        dog._end()
+    message = "no progress while saving, given up after hang_limit = 7200 s"
+    assert ends == [(message, 1), "log", 1]
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and message in record.message
+    assert "in test_a_process_that_is_given_up" in record.message and "in _watch" in record.message
+
+
 def test_it_watches_no_longer_than_the_run():
     before = set(threading.enumerate())
     with watchdog.Watchdog(50):

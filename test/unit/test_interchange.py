@@ -15,6 +15,7 @@ from checkpoint_files import (
     convert,
     loaded,
 )
+from common.checkpoints import interchange
 from common.checkpoints.interchange import fitted, load_weights, read, steps_of_adam
 from common.checkpoints.nvidia_names import nvidia_weights
 from common.config_reading import from_dict
@@ -248,4 +249,28 @@ def test_modules_in_a_circle_end(tmp_path):
     with glow_importable():
         torch.save(model, tmp_path / "a.pt")
     with pytest.raises(UserError, match="holds no weights"):
+        load_weights(tmp_path / "a.pt")
+
+
+def nested(depth):
+    """Modules in one another, the innermost of which has a weight of a WaveGlow."""
+    module = nn.ModuleDict({"WN": nn.ModuleDict({"0": nn.Linear(1, 1)})})
+    for _ in range(depth):
+        module = nn.Sequential(module)
+    return module
+
+
+@pytest.mark.parametrize(("depth", "said"), [(48, "is not a complete WaveGlow"), (49, "holds no weights")])
+def test_modules_are_looked_into_fifty_deep(tmp_path, depth, said):
+    torch.save(nested(depth), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=said):
+        load_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(("most", "said"), [(10, "holds no weights"), (9, "its modules hold more than 9 others")])
+def test_a_search_through_modules_has_an_end(tmp_path, monkeypatch, most, said):
+    """Of all that a file holds: two of five."""
+    monkeypatch.setattr(interchange, "MOST_VISITS", most)
+    torch.save({name: nn.Sequential(*[nn.ReLU() for _ in range(4)]) for name in "ab"}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=said):
         load_weights(tmp_path / "a.pt")
