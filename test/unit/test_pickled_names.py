@@ -22,7 +22,8 @@ def name(module: str, function: str) -> bytes:
 
 MODULES = [
     "torch.nn.modules.conv", "torch.optim.adam", "torch.jit._script", "torch.amp.grad_scaler",
-    "torch.cuda.amp.grad_scaler", "torch_npu.optim.npu_fused_adam", "apex.amp.scaler", "glow.x", "waveglow.model", "tacotron2.model", "model.x",
+    "torch.cuda.amp.grad_scaler", "torch_npu.optim.npu_fused_adam", "apex.amp.scaler", "glow.x", "waveglow.model",
+    "tacotron2.model", "model.x",
     "models.x", "modules.x", "layers.x", "common.x", "hparams.x", "utils.x",
 ]  # fmt: skip
 "One of each family: torch and what extends it, and the repositories that the checkpoints come from."
