@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common import precision as precision_module
 from common.device import pick_device
 from common.precision import Precision, amp_level, convert
 
@@ -149,6 +150,14 @@ def test_a_loss_is_scaled_where_gradients_are_float16(level, half, loss_scale, s
     assert precision.state_dict() == (
         {"scale": 2.0, "good_steps": 7} if is_dynamic else {"scale": scale, "good_steps": 0}
     )
+
+
+@pytest.mark.parametrize(("level", "is_exact"), [("O0", True), ("O1", False), ("O2", False)])
+def test_float32_is_exact_where_it_is_all_there_is(monkeypatch, level, is_exact):
+    asked = []
+    monkeypatch.setattr(precision_module, "use_exact_float32", asked.append)
+    _, precision = made(level)
+    assert asked == ([precision.device] if is_exact else [])
 
 
 def test_the_level_is_the_one_asked_for_or_nvidias_fp16_run_on_this_device():

@@ -125,6 +125,24 @@ def test_each_machine_looks_at_its_disk_once(tmp_path, monkeypatch, rank, looks)
     assert told == [((6, 5.0, 3), 6) if looks else ((), 0)]
 
 
+def test_only_the_checkpoint_that_is_taken_is_read_as_a_whole(tmp_path, monkeypatch):
+    """Of the others, which are large, no more than their progress; and the next one where it is damaged."""
+    for iteration in (3, 4, 5):
+        saved(tmp_path, iteration, run=1, started=5.0)
+    read, load = [], native.load
+
+    def noted(path, with_tensors=True):
+        read.append((os.path.basename(path), with_tensors))
+        if with_tensors and path == tmp_path / "waveglow_5":
+            raise UserError("it is damaged")
+        return load(path, with_tensors)
+
+    monkeypatch.setattr(native, "load", noted)
+    assert begun(tmp_path).progress.iteration == 4
+    assert {name for name, with_tensors in read if not with_tensors} == {f"waveglow_{i}" for i in (3, 4, 5)}
+    assert [name for name, with_tensors in read if with_tensors] == ["waveglow_5", "waveglow_4"]
+
+
 # ---- what a checkpoint holds ----
 
 
