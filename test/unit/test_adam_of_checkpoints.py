@@ -59,6 +59,12 @@ def test_several_groups_are_one_after_the_other(tmp_path):
     assert_are_of(moments, {third: 2, first: 0, second: 1})
 
 
+def test_one_weight_is_enough(tmp_path):
+    name = "WN.0.start.bias"
+    _, *moments = load_adam(saved(tmp_path / "a", {name: (3,)}, {name: (3,)}))
+    assert_are_of(moments, {name: 0})
+
+
 def spoiled(change):
     state = state_of(LEARNED)
     change(state)

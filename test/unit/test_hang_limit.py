@@ -63,6 +63,7 @@ def test_a_process_that_is_given_up_says_where_it_is_and_ends_with_1(monkeypatch
     assert ends == [(message, 1), "log", 1]
     (record,) = caplog.records
     assert record.levelname == "ERROR" and message in record.message
+    assert record.message.partition(":\n")[2].startswith(("Thread 0x", "Current thread 0x"))
     assert "in test_a_process_that_is_given_up" in record.message and "in _watch" in record.message
 
 
@@ -70,6 +71,7 @@ def test_it_watches_no_longer_than_the_run():
     before = set(threading.enumerate())
     with watchdog.Watchdog(50):
         (thread,) = set(threading.enumerate()) - before
+        assert thread.name == "watchdog" and thread.daemon  # no end of the program waits for it
     thread.join(60)
     assert not thread.is_alive()
 

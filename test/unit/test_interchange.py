@@ -109,13 +109,14 @@ def test_differences_are_a_short_table(reference):
     state = dict(reference["state_dict"])
     del state["WN.1.start.bias"]
     state["WN.2.end.bias"] = torch.zeros(4)
-    state["WN.2.extra"] = torch.zeros(1, 2)
+    state["WN.2.extra"], state["x" * 101] = torch.zeros(1, 2), torch.zeros(1)
     with pytest.raises(UserError) as error:
         fitted("a.pt", state, model)
     assert str(error.value).splitlines() == [
-        "a.pt does not fit the model, 3 weights differ:",
+        "a.pt does not fit the model, 4 weights differ:",
         "  missing: WN.1.start.bias [12]",
         "  unexpected: WN.2.extra [1, 2]",
+        f"  unexpected: {'x' * 100} [1]",
         "  shape: WN.2.end.bias [4], the model's is [6]",
     ]
     with pytest.raises(UserError) as error:

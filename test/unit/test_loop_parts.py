@@ -72,6 +72,8 @@ def test_the_rate_follows_from_epoch_and_steps_done_and_left(settings, epoch, st
         (3, 0, 3, 0, 15, 0),
         (3, 10, 1, 8, 7, 3),
         (3, 10, 1, 20, 10, 0),
+        (3, 1, 0, 0, 0, 1),
+        (3, 1, 0, 4, 1, 0),
         (3, 16, 2, 16, 14, 1),
         (2, 10, 3, 0, 15, -5),  # a resumed run with fewer epochs
         (3, 4, 1, 8, 7, -3),

@@ -8,6 +8,7 @@ import torch
 from common import precision as precision_module
 from common.device import pick_device
 from common.precision import Precision, amp_level, convert
+from runs import needs_float16
 
 CPU = pick_device("cpu")
 FLOAT16 = replace(CPU, half=torch.float16)
@@ -101,6 +102,21 @@ def test_the_model_gets_the_masters_rounded_after_a_step_and_not_after_one_left_
 
 
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+def test_the_state_of_the_model_is_the_masters_and_the_rest_in_float32(level):
+    """Not copied, and without their gradients."""
+    model, precision = made(level)
+    state = precision.model_state(model)
+    assert list(state) == list(model.state_dict())
+    assert all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in state.values())
+    learned = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [state[name].data_ptr() for name in learned] == [master.data_ptr() for master in precision.master_params]
+    wanted = {name: torch.full_like(tensor, 1 + 2.0**-12) for name, tensor in state.items()}
+    precision.load_model_state(model, wanted)
+    assert all(torch.equal(precision.model_state(model)[name], wanted[name]) for name in learned)
+    assert all(torch.equal(t, wanted[name].to(t.dtype)) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
 def test_adam_works_on_the_masters_at_the_configured_settings(level):
     _, precision = made(level)
     (group,) = precision.make_optimizer(0.25, 0.5).param_groups
@@ -114,6 +130,7 @@ def test_adam_works_on_the_masters_at_the_configured_settings(level):
     [
         ("O0", torch.float16, torch.float32, False),
         ("O1", torch.bfloat16, torch.float32, True),
+        pytest.param("O1", torch.float16, torch.float32, True, marks=needs_float16),
         ("O2", torch.float16, torch.float16, False),
         ("O2", torch.bfloat16, torch.bfloat16, False),
     ],

@@ -3,6 +3,8 @@
 import io
 import pickle
 import struct
+import zipfile
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -78,6 +80,22 @@ def test_a_tensor_is_the_part_of_its_storage_that_the_file_says(stored, offset, 
 def test_a_tensor_is_no_larger_than_the_view_it_is_in():
     with pytest.raises(RefusedError, match="larger than its storage"):
         unpickled(tensor(storage(6, view=view(2, 3)), 0, 4))
+
+
+@pytest.mark.parametrize(
+    ("numel", "size", "said"),
+    [
+        (0, 0, ""), (1, 1, ""), (2, 2, ""), (0, 1, "larger than its storage"), (1, 2, "larger than its storage"),
+        (3, 1, "buffer"),
+    ],
+)  # fmt: skip
+def test_an_archive_gives_as_many_numbers_as_the_pickle_claims(tmp_path, numel, size, said):
+    """However many there are: here two."""
+    path = zip_with(tmp_path / "a.pt", tensor(storage(numel), 0, size) + b".")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/data/0", struct.pack("<2f", 1, 2))
+    with open(path, "rb") as file, pytest.raises((RefusedError, ValueError), match=said) if said else nullcontext():
+        assert restricted_pickle.load(file).tolist() == [1, 2][:size]
 
 
 def test_tensors_of_one_storage_share_it_and_cost_it_once():
@@ -199,7 +217,7 @@ def test_an_object_is_a_shell_with_its_attributes():
         assert type(shell) is Shell and shell.name == "glow.WaveGlow" and shell.state == {"a": 1} and not shell
     with_keywords = unpickled(b"\x80\x04cglow\nWaveGlow\n)}\x92" + attributes + b"b")
     assert (with_keywords.name, with_keywords.state) == ("glow.WaveGlow", {"a": 1})
-    for state in (b"N", b"K\x05", b"N" + slots + b"\x86"):
+    for state in (b"N", b"K\x05", b"N" + slots + b"\x86", attributes + slots + b"N\x87", b"(" + attributes + b"t"):
         assert unpickled(made + state + b"b").state == {}
 
 

@@ -195,16 +195,21 @@ def test_finetuning_counts_on_from_the_file_and_is_a_run_of_its_own(tmp_path, mo
         begun(tmp_path / "out", checkpoint_path=path, ignore_layers=["WN.0.start"], keep_optimizer=True)
 
 
-@pytest.mark.parametrize(
-    "rng_states",
-    [None, {}, [None], [[]], [{}], [{"cpu": None}], [{"cpu": torch.zeros(5, dtype=torch.uint8)}],
-     [{"cpu": torch.get_rng_state().float()}], [{"cpu": torch.get_rng_state(), "npu": torch.zeros(2)}],
-     [{"cpu": torch.get_rng_state(), "npu": 5}]],
-)  # fmt: skip
-def test_random_states_that_are_none_are_refused(rng_states):
-    before = torch.get_rng_state()
-    with pytest.raises(UserError, match=r"^a: (its rng_states are .*must be a list|the random states in it are not)"):
+@pytest.mark.parametrize("rng_states", [None, {}, "text", [None], [[]], [{"cpu": torch.get_rng_state()}, None]])
+def test_random_states_are_an_object_for_each_rank(rng_states):
+    with pytest.raises(UserError, match=r"^a: its rng_states are .*, must be a list with an object for each rank$"):
         checked_rng_state("a", rng_states)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{}, {"cpu": None}, {"cpu": torch.zeros(5, dtype=torch.uint8)}, {"cpu": torch.get_rng_state().float()},
+     {"cpu": torch.get_rng_state(), "npu": torch.zeros(2)}, {"cpu": torch.get_rng_state(), "npu": 5}],
+)  # fmt: skip
+def test_random_states_that_are_none_are_refused_and_change_nothing(state):
+    before = torch.get_rng_state()
+    with pytest.raises(UserError, match=r"^a: the random states in it are not valid$"):
+        checked_rng_state("a", [state])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -213,6 +218,17 @@ def test_random_states_that_are_valid_are_given_and_only_tried(monkeypatch):
     before = torch.get_rng_state()
     assert checked_rng_state("a", [state]) is state
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_optimizer_that_is_loaded_counts_on(tmp_path, monkeypatch):
+    """Also where it comes from the checkpoint that is finetuned."""
+    counted = []
+    monkeypatch.setattr(runs_module, "count_steps", counted.append)
+    saved(tmp_path / "a", 3)
+    run = begun(tmp_path / "a")
+    assert counted == [run.optimizer]
+    begun(tmp_path / "b", checkpoint_path=str(tmp_path / "a/waveglow_3"))
+    assert len(counted) == 1
 
 
 # ---- what may change ----

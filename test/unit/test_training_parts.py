@@ -49,7 +49,8 @@ def test_processes_take_a_step_each_after_the_other_and_whole_steps_alone(
     for rank in range(world_size):
         sampler = StepSampler(order, batch_size, accumulation, rank, world_size)
         assert sampler.clips_per_step == per_step
-        sampler.start_at(epoch, done * per_step)
+        if (epoch, done) != (0, 0):  # where it begins
+            sampler.start_at(epoch, done * per_step)
         expected = [
             [(each, first + rank * share + part * batch_size + i) for i in range(batch_size)]
             for each, first in steps
