@@ -180,8 +180,14 @@ def trained(monkeypatch, run, task_of, **names):
     return summary, calls
 
 
-def test_a_run_takes_its_batches_from_where_it_was_and_closes_them(tmp_path, monkeypatch):
-    """As many to a step as are accumulated; and its clips stand for samples in the throughput."""
+@pytest.mark.parametrize(("world_size", "first", "steps"), [(1, (1, 8), 4), (2, (2, 0), 1)])
+def test_a_run_takes_its_batches_from_where_it_was_and_closes_them(
+    tmp_path, monkeypatch, caplog, world_size, first, steps
+):
+    """As many to a step as are accumulated; an epoch of 13 clips has 3 steps of one process or one of two."""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(0, world_size, 0))
+    monkeypatch.setattr(distributed, "wrap", lambda model, device: ("wrapped", model, device))
 
     def task_of(calls):
         def batches(epoch, clips):
@@ -196,6 +202,7 @@ def test_a_run_takes_its_batches_from_where_it_was_and_closes_them(tmp_path, mon
     taken = []
 
     def step(run, loss, model, batches, stop, beat):
+        assert (loss, model) == ("loss", ("wrapped", run.model, run.device))
         taken.append(batches)
         return 0.5, True, False
 
@@ -203,12 +210,15 @@ def test_a_run_takes_its_batches_from_where_it_was_and_closes_them(tmp_path, mon
     progress = Progress(iteration=15, first_iteration=10, epoch=1, clips=8, validation_losses=[(10, 1.0), (15, 0.75)])
     run = made(progress, iters_per_validation=100, iters_per_checkpoint=100, **settings)
     summary, calls = trained(monkeypatch, run, task_of, step=step, throughput=lambda seconds, clips: 8.0 * clips)
-    assert taken == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert calls[0] == ("batches", 1, 8) and calls[-1] == ("closed",)
-    end = [(name, 19) for name in ("validate", "agree_on_weights", "save")]
+    assert taken == [[2 * i, 2 * i + 1] for i in range(steps)]
+    assert calls[0] == ("batches", *first) and calls[-1] == ("closed",)
+    end = [(name, 15 + steps) for name in ("validate", "agree_on_weights", "save")]
     assert calls[1:-1] == end  # not at the beginning, which is none
-    assert (run.progress.epoch, run.progress.clips, run.progress.iteration) == (3, 0, 19)
-    assert summary == loop.Summary(19, 0.75, 32.0, 320.0, 4 / 32.0, stopped=False)
+    assert (run.progress.epoch, run.progress.clips, run.progress.iteration) == (3, 0, 15 + steps)
+    clips = 4 * world_size
+    assert summary == loop.Summary(15 + steps, 0.75, 8.0 * clips, 80.0 * clips, 1 / 8.0, stopped=False)
+    said = [message for message in caplog.messages if "FPS" in message]  # as the Ascend port's scripts look for it
+    assert said == [f"Epoch {epoch} FPS:{8.0 * clips:.9f}" for epoch in range(first[0], 3)]
 
 
 def test_a_run_that_was_left_at_the_end_of_an_epoch_goes_on_with_the_next(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Between the model and the master weights: gradients go over without the loss scale, weights come back."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from common import precision as precision_module
 from common.device import pick_device
-from common.precision import Precision, amp_level, convert
+from common.precision import Precision, amp_level, convert, make_precision
 from runs import needs_float16
 
 CPU = pick_device("cpu")
@@ -175,6 +176,21 @@ def test_float32_is_exact_where_it_is_all_there_is(monkeypatch, level, is_exact)
     monkeypatch.setattr(precision_module, "use_exact_float32", asked.append)
     _, precision = made(level)
     assert asked == ([precision.device] if is_exact else [])
+
+
+@pytest.mark.parametrize(
+    ("level", "half", "loss_scale", "said"),
+    [
+        ("O0", torch.float16, "dynamic", "precision: O0, loss scale 1"),
+        ("O1", torch.float16, "dynamic", "precision: O1, loss scale 65536 (dynamic)"),
+        ("O2", torch.float16, 128.0, "precision: O2, loss scale 128"),
+        ("O2", torch.bfloat16, "dynamic", "precision: O2, loss scale 1"),
+    ],
+)
+def test_the_precision_is_said(caplog, level, half, loss_scale, said):
+    caplog.set_level(logging.INFO)
+    made = make_precision(level, loss_scale, replace(CPU, half=half), torch.nn.Linear(1, 1))
+    assert type(made) is Precision and caplog.messages == [said]
 
 
 def test_the_level_is_the_one_asked_for_or_nvidias_fp16_run_on_this_device():
