@@ -237,14 +237,31 @@ def test_a_run_that_was_left_at_the_end_of_an_epoch_goes_on_with_the_next(tmp_pa
     assert begun == [(1, 0)] and calls[0] == ("validate", 5)
 
 
-def test_a_run_that_is_asked_to_stop_is_saved_and_ends(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("max_steps", "is_stopped"), [(3, True), (2, False)])
+def test_a_run_that_is_asked_to_stop_is_saved_and_ends(tmp_path, monkeypatch, max_steps, is_stopped):
+    """With the last step it is asked too late: then it is finished, and validated."""
     task = SimpleNamespace(batches=lambda *_: iter_of(100), clips_per_epoch=400, samples_per_clip=1, loss=None)
     settings = dict(batch_size=4, output_directory=str(tmp_path), with_tensorboard=False, iters_per_checkpoint=100)
     outcomes = iter([(0.5, True, False), (0.5, True, True)])
-    run = made(Progress(7, 7, validation_losses=[(7, 1.0)]), iters_per_validation=100, **settings)
+    progress = Progress(7, 7, validation_losses=[(7, 1.0)])
+    run = made(progress, iters_per_validation=100, max_steps=max_steps, **settings)
     summary, calls = trained(monkeypatch, run, lambda calls: task, step=lambda *_: next(outcomes))
-    assert (summary.iteration, summary.stopped) == (9, True)
-    assert calls == [("validate", 7), ("agree_on_weights", 9), ("save", 9)]
+    assert (summary.iteration, summary.stopped) == (9, is_stopped)
+    last = [] if is_stopped else [("validate", 9)]
+    assert calls == [("validate", 7), *last, ("agree_on_weights", 9), ("save", 9)]
+
+
+@pytest.mark.parametrize(("wanted", "folder"), [(True, "/out/logs"), (False, "")])
+def test_tensorboards_logs_are_beside_the_checkpoints_and_closed_in_the_end(monkeypatch, tmp_path, wanted, folder):
+    folders, written = [], []
+    board = SimpleNamespace(write=lambda action, *args: written.append(action))
+    monkeypatch.setattr(loop, "TensorBoard", lambda place: folders.append(place) or board)
+    task = SimpleNamespace(batches=lambda *_: iter_of(9), clips_per_epoch=400, samples_per_clip=1, loss=None)
+    settings = dict(output_directory=f"{tmp_path}/out", with_tensorboard=wanted, max_steps=2)
+    run = made(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
+    trained(monkeypatch, run, lambda calls: task, step=lambda *_: (0.5, True, False))
+    assert folders == [f"{tmp_path}{folder}" if wanted else ""]
+    assert written == [loop.SummaryWriter.add_scalar] * 2 + [loop.SummaryWriter.close]
 
 
 def test_a_loss_that_stays_infinite_ends_the_run_after_ten_steps_and_a_checkpoint(tmp_path, monkeypatch):
