@@ -253,15 +253,23 @@ def test_a_run_that_is_asked_to_stop_is_saved_and_ends(tmp_path, monkeypatch, ma
 
 @pytest.mark.parametrize(("wanted", "folder"), [(True, "/out/logs"), (False, "")])
 def test_tensorboards_logs_are_beside_the_checkpoints_and_closed_in_the_end(monkeypatch, tmp_path, wanted, folder):
+    """When the batches, and with them a profile, have come to theirs."""
     folders, written = [], []
+
+    def batches(epoch, clips):
+        try:
+            yield from range(9)
+        finally:
+            written.append("closed")
+
     board = SimpleNamespace(write=lambda action, *args: written.append(action))
     monkeypatch.setattr(loop, "TensorBoard", lambda place: folders.append(place) or board)
-    task = SimpleNamespace(batches=lambda *_: iter_of(9), clips_per_epoch=400, samples_per_clip=1, loss=None)
+    task = SimpleNamespace(batches=batches, clips_per_epoch=400, samples_per_clip=1, loss=None)
     settings = dict(output_directory=f"{tmp_path}/out", with_tensorboard=wanted, max_steps=2)
     run = made(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
     trained(monkeypatch, run, lambda calls: task, step=lambda *_: (0.5, True, False))
     assert folders == [f"{tmp_path}{folder}" if wanted else ""]
-    assert written == [loop.SummaryWriter.add_scalar] * 2 + [loop.SummaryWriter.close]
+    assert written == [loop.SummaryWriter.add_scalar] * 2 + ["closed", loop.SummaryWriter.close]
 
 
 def test_a_loss_that_stays_infinite_ends_the_run_after_ten_steps_and_a_checkpoint(tmp_path, monkeypatch):
