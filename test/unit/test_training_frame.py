@@ -125,8 +125,8 @@ def test_a_run_is_made_of_what_the_configuration_says(tmp_path, monkeypatch):
     assert (run.progress.case, run.progress.iteration) == ("acc", 0)
     plain = make_run(toy_config(), tmp_path, amp="O2", loss_scale=64.0)
     assert plain.average is None and plain.precision.level == "O2"
-    config = plain.config
-    assert main.make_run("waveglow", config, waveglow.config.build_model, CPU, "perf").progress.case == "perf"
+    measured = main.make_run("waveglow", run.config, waveglow.config.build_model, CPU, "perf")
+    assert measured.progress.case == "perf" and measured.average.decay == 0.75
 
 
 @pytest.mark.parametrize(("fp16_run", "amp", "level"), [(True, "", "O1"), (False, "", "O0"), (True, "O0", "O0")])
