@@ -78,6 +78,17 @@ def test_a_resumed_run_has_the_same_average(config, corpus, tmp_path, amp):
     assert not same(whole.average.weights, model_of(whole))
 
 
+@pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
+def test_a_training_averages_its_masters(config, corpus, tmp_path, amp):
+    """In float32, at every precision: after the first step 10 parts in 11 are its."""
+    before = model_of(make_run(config[1], tmp_path / "fresh", amp=amp))
+    run, _ = start(config[1], corpus, tmp_path / "out", max_steps=1, amp=amp, ema_decay=0.9)
+    after = model_of(run)
+    expected = {name: before[name] + (after[name] - before[name]) * 10 / 11 for name in before}
+    torch.testing.assert_close(run.average.weights, expected)
+    assert any((after[name] - expected[name]).abs().max() > 1e-5 for name in before)
+
+
 @pytest.mark.parametrize("amp", ["O0", "O2"])
 def test_training_does_not_depend_on_it(config, corpus, tmp_path, amp):
     """Also not by way of the validation, which puts it in the model's place."""

@@ -246,7 +246,7 @@ def test_fitted_adds_what_old_torch_did_not_count():
 
 def test_modules_in_a_circle_end(tmp_path):
     model = GLOW.WaveGlow()
-    model.WN, model.convinv = nn.ModuleList(), nn.ModuleList([model])
+    model.WN, model.convinv = nn.ModuleList(), nn.ModuleList([model, model])  # each is looked into once
     with glow_importable():
         torch.save(model, tmp_path / "a.pt")
     with pytest.raises(UserError, match="holds no weights"):

@@ -124,7 +124,7 @@ def test_a_validation_is_of_the_average_without_gradients_and_with_the_first_ran
     monkeypatch, caplog, is_averaged
 ):
     caplog.set_level(logging.INFO)
-    run = made(Progress(iteration=7, validation_losses=[(3, 0.5)]))
+    run = made(Progress(iteration=7, first_iteration=2, validation_losses=[(3, 0.5)]))
     run.average.weights["0.bias"][:] = 5
     own = run.model[0].bias.clone()
     if not is_averaged:

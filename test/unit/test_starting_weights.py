@@ -97,6 +97,13 @@ def test_sizes_are_free_where_layers_are_ignored_and_then_compared_as_shapes():
         begun(ignore=["encoder"], postnet_embedding_dim=10)
 
 
+def test_rows_of_another_width_are_no_rows_of_another_alphabet():
+    with pytest.raises(
+        UserError, match=r"(?s)a does not fit the model.*embedding\.weight \[4, 16\], the model's is \[2"
+    ):
+        begun(["a", "x"], ignore=["postnet"], symbols_embedding_dim=18, encoder_embedding_dim=18)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("mask_padding", True), ("p_prenet_dropout", 0.25), ("max_decoder_steps", 50), ("gate_threshold", 0.25)],

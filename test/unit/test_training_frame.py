@@ -10,6 +10,7 @@ import torch
 
 import waveglow.config
 from common import distributed
+from common.checkpoints import TITLES
 from common.checkpoints.progress import Progress
 from common.layers.npu import Crossings
 from common.training import main
@@ -153,3 +154,6 @@ def test_a_programs_options_begin_with_its_own_configuration(name):
     args = parser.parse_args([])
     assert isinstance(args, argparse.Namespace) and args.config == f"configs/{name}.json"
     assert (args.resume, args.device, args.device_id, args.case) == ("auto", "auto", 0, "acc")
+    help = parser.format_help()
+    places = [help.index(text) for text in (f"Train {TITLES[name]} on a folder", "corpus with wavs", "an example")]
+    assert places == sorted(places)
