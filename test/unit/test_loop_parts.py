@@ -289,5 +289,18 @@ def test_a_loss_that_stays_infinite_ends_the_run_after_ten_steps_and_a_checkpoin
     assert calls[:4] == [("validate", 0), *given_up]
 
 
+@pytest.mark.parametrize("profile", [0, 3])
+def test_every_process_profiles_what_it_does_where_that_is_asked(tmp_path, monkeypatch, profile):
+    monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(1, 2, 1))
+    monkeypatch.setattr(distributed, "wrap", lambda model, device: model)
+    asked, own = [], iter_of(9)
+    monkeypatch.setattr(loop, "profiled", lambda *args: asked.append(args) or args[0])
+    task = SimpleNamespace(batches=lambda *_: own, clips_per_epoch=400, samples_per_clip=1, loss=None)
+    settings = dict(output_directory=str(tmp_path), max_steps=2, profile=profile)
+    run = made(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
+    trained(monkeypatch, run, lambda calls: task, step=lambda *_: (0.5, True, False))
+    assert asked == ([(own, run.config.train_config, run.device, run.crossings)] if profile else [])
+
+
 def iter_of(count):
     yield from range(count)
