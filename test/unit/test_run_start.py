@@ -173,6 +173,9 @@ def test_the_average_of_a_run_begins_with_its_first_weights(tmp_path):
     native.save(run.path(), run.state([rng_state(CPU)]))
     again = begun(tmp_path / "out", **tuning)
     assert same(again.average.weights, run.average.weights) and not same(again.average.weights, model_of(again))
+    native.save(run.path(), {name: value for name, value in native.load(run.path()).items() if name != "average"})
+    with pytest.raises(UserError, match="holds something other than tensors among its weights"):
+        begun(tmp_path / "out", **tuning)
 
 
 def test_finetuning_counts_on_from_the_file_and_is_a_run_of_its_own(tmp_path, monkeypatch):
