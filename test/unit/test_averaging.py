@@ -7,6 +7,7 @@ from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.device import pick_device
 from common.precision import Precision
+from common.training import averaging
 from common.training.averaging import WeightAverage
 from runs import make_run, model_of, same, start
 from waveglow.vocoder import Vocoder
@@ -29,14 +30,41 @@ def test_it_is_the_exponential_average():
     assert expected == pytest.approx(18, abs=1e-3)  # with a decay of 1/2 the average lags by a step
 
 
-def test_statistics_of_batch_norm_are_averaged_and_counted():
+@pytest.mark.parametrize("lists", [True, False])
+def test_statistics_of_batch_norm_are_averaged_and_counted(monkeypatch, lists):
+    """Also on a card that has no operators on lists."""
+    monkeypatch.setattr(averaging, "has_foreach", lambda device: lists)
     model = torch.nn.BatchNorm1d(1)
     average = WeightAverage(0.5, model, Precision("O0", 1.0, CPU, model))
+    model.weight.data += 4
     model.running_mean += 1
     model.num_batches_tracked += 7
     average.update(100)
     assert average.weights["running_mean"].item() == 0.5
+    assert average.weights["weight"].item() == 3
     assert average.weights["num_batches_tracked"].item() == 7
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_it_stands_in_the_models_place_for_a_while(level):
+    """And the model has its own weights again, exactly, also where what is done with it fails."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    precision = Precision(level, 1.0, CPU, model)
+    average = WeightAverage(0.5, model, precision)
+    average.load({name: torch.full_like(tensor, 3) for name, tensor in precision.model_state(model).items()})
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    kinds = {name: tensor.dtype for name, tensor in own.items()}
+    with pytest.raises(KeyError), average.in_place():
+        assert all((tensor == 3).all() for tensor in model.state_dict().values())
+        assert {name: tensor.dtype for name, tensor in model.state_dict().items()} == kinds
+        model[1].running_mean += 1
+        raise KeyError
+    assert same(model.state_dict(), own)
+    assert all((tensor == 3).all() for tensor in average.weights.values())
+    average.restart()
+    assert same(average.weights, precision.model_state(model))
+    average.weights["0.weight"] += 1
+    assert same(model.state_dict(), own)
 
 
 @pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
@@ -48,6 +76,17 @@ def test_a_resumed_run_has_the_same_average(config, corpus, tmp_path, amp):
     assert same(parts.average.weights, whole.average.weights)
     assert same(model_of(parts), model_of(whole))
     assert not same(whole.average.weights, model_of(whole))
+
+
+@pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
+def test_a_training_averages_its_masters(config, corpus, tmp_path, amp):
+    """In float32, at every precision: after the first step 10 parts in 11 are its."""
+    before = model_of(make_run(config[1], tmp_path / "fresh", amp=amp))
+    run, _ = start(config[1], corpus, tmp_path / "out", max_steps=1, amp=amp, ema_decay=0.9)
+    after = model_of(run)
+    expected = {name: before[name] + (after[name] - before[name]) * 10 / 11 for name in before}
+    torch.testing.assert_close(run.average.weights, expected)
+    assert any((after[name] - expected[name]).abs().max() > 1e-5 for name in before)
 
 
 @pytest.mark.parametrize("amp", ["O0", "O2"])

@@ -1,6 +1,7 @@
 """What cannot be used of a corpus is refused at the start, all of it at once, or left out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import soundfile
 import tacotron2.data
 import waveglow.data
 from common import distributed, read_clips
-from common.audio import Fault
+from common.audio import ClipError, Fault
 from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
 from common.program import UserError
@@ -75,6 +76,84 @@ def test_three_faults_are_said_and_all_are_in_the_list(tmp_path, count):
     assert (tmp_path / NAME).read_text() == "".join(f"fault {number}\n" for number in range(count))
 
 
+HINT = " (--on_bad_clip=skip leaves them out; python tools/prepare_data.py makes a data set of what you have)"
+
+
+@pytest.mark.parametrize("on_bad_clip", ["stop", "skip"])
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ([("a.wav is silent", Fault.SILENT, "a.wav")], "1 of 7 clips cannot be used: a.wav is silent"),
+        ([("line 3: no text", Fault.TEXT, None)], "line 3: no text"),
+        (
+            [("line 3: no text", Fault.TEXT, None), ("line 5: no text", Fault.TEXT, None)],
+            "the transcripts have faults: line 3: no text; line 5: no text",
+        ),
+        (
+            [("a.wav has no text", Fault.TEXT, None), ("b.wav is silent", Fault.SILENT, "b.wav")],
+            "1 of 7 clips cannot be used: b.wav is silent; a.wav has no text",
+        ),
+        (
+            [("a.wav is silent", Fault.SILENT, "a.wav"), ("so it is", Fault.SILENT, "a.wav")],
+            "1 of 7 clips cannot be used: a.wav is silent; so it is",
+        ),
+    ],
+)
+def test_what_is_wrong_is_an_error_or_a_warning_in_one_line(tmp_path, caplog, faults, said, on_bad_clip):
+    bad = BadClips(on_bad_clip, tmp_path)
+    for message, fault, path in faults:
+        bad.add(message, fault, Path(path) if path else None)
+    said += f" (all {len(faults)}, the worst first: {tmp_path}/{NAME})"
+    if on_bad_clip == "stop":
+        with pytest.raises(UserError) as error:
+            bad.settle(7)
+        assert str(error.value) == said + HINT and not caplog.messages
+    else:
+        bad.settle(7)
+        assert caplog.messages == [f"left out: {said}"]
+
+
+def test_a_corpus_without_faults_is_passed_in_silence_and_its_old_list_removed(tmp_path, monkeypatch, caplog):
+    """By the first process."""
+    for rank in (1, 0):
+        (tmp_path / NAME).write_text("old")
+        monkeypatch.setattr(distributed, "ranks", lambda rank=rank: distributed.Ranks(rank, 2, rank))
+        BadClips(folder=tmp_path).settle(7)
+        assert (tmp_path / NAME).exists() == (rank > 0)
+    BadClips(folder=tmp_path).settle(7)  # where there is none
+    BadClips().settle(7)
+    assert not caplog.messages
+
+
+def test_the_worst_come_first_and_equal_ones_as_they_were_found():
+    bad = BadClips()
+    order = sorted(Fault)
+    for name in "ab":
+        for fault in order:
+            bad.add(f"{fault.name} {name}", fault)
+    assert bad.worst_first() == [f"{fault.name} {name}" for fault in reversed(order) for name in "ab"]
+
+
+def test_clips_are_left_out_as_paths_or_by_their_paths():
+    bad = BadClips()
+    bad.add_error(ClipError("b is silent", Fault.SILENT), Path("b"))
+    bad.add("a line", Fault.TEXT)
+    assert bad.faults == {"b is silent": Fault.SILENT, "a line": Fault.TEXT} and bad.paths == {Path("b")}
+    utterances = [SimpleNamespace(path=Path(name)) for name in "abc"]
+    assert bad.without(utterances, "training") == [utterances[0], utterances[2]]
+    assert bad.without([Path("a"), Path("b")], "training") == [Path("a")]
+    for none in ([Path("b")], []):
+        with pytest.raises(UserError, match="none of the held-back clips can be used"):
+            bad.without(none, "held-back")
+
+
+def test_a_name_that_is_no_text_is_in_the_list_all_the_same(tmp_path):
+    bad = BadClips("skip", tmp_path)
+    bad.add("caf\udce9.wav is silent", Fault.SILENT)
+    bad.settle(1)
+    assert (tmp_path / NAME).read_bytes() == b"caf\\udce9.wav is silent\n"
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_the_first_process_writes_the_list(tmp_path, monkeypatch, rank):
     """The others say where it is."""
@@ -137,10 +216,12 @@ def test_what_another_process_has_found_counts_here(monkeypatch):
     clips = [Path(f"here/{name}.wav") for name in "abc"]
     bad = BadClips("skip")
     bad.add("a.wav is silent", Fault.SILENT, clips[0])
+    bad.paths.add(Path("not one of these"))
     theirs = {"c.wav is cut off": Fault.CUT_OFF}, [2]
     monkeypatch.setattr(distributed, "gather_objects", lambda ours: [ours, theirs])
     bad.gather(clips)
     assert bad.worst_first() == ["c.wav is cut off", "a.wav is silent"]
+    assert bad.paths == {clips[0], clips[2], Path("not one of these")}
     assert bad.without(clips, "training") == [clips[1]]
 
 

@@ -91,6 +91,30 @@ def test_it_is_torch_npu_s_unless_asked_otherwise(monkeypatch, caplog):
     assert "optimizer: torch's plain Adam, not NpuFusedAdam of torch_npu.optim (" in caplog.text
 
 
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_others_get_torchs_fused_adam_or_else_the_one_on_lists(monkeypatch, caplog, device):
+    """With the same settings; a torch before 2.4 has no fused one for CPUs, and says so."""
+    caplog.set_level(logging.INFO)
+    made, weight = [], torch.nn.Parameter(torch.ones(1))
+
+    def adam(params, **options):
+        made.append((params, options))
+        if "fused" in options and len(made) > 1:
+            raise RuntimeError("`fused=True` requires all params to be on a card\nand more")
+        return "an optimizer"
+
+    monkeypatch.setattr(torch.optim, "Adam", adam)
+    settings = {"lr": 0.25, "weight_decay": 0.5}
+    for _ in range(2):
+        assert make_adam(iter([weight]), 0.25, device, 0.5) == "an optimizer"
+    fused = ([weight], settings | {"fused": True})
+    assert made == [fused, fused, ([weight], settings | {"foreach": True})]
+    assert caplog.messages == [
+        "optimizer: torch's fused Adam",
+        "optimizer: torch's foreach Adam, not torch's fused Adam (`fused=True` requires all params to be on a card)",
+    ]
+
+
 def test_operators_on_lists_are_used_where_torch_npu_says_so(monkeypatch):
     assert has_foreach(CPU) and has_foreach(CUDA)
     for supported, has in ((["cuda", "npu"], True), (["cuda"], False)):

@@ -161,6 +161,39 @@ def test_a_validation_loss_is_an_iteration_and_a_number(pair):
             read_progress("x", {"validation_losses": losses})
 
 
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("finetuned_from", ["", "a/b"], [None, 1, b"a"]),
+        ("case", ["acc", "perf"], [None, 0, ["acc"]]),
+        ("started", [0, -1.5, 1.8e9, 2**40], [True, None, "1", float("inf"), float("-inf"), float("nan")]),
+        ("losses", [[], [0.5, float("nan"), float("inf")]], [None, 0.5, (0.5,), [1], [0.5, None], [True], ["0.5"]]),
+        ("validation_losses", [[], [(3, float("nan"))]], [None, (), {1: 0.5}, [0.5], ["ab"]]),
+    ],
+)
+def test_a_field_of_the_progress_is_of_its_kind(name, taken, refused):
+    for value in taken:
+        assert shown(getattr(read_progress("x", {name: value}), name)) == shown(value)
+    for value in refused:
+        with pytest.raises(UserError, match=rf"^x: progress\.{name} is .*, which is not valid$"):
+            read_progress("x", {name: value})
+
+
+def test_what_a_checkpoint_does_not_tell_of_its_progress_is_that_of_a_beginning():
+    progress = read_progress("x", {"started": 5.0})
+    assert progress == Progress(0, 0, 0, 0, "", "acc", 0, 5.0, [], [])
+    for value in (None, [], "text", torch.zeros(1)):
+        with pytest.raises(UserError, match=r"^x: its progress is .*, must be an object$"):
+            read_progress("x", value)
+
+
+def test_later_runs_compare_greater_by_their_number_and_then_by_their_beginning():
+    """The clock may have been set back between numbered ones; those of an old version have no number."""
+    runs = [Progress(run=run, started=started) for run, started in ((2, 1.0), (1, 3.0), (0, 9.0), (0, 7.0))]
+    assert sorted(runs, key=lambda run: run.which_run) == runs[::-1]
+    assert Progress(iteration=7, first_iteration=5).steps == 2
+
+
 def test_a_run_begins_at_or_before_its_iteration():
     assert read_progress("x", {"iteration": 3, "first_iteration": 3}).steps == 0
     with pytest.raises(UserError, match="first_iteration 4 is above the iteration"):

@@ -146,6 +146,14 @@ def test_a_reader_is_never_asked_for_more_than_the_file_has():
     assert budget.Metered(File(b"ab"), Budget(2)).read(2**20) == b"ab"
 
 
+def test_every_reading_is_an_instruction_that_costs():
+    """Bytes, and lines: the text protocol has nothing else."""
+    metered = budget.Metered(io.BytesIO(b"ab\ncd"), Budget(0))
+    before = metered.budget.memory
+    assert [metered.readline(), metered.read(1), metered.read(1), metered.readline()] == [b"ab\n", b"c", b"d", b""]
+    assert before - metered.budget.memory == 4 * budget.INSTRUCTION == 600
+
+
 def test_time_runs_out(monkeypatch):
     monkeypatch.setattr(budget, "SECONDS", -1.0)
     with pytest.raises(RefusedError, match="more time"):

@@ -103,6 +103,16 @@ def test_accumulated_gradients_and_losses_are_averaged_and_then_clipped(limit, e
     assert [1 - run.model.weight[0].item(), -run.model.weight[1].item()] == pytest.approx(expected, rel=1e-5)
 
 
+def test_gradients_are_exchanged_with_the_last_batch_of_a_step(monkeypatch):
+    told = []
+    reduced, backward = distributed.gradients_reduced, Precision.backward
+    monkeypatch.setattr(distributed, "gradients_reduced", lambda model, now: told.append(now) or reduced(model, now))
+    monkeypatch.setattr(Precision, "backward", lambda self, loss, last: told.append(last) or backward(self, loss, last))
+    step(make_toy(), [1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
+    step(make_toy(), [1.0, 0.0])
+    assert told == [False, False, False, False, True, True, True, True]
+
+
 def infinite_gradient(model: Toy, x: torch.Tensor) -> torch.Tensor:
     """A loss of 0 whose gradient is not finite: the slope of a root at 0."""
     return (model(0 * x) ** 2).sqrt()

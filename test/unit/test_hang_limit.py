@@ -31,8 +31,10 @@ class Clock:
             assert self.looks.acquire(timeout=60)
 
 
-@pytest.mark.parametrize(("waits_for_others", "seconds"), [(False, 4000), (True, 5000)])
-def test_the_next_beat_is_due_within_the_limit(monkeypatch, waits_for_others, seconds):
+@pytest.mark.parametrize(
+    ("options", "seconds"), [({}, 4000), ({"waits_for_others": False}, 4000), ({"waits_for_others": True}, 5000)]
+)
+def test_the_next_beat_is_due_within_the_limit(monkeypatch, options, seconds):
     """Within less of it for what a process does alone: so it speaks before those that wait for it."""
     clock, ended = Clock(), threading.Event()
     monkeypatch.setattr(watchdog, "time", clock)
@@ -40,7 +42,7 @@ def test_the_next_beat_is_due_within_the_limit(monkeypatch, waits_for_others, se
     monkeypatch.setattr(watchdog.Watchdog, "_end", lambda self: ended.set())
     with watchdog.Watchdog(5000) as dog:
         clock.now += 3999
-        dog.beat("computing", waits_for_others=waits_for_others)
+        dog.beat("computing", **options)
         clock.now += seconds - 1
         clock.wait()
         assert not ended.is_set()
@@ -48,10 +50,28 @@ def test_the_next_beat_is_due_within_the_limit(monkeypatch, waits_for_others, se
         assert ended.wait(60)
 
 
+def test_a_process_that_is_given_up_says_where_it_is_and_ends_with_1(monkeypatch, caplog):
+    """To its log, with the stacks of all threads, and to the launcher; what it has logged is written first."""
+    ends = []
+    monkeypatch.setattr(watchdog, "left_for_launcher", lambda *said: ends.append(said))
+    monkeypatch.setattr(watchdog.logging, "shutdown", lambda: ends.append("log"))
+    monkeypatch.setattr(watchdog.os, "_exit", lambda code: ends.append(code))
+    with watchdog.Watchdog(7200) as dog:
+        dog.beat("saving", waits_for_others=True)
+        dog._end()
+    message = "no progress while saving, given up after hang_limit = 7200 s"
+    assert ends == [(message, 1), "log", 1]
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and message in record.message
+    assert record.message.partition(":\n")[2].startswith(("Thread 0x", "Current thread 0x"))
+    assert "in test_a_process_that_is_given_up" in record.message and "in _watch" in record.message
+
+
 def test_it_watches_no_longer_than_the_run():
     before = set(threading.enumerate())
     with watchdog.Watchdog(50):
         (thread,) = set(threading.enumerate()) - before
+        assert thread.name == "watchdog" and thread.daemon  # no end of the program waits for it
     thread.join(60)
     assert not thread.is_alive()
 

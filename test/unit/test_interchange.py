@@ -15,6 +15,7 @@ from checkpoint_files import (
     convert,
     loaded,
 )
+from common.checkpoints import interchange
 from common.checkpoints.interchange import fitted, load_weights, read, steps_of_adam
 from common.checkpoints.nvidia_names import nvidia_weights
 from common.config_reading import from_dict
@@ -108,13 +109,14 @@ def test_differences_are_a_short_table(reference):
     state = dict(reference["state_dict"])
     del state["WN.1.start.bias"]
     state["WN.2.end.bias"] = torch.zeros(4)
-    state["WN.2.extra"] = torch.zeros(1, 2)
+    state["WN.2.extra"], state["x" * 101] = torch.zeros(1, 2), torch.zeros(1)
     with pytest.raises(UserError) as error:
         fitted("a.pt", state, model)
     assert str(error.value).splitlines() == [
-        "a.pt does not fit the model, 3 weights differ:",
+        "a.pt does not fit the model, 4 weights differ:",
         "  missing: WN.1.start.bias [12]",
         "  unexpected: WN.2.extra [1, 2]",
+        f"  unexpected: {'x' * 100} [1]",
         "  shape: WN.2.end.bias [4], the model's is [6]",
     ]
     with pytest.raises(UserError) as error:
@@ -244,8 +246,32 @@ def test_fitted_adds_what_old_torch_did_not_count():
 
 def test_modules_in_a_circle_end(tmp_path):
     model = GLOW.WaveGlow()
-    model.WN, model.convinv = nn.ModuleList(), nn.ModuleList([model])
+    model.WN, model.convinv = nn.ModuleList(), nn.ModuleList([model, model])  # each is looked into once
     with glow_importable():
         torch.save(model, tmp_path / "a.pt")
     with pytest.raises(UserError, match="holds no weights"):
+        load_weights(tmp_path / "a.pt")
+
+
+def nested(depth):
+    """Modules in one another, the innermost of which has a weight of a WaveGlow."""
+    module = nn.ModuleDict({"WN": nn.ModuleDict({"0": nn.Linear(1, 1)})})
+    for _ in range(depth):
+        module = nn.Sequential(module)
+    return module
+
+
+@pytest.mark.parametrize(("depth", "said"), [(48, "is not a complete WaveGlow"), (49, "holds no weights")])
+def test_modules_are_looked_into_fifty_deep(tmp_path, depth, said):
+    torch.save(nested(depth), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=said):
+        load_weights(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(("most", "said"), [(10, "holds no weights"), (9, "its modules hold more than 9 others")])
+def test_a_search_through_modules_has_an_end(tmp_path, monkeypatch, most, said):
+    """Of all that a file holds: two of five."""
+    monkeypatch.setattr(interchange, "MOST_VISITS", most)
+    torch.save({name: nn.Sequential(*[nn.ReLU() for _ in range(4)]) for name in "ab"}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=said):
         load_weights(tmp_path / "a.pt")
