@@ -60,7 +60,7 @@ def serve(contents: dict[str, bytes]):
     handler.cut, handler.silent, handler.resumes, handler.asked = set(), set(), True, []
     handler.contents = contents
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         handler.url = f"http://127.0.0.1:{running.server_port}"
         yield handler
         running.shutdown()
