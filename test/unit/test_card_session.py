@@ -191,7 +191,7 @@ def test_trained_weights_come_back_in_pieces(session, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["-h"], 2), (["--help", "x"], 0), (["-h", "x"], 0), (["x"], 2), (["x", "y", "z"], 2)]
+    ("arguments", "code"), [(["-h"], 0), (["--help"], 0), (["--help", "x"], 0), (["-h", "x"], 0), (["x"], 2), (["x", "y", "z"], 2)]
 )
 def test_help(session, stub, arguments, code):
     done, limits, asked = session(*arguments)

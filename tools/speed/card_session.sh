@@ -10,7 +10,10 @@
 # DEVICE=cpu is for trying the script itself, with HOURS=0.05 PARTS="tests corpus benchmark".
 
 set -uo pipefail
-[[ $# == 2 && $1 != -h && $1 != --help ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit $(($# == 2 ? 0 : 2)); }
+if [[ $# != 2 || $1 == -h || $1 == --help ]]; then
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0 || exit 2
+fi
 work=$(realpath "$1")
 mkdir -p "$2" && out=$(realpath "$2") || exit 1
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
