@@ -46,7 +46,8 @@ def test_the_active_environment_s_python_is_taken(stub, root, active):
 
 def test_else_that_of_the_checkout_and_else_the_system_s(stub, root):
     assert found(stub, root, VIRTUAL_ENV=None).stdout == "python3\n"
-    (root / ".venv/bin").mkdir(parents=True)
+    (root / ".venv/bin").mkdir(parents=True)  # of a run that was killed
+    assert found(stub, root, VIRTUAL_ENV=None).stdout == "python3\n"
     shutil.copy(stub.folder / "bin/python", root / ".venv/bin/python")
     assert found(stub, root, VIRTUAL_ENV=None).stdout == f"{root}/.venv/bin/python\n"
     assert found(stub, root).stdout == "python\n"

@@ -76,3 +76,21 @@ exit 0
 """
     code, _, ended = signalled(signal.SIGTERM, "--nproc=2", does=rank)
     assert (code, ended) == (0, ["rank got TERM"])
+
+
+EARLY = """
+set() {
+    builtin set "$@"
+    [[ $1 != -m ]] || kill -s "$EARLY" $$  # between the script's trap and its program's start
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_before_the_program_is_there_ends_it_too(tmp_path, name, code):
+    stub = StubPython(tmp_path / "a stub")
+    (stub.folder / "early").write_text(EARLY)
+    command = ["bash", ROOT / "test/train_full_8p.sh", "--data_path=/d", "--output_directory=/o", "--nproc=1"]
+    changes = {"BASH_ENV": str(stub.folder / "early"), "EARLY": name, "DOES": "sleep 30"}
+    done = subprocess.run(command, env=stub.environment(**changes), preexec_fn=listen_to_signals, timeout=60)
+    assert done.returncode == code
