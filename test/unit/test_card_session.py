@@ -1,7 +1,6 @@
-"""tools/speed/card_session.sh, with stand-ins for Python, the clock and `timeout`: which parts run, and for how long."""
+"""tools/speed/card_session.sh, with stand-ins for Python, the clock and `timeout`: which parts run, for how long."""
 
 import shlex
-import subprocess
 
 import pytest
 from stub_python import StubPython
@@ -88,7 +87,7 @@ def test_everything_in_its_order(session, stub, tmp_path):
     expected = [f"== {name}: exit code 0 after 0 s, 540 s left" for name in names]
     expected.insert(2, "== corpus: exit code 0, 540 s left")
     assert parts(tmp_path) == expected
-    assert done.stdout.splitlines()[-len(expected):] == expected
+    assert done.stdout.splitlines()[-len(expected) :] == expected
     assert set((stub.folder / "where").read_text().splitlines()) == {f"{ROOT}|{work}/site|1"}
 
 
@@ -191,7 +190,8 @@ def test_trained_weights_come_back_in_pieces(session, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["-h"], 0), (["--help"], 0), (["--help", "x"], 0), (["-h", "x"], 0), (["x"], 2), (["x", "y", "z"], 2)]
+    ("arguments", "code"),
+    [(["-h"], 0), (["--help"], 0), (["--help", "x"], 0), (["-h", "x"], 0), (["x"], 2), (["x", "y", "z"], 2)],
 )
 def test_help(session, stub, arguments, code):
     done, limits, asked = session(*arguments)

@@ -1,4 +1,4 @@
-"""test/data/make_corpus.sh, with stand-ins for flite and sox: it writes the texts that are there, and makes their wavs."""
+"""test/data/make_corpus.sh, with stand-ins for flite and sox: the corpus that is there is what it makes."""
 
 import os
 import subprocess
@@ -50,7 +50,9 @@ def test_the_corpus_that_is_there_is_what_it_makes(make, tmp_path):
     assert (made / "metadata.csv").read_text() == (there / "metadata.csv").read_text()
     lines = [line.split("|") for line in (there / "metadata.csv").read_text().splitlines()]
     # What is spoken is the text with its numbers in words, the last column.
-    assert {path.stem: path.read_text() for path in (made / "wavs").iterdir()} == {name: said for name, _, said in lines}
+    assert {path.stem: path.read_text() for path in (made / "wavs").iterdir()} == {
+        name: said for name, _, said in lines
+    }
     assert {path.name for path in (made / "wavs").iterdir()} == {path.name for path in (there / "wavs").iterdir()}
     assert len(notes) == 2 * len(lines)
     for (name, *_), flite, sox in zip(lines, notes[::2], notes[1::2]):

@@ -1,4 +1,4 @@
-"""Which checkpoints get_datasets_and_models.sh takes, from where, under which names, and what becomes of those there."""
+"""Which checkpoints get_datasets_and_models.sh takes, from where, and what becomes of those that are there."""
 
 import hashlib
 import os

@@ -118,7 +118,9 @@ def sourced(stub, tmp_path):
         done = stub.run("-c", script, "-", folder, cwd=tmp_path, **clean | changes)
         assert done.returncode == 0, done.stderr
         lines = dict(zip(NAMES, done.stdout.splitlines(), strict=True))
-        return {name: line.partition(" ")[2] for name, line in lines.items() if line.startswith("-x") or "unset" in line}
+        return {
+            name: line.partition(" ")[2] for name, line in lines.items() if line.startswith("-x") or "unset" in line
+        }
 
     source.folder, source.default = folder, default
     return source

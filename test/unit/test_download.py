@@ -78,7 +78,7 @@ def test_what_fails_is_said_with_what_to_do(download, codes, before):
 def test_without_curl_it_is_asked_for(stub, tmp_path):
     (stub.folder / "bin/curl").unlink()
     (stub.folder / "bin/dirname").symlink_to("/usr/bin/dirname")
-    done = stub.run("-c", SCRIPT.replace("download \"http", "PATH=; download \"http"), "-", ROOT, cwd=tmp_path)
+    done = stub.run("-c", SCRIPT.replace('download "http', 'PATH=; download "http'), "-", ROOT, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: curl is needed to download\n")
 
 

@@ -114,9 +114,7 @@ def test_all_places_are_said_where_there_is_none(elsewhere, tmp_path):
         said = elsewhere('echo "said=$(source "$1/test/env_npu.sh")"', home)["said"]
         places = f"{tmp_path}/home/Ascend noted {tmp_path}/usr/local/Ascend"
         named = f"{home} " if home else ""
-        assert said == (
-            f"env_npu.sh: no CANN in {named}{places}, nothing set (not needed on CUDA or a CPU)"
-        )
+        assert said == (f"env_npu.sh: no CANN in {named}{places}, nothing set (not needed on CUDA or a CPU)")
 
 
 def test_what_a_user_who_is_not_root_has_installed_is_found(tmp_path):

@@ -194,9 +194,7 @@ def test_another_run_in_the_folder_is_left_alone(get, tmp_path):
     finally:
         os.close(folder)
     assert (done.returncode, list((tmp_path / "my data").iterdir())) == (1, [])
-    assert done.stderr == (
-        f"error: another run is writing to {tmp_path}/my data: wait, or choose another folder\n"
-    )
+    assert done.stderr == (f"error: another run is writing to {tmp_path}/my data: wait, or choose another folder\n")
 
 
 def test_a_file_system_without_locks_is_no_hindrance(server, get, tmp_path, stub_curl):

@@ -97,7 +97,9 @@ def test_it_ends_as_the_server_does_and_leaves_nothing(serve, here, code):
 def test_what_is_missing_is_said_with_what_to_do(serve, stub, here, environment):
     install = rf"the\ environment/bin/pip install -r {ROOT}/requirement-triton.txt"
     done = serve("nowhere", "my repository")
-    expected = f"error: no folder nowhere: python3 -m venv nowhere && {install}\n".replace(r"the\ environment", "nowhere")
+    expected = f"error: no folder nowhere: python3 -m venv nowhere && {install}\n".replace(
+        r"the\ environment", "nowhere"
+    )
     assert (done.returncode, done.stderr) == (1, expected)
     done = serve("the environment", "no repository")
     assert (done.returncode, done.stderr) == (
