@@ -103,7 +103,9 @@ def test_one_that_has_no_name_is_told_nevertheless(taken, tmp_path):
 def test_folders_are_taken_in_one_order_whoever_names_them(tmp_path, monkeypatch):
     """So two runs that need the same two folders do not each wait for the other."""
     real, order = folder_lock._lock, []
-    monkeypatch.setattr(folder_lock, "_lock", lambda folder, option: (order.append(folder.name), real(folder, option))[1])
+    monkeypatch.setattr(
+        folder_lock, "_lock", lambda folder, option: (order.append(folder.name), real(folder, option))[1]
+    )
     for name in "abcde":
         (tmp_path / name).mkdir()
     with sole_writer(*(tmp_path / name for name in "dbeca"), tmp_path / "a"):
@@ -165,7 +167,10 @@ def test_a_folder_is_held_until_the_program_ends(tmp_path, taken, monkeypatch):
 
 
 def test_a_folder_that_is_not_there_cannot_be_held(tmp_path):
-    with pytest.raises(WriteError, match="nowhere/.lock: No such file or directory$"), sole_writer(tmp_path / "nowhere"):
+    with (
+        pytest.raises(WriteError, match="nowhere/.lock: No such file or directory$"),
+        sole_writer(tmp_path / "nowhere"),
+    ):
         pass
 
 

@@ -64,9 +64,7 @@ def test_the_file_has_everything_and_the_terminal_what_is_its_own(tmp_path, how,
     assert sorted(line for line in found[2] if line in PRINTED) == sorted(PRINTED)
 
 
-@pytest.mark.parametrize(
-    ("how", "out", "has_bar"), [("loud", ["DEBUG", "INFO"], False), ("terminal", ["INFO"], True)]
-)
+@pytest.mark.parametrize(("how", "out", "has_bar"), [("loud", ["DEBUG", "INFO"], False), ("terminal", ["INFO"], True)])
 def test_without_a_file_the_terminal_has_everything_but_beside_a_bar_no_single_steps(how, out, has_bar):
     found_out, errors, _ = run("", how)
     assert [line for line in found_out if line not in PRINTED] == lines(*out)
@@ -184,7 +182,10 @@ def test_ten_seconds_without_a_line_bring_one(monkeypatch, caplog):
 
 def test_what_is_done_may_change(monkeypatch, caplog):
     said = iter(["one of two", "two of two"])
-    assert still(monkeypatch, caplog, 12, doing=lambda: next(said)) == ["one of two: 1 s so far", "two of two: 11 s so far"]
+    assert still(monkeypatch, caplog, 12, doing=lambda: next(said)) == [
+        "one of two: 1 s so far",
+        "two of two: 11 s so far",
+    ]
 
 
 def test_a_line_of_the_log_is_remembered(console, monkeypatch):

@@ -175,7 +175,10 @@ def test_a_stream_that_cannot_be_opened_is_not_waited_for(tmp_path, monkeypatch)
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=f"^cannot write {tmp_path}/file/name: "), written_whole(tmp_path / "file/name"):
+    with (
+        pytest.raises(WriteError, match=f"^cannot write {tmp_path}/file/name: "),
+        written_whole(tmp_path / "file/name"),
+    ):
         pytest.fail("there is something to write")
 
 
