@@ -106,7 +106,7 @@ def test_what_one_rank_makes_all_have(group, rank):
     assert made == [1] * (rank == 1)
     assert group.noted == [([("mine" if rank == 1 else None), None], rank)]
     group.others = lambda sent: [None, UserError("no file")]
-    with pytest.raises(UserError, match="^no file$"):
+    with pytest.raises(UserError, match=r"^no file$"):
         first_ranks(lambda: "mine", rank)
 
 
@@ -114,7 +114,7 @@ def test_a_mistake_that_one_rank_finds_is_sent_to_all(group):
     def fail():
         raise UserError("no file")
 
-    with pytest.raises(UserError, match="^no file$"):
+    with pytest.raises(UserError, match=r"^no file$"):
         first_ranks(fail, rank=1)
     ((sent, rank),) = group.noted
     assert (sent[0], str(sent[1]), rank) == (None, "no file", 1)

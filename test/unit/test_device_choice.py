@@ -1,4 +1,4 @@
-"""Which card is taken, what is asked of it by name, and which CANN is found; by stand-ins for torch.npu and torch.cuda."""
+"""Which card is taken, what is asked of it by name, which CANN is found; by stand-ins for torch.npu and torch.cuda."""
 
 import importlib.metadata
 import importlib.util
@@ -69,7 +69,8 @@ NO_NPU, NO_CUDA = "no NPU is visible to torch_npu", "no CUDA card is visible to 
     [
         (2, 2, "auto", 1, "npu:1", "the first choice"), (0, 2, "auto", 1, "cuda:1", NO_NPU),
         (0, 0, "auto", 0, "cpu", f"{NO_NPU}; {NO_CUDA}"), (0, 0, "auto", 9, "cpu", f"{NO_NPU}; {NO_CUDA}"),
-        (2, 2, "npu", 0, "npu:0", "as asked"), (2, 2, "cuda", 1, "cuda:1", "as asked"), (2, 2, "cpu", 5, "cpu", "as asked"),
+        (2, 2, "npu", 0, "npu:0", "as asked"), (2, 2, "cuda", 1, "cuda:1", "as asked"),
+        (2, 2, "cpu", 5, "cpu", "as asked"),
     ],
 )  # fmt: skip
 def test_the_card_that_is_taken(cards, npus, cudas, wanted, index, card, why):
@@ -210,8 +211,8 @@ def test_of_several_notes_the_first_that_can_be_read_counts(cann, tmp_path):
 @pytest.mark.parametrize(
     ("text", "version"),
     [
-        ("8.1.RC1", (8, 1)), ("[5.0.3.1:5.0.3]", (5, 0)), ("[10.22.3:11.20]", (11, 20)), ("12.0", (12, 0)), ("eight", None),
-        ("8", None),
+        ("8.1.RC1", (8, 1)), ("[5.0.3.1:5.0.3]", (5, 0)), ("[10.22.3:11.20]", (11, 20)), ("12.0", (12, 0)),
+        ("eight", None), ("8", None),
     ],
 )  # fmt: skip
 def test_forms_of_a_version(cann, text, version):

@@ -157,7 +157,7 @@ def test_a_lock_is_let_go_though_its_file_cannot_be_removed(tmp_path, monkeypatc
 
 
 def test_a_folder_is_held_until_the_program_ends(tmp_path, taken, monkeypatch):
-    with pytest.raises(BusyError, match="another folder with --here$"):
+    with pytest.raises(BusyError, match=r"another folder with --here$"):
         hold_folder(tmp_path, "--here")
     monkeypatch.undo()
     hold_folder(str(tmp_path), "--here")
@@ -168,7 +168,7 @@ def test_a_folder_is_held_until_the_program_ends(tmp_path, taken, monkeypatch):
 
 def test_a_folder_that_is_not_there_cannot_be_held(tmp_path):
     with (
-        pytest.raises(WriteError, match="nowhere/.lock: No such file or directory$"),
+        pytest.raises(WriteError, match=r"nowhere/\.lock: No such file or directory$"),
         sole_writer(tmp_path / "nowhere"),
     ):
         pass

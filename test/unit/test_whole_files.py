@@ -169,7 +169,7 @@ def test_a_stream_that_cannot_be_opened_is_not_waited_for(tmp_path, monkeypatch)
         return real(path, flags, *mode, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(WriteError, match="pipe: Permission denied$"), written_whole(tmp_path / "pipe"):
+    with pytest.raises(WriteError, match=r"pipe: Permission denied$"), written_whole(tmp_path / "pipe"):
         pass
 
 
