@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -202,6 +203,20 @@ def test_what_other_machines_miss_ends_it(launched, monkeypatch):
     monkeypatch.setattr(launch, "meet_other_machines", raises(UserError("machine 0 waited")))
     code, said, got = launched("train.py")
     assert (code, said, got) == (1, "error: machine 0 waited\n", [])
+
+
+def test_the_store_of_the_machines_is_there_as_long_as_they_run(launched, monkeypatch):
+    """On the first machine it ends with its last name."""
+    served = []
+
+    def meet(args):
+        served.append(weakref.ref(store := HashStore()))
+        return store
+
+    monkeypatch.setattr(launch, "meet_other_machines", meet)
+    seen = []
+    launched("train.py", does=lambda args: seen.append(served[0]() is not None))
+    assert seen == [True]
 
 
 def test_a_user_s_number_of_threads_stays(launched, monkeypatch):
