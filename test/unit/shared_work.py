@@ -21,7 +21,7 @@ def begin_waiting(folder):
     """All but item 0 take until there is a file ``go``."""
 
     def work(item):
-        Path(folder, f"began {item}").touch()
+        Path(folder, f"began {item}").write_text(str(os.getpid()))
         until = time.monotonic() + 30
         while item and not Path(folder, "go").exists() and time.monotonic() < until:
             time.sleep(0.01)

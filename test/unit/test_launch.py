@@ -181,6 +181,20 @@ def test_a_port_that_is_taken_is_said_on_the_first_machine(launched, monkeypatch
     assert launched("--node_rank=0", *options)[0] == 0
 
 
+def test_a_port_that_was_used_a_moment_ago_is_free():
+    """The system keeps it from others for a minute, in which a run may be started again."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch's own
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert not launch.port_is_free(port)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()  # who closes first has to wait
+            assert client.recv(1) == b""
+    assert launch.port_is_free(port)
+
+
 def test_wrong_options_of_the_program_end_it_before_it_is_started(launched, monkeypatch):
     seen = []
 

@@ -3,8 +3,11 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,7 @@ import shared_work
 from common import processes
 from common.processes import AHEAD, in_processes
 from common.program import UserError
+from conftest import ROOT
 
 
 @pytest.fixture
@@ -121,3 +125,34 @@ def test_who_takes_no_more_waits_for_no_work(stop, tmp_path):
     assert not (tmp_path / "ended 1").exists()
     (tmp_path / "go").touch()
     wait_for(lambda: not multiprocessing.active_children())
+
+
+PROGRAM = """
+import sys
+from functools import partial
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+import shared_work
+from common.processes import in_processes
+if __name__ == "__main__":
+    list(in_processes(partial(shared_work.begin_waiting, sys.argv[2]), range(2), 1, SimpleNamespace(requested=0)))
+"""
+
+
+def test_a_process_ends_with_a_program_that_is_killed(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, tmp_path / "program.py", Path(__file__).parent, tmp_path]
+    program = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    began = tmp_path / "began 1"
+    wait_for(lambda: began.exists() and began.read_text())
+    program.kill()
+    program.wait(60)
+    wait_for(lambda: not is_running(int(began.read_text())))
+    assert not (tmp_path / "ended 1").exists()
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
