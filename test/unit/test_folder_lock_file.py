@@ -100,6 +100,11 @@ def test_one_that_has_no_name_is_told_nevertheless(taken, tmp_path):
     assert (tmp_path / LOCK).exists() and not folder_lock._held
 
 
+def test_a_name_that_is_no_text_is_told_as_far_as_it_can_be(taken, tmp_path):
+    (tmp_path / LOCK).write_bytes(b"process\xff 5")
+    assert ": process\N{REPLACEMENT CHARACTER} 5; wait" in taken.said() and taken.slept == 0
+
+
 def test_folders_are_taken_in_one_order_whoever_names_them(tmp_path, monkeypatch):
     """So two runs that need the same two folders do not each wait for the other."""
     real, order = folder_lock._lock, []
