@@ -176,7 +176,7 @@ def test_options_of_speech_are_for_programs_that_speak(speech):
     args = vars(parser.parse_args([]))
     of_speech = {"symbols", "gate_threshold", "max_decoder_steps"}
     assert args.keys() == {"debug", "config", "sampling_rate", "hop_length"} | (of_speech if speech else set())
-    words = "--config=c --sampling_rate=1 --hop_length=2".split() + ["--gate_threshold=0.5"] * speech
+    words = ["--config=c", "--sampling_rate=1", "--hop_length=2"] + ["--gate_threshold=0.5"] * speech
     found = vars(parser.parse_args(words))
     assert (found["config"], found["sampling_rate"], found["hop_length"]) == ("c", 1, 2)
     assert found.get("gate_threshold") == (0.5 if speech else None)
@@ -198,6 +198,8 @@ def test_a_section_or_key_that_no_model_knows_is_named_for_the_file(tmp_path):
             said(tmp_path, values)
         assert str(error.value).startswith(f"{path}: ")
     # Known to one of two, it is taken; for a program of the other alone, it is not.
-    assert said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}) == {"tacotron2_config": {"gate_threshold": 0.5}}
+    assert said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}) == {
+        "tacotron2_config": {"gate_threshold": 0.5}
+    }
     with pytest.raises(UserError, match="tacotron2_config"):
         said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}, kinds=BOTH[1:])
