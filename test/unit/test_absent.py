@@ -12,13 +12,13 @@ GONE = "Connection closed by peer [127.0.0.1]:5\nand a stack"
 
 @pytest.fixture
 def launch(monkeypatch):
-    """Rank 1 of four on three machines, two of them here; a function that lets an error come: what is raised then."""
-    variables = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1"}
+    """Rank 1 of four on four machines; a function that lets an error come: what is raised then."""
+    variables = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "10.0.0.1"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     store = HashStore()
     monkeypatch.setattr(distributed, "_store", store)
-    monkeypatch.setattr(distributed, "_hosts", ["a", "a", "c", "b"])
+    monkeypatch.setattr(distributed, "_hosts", ["a", "d", "c", "b"])
     clock = Clock()
     monkeypatch.setattr(meeting, "time", clock)
 
