@@ -180,6 +180,11 @@ def test_ten_seconds_without_a_line_bring_one(monkeypatch, caplog):
     assert still(monkeypatch, caplog, 30, last_line=0) == [f"thinking: {seconds} s so far" for seconds in (10, 20, 30)]
 
 
+def test_a_line_that_comes_meanwhile_is_one(monkeypatch, caplog):
+    assert still(monkeypatch, caplog, 30, last_line=0, lines=[4]) == ["thinking: 14 s so far", "thinking: 24 s so far"]
+    assert still(monkeypatch, caplog, 30, last_line=0, lines=range(3, 30, 3)) == []
+
+
 def test_what_is_done_may_change(monkeypatch, caplog):
     said = iter(["one of two", "two of two"])
     assert still(monkeypatch, caplog, 12, doing=lambda: next(said)) == [
