@@ -6,6 +6,10 @@ import time
 from pathlib import Path
 
 
+of_the_program = None
+"What a program may have changed before its processes begin."
+
+
 def begin(folder):
     """Notes that a process has begun; fails if it has before."""
     Path(folder, f"began {os.getpid()}").touch(exist_ok=False)
@@ -55,6 +59,8 @@ def begin_looking():
     def work(name):
         if name == "blocked":
             return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        if name == "memory":
+            return of_the_program
         return os.environ.get(name)
 
     return work

@@ -71,6 +71,12 @@ def test_each_process_has_one_thread_and_leaves_ctrl_c_to_the_program(stop):
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
+def test_nothing_of_the_program_s_memory_is_inherited(stop, monkeypatch):
+    """A fork would take locks along that a thread holds, which is not there to let them go."""
+    monkeypatch.setattr(shared_work, "of_the_program", "changed")
+    assert list(in_processes(shared_work.begin_looking, ["memory"], 1, stop)) == [None]
+
+
 def test_a_process_that_is_killed_is_said_with_what_to_do(stop):
     results = in_processes(shared_work.begin_dying, range(9), 1, stop)
     with pytest.raises(UserError, match=r"^a process was killed, perhaps for lack of memory: fewer --jobs need less; "):
