@@ -22,11 +22,11 @@ def begin(folder):
 
 
 def begin_waiting(folder):
-    """All but item 0 take until there is a file ``go``."""
+    """All but item 0 take until there is a file ``go``, or half a minute."""
+    until = time.monotonic() + 30
 
     def work(item):
         Path(folder, f"began {item}").write_text(str(os.getpid()))
-        until = time.monotonic() + 30
         while item and not Path(folder, "go").exists() and time.monotonic() < until:
             time.sleep(0.01)
         Path(folder, f"ended {item}").touch()

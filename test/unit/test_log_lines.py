@@ -16,7 +16,7 @@ from conftest import ROOT
 PROGRAM = """
 import logging, os, sys
 from common import log
-if sys.argv[2] == "terminal":
+if sys.argv[2] != "loud":
     sys.stderr.isatty = lambda: True
     log.console.__init__()
 from pathlib import Path

@@ -136,9 +136,9 @@ def test_the_space_need_not_be_known(tmp_path, monkeypatch):
 def test_errors_of_other_things_stay_what_they_are(tmp_path):
     plain = OSError("a message of a library")
     other = FileNotFoundError(errno.ENOENT, "No such file", "elsewhere")
-    told = WriteError(errno.ENOSPC, "full", "elsewhere")
+    told = [WriteError(errno.ENOSPC, "full", name) for name in ("elsewhere", str(tmp_path / "name"))]
     lone = RuntimeError("a mistake")
-    for error in (plain, other, told, lone, ValueError("x")):
+    for error in (plain, other, *told, lone, ValueError("x")):
         assert refused(tmp_path / "name", error) is error
 
 
@@ -165,6 +165,7 @@ def test_a_stream_that_cannot_be_opened_is_not_waited_for(tmp_path, monkeypatch)
 
     def refuse(path, flags, *mode, **options):
         if str(path).endswith("/pipe") and flags & os.O_WRONLY:
+            assert flags & os.O_NOCTTY  # a terminal that is written to does not become the program's own
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real(path, flags, *mode, **options)
 
