@@ -162,6 +162,7 @@ def meets(group, monkeypatch, caplog):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     inner = HashStore()
+    inner.set_timeout(timedelta(seconds=1))  # for what is not there
     monkeypatch.setattr(meeting, "connect", lambda *_: inner)
     mine = {"host": socket.gethostname(), "torch": torch.__version__, "Python": platform.python_version()}
 
@@ -208,7 +209,7 @@ def test_each_attempt_has_words_of_its_own(meets, monkeypatch):
         store, inner, _ = meets()
         assert distributed._store is store
         name = f"attempt_{attempt or 0}/word"
-        assert inner.check([name]) and store.get("word") == b"here"
+        assert store.get("word") == inner.get(name) == b"here"
         inner.delete_key(name)
 
 
