@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-
 of_the_program = None
 "What a program may have changed before its processes begin."
 

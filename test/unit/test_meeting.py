@@ -122,7 +122,8 @@ def test_one_serves_the_store_and_others_come_to_it(monkeypatch):
     assert tried == [(("127.0.0.1", port), meeting.CONNECTING)]
     hosts[0].set("word", "there")
     assert other.get("word") == b"there" and hosts[1].get("word") == b"there"
-    assert {store.timeout.total_seconds() for store in (*hosts, other)} == {70}
+    if hasattr(other, "timeout"):  # which older PyTorch does not tell
+        assert {store.timeout.total_seconds() for store in (*hosts, other)} == {70}
 
 
 def test_a_port_that_cannot_be_served_is_said():
