@@ -73,6 +73,14 @@ def test_samples_are_looked_for_behind_other_chunks(missing, make, number):
     assert missing(make(0, 130, samples=b"")[:-1]) == 0
 
 
+@pytest.mark.parametrize(("make", "number", "name"), [(wav, little, b"data"), (aiff, big, b"SSND")])
+def test_samples_are_not_taken_for_a_chunk(missing, make, number, name):
+    """Though their size was not known."""
+    samples = name + number(10**6) + bytes(100)
+    for size in (0, 2**32 - 1):
+        assert missing(make(size, size, samples=samples)) == 0
+
+
 def test_sizes_of_64_bits(missing):
     rest = b"WAVEds64" + little(28)
     for size in (10, 2**33):
@@ -104,7 +112,8 @@ def test_of_an_ogg_file_the_last_page_counts(missing):
     assert missing(first + page([5], flags=2 | 1)) == 1 and missing(first + page([5], flags=4 | 1)) == 0
     for left in range(4, 28):  # a page whose own head is cut off
         assert missing(first + last[:left]) >= 1
-    assert missing(first + last[:30]) == 517  # with the lengths of its parts, and none of these
+    for left, lengths in ((28, 255), (29, 510), (30, 517)):  # with lengths of its parts, and none of these
+        assert missing(first + last[:left]) == lengths
     # The largest page is looked at from its beginning.
     largest = page([255] * 255, flags=4)
     assert missing(first + largest) == 0 and missing((first + largest)[:-1]) == 1

@@ -164,6 +164,9 @@ def test_an_option_goes_before_the_file_and_is_kept_as_the_configuration_keeps_i
     values = {"data_config": {"hop_length": 200, "mel_fmax": 7000, "symbols": ["x", "y"]}}
     found = said(tmp_path, values, hop_length=300, sampling_rate=None, symbols=str(tmp_path / "symbols"))
     assert found == {"data_config": {"hop_length": 300, "mel_fmax": 7000, "symbols": ["_", "a", "b"]}}
+    for name in ("gate_threshold", "hop_length"):  # nothing is a value, too
+        with pytest.raises(UserError, match=f"{name} is 0, must be above 0"):
+            said(tmp_path, {}, **{name: 0})
     assert said(tmp_path, {"data_config": {"hop_length": 200}}, sampling_rate=16000) == {
         "data_config": {"hop_length": 200, "sampling_rate": 16000}
     }
