@@ -50,7 +50,7 @@ def _ends(file: BinaryIO, size: int, order: Literal["little", "big"], samples: b
         length = _number(file, start + 4, 4, order)
         file.seek(start)
         if file.read(4) == samples:
-            if 0 < length < OPEN:
+            if length < OPEN:
                 yield start + 8 + length
             return
         start += 8 + length + length % 2

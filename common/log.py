@@ -112,13 +112,15 @@ def still(doing: str | Callable[[], str]) -> Iterator[None]:
     def tell() -> None:
         told = 0.0
 
-        def left() -> float:  # what takes less than a second needs no line
-            return max(TELL_EVERY / 10, max(console.last_line, told) + TELL_EVERY - time.monotonic())
+        def left() -> float:
+            return max(console.last_line, told) + TELL_EVERY - time.monotonic()
 
-        while not over.wait(left()):
-            told = time.monotonic()
-            what = doing if isinstance(doing, str) else doing()
-            logging.getLogger(__name__).info("%s: %.0f s so far", what, time.monotonic() - began)
+        shortest = TELL_EVERY / 10  # what takes less than a second needs no line
+        while not over.wait(max(shortest, left())):
+            if left() < shortest:  # no line has come meanwhile
+                told = time.monotonic()
+                what = doing if isinstance(doing, str) else doing()
+                logging.getLogger(__name__).info("%s: %.0f s so far", what, time.monotonic() - began)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()

@@ -33,9 +33,10 @@ def in_processes(
     context = multiprocessing.get_context("spawn")  # threads do not survive a fork
     pool = ProcessPoolExecutor(jobs, context, _start, (begin,))
     to_submit = iter(items)
+    waiting: deque[Future[Result]] = deque()
     finished = False
     try:
-        waiting = deque(_submit(pool, item) for item in islice(to_submit, AHEAD * jobs))
+        waiting.extend(_submit(pool, item) for item in islice(to_submit, AHEAD * jobs))
         while waiting and _is_done(waiting[0], stop):
             yield waiting.popleft().result()
             waiting.extend(_submit(pool, item) for item in islice(to_submit, 1))
@@ -47,7 +48,9 @@ def in_processes(
                 " the same command goes on where it was"
             ) from error
     finally:
-        pool.shutdown(wait=finished, cancel_futures=True)
+        for result in waiting:  # the pool's own way of cancelling does nothing once the pool is freed
+            result.cancel()
+        pool.shutdown(wait=finished)
 
 
 def _is_done(result: Future[Result], stop: StopSignal) -> bool:

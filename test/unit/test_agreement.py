@@ -34,6 +34,14 @@ def test_what_differs_is_named_and_nothing_else(everyones):
     assert len(found) == len(differ)
 
 
+def test_what_one_has_not_is_missing_there():
+    """Which is not the same as nothing; of the others the kind is named."""
+    everyones = [{"a": None, "b": 1}, {"b": 1}, {"a": None, "b": 1, "c": "x"}]
+    assert meeting.differing(everyones, "machine") == [
+        "a is None on machine 0, 2, missing on machine 1", "c is missing on machine 0, 1, 'x' on machine 2",
+    ]  # fmt: skip
+
+
 def test_who_has_what_is_told():
     with pytest.raises(UserError, match=r"^the processes disagree: size is 4 on rank 0, 2, 2 on rank 1: mend it$"):
         meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")

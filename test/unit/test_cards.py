@@ -199,7 +199,8 @@ def test_freed_memory_is_kept_as_far_as_glibc_can(monkeypatch, largest):
         return fits
 
     monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
-    devices.keep_freed_memory(NPU)
+    for device in (NPU, CUDA):
+        devices.keep_freed_memory(device)
     assert taken == {}
     devices.keep_freed_memory(CPU)
     assert taken == ({-3: largest, -1: 2**31 - 1} if largest else {})

@@ -30,12 +30,14 @@ class Server(BaseHTTPRequestHandler):
     silent: set[str]
     contents: dict[str, bytes]
     asked: list[tuple[str, int]]
+    paths: list[str]
 
     def do_GET(self):
         name = self.path.rpartition("/")[2]
         data = self.contents[name]
         begin = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0])[0])
         self.asked.append((name, begin))
+        self.paths.append(self.path)
         begin = begin if self.resumes else 0
         if begin >= len(data):
             self.send_error(416)
@@ -57,10 +59,10 @@ class Server(BaseHTTPRequestHandler):
 @contextmanager
 def serve(contents: dict[str, bytes]):
     handler = type("Handler", (Server,), {})
-    handler.cut, handler.silent, handler.resumes, handler.asked = set(), set(), True, []
+    handler.cut, handler.silent, handler.resumes, handler.asked, handler.paths = set(), set(), True, [], []
     handler.contents = contents
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         handler.url = f"http://127.0.0.1:{running.server_port}"
         yield handler
         running.shutdown()

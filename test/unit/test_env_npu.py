@@ -79,6 +79,44 @@ def test_a_folder_that_an_installer_noted_is_found(tmp_path, note, key):
     assert source(SHOW.replace("$1", str(tmp_path)))["found"] == str(home / "nnae")
 
 
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The script with other folders in the place of the system's; a function that sources it: where it found CANN."""
+    script = (ROOT / "test/env_npu.sh").read_text()
+    for path in ("/etc/Ascend/", "/usr/local/Ascend"):
+        assert script.count(path) == 1
+        script = script.replace(path, f"{tmp_path}{path}")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/env_npu.sh").write_text(script)
+
+    def found(command=SHOW, home=""):
+        return source(command.replace("$1", str(tmp_path)), home, HOME=str(tmp_path / "home"))
+
+    return found
+
+
+def test_cann_is_looked_for_in_an_order(elsewhere, tmp_path):
+    """In the folder that it names itself, in the user's own, in those that were noted, and in the usual one."""
+    places = ["usr/local/Ascend", "noted", "home/Ascend", "named"]
+    for place in places:
+        add_set_env(tmp_path / place / "cann")
+        if place == "noted":
+            (tmp_path / "etc/Ascend").mkdir(parents=True)
+            (tmp_path / "etc/Ascend/ascend_any_install.info").write_text(f"Install_Path={tmp_path}/noted\n")
+        home = str(tmp_path / "named") if place == "named" else ""
+        assert elsewhere(home=home)["found"] == str(tmp_path / place / "cann")
+
+
+def test_all_places_are_said_where_there_is_none(elsewhere, tmp_path):
+    (tmp_path / "etc/Ascend").mkdir(parents=True)
+    (tmp_path / "etc/Ascend/ascend_any_install.info").write_text("Install_Path=noted\n")
+    for home in ("", "/named"):
+        said = elsewhere('echo "said=$(source "$1/test/env_npu.sh")"', home)["said"]
+        places = f"{tmp_path}/home/Ascend noted {tmp_path}/usr/local/Ascend"
+        named = f"{home} " if home else ""
+        assert said == (f"env_npu.sh: no CANN in {named}{places}, nothing set (not needed on CUDA or a CPU)")
+
+
 def test_what_a_user_who_is_not_root_has_installed_is_found(tmp_path):
     add_set_env(tmp_path / "Ascend/cann")
     assert source(SHOW, HOME=str(tmp_path))["found"] == str(tmp_path / "Ascend/cann")

@@ -10,7 +10,7 @@ import tacotron2.config
 import waveglow.config
 from common import inference
 from common.checkpoints.interchange import read
-from common.hints import read_hints
+from common.hints import add_hint_options, for_kind, read_hints
 from common.program import Parser, UserError
 from conftest import ROOT, toy_config, toy_tacotron2_config
 from runs import make_run
@@ -156,3 +156,53 @@ def test_finetuning_compares_no_hop_that_was_only_guessed(tmp_path):
     run = make_run(values, tmp_path / "again", checkpoint_path=str(path))
     run.start("no")
     assert run.progress.finetuned_from == str(path)
+
+
+def test_an_option_goes_before_the_file_and_is_kept_as_the_configuration_keeps_it(tmp_path):
+    """A list of symbols in a file becomes that list; what only the file says stays."""
+    (tmp_path / "symbols").write_text("_\na\nb\n")
+    values = {"data_config": {"hop_length": 200, "mel_fmax": 7000, "symbols": ["x", "y"]}}
+    found = said(tmp_path, values, hop_length=300, sampling_rate=None, symbols=str(tmp_path / "symbols"))
+    assert found == {"data_config": {"hop_length": 300, "mel_fmax": 7000, "symbols": ["_", "a", "b"]}}
+    for name in ("gate_threshold", "hop_length"):  # nothing is a value, too
+        with pytest.raises(UserError, match=f"{name} is 0, must be above 0"):
+            said(tmp_path, {}, **{name: 0})
+    assert said(tmp_path, {"data_config": {"hop_length": 200}}, sampling_rate=16000) == {
+        "data_config": {"hop_length": 200, "sampling_rate": 16000}
+    }
+
+
+@pytest.mark.parametrize("speech", [True, False])
+def test_options_of_speech_are_for_programs_that_speak(speech):
+    parser = Parser("", "")
+    add_hint_options(parser, speech)
+    args = vars(parser.parse_args([]))
+    of_speech = {"symbols", "gate_threshold", "max_decoder_steps"}
+    assert args.keys() == {"debug", "config", "sampling_rate", "hop_length"} | (of_speech if speech else set())
+    words = ["--config=c", "--sampling_rate=1", "--hop_length=2"] + ["--gate_threshold=0.5"] * speech
+    found = vars(parser.parse_args(words))
+    assert (found["config"], found["sampling_rate"], found["hop_length"]) == ("c", 1, 2)
+    assert found.get("gate_threshold") == (0.5 if speech else None)
+
+
+def test_each_model_gets_what_concerns_it():
+    hints = {"data_config": {"sampling_rate": 1, "text_cleaners": []}, "waveglow_config": {"n_flows": 2},
+             "tacotron2_config": {"gate_threshold": 0.5}}  # fmt: skip
+    of_tacotron2, of_waveglow = (for_kind(hints, kind) for kind in BOTH)
+    assert of_tacotron2 == {name: hints[name] for name in ("data_config", "tacotron2_config")}
+    assert of_waveglow == {"data_config": {"sampling_rate": 1}, "waveglow_config": {"n_flows": 2}}
+    assert for_kind({}, BOTH[0]) == {}
+
+
+def test_a_section_or_key_that_no_model_knows_is_named_for_the_file(tmp_path):
+    path = str(tmp_path / "c.json")
+    for values in ({"nothing": {}}, {"data_config": {"nothing": 1}}, {"waveglow_config": {"nothing": 1}}):
+        with pytest.raises(UserError, match="nothing") as error:
+            said(tmp_path, values)
+        assert str(error.value).startswith(f"{path}: ")
+    # Known to one of two, it is taken; for a program of the other alone, it is not.
+    assert said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}) == {
+        "tacotron2_config": {"gate_threshold": 0.5}
+    }
+    with pytest.raises(UserError, match="tacotron2_config"):
+        said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}, kinds=BOTH[1:])

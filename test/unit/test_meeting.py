@@ -43,6 +43,7 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
+        assert seconds > 0  # it would keep a processor busy
         self.now += 10
 
 
@@ -52,6 +53,7 @@ def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkey
     store.add("here/2", 1)
     with pytest.raises(UserError, match="rank 0 waited 70 s for rank 1, 3 of 4, which did not come"):
         meeting.meet(store, "rank", 0, 4, {}, 70, said.append)
+    assert meeting.time.now == 70
     assert said == [f"rank 0 waits for rank 1, 3 of 4, for {waited} s so far, at most 70 s" for waited in (30, 60)]
 
 
@@ -62,7 +64,7 @@ class Arriving(Clock):
         self.store, self.next = store, first
 
     def sleep(self, seconds):
-        super().sleep(0)
+        super().sleep(seconds)
         self.store.add(f"parts/{self.next}", 1)
         self.next += 1
 
@@ -98,7 +100,39 @@ def test_so_is_an_address_where_nobody_answers(monkeypatch):
         port = nobody.getsockname()[1]
         with pytest.raises(UserError, match=rf"waited 70 s for the first process, at 127.0.0.1:{port} .* refused"):
             meeting.connect("127.0.0.1", port, False, 70, said.append)
-    assert len(said) == 2 and "Connection refused" in said[0]
+    where = f"for the first process, at 127.0.0.1:{port} (MASTER_ADDR, MASTER_PORT)"
+    refused = "[Errno 111] Connection refused"
+    assert said == [f"waits {where}, for {waited} s so far, at most 70 s: {refused}" for waited in (30, 60)]
+    assert meeting.time.now == 70
+
+
+def test_one_serves_the_store_and_others_come_to_it(monkeypatch):
+    """Twice in one process, as torchrun and its rank do."""
+    tried = []
+    create = socket.create_connection
+    monkeypatch.setattr(
+        socket, "create_connection", lambda where, timeout: tried.append((where, timeout)) or create(where, timeout)
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    hosts = [meeting.connect("127.0.0.1", port, True, 70, print) for _ in range(2)]
+    assert tried == []
+    other = meeting.connect("127.0.0.1", port, False, 70, print)
+    assert tried == [(("127.0.0.1", port), meeting.CONNECTING)]
+    hosts[0].set("word", "there")
+    assert other.get("word") == b"there" and hosts[1].get("word") == b"there"
+    if hasattr(other, "timeout"):  # which older PyTorch does not tell
+        assert {store.timeout.total_seconds() for store in (*hosts, other)} == {70}
+
+
+def test_a_port_that_cannot_be_served_is_said():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^no meeting at 127.0.0.1:{port} \(MASTER_ADDR, MASTER_PORT\): .+$"):
+            meeting.connect("127.0.0.1", port, True, 1, print)
 
 
 @BUSY

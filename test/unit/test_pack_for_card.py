@@ -25,11 +25,12 @@ def pack(tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
 
-    def run(**environment):
+    def run(*arguments, **environment):
         (tmp_path / "notes").write_text("")
+        own = {name: value for name, value in os.environ.items() if name not in ("PACKAGES", "PLATFORM")}
         done = subprocess.run(
-            ["bash", ROOT / "tools/speed/pack_for_card.sh", "a folder"],
-            cwd=tmp_path, env=os.environ | path | environment, capture_output=True, text=True, timeout=60,
+            ["bash", ROOT / "tools/speed/pack_for_card.sh", *(arguments or ["a folder"])],
+            cwd=tmp_path, env=own | path | environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         return done, (tmp_path / "notes").read_text()
 
@@ -42,8 +43,48 @@ def test_all_that_the_session_needs_is_there_once(pack, tmp_path):
     assert (tmp_path / "a folder/wheels/librosa.whl").is_file()
     assert sorted(each.name for each in (tmp_path / "a folder/peers").iterdir()) == ["tacotron2", "waveglow"]
     assert notes.count("clone") == 2 and f"--constraint {ROOT / 'requirement-corpus.txt'}" in notes
-    assert done.stdout.splitlines()[-1] == "  bash tools/speed/card_session.sh a\\ folder OUT"
+    first, command = done.stdout.splitlines()
+    assert command == "  bash tools/speed/card_session.sh a\\ folder OUT"
+    assert first.endswith(" MB. On the machine with the card:") and f" MB in {tmp_path}/a folder, " in first
     assert "clone" not in pack()[1]
+
+
+def test_what_is_asked_for(pack, tmp_path):
+    """Wheels for a usual machine that lacks what ours has besides PyTorch, at the versions that are pinned; and
+    NVIDIA's code as docs/benchmark.md names it."""
+    pip, *git = pack()[1].splitlines()
+    lacks = (
+        "librosa soundfile soxr inflect unidecode hibari-tts audioread lazy_loader pooch"
+        " platformdirs decorator cffi pycparser more-itertools typeguard"
+    )
+    assert pip == (
+        f"pip -m pip download --quiet --no-deps --only-binary=:all: --dest {tmp_path}/a folder/wheels"
+        " --python-version 3.12 --platform manylinux_2_28_x86_64"
+        f" --constraint {ROOT}/requirement.txt --constraint {ROOT}/requirement-corpus.txt {lacks}"
+    )
+    peers = f"{tmp_path}/a folder/peers"
+    commits = {"waveglow": "8afb643", "tacotron2": "185cd24"}
+    assert git[:4] == [
+        line for name, commit in commits.items() for line in (
+            f"git clone --quiet https://github.com/NVIDIA/{name} {peers}/{name}.new",
+            f"git -C {peers}/{name}.new checkout --quiet {commit}",
+        )
+    ]  # fmt: skip
+    assert all(commit in (ROOT / "docs/benchmark.md").read_text() for commit in commits.values())
+
+
+def test_what_is_half_there_is_fetched_anew(pack, tmp_path):
+    (tmp_path / "a folder/peers/waveglow.new/old").mkdir(parents=True)
+    (tmp_path / "a folder/peers/tacotron2").mkdir()
+    assert pack()[1].count("clone") == 1
+    assert [path.name for path in (tmp_path / "a folder/peers/waveglow").iterdir()] == []
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["-h"], 0), (["--help"], 0), (["x", "y"], 2)])
+def test_help(pack, arguments, code):
+    done, notes = pack(*arguments)
+    assert (done.returncode, notes) == (code, "")
+    assert done.stdout.startswith("Gather in one folder") and "#" not in done.stdout
 
 
 def test_a_clone_that_fails_leaves_no_half_checkout(pack, tmp_path):

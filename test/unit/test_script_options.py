@@ -74,10 +74,20 @@ def test_a_path_is_meant_from_where_the_user_stands(stub, tmp_path, name):
         assert f"--{name}={meant}" in stub.call.options
 
 
-@pytest.mark.parametrize("value", ["auto", "no"])
-def test_to_resume_or_not_is_no_path(stub, value):
+@pytest.mark.parametrize(("value", "meant"), [("auto", "auto"), ("no", "no"), ("", "auto")])
+def test_to_resume_or_not_is_no_path(stub, value, meant):
     stub.script("train_full_8p.sh", "--nproc=1", *DATA, f"--resume={value}")
-    assert f"--resume={value}" in stub.call.options
+    assert f"--resume={meant}" in stub.call.options
+
+
+def test_an_option_without_a_value_counts_as_not_said(stub):
+    """But for the Python program's own, which it judges itself."""
+    names = ["nproc", "nnodes", "node_rank", "master_addr", "master_port", "max_restarts", "device_id", "network",
+             "config", "symbols", "log_directory", "checkpoint_path"]  # fmt: skip
+    done = stub.script("train_full_8p.sh", *DATA, *(f"--{name}=" for name in names), "--amp=")
+    assert done.returncode == 0, done.stderr
+    assert (stub.call.launcher, stub.call.module) == ([], "waveglow.train")
+    assert stub.call.options == {*DATA, LOGS, "--case=acc", "--resume=auto", "--amp="}
 
 
 @pytest.mark.parametrize(

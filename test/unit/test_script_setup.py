@@ -46,7 +46,8 @@ def test_the_active_environment_s_python_is_taken(stub, root, active):
 
 def test_else_that_of_the_checkout_and_else_the_system_s(stub, root):
     assert found(stub, root, VIRTUAL_ENV=None).stdout == "python3\n"
-    (root / ".venv/bin").mkdir(parents=True)
+    (root / ".venv/bin").mkdir(parents=True)  # of a run that was killed
+    assert found(stub, root, VIRTUAL_ENV=None).stdout == "python3\n"
     shutil.copy(stub.folder / "bin/python", root / ".venv/bin/python")
     assert found(stub, root, VIRTUAL_ENV=None).stdout == f"{root}/.venv/bin/python\n"
     assert found(stub, root).stdout == "python\n"
@@ -147,6 +148,22 @@ def test_help_needs_no_packages(stub, root, option):
     done = stub.run(str(root / "test/run_tests.sh"), option)
     assert done.returncode == 0 and stub.calls == []
     assert done.stdout.startswith("Set up and run the tests.\n") and "--slow" in done.stdout and "#" not in done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--host=0.0.0.0", "--voice=a b", "--help"]])
+def test_the_service_gets_its_packages_and_its_options(stub, root, tmp_path, options):
+    """Relative paths mean what they do where the user stands; a file there is not taken for one of Python's own."""
+    (root / "tools").mkdir()
+    shutil.copy(ROOT / "tools/serve.sh", root / "tools")
+    done = stub.run(root / "tools/serve.sh", *options, cwd=tmp_path, PYTHONPATH="/a:/b")
+    assert done.returncode == 0, done.stderr
+    pip, service = stub.calls
+    assert pip.arguments == INSTALL
+    assert service.arguments == ["-m", "tools.serve.main", *options]
+    assert service.folder == str(tmp_path)
+    assert service.environment["PYTHONPATH"] == f"{root}:/a:/b" and service.environment["PYTHONSAFEPATH"] == "1"
+    assert stub.run(root / "tools/serve.sh", PYTHONPATH=None, DOES="exit 3").returncode == 3
+    assert stub.call.environment["PYTHONPATH"] == str(root)
 
 
 # ---- Ascend ----

@@ -1,5 +1,6 @@
 """Signals to the scripts of test/: each reaches the program as SIGTERM, and tells in the script's code what it was."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -61,8 +62,15 @@ def test_how_the_program_ends_is_told_behind_sigterm(signalled):
     assert signalled(signal.SIGTERM, "--nproc=1", CODE="3")[0] == 3
 
 
-def test_of_several_processes_the_ranks_get_it_and_not_the_launcher(signalled):
-    """Which would kill them half a minute later."""
+@pytest.mark.parametrize("kernel_tells", [True, False])
+def test_of_several_processes_the_ranks_get_it_and_not_the_launcher(signalled, tmp_path, kernel_tells):
+    """Which would kill them half a minute later. Not every kernel has the list of a process's children."""
+    if not kernel_tells:
+        if not shutil.which("pgrep"):
+            pytest.skip("pgrep is not installed")
+        cat = tmp_path / "a stub/bin/cat"
+        cat.write_text(f'#!/bin/bash\n[[ $1 != /proc/* ]] || exit 1\nexec {shutil.which("cat")} "$@"\n')
+        cat.chmod(0o755)
     rank = """
 if [[ ${IS_RANK:-} == 1 ]]; then
     trap 'echo "rank got TERM" >>"$STUB_FOLDER/ended"; exit 0' TERM
@@ -76,3 +84,21 @@ exit 0
 """
     code, _, ended = signalled(signal.SIGTERM, "--nproc=2", does=rank)
     assert (code, ended) == (0, ["rank got TERM"])
+
+
+EARLY = """
+set() {
+    builtin set "$@"
+    [[ $1 != -m ]] || kill -s "$EARLY" $$  # between the script's trap and its program's start
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_before_the_program_is_there_ends_it_too(tmp_path, name, code):
+    stub = StubPython(tmp_path / "a stub")
+    (stub.folder / "early").write_text(EARLY)
+    command = ["bash", ROOT / "test/train_full_8p.sh", "--data_path=/d", "--output_directory=/o", "--nproc=1"]
+    changes = {"BASH_ENV": str(stub.folder / "early"), "EARLY": name, "DOES": "sleep 30"}
+    done = subprocess.run(command, env=stub.environment(**changes), preexec_fn=listen_to_signals, timeout=60)
+    assert done.returncode == code

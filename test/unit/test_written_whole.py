@@ -1,6 +1,7 @@
 """What is written where no plain file is: links, pipes, devices, a full disk."""
 
 import errno
+import fcntl
 import logging
 import os
 import re
@@ -8,7 +9,9 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +20,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_meeting import Clock
 
 from common import files
 from common.checkpoints import native
@@ -34,6 +38,15 @@ def write(path, content=b"content"):
 
 def state():
     return {"model": {"w": torch.ones(3)}, "config": {}, "iteration": 1, "progress": {}}
+
+
+F_GETPIPE_SZ = 1032
+"Linux's: how many bytes a pipe takes."
+
+
+def waiting_in(pipe):
+    """How many bytes can be read now."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def read_pipe(path):
@@ -126,11 +139,32 @@ def test_a_wav_into_a_pipe(tmp_path):
 
 def test_a_pipe_that_nobody_reads_is_not_waited_for_without_end(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(files, "READER_WITHIN", 0.1)
+    clock = Clock()  # each look is ten seconds after the one before
+    monkeypatch.setattr(files, "time", clock)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WriteError, match=f"cannot write {tmp_path}/pipe: nobody reads from this pipe"):
         write(tmp_path / "pipe")
     assert caplog.messages == [f"waiting for somebody to read the pipe {tmp_path}/pipe"]
+    assert files.READER_WITHIN <= clock.now <= files.READER_WITHIN + 10
+
+
+def test_a_reader_that_is_slower_than_the_writer_gets_all_of_it(tmp_path):
+    """It reads only once no more goes into the pipe."""
+    path, content, got = tmp_path / "pipe", os.urandom(300_000), []
+    os.mkfifo(path)
+
+    def read():
+        with open(path, "rb") as pipe:
+            until = time.monotonic() + 20
+            while waiting_in(pipe) < fcntl.fcntl(pipe, F_GETPIPE_SZ) and time.monotonic() < until:
+                time.sleep(0.001)
+            got.append(pipe.read())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    write(path, content)
+    reader.join(timeout=20)
+    assert got == [content]
 
 
 def test_a_socket_is_refused(tmp_path):

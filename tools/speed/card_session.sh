@@ -10,7 +10,10 @@
 # DEVICE=cpu is for trying the script itself, with HOURS=0.05 PARTS="tests corpus benchmark".
 
 set -uo pipefail
-[[ $# == 2 && $1 != -h && $1 != --help ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit $(($# == 2 ? 0 : 2)); }
+if [[ $# != 2 || $1 == -h || $1 == --help ]]; then
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    [[ ${1:-} == -h || ${1:-} == --help ]] && exit 0 || exit 2
+fi
 work=$(realpath "$1")
 mkdir -p "$2" && out=$(realpath "$2") || exit 1
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
@@ -26,12 +29,11 @@ part() { # part NAME SECONDS COMMAND...: its output in OUT/NAME.log, the end of 
     local name=$1 limit=$2 began code=0
     shift 2
     ((limit < $(left))) || limit=$(left)
-    ((limit > 5)) || { echo "== $name: no time left" | tee -a "$out/parts.txt"; return 1; }
+    ((limit > 5)) || { echo "== $name: no time left" | tee -a "$out/parts.txt"; return; }
     began=$(date +%s)
     timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
     tr '\r' '\n' <"$out/$name.log" | tail -n "${LINES_SHOWN:-12}"
     echo "== $name: exit code $code after $(($(date +%s) - began)) s, $(left) s left" | tee -a "$out/parts.txt"
-    return "$code"
 }
 
 wants() { [[ $parts == *" $1 "* ]]; }

@@ -1,0 +1,149 @@
+"""Recording work of a CUDA card as a graph, on a stand-in for torch.cuda that notes what it is asked for, in order."""
+
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common import cuda_graph
+from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, recorded
+from common.device import pick_device
+
+CUDA = replace(pick_device("cpu"), type="cuda")
+
+
+class Card:
+    """Stands in for torch.cuda. ``noted`` has what happened, each with the stream that was the current one."""
+
+    def __init__(self):
+        self.noted, self.current, self.count = [], "default", 0
+        card = self
+
+        class Side:
+            def __init__(self, priority=0):
+                self.priority = priority
+                card.count += 1
+                self.name = f"side {card.count}"
+
+            def wait_stream(self, other):
+                card.note("wait", self.name, other.name)
+
+        class Default:
+            name = "default"
+
+            def wait_stream(self, other):
+                card.note("wait", self.name, other.name)
+
+        class Graph:
+            def capture_begin(self, pool, capture_error_mode):
+                card.note("begin", pool, capture_error_mode)
+
+            def capture_end(self):
+                card.note("end")
+
+            def replay(self):
+                card.note("replay")
+
+            def pool(self):
+                return "pool of the graph"
+
+        self.Stream, self.CUDAGraph, self.default = Side, Graph, Default()
+
+    def note(self, *what):
+        self.noted.append((*what, self.current))
+
+    def current_stream(self):
+        assert self.current == "default"
+        return self.default
+
+    @contextmanager
+    def stream(self, side):
+        before, self.current = self.current, side.name
+        yield
+        self.current = before
+
+    def graph_pool_handle(self):
+        return "pool of the stream"
+
+    def synchronize(self):
+        self.note("synchronize")
+
+
+@pytest.fixture
+def card(monkeypatch):
+    card = Card()
+    monkeypatch.setattr(torch, "cuda", card)
+    monkeypatch.setattr(cuda_graph, "_of_thread", threading.local())
+    return card
+
+
+def work_of(card):
+    result = object()
+    return result, lambda: (card.note("work"), result)[1]
+
+
+def recording(stream, pool):
+    """Between waits in both directions; other threads may go on using the card meanwhile."""
+    return [
+        ("wait", stream, "default", "default"), ("begin", pool, "thread_local", stream), ("work", stream),
+        ("end", stream), ("wait", "default", stream, "default"),
+    ]  # fmt: skip
+
+
+def test_what_goes_first_has_the_higher_priority(card):
+    """Which is the lower number."""
+    first, second = (Stream(CUDA, first)._stream.priority for first in (True, False))
+    assert first < second == 0
+
+
+def test_elsewhere_a_stream_is_ordinary_work(card):
+    stream = Stream(pick_device("cpu"), first=True)
+    _, work = work_of(card)
+    with stream.active():
+        assert stream.recorded(work) is work
+    assert card.noted == [] and card.count == 0
+
+
+def test_work_in_a_stream_goes_to_it(card):
+    stream = Stream(CUDA, first=False)
+    with stream.active():
+        card.note("here")
+    card.note("there")
+    assert card.noted == [("here", "side 1"), ("there", "default")]
+
+
+def test_a_stream_s_work_runs_before_it_is_recorded_with_the_stream_s_memory(card):
+    stream = Stream(CUDA, first=True)
+    result, work = work_of(card)
+    replay = stream.recorded(work)
+    runs = [("wait", "side 1", "default", "default"), *[("work", "side 1")] * RUNS_BEFORE_A_RECORDING]
+    waits = [("synchronize", "default")]
+    assert card.noted == runs + waits + recording("side 1", "pool of the stream") + waits
+    card.noted.clear()
+    assert replay() is result and replay() is result
+    assert card.noted == [("replay", "default")] * 2
+
+
+def test_a_thread_s_recordings_share_memory(card):
+    """Each on a stream of its own; that of another thread has its own memory."""
+    result, work = work_of(card)
+    replays = [recorded(work), recorded(work)]
+    assert card.noted == recording("side 1", None) + recording("side 2", "pool of the graph")
+    card.noted.clear()
+    assert [replay() for replay in replays] == [result] * 2 and card.noted == [("replay", "default")] * 2
+    card.noted.clear()
+    other = threading.Thread(target=recorded, args=(work,))
+    other.start()
+    other.join()
+    assert card.noted == recording("side 3", None)
+
+
+def test_a_recording_that_fails_has_ended(card):
+    def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        recorded(fail)
+    assert card.noted[-1][0] == "end"
