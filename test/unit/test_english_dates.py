@@ -3,8 +3,10 @@
 import pytest
 from test_english_readings import read
 
-MONTHS = "January February March April May June July August September October November December".split()
-SHORT = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = {
+    "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "May": "May", "Jun": "June", "Jul": "July",
+    "Aug": "August", "Sep": "September", "Oct": "October", "Nov": "November", "Dec": "December",
+}  # fmt: skip
 DAYS = """Mon Monday, Tue Tuesday, Tues Tuesday, Wed Wednesday, Thu Thursday, Thur Thursday, Thurs Thursday, Fri Friday,
 Sat Saturday, Sun Sunday""".replace("\n", " ").split(", ")
 
@@ -13,9 +15,9 @@ def check(written, expected):
     assert read(written) == expected.lower()
 
 
-@pytest.mark.parametrize("number", range(1, 13))
-def test_months(number):
-    month, short = MONTHS[number - 1], SHORT[number - 1]
+@pytest.mark.parametrize(("number", "short"), [*enumerate(MONTHS, start=1)])
+def test_months(number, short):
+    month = MONTHS[short]
     for written in (month, short, f"{short}."):
         check(f"On {written} 3, 1998", f"On {month} third, nineteen ninety-eight")
         check(f"the 3rd of {written} 1998", f"the third of {month} nineteen ninety-eight")
@@ -64,7 +66,7 @@ def test_dates(written, expected):
 
 @pytest.mark.parametrize("written", ["13/13/1998", "0/3/1998", "12/32/1998", "32.12.1998", "3.12.98"])
 def test_what_is_no_date_is_not_read_as_one(written):
-    assert not any(month.lower() in read(written) for month in MONTHS)
+    assert not any(month.lower() in read(written) for month in MONTHS.values())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ NAMES = "ay bee see dee ee eff gee aitch eye jay kay ell em en oh pee cue are es
 LETTERS = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", NAMES.split(), strict=True))
 SIGNS = """. dot, / slash, - dash, _ underscore, + plus, : colon, ? question mark, = equals, & and, # hash, % percent,
 ~ tilde"""
-DOMAINS = "com org net edu gov info dev app fr ca jp cn".split()
+DOMAINS = {
+    "com": "com", "org": "org", "net": "net", "edu": "edu", "gov": "gov", "info": "info", "dev": "dev", "app": "app",
+    "ca": "ca", "fr": "eff are", "jp": "jay pee", "cn": "see en",
+}  # fmt: skip
 
 
 def spelled(letters):
