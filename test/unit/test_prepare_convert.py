@@ -172,3 +172,11 @@ def test_steps_stand_in_their_order_and_figures_are_of_the_clip(write):
     assert figures.seconds == pytest.approx(len(out) / RATE, abs=1e-4)
     assert figures.level == pytest.approx(-20, abs=0.01)
     assert figures.level - figures.gain == pytest.approx(find_levels(audio - 0.01, 16000).speech, abs=0.2)
+
+
+def test_figures_are_of_the_samples_that_are_written(write):
+    """In 16 bits, where a noise below half a step is digital silence."""
+    noise = 2e-6 * np.random.default_rng(0).standard_normal(RATE // 2)
+    audio, clip = convert(write(np.concatenate([speech(1.5), noise])), KEEP)
+    assert len(np.unique(audio[-RATE // 4 :])) > 100
+    assert clip.figures.digital_silence == pytest.approx(0.25, abs=0.02)
