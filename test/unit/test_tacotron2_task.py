@@ -12,6 +12,7 @@ import torch
 from common import distributed
 from common.bad_clips import BadClips
 from common.config_reading import from_dict
+from common.program import UserError
 from conftest import RATE, make_corpus
 from runs import in_processes, make_run
 from tacotron2 import train
@@ -185,3 +186,50 @@ def test_a_sample_is_drawn_as_it_was_recorded_and_predicted(monkeypatch):
     recorded, predicted = drawn["plot_spectrograms"].values()
     assert list(drawn["plot_spectrograms"]) == ["recorded", "predicted"]
     assert torch.equal(recorded, mel) and torch.equal(predicted, output[1][0])
+
+
+def test_the_settings_of_a_training_reach_what_they_are_of(toy, corpus, tmp_path, monkeypatch):
+    """How bad clips are met, where mels are kept, of which form they are, the loss's guide, the batches."""
+    made = {}
+
+    def note(name, real):
+        def make(*given):
+            made.setdefault(name, []).append(given)
+            return real(*given)
+
+        monkeypatch.setattr(train, name, make)
+
+    for name in ("BadClips", "MelCache", "Utterances", "Tacotron2Loss", "bucketed", "training_batches"):
+        note(name, getattr(train, name))
+    toy["tacotron2_config"]["n_frames_per_step"] = 2
+    run = make_run(toy, tmp_path / "out", on_bad_clip="skip", guided_attention=0.5, batch_size=3, seed=9)
+    task = train.make_task(run, str(corpus))
+    data = run.config.data_config
+    assert made["BadClips"] == [("skip", tmp_path / "out")]
+    ((folder, config, mel),) = made["MelCache"]
+    assert (folder, config, len(mel.filters)) == (tmp_path / "out/mels", data, 6)
+    (training, *rest), (held_back, *same) = made["Utterances"]
+    assert rest == same and rest[0] is data and rest[2] == "skip" and rest[1].folder == folder
+    assert [clip.path.name for clip in held_back] == ["clip00.wav"] and len(training) == 12
+    assert made["Tacotron2Loss"] == [(0.5, 2)]
+    assert made["bucketed"] == [(LENGTHS[1:], 3, 9)]
+    ((some, _, settings, join),) = made["training_batches"]
+    assert some.clips == training and settings is run.config.train_config and join is train.collate
+    assert len(next(iter(task.batches(0, 0)))["names"]) == 3
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_one_process_of_a_machine_clears_the_cache_of_leftovers(toy, corpus, tmp_path, monkeypatch, local_rank):
+    cleared = []
+    monkeypatch.setattr(train, "remove_leftovers", cleared.append)
+    run = make_run(toy, tmp_path / "out")
+    monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(0, 1, local_rank))
+    train.make_task(run, str(corpus))
+    assert cleared == [tmp_path / "out/mels"] * (local_rank == 0)
+
+
+def test_a_configuration_whose_symbols_are_not_known_is_refused(toy, corpus, tmp_path):
+    toy["tacotron2_config"]["n_symbols"] = 60
+    told = "the configuration has 60 symbols, and does not list them: tacotron2_config.n_symbols must be the number of"
+    with pytest.raises(UserError, match=f"^{told} data_config.symbols$"):
+        train.make_task(make_run(toy, tmp_path / "out"), str(corpus))
