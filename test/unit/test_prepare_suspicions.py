@@ -184,6 +184,8 @@ def test_a_sign_that_is_learned_is_not_lost_where_a_number_takes_it():
     signs = find_signs(["It has 1,000 parts.", "It costs $5."], DataConfig())
     assert not any(sign.lost for sign in signs.values())
     assert find_signs(["It costs $5.", "In US$, too."], DataConfig())["$"].lost
+    for others, lost in ((19, True), (20, False)):  # of so many texts
+        assert find_signs([*["It costs $5."] * others, "In US$, too."], DataConfig())["$"].lost == lost
 
 
 def judged(*texts):
