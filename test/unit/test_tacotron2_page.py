@@ -81,21 +81,33 @@ def test_what_is_asked_for_is_passed_on(monkeypatch, tmp_path, options, speaks):
     monkeypatch.setattr(infer, "read_hints", lambda args, configs: "hints")
     monkeypatch.setattr(infer, "Synthesizer", synthesizer)
     monkeypatch.setattr(infer, "hold_folder", lambda folder, option: did.update(held=folder))
-    monkeypatch.setattr(infer, "facts_of_evaluation", lambda args, model, clips: {})
+    monkeypatch.setattr(infer, "facts_of_evaluation", lambda args, model, clips: (args.amp, model, [*clips]))
+    monkeypatch.setattr(infer.distributed, "agree", lambda facts: did.setdefault("agreed", []).append(facts))
     monkeypatch.setattr(infer, "GriffinLim", lambda mel: mel)
     monkeypatch.setattr(infer, "predict_corpus", lambda args, synthesizer, folder: did.update(predicted=folder))
     monkeypatch.setattr(infer, "find_held_back", stop)
     monkeypatch.setattr(
-        sys, "argv", ["infer", "--pth_path=p", f"--output_directory={output}", "--amp=O1", "--device=cpu", *options]
+        sys,
+        "argv",
+        [
+            "infer",
+            "--pth_path=p",
+            f"--output_directory={output}",
+            "--amp=O1",
+            "--device=cpu",
+            "--device_id=3",
+            *options,
+        ],
     )
     if speaks:
         with pytest.raises(KeyboardInterrupt):
             infer.main()
     else:
         infer.main()
-    assert did["synthesizer"] == (("p", ("cpu", 0), "O1"), {"hints": "hints"})
+    assert did["synthesizer"] == (("p", ("cpu", 3), "O1"), {"hints": "hints"})
     assert did["held"] == output and output.is_dir()
     assert did.get("predicted") == (None if speaks else output) and ("held back" in did) == speaks
+    assert speaks or did["agreed"] == [("O1", "model", [])]
 
 
 @pytest.mark.parametrize("frames_per_step", [1, 2])
