@@ -121,6 +121,9 @@ def test_domains_make_an_address(domain):
         ("see one.co", "see one dot co"),
         ("write a.b+c@d-e.org now", "write ay dot bee plus see at dee dash ee dot org now"),
         ("write joe99@try.com", "write joe ninety-nine at try dot com"),
+        ("see https://127.0.0.1 now", "see one hundred twenty-seven dot zero dot zero dot one now"),
+        ("see http://10.0.0.1:80/, it", "see ten dot zero dot zero dot one colon eighty, it"),
+        ("an https:// and so", "an https: slash slash and so"),
         ("see www.1.2", "see double-you double-you double-you dot one dot two"),
     ],
 )

@@ -104,6 +104,18 @@ def test_what_is_read_of_a_file(tmp_path, write):
     assert error.value.fault is Fault.CUT_OFF
 
 
+def test_what_ends_while_it_is_read_is_not_readable(write, monkeypatch):
+    path = write(speech(0.1))
+
+    def fail(*_, **__):
+        raise soundfile.LibsndfileError(2, prefix=f"Error opening '{path}': ")
+
+    monkeypatch.setattr(soundfile, "read", fail)
+    with pytest.raises(ClipError, match=rf"^{path} is not readable as audio: [^:]+$") as error:
+        read_recording(path)
+    assert error.value.fault is Fault.UNREADABLE
+
+
 @pytest.mark.parametrize(("peak", "divided"), [(module.LOUDEST, False), (module.LOUDEST + 1, True)])
 def test_integers_in_a_float_file_are_known_by_their_size(write, peak, divided):
     found = read_recording(write(np.array([0, peak, -peak / 2])))[0]
