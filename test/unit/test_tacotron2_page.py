@@ -3,7 +3,9 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from test_synthesizer import make_checkpoint
 from test_tacotron2_figures import measured
@@ -130,6 +132,45 @@ def test_a_prediction_is_that_of_the_training(toy, tmp_path, frames_per_step):
         (predicted.alignment, output[3]),
     ):
         assert torch.equal(ours, theirs[0])
+
+
+@pytest.mark.parametrize("draw", [False, True])
+def test_a_clip_is_spoken_once_by_the_seed_and_written(monkeypatch, tmp_path, draw):
+    asked, audio = {}, torch.linspace(-0.5, 0.5, 1024)
+    write_wav(tmp_path / "in/a.b.wav", torch.full((2205,), 0.25), RATE)
+    alignment, recorded, drawn = torch.rand(4, 3), torch.rand(6, 9), {}
+    spoken = Utterance(torch.rand(6, 4), 4, True, alignment, torch.rand(4), 0.8, 0.9)
+
+    def speak(texts, seed, tries):
+        asked["speak"] = texts, seed, tries
+        yield SimpleNamespace(utterance=spoken)
+
+    def predict(clip, mel, synthesizer, seed):
+        asked["predict"] = clip, mel, seed
+        return Predicted(7.0, recorded + 1, torch.rand(9), torch.rand(9, 3))
+
+    synthesizer = SimpleNamespace(
+        config=SimpleNamespace(data_config=SimpleNamespace(sampling_rate=RATE, hop_length=256)),
+        mel=lambda audio: recorded[None] if audio.shape == (1, 2205) else None,
+        speak=speak,
+    )
+    vocoder = SimpleNamespace(synthesize=lambda mel, seed: asked.update(vocoder=(mel, seed)) or audio)
+    monkeypatch.setattr(evaluation, "predict", predict)
+    monkeypatch.setattr(evaluation, "draw_pictures", lambda *given: drawn.update(given=given) or {"a": "picture"})
+    clip = Clip(tmp_path / "in/a.b.wav", "Hello.")
+    figures, images = evaluation.evaluate(clip, synthesizer, vocoder, 5, tmp_path, draw)
+    assert asked["speak"] == (["Hello."], 5, 1)
+    assert asked["predict"][::2] == (clip, 5) and torch.equal(asked["predict"][1], recorded)
+    assert asked["vocoder"][0] is spoken.mel and asked["vocoder"][1] == 5
+    written, rate = soundfile.read(tmp_path / "a.b_synthesis.wav", dtype="float32")
+    assert rate == RATE and np.allclose(written, audio.numpy(), atol=1 / 32768)
+    assert np.array_equal(np.load(tmp_path / "a.b_mel.npy"), spoken.mel.numpy())
+    assert (figures.name, figures.seconds, figures.loss, figures.mel_l1) == ("a.b", 0.1, 7.0, pytest.approx(1.0))
+    assert (figures.frames, figures.stopped, figures.diagonality, figures.coverage) == (4, 1.0, 0.8, 0.9)
+    assert figures.spoken_seconds == 4 * 256 / RATE and figures.real_time_factor > 0
+    assert images == ({"a": "picture"} if draw else {}) and bool(drawn) == draw
+    if draw:
+        assert torch.equal(drawn["given"][0], recorded) and drawn["given"][2] is spoken
 
 
 def test_each_picture_is_of_what_its_caption_says(monkeypatch):
