@@ -1,6 +1,7 @@
 """What Tacotron2 gives the training loop: clips, batches, the size of an epoch, and what it says of the alignment."""
 
 import logging
+import sys
 from itertools import islice
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from conftest import RATE, make_corpus
 from runs import in_processes, make_run
 from tacotron2 import train
 from tacotron2.alignment import alignment_quality
-from tacotron2.config import Config
+from tacotron2.config import Config, build_model
 from tacotron2.data import find_utterances
 from tacotron2.loss import Tacotron2Loss
 
@@ -233,3 +234,13 @@ def test_a_configuration_whose_symbols_are_not_known_is_refused(toy, corpus, tmp
     told = "the configuration has 60 symbols, and does not list them: tacotron2_config.n_symbols must be the number of"
     with pytest.raises(UserError, match=f"^{told} data_config.symbols$"):
         train.make_task(make_run(toy, tmp_path / "out"), str(corpus))
+
+
+def test_the_program_trains_tacotron2(monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "train_program", lambda *everything: given.append(everything))
+    monkeypatch.setattr(sys, "argv", ["train", "--data_path=here", "--batch_size=3"])
+    train.main()
+    ((*what, args),) = given
+    assert what == ["tacotron2", Config, build_model, train.make_task]
+    assert (args.data_path, args.batch_size) == ("here", 3)
