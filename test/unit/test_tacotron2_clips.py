@@ -57,6 +57,7 @@ def test_who_gathers_mistakes_is_told_of_them_later(corpus):
         pytest.param(
             np.zeros(1024), "☃" * 60, f": of its text {'☃' * 50!r} nothing is left to speak", Fault.TEXT, id="lost"
         ),
+        (np.resize([1 / 32768, -1 / 32768], 1024), "A.", "is silent, though its text is 'A.'", Fault.SILENT),
         pytest.param(np.zeros(1024), "a" * 60, f"is silent, though its text is {'a' * 50!r}", Fault.SILENT, id="mute"),
     ],
 )
