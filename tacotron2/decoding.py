@@ -104,7 +104,7 @@ def steps_of_decoder(decoder: Decoder, values: Tensor, padding: Tensor, limits: 
             steps.append((frames, gate, attention.weights[:, 0]))
             taken = taken + running
             stopped = stopped | running & (torch.sigmoid(gate) > decoder.gate_threshold)
-            running = running & ~stopped & (taken < limits)
+            running = ~stopped & (taken < limits)
         return steps, State(frames, attention, states, taken, stopped, running)
 
     return take_steps

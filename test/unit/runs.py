@@ -1,5 +1,6 @@
 """Training runs inside the test's process."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import tacotron2.config
 import tacotron2.train
 import waveglow.config
 import waveglow.train
+from common import distributed
 from common.config_reading import from_dict
 from common.device import pick_device
 from common.program import StopSignal
@@ -75,6 +77,43 @@ def in_a_group(folder, work: Callable[[], Any]) -> Any:
         return work()
     finally:
         dist.destroy_process_group()
+
+
+def in_processes(monkeypatch: pytest.MonkeyPatch, count: int, work: Callable[[int], Any]) -> list:
+    """What ``work(rank)`` gives in each of ``count`` processes of one machine, which meet as those of a group do."""
+    here, meeting = threading.local(), threading.Barrier(count, timeout=60)
+    given, results, errors = [None] * count, [None] * count, []
+
+    def gather(value):
+        given[here.rank] = value
+        meeting.wait()
+        everyones = list(given)
+        meeting.wait()
+        return everyones
+
+    def first_ranks(make, rank=0):
+        return gather(make() if here.rank == rank else None)[rank]
+
+    def run(rank):
+        here.rank = rank
+        try:
+            results[rank] = work(rank)
+        except BaseException as error:
+            errors.append(error)
+            meeting.abort()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "ranks", lambda: distributed.Ranks(here.rank, count, here.rank))
+        patch.setattr(distributed, "gather_objects", gather)
+        patch.setattr(distributed, "first_ranks", first_ranks)
+        threads = [threading.Thread(target=run, args=[rank]) for rank in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return results
 
 
 def with_noise(task: Task, run: Run) -> None:

@@ -104,6 +104,8 @@ def test_decomposed_letters_are_those_of_the_list():
             assert ids[0] == ids[1] and len(ids[0]) == len(composed)
     assert remarks("gro\u0308ße", ["basic_cleaners"], Alphabet(GERMAN)) == []
     assert DataConfig(symbols=["_", "o\u0308"]).symbols == ["_", "ö"]
+    caron = Alphabet(["_", "ǰ"])  # of which there is no capital in one character
+    assert text_to_sequence("J\u030c", ["basic_cleaners"], None, caron) == [1]
 
 
 def test_symbols_of_several_characters_stand_in_braces():

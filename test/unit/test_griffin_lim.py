@@ -1,6 +1,7 @@
 """Griffin-Lim: any mel spectrogram becomes audio of its length that has about this spectrogram."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -22,6 +23,18 @@ def test_any_length_becomes_a_hop_for_each_frame(frames):
     audio = GriffinLim(MEL).synthesize(torch.full((20, frames), -4.0))
     assert audio.shape == (frames * 64,) and audio.dtype == torch.float32
     assert torch.isfinite(audio).all() and audio.abs().max() > 0
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("hop_length", [64, 100, 256])
+def test_no_length_is_too_short_for_the_transform(frames, hop_length):
+    """Also where it is no multiple of the hop: librosa would warn."""
+    griffin_lim = GriffinLim(
+        MelSpectrogram(filter_length=256, hop_length=hop_length, win_length=256, n_mel_channels=20)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(griffin_lim.synthesize(torch.full((20, frames), -4.0))) == frames * hop_length
 
 
 @pytest.mark.parametrize("win_length", [256, 128])

@@ -86,6 +86,8 @@ def test_bars_go_before_tabs_these_before_semicolons_and_these_before_commas():
         (['a|"b ""c"""'] + ["c|d"] * 9, True),  # doubled
         (['a|"b | c"'] + ["c|d"] * 9, True),  # holds the delimiter
         (['a|"b'] * 10, False),  # not ended
+        (['"a"|"b"'] * 19 + ['"a|b'], True),  # one in twenty goes on in the next line
+        (['"a"|"b"'] * 18 + ['"a|b'] * 2, False),
         (["a|b"] * 10, False),
     ],
 )

@@ -104,6 +104,18 @@ def test_what_is_read_of_a_file(tmp_path, write):
     assert error.value.fault is Fault.CUT_OFF
 
 
+def test_what_ends_while_it_is_read_is_not_readable(write, monkeypatch):
+    path = write(speech(0.1))
+
+    def fail(*_, **__):
+        raise soundfile.LibsndfileError(2, prefix=f"Error opening '{path}': ")
+
+    monkeypatch.setattr(soundfile, "read", fail)
+    with pytest.raises(ClipError, match=rf"^{path} is not readable as audio: [^:]+$") as error:
+        read_recording(path)
+    assert error.value.fault is Fault.UNREADABLE
+
+
 @pytest.mark.parametrize(("peak", "divided"), [(module.LOUDEST, False), (module.LOUDEST + 1, True)])
 def test_integers_in_a_float_file_are_known_by_their_size(write, peak, divided):
     found = read_recording(write(np.array([0, peak, -peak / 2])))[0]
@@ -172,3 +184,11 @@ def test_steps_stand_in_their_order_and_figures_are_of_the_clip(write):
     assert figures.seconds == pytest.approx(len(out) / RATE, abs=1e-4)
     assert figures.level == pytest.approx(-20, abs=0.01)
     assert figures.level - figures.gain == pytest.approx(find_levels(audio - 0.01, 16000).speech, abs=0.2)
+
+
+def test_figures_are_of_the_samples_that_are_written(write):
+    """In 16 bits, where a noise below half a step is digital silence."""
+    noise = 2e-6 * np.random.default_rng(0).standard_normal(RATE // 2)
+    audio, clip = convert(write(np.concatenate([speech(1.5), noise])), KEEP)
+    assert len(np.unique(audio[-RATE // 4 :])) > 100
+    assert clip.figures.digital_silence == pytest.approx(0.25, abs=0.02)

@@ -139,3 +139,7 @@ def test_speakers_are_named_by_the_number_of_their_clips(caplog):
     assert not caplog.messages
     with pytest.raises(UserError, match="there is no speaker 'x'; there are none"):
         prepare_data.of_one_speaker(Source(), "x")
+    many = Source([Item(Path(), "Text.", "", f"s{i:02}") for i in reversed(range(21))])
+    with pytest.raises(UserError) as error:
+        prepare_data.of_one_speaker(many, "x")
+    assert str(error.value) == f"there is no speaker 'x'; there are {', '.join(f's{i:02}' for i in range(20))}"

@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -52,6 +52,7 @@ def test_hours_and_what_is_left_out(report):
     assert speakers(report) == {"anna": (1, 0.5), "bob": (1, 0.25)}
     report.clips["c"] = report.clips["a"]
     assert speakers(report) == {"anna": (2, 1.0), "bob": (1, 0.25)}
+    assert [*speakers(replace(report, clips={name: report.clips[name] for name in "ba"}))] == ["anna", "bob"]
 
 
 def test_lines_of_problems(report):

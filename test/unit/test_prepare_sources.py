@@ -70,3 +70,23 @@ def test_a_speaker_has_a_name_on_each_line(notes, speaker):
 def test_a_speaker_whose_name_is_part_of_another_s_is_not_the_other(tmp_path):
     source = Source([Item(tmp_path, "Text.", "", speaker) for speaker in ("anna", "hanna", "annabel", "anna")])
     assert [item.speaker for item in prepare_data.of_one_speaker(source, "anna").items] == ["anna", "anna"]
+
+
+@pytest.mark.parametrize("order", ["name,text,speaker", "speaker,name,text", "text,speaker,name", "text,name,-"])
+def test_each_column_may_be_the_first(clips, order):
+    folder = clips("a.wav", "b.wav")
+    rows = [{"name": name, "text": f"Text {name}.", "speaker": f"s{name}", "-": "x"} for name in "ab"]
+    (folder / "list.txt").write_text("".join("|".join(row[role] for role in order.split(",")) + "\n" for row in rows))
+    found = find_source(folder / "list.txt", columns=order).items
+    speakers = ["sa", "sb"] if "speaker" in order else ["", ""]
+    assert [(item.name, item.text, item.speaker) for item in found] == [
+        ("a", "Text a.", speakers[0]), ("b", "Text b.", speakers[1]),
+    ]  # fmt: skip
+    assert [item.where for item in found] == [f"{folder / 'list.txt'} line {number}" for number in (1, 2)]
+
+
+def test_without_a_column_of_texts_there_are_none(clips):
+    folder = clips("a.wav", "b.wav")
+    (folder / "list.txt").write_text("anna|a.wav\nanna|b.wav\n")
+    found = find_source(folder / "list.txt", columns="speaker,name").items
+    assert [(item.text, item.speaker) for item in found] == [(None, "anna")] * 2

@@ -172,7 +172,7 @@ class Steps:
 def run(monkeypatch, tmp_path):
     """prepare() with clips that are converted already; (the folder's steps, the report)."""
 
-    def prepare(items, clips, problems=(), dry_run=False, stop=0):
+    def prepare(items, clips, problems=(), dry_run=False, stop=0, rate=22050):
         given, folder = {}, Steps()
         figures = Figures(rate=22050, level=-20.0, noise_floor=-60.0, seconds=1.0, fingerprint="80")
         made = {name: ConvertedClip(figures) for name in clips}
@@ -186,7 +186,7 @@ def run(monkeypatch, tmp_path):
         args = SimpleNamespace(dry_run=dry_run, jobs=1, target=tmp_path / "data", source=Path("src"))
         source = Source(list(items), [Problem(Kind.NO_AUDIO, "gone")], ["a fact"])
         try:
-            prepare_data.prepare(source, folder, Recipe(), DataConfig(), args, SimpleNamespace(requested=stop))
+            prepare_data.prepare(source, folder, Recipe(rate), DataConfig(), args, SimpleNamespace(requested=stop))
         finally:
             prepare.did, prepare.given = folder.did, given
         return given["say_result"]
@@ -210,6 +210,13 @@ def test_what_a_run_does_and_tells(run, tmp_path):
     kinds = sorted((problem.kind.name, problem.name) for problem in report.problems)
     assert kinds == [("NO_AUDIO", ""), ("NUMBERS", "a"), ("SILENT", "c"), ("TEXT", "b")]
     assert run.given["write_report"] == tmp_path / "data" and "write_problems" not in run.given
+
+
+@pytest.mark.parametrize(("rate", "lacks"), [(22050, False), (22051, True), (16000, False)])
+def test_a_recording_is_compared_with_the_rate_of_the_data_set(run, rate, lacks):
+    report = run(TEXTS, ["a"], rate=rate)
+    assert (Kind.BAND in {problem.kind for problem in report.problems}) == lacks
+    assert report.recipe.sampling_rate == rate
 
 
 def test_texts_alone_decide_what_cannot_be_spoken(run):

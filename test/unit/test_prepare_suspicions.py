@@ -123,6 +123,14 @@ def test_at_most_a_second_of_a_clip_does_not_depend_on_its_text():
     np.testing.assert_allclose(expect_seconds(same, np.full(30, 2.0))[0], 2.0)
 
 
+def test_longer_texts_of_shorter_clips_have_no_line():
+    """Durations that fall with the text: what is expected grows with it all the same."""
+    symbols = np.arange(20.0, 60)
+    seconds = 0.9 - symbols / 100
+    expected, _ = expect_seconds(symbols, seconds)
+    np.testing.assert_allclose(expected, np.median(seconds / symbols) * symbols)
+
+
 # ---- the same audio ----
 
 
@@ -184,6 +192,8 @@ def test_a_sign_that_is_learned_is_not_lost_where_a_number_takes_it():
     signs = find_signs(["It has 1,000 parts.", "It costs $5."], DataConfig())
     assert not any(sign.lost for sign in signs.values())
     assert find_signs(["It costs $5.", "In US$, too."], DataConfig())["$"].lost
+    for others, lost in ((19, True), (20, False)):  # of so many texts
+        assert find_signs([*["It costs $5."] * others, "In US$, too."], DataConfig())["$"].lost == lost
 
 
 def judged(*texts):

@@ -182,6 +182,21 @@ def ends(text):
     return len(sentences(text))
 
 
+@pytest.mark.parametrize("closing", ["", *"\"'”’»)]", '")'])
+@pytest.mark.parametrize("end", [*".!?…؟۔।", "?!", "..."])
+def test_every_sign_at_which_a_sentence_ends_before_a_blank(end, closing):
+    first = f"One{end}{closing}"
+    assert sentences(f"{first} Two.") == [first, "Two."]
+    assert sentences(f"{first}Two.") == [f"{first}Two."]
+
+
+@pytest.mark.parametrize("closing", ["", *"」』”", "」』"])
+@pytest.mark.parametrize("end", [*"。！？", "！？"])
+def test_every_sign_at_which_a_sentence_ends_without_a_blank(end, closing):
+    first = f"One{end}{closing}"
+    assert sentences(f"{first}Two.") == sentences(f"{first} Two.") == [first, "Two."]
+
+
 @pytest.mark.parametrize(
     "words",
     [

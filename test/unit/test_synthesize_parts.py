@@ -184,11 +184,8 @@ def test_the_program_passes_its_options_on_and_sums_up(monkeypatch, tmp_path, ca
     caplog.set_level("INFO")
     made, clock = {}, iter([10.0, 13.0])
 
-    def synthesizer(*given):
-        made["synthesizer"] = given
-        return Speaks(0)
-
-    monkeypatch.setattr(synthesize, "Synthesizer", synthesizer)
+    speaks = Speaks(0)
+    monkeypatch.setattr(synthesize, "Synthesizer", lambda *given: made.update(synthesizer=given) or speaks)
     monkeypatch.setattr(synthesize, "remarks", lambda *_: [])
     monkeypatch.setattr(
         synthesize,
@@ -203,6 +200,7 @@ def test_the_program_passes_its_options_on_and_sums_up(monkeypatch, tmp_path, ca
     read(monkeypatch, "a", "b", "-o", str(tmp_path / "out"), *options)
     synthesize.main()
     assert made == {"synthesizer": ("t", "device cuda", "O1", "d", {"a": 1}, ["basic_cleaners"]), "hints": {"a": 1}}
+    assert speaks.given == (["a", "b"], 5)
     assert caplog.messages == [
         "1 of 2 pieces of the text are flawed, listen to those named above",
         "132,300 of 132,300 samples (100.00%) are clipped at full scale: a lower --sigma is less loud",

@@ -131,7 +131,11 @@ def test_the_encoders_lstm_is_torchs_over_packed_sequences():
     x, lengths = torch.randn(3, 8, 6), torch.tensor([5, 8, 2])
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     expected, _ = nn.utils.rnn.pad_packed_sequence(torchs(packed)[0], batch_first=True)
-    actual = ours(x, padding_mask(lengths, 8))
+    padding = padding_mask(lengths, 8)
+    actual = ours(x, padding)
+    with torch.no_grad():  # what a card runs
+        assert (ours.by_cudnn(x, padding) - expected).abs().max() < 1e-6
+        assert ours.by_cudnn(x[[0, 2]], padding[[0, 2]]).shape == (2, 8, 8)  # the padding of all
     assert (actual - expected).abs().max() < 1e-6
     weights = torch.randn_like(expected)
     (actual * weights).sum().backward()

@@ -1,16 +1,26 @@
 """What Tacotron2 gives the training loop: clips, batches, the size of an epoch, and what it says of the alignment."""
 
 import logging
+import sys
 from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from common import distributed
+from common.bad_clips import BadClips
+from common.config_reading import from_dict
+from common.program import UserError
 from conftest import RATE, make_corpus
-from runs import make_run
+from runs import in_processes, make_run
 from tacotron2 import train
+from tacotron2.alignment import alignment_quality
+from tacotron2.config import Config, build_model
+from tacotron2.data import find_utterances
+from tacotron2.loss import Tacotron2Loss
 
 LENGTHS = [4000 + 500 * i for i in range(13)]
 
@@ -84,3 +94,153 @@ def test_an_alignment_is_missed_from_a_step_on_and_below_a_measure(caplog, steps
         assert others[0].startswith(
             f"iteration {steps + 100}: still no diagonal alignment ({diagonality:.2f} of 1, 0.7"
         )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 14])
+def test_each_process_looks_at_a_share_of_the_clips_and_knows_of_all(toy, corpus, tmp_path, monkeypatch, caplog, count):
+    caplog.set_level(logging.INFO)
+    soundfile.write(corpus / "wavs/clip03.wav", np.zeros(LENGTHS[3]), RATE)
+    config = from_dict(Config, toy)
+    clips = [clip for some in find_utterances(config.data_config, str(corpus)) for clip in some]
+    looked_at, look = [], train.count_samples_and_symbols
+    monkeypatch.setattr(
+        train, "count_samples_and_symbols", lambda some, *rest: looked_at.extend(some) or look(some, *rest)
+    )
+
+    def census(rank):
+        bad = BadClips("skip", tmp_path)
+        return train.report_census(clips, config, bad), [path.name for path in bad.paths]
+
+    lengths = {f"clip{i:02}.wav": length for i, length in enumerate(LENGTHS)} | {"clip03.wav": 0}
+    assert (
+        in_processes(monkeypatch, count, census)
+        == [([lengths[clip.path.name] for clip in clips], ["clip03.wav"])] * count
+    )
+    assert sorted(clip.path for clip in looked_at) == sorted(clip.path for clip in clips)
+    seconds, symbols = (sum(LENGTHS) - LENGTHS[3]) / RATE, 12 * 7
+    (said,) = {record.getMessage() for record in caplog.records if record.getMessage().startswith("data: ")}
+    assert said.startswith(
+        f"data: 12 clips, {seconds:.0f} s, the longest {max(LENGTHS) / RATE:.1f} s; {symbols} symbols"
+    )
+
+
+@pytest.mark.parametrize("frames_per_step", [1, 2])
+def test_a_validation_is_the_mean_over_the_held_back_clips_of_all_processes(
+    toy, corpus, tmp_path, monkeypatch, frames_per_step
+):
+    (tmp_path / "list.txt").write_text("".join(f"{corpus}/wavs/clip{i:02}.wav|A tone.\n" for i in range(5)))
+    toy["data_config"] = {"training_files": str(tmp_path / "list.txt"), "validation_files": str(tmp_path / "list.txt")}
+    toy["tacotron2_config"] |= {"p_prenet_dropout": 0.0, "n_frames_per_step": frames_per_step}
+    run = make_run(toy, tmp_path / "out", batch_size=1)
+    task, reported, sums = train.make_task(run, ""), [], []
+    run.model.eval()
+    monkeypatch.setattr(train, "report_alignment", lambda run, diagonality: reported.append(diagonality))
+    with torch.no_grad():
+        alone = task.validate()
+        losses, diagonalities = [], []
+        for batch in islice(task.batches(0, 0), 5):
+            loss, output = train.run_teacher_forced(run.model, batch, run, Tacotron2Loss(0.0, frames_per_step))
+            losses.append(loss.item())
+            diagonalities.append(alignment_quality(output[3][0]).diagonality)
+        assert alone == pytest.approx(np.mean(losses)) and reported == [pytest.approx(np.mean(diagonalities))]
+        monkeypatch.setattr(distributed, "sum_over_ranks", lambda tensor: sums.append(tensor.clone()) or tensor)
+        for rank in range(2):
+            monkeypatch.setattr(distributed, "ranks", lambda rank=rank: distributed.Ranks(rank, 2, rank))
+            task.validate()
+    assert (sum(sums) / 5).tolist() == pytest.approx([alone, reported[0]])
+
+
+def test_diagonality_is_measured_without_padding():
+    """Of the steps and symbols of each clip; the last step may be short of frames."""
+    alignments = torch.rand(2, 5, 7)
+    batch = {"mel_lengths": torch.tensor([9, 4]), "text_lengths": torch.tensor([7, 3])}
+    expected = alignment_quality(alignments[0]).diagonality + alignment_quality(alignments[1, :2, :3]).diagonality
+    assert train.sum_of_diagonality(alignments, batch, 2) == pytest.approx(expected)
+
+
+def test_pictures_are_of_the_first_held_back_clip(toy, corpus, tmp_path, monkeypatch):
+    run, shown, plotted = make_run(toy, tmp_path / "out"), {}, []
+    task = train.make_task(run, str(corpus))
+    run.model.eval()
+    monkeypatch.setattr(train, "plot_sample", lambda mel, output: plotted.append((mel, output)) or {"gate": "a figure"})
+    writer = SimpleNamespace(add_figure=lambda name, figure, iteration: shown.update({name: (figure, iteration)}))
+    with torch.no_grad():
+        task.show(writer, 7)
+        task.show(writer, 8)
+    assert shown == {"clip/gate": ("a figure", 8)}
+    (mel, output), (_, again) = plotted
+    assert mel.shape == (6, LENGTHS[0] // 256 + 1) == output[0][0].shape
+    assert all(torch.equal(a, b) for a, b in zip(output, again, strict=True))  # drawn anew, the dropout is the same
+
+
+def test_a_sample_is_drawn_as_it_was_recorded_and_predicted(monkeypatch):
+    drawn = {}
+    for name in ("plot_alignment", "plot_spectrograms", "plot_gate"):
+        monkeypatch.setattr(train.pictures, name, lambda what, name=name: drawn.update({name: what}) or name)
+    mel = torch.rand(6, 4)
+    output = torch.rand(1, 6, 4), torch.rand(1, 6, 4), torch.randn(1, 4), torch.rand(1, 4, 3)
+    assert train.plot_sample(mel, output) == {
+        "alignment": "plot_alignment", "mel spectrograms": "plot_spectrograms", "gate": "plot_gate",
+    }  # fmt: skip
+    assert torch.equal(drawn["plot_alignment"], output[3][0])
+    assert torch.equal(drawn["plot_gate"], output[2][0].sigmoid())
+    recorded, predicted = drawn["plot_spectrograms"].values()
+    assert list(drawn["plot_spectrograms"]) == ["recorded", "predicted"]
+    assert torch.equal(recorded, mel) and torch.equal(predicted, output[1][0])
+
+
+def test_the_settings_of_a_training_reach_what_they_are_of(toy, corpus, tmp_path, monkeypatch):
+    """How bad clips are met, where mels are kept, of which form they are, the loss's guide, the batches."""
+    made = {}
+
+    def note(name, real):
+        def make(*given):
+            made.setdefault(name, []).append(given)
+            return real(*given)
+
+        monkeypatch.setattr(train, name, make)
+
+    for name in ("BadClips", "MelCache", "Utterances", "Tacotron2Loss", "bucketed", "training_batches"):
+        note(name, getattr(train, name))
+    toy["tacotron2_config"]["n_frames_per_step"] = 2
+    run = make_run(toy, tmp_path / "out", on_bad_clip="skip", guided_attention=0.5, batch_size=3, seed=9)
+    task = train.make_task(run, str(corpus))
+    data = run.config.data_config
+    assert made["BadClips"] == [("skip", tmp_path / "out")]
+    ((folder, config, mel),) = made["MelCache"]
+    assert (folder, config, len(mel.filters)) == (tmp_path / "out/mels", data, 6)
+    (training, *rest), (held_back, *same) = made["Utterances"]
+    assert rest == same and rest[0] is data and rest[2] == "skip" and rest[1].folder == folder
+    assert [clip.path.name for clip in held_back] == ["clip00.wav"] and len(training) == 12
+    assert made["Tacotron2Loss"] == [(0.5, 2)]
+    assert made["bucketed"] == [(LENGTHS[1:], 3, 9)]
+    ((some, _, settings, join),) = made["training_batches"]
+    assert some.clips == training and settings is run.config.train_config and join is train.collate
+    assert len(next(iter(task.batches(0, 0)))["names"]) == 3
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_one_process_of_a_machine_clears_the_cache_of_leftovers(toy, corpus, tmp_path, monkeypatch, local_rank):
+    cleared = []
+    monkeypatch.setattr(train, "remove_leftovers", cleared.append)
+    run = make_run(toy, tmp_path / "out")
+    monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(0, 1, local_rank))
+    train.make_task(run, str(corpus))
+    assert cleared == [tmp_path / "out/mels"] * (local_rank == 0)
+
+
+def test_a_configuration_whose_symbols_are_not_known_is_refused(toy, corpus, tmp_path):
+    toy["tacotron2_config"]["n_symbols"] = 60
+    told = "the configuration has 60 symbols, and does not list them: tacotron2_config.n_symbols must be the number of"
+    with pytest.raises(UserError, match=f"^{told} data_config.symbols$"):
+        train.make_task(make_run(toy, tmp_path / "out"), str(corpus))
+
+
+def test_the_program_trains_tacotron2(monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "train_program", lambda *everything: given.append(everything))
+    monkeypatch.setattr(sys, "argv", ["train", "--data_path=here", "--batch_size=3"])
+    train.main()
+    ((*what, args),) = given
+    assert what == ["tacotron2", Config, build_model, train.make_task]
+    assert (args.data_path, args.batch_size) == ("here", 3)

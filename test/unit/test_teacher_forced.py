@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from common.config_reading import from_dict
 from common.folder_lock import LOCK
 from common.program import UserError
 from conftest import RATE, toy_tacotron2_config
-from runs import CPU
+from runs import CPU, in_processes
 from tacotron2 import infer, teacher_forced
 from tacotron2.config import Config, build_model
 from tacotron2.synthesizer import LEAST_DIAGONALITY, Synthesizer
@@ -107,6 +108,32 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(checkpoint, corpus, tmp_pat
     resumed = run(monkeypatch, checkpoint, corpus, out, "--batch_size=3")
     assert len(calls) == 4 and done.stat().st_mtime_ns == before
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_clip_is_predicted_by_one_of_several_processes(toy, corpus, tmp_path, monkeypatch, count):
+    """And each process knows what all of them have measured."""
+    synthesizer = Synthesizer(make_checkpoint(tmp_path / "tacotron2_2", toy), CPU)
+    out, predicted, reported = tmp_path / "out", [], []
+    out.mkdir()
+    (out / ".c1.npy.a.part").touch()
+    args = argparse.Namespace(
+        data_path=str(corpus), training_files="", on_bad_clip="stop", batch_size=2, seed=1, pth_path=""
+    )
+
+    def predict_batch(items, synthesizer, seed, output):
+        names = [item["names"] for item in items]
+        predicted.append((threading.get_ident(), names))
+        return {name: Measured(1.0, 1.0, 1.0) for name in names}
+
+    monkeypatch.setattr(teacher_forced, "predict_batch", predict_batch)
+    monkeypatch.setattr(teacher_forced, "report", lambda measured, *rest: reported.append((sorted(measured), *rest)))
+    in_processes(monkeypatch, count, lambda rank: teacher_forced.predict_corpus(args, synthesizer, out))
+    names = [f"c{i}.wav" for i in range(7)]
+    assert sorted(name for _, batch in predicted for name in batch) == names
+    assert len({who for who, _ in predicted}) == count
+    assert reported == [(names, 7, out)] * count
+    assert not list(out.glob("*.part"))
 
 
 def test_what_changed_is_made_again(checkpoint, corpus, tmp_path, monkeypatch):

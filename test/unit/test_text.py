@@ -129,7 +129,9 @@ def test_without_numbers_inflect_is_not_loaded():
     subprocess.run([sys.executable, "-c", f"{program}; assert 'inflect' not in sys.modules"], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("text", ["Dr. Smith paid $5.", "“It’s {HH AH0}”, she said.", "\ufeffA café", "two\nlines"])
+@pytest.mark.parametrize(
+    "text", ["Dr. Smith paid $5.", "“It’s {HH AH0}”, she said.", "\ufeffA café", "two\nlines", "{HH}\n \t\n"]
+)
 def test_nothing_is_remarked_where_nothing_is_lost(text):
     assert remarks(text, ENGLISH) == []
 

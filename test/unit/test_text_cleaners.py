@@ -99,6 +99,10 @@ def test_cardinals_are_inflects():
     for length in range(1, 37):
         for number in (rng.randrange(10 ** (length - 1), 10**length), 10 ** (length - 1) + rng.randrange(130)):
             assert cardinal(str(number)) == engine.number_to_words(str(number), andword="")
+    for thousands in (1, 12, 120, 1000):
+        for rest in (0, 1, 99, 100, 101, 999):
+            number = str(1000 * thousands + rest)
+            assert cardinal(number) == engine.number_to_words(number, andword="")
 
 
 @pytest.mark.parametrize("form", ["{}", "${} ", "{}th"])

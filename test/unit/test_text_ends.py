@@ -36,3 +36,18 @@ def test_another_text_gets_an_end(text, spoken):
 @pytest.mark.parametrize("text", ["", " ", ",", "--", ": "])
 def test_there_is_nothing_to_end(text):
     assert with_end(text) == text
+
+
+@pytest.mark.parametrize("end", list(".!?…。！？؟۔।"))
+def test_every_sign_that_ends_a_sentence(end):
+    for closing in ("", *"\"'”’»)]」』", '")'):
+        assert with_end(f"So{end}{closing}") == f"So{end}{closing}"
+        assert with_end(f"So{end}{closing} so") == f"So{end}{closing} so."
+    assert with_end(f"So{end}(") == f"So{end}(."
+
+
+@pytest.mark.parametrize("sign", list(" \t\n,;:、，；：،؛–—-"))
+def test_every_sign_that_leaves_a_sentence_open(sign):
+    assert with_end(f"So{sign}{sign}") == "So."
+    assert with_end(f"So!{sign}") == "So!"
+    assert with_end(f"So{sign}so") == f"So{sign}so."

@@ -25,7 +25,11 @@ DOTTED = {
     "Ph.D.": "pee aitch dee",
 }  # fmt: skip
 DOTTED_WORDS = re.compile(r"(?<![\w.])(?:e\.g\.|i\.e\.|a\.k\.a\.|Ph\.D\.|w/o(?!\w)|w/(?=\s))")
-TITLE = re.compile(rf"(?<![\w.])({'|'.join(TITLES)}|p|sec)\.(\s?[0-9])?", re.IGNORECASE)
+TITLE = re.compile(
+    r"(?<![\w.])(?!(?<=[0-9]\s)(?-i:ft|ms)\.)"  # those are feet and milliseconds
+    rf"({'|'.join(TITLES)}|p|sec)\.(\s?[0-9])?",
+    re.IGNORECASE,
+)
 STREET = re.compile(r"(?<=[a-z0-9]\s)St(?:\.(?=[,;]|\s[a-z]|\s*$)|(?=[,;]|\s[a-z]|\s*$))")
 SAINT = re.compile(r"(?<!\w)St\.(?=\s[A-Z])")
 INITIALS = re.compile(r"(?<![\w.'])(?:[A-Z]\.[\s-]?){1,5}(?=[A-Z][a-z])")

@@ -97,16 +97,8 @@ def _range(low: str, high: str | None) -> str:
 
 
 def _degrees(match: re.Match) -> str:
-    scale = {
-        "C": " Celsius",
-        "F": " Fahrenheit",
-        "K": " Kelvin",
-        "N": " north",
-        "S": " south",
-        "E": " east",
-        "W": " west",
-    }
-    return f"{decimal(match[1])} degree{'s' * (match[1] != '1')}{scale.get(match[2] or '', '')}"
+    scale = f" {DEGREE[match[2]]}" if match[2] else ""
+    return f"{decimal(match[1])} degree{'s' * (match[1] != '1')}{scale}"
 
 
 def _measure(match: re.Match) -> str:

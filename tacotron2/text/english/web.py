@@ -29,8 +29,6 @@ def _address(match: re.Match) -> str:
     address = match[0].rstrip(ENDS_NOT)
     end = match[0][len(address) :]
     bare = SCHEME.sub("", address).rstrip("/")
-    if not re.search("[@/]", bare) and not re.search(r"[A-Za-z]", bare):
-        return match[0]
     parts = re.findall(r"[A-Za-z]+|[0-9]+|[^A-Za-z0-9]", bare)
     return " ".join(SIGNS.get(part) or _word(part) for part in parts) + end
 
