@@ -106,3 +106,19 @@ def test_freed_memory_is_kept(path, monkeypatch):
     monkeypatch.setattr(inference, "keep_freed_memory", kept.append)
     Vocoder(path, CPU)
     assert kept == [CPU]
+
+
+@pytest.mark.parametrize("samples", [1, 513, 1023, 1024, 1025, 5000])
+def test_what_is_shorter_than_a_transform_has_the_spectrogram_of_silence_behind_it(path, samples):
+    vocoder, audio = Vocoder(path, CPU), 0.1 * torch.randn(samples)
+    filled = torch.cat([audio, torch.zeros(max(0, 1024 - samples))])
+    assert torch.equal(vocoder.spectrogram(audio), vocoder.mel(filled[None])[0])
+
+
+@pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
+def test_the_size_of_a_vocoder_is_that_of_its_weights(path, amp):
+    """In bytes, as they are kept; in the precision that is asked for."""
+    vocoder = Vocoder(path, CPU, amp)
+    assert vocoder.bytes == sum(each.numel() * each.element_size() for each in vocoder.model.state_dict().values())
+    assert vocoder.precision.level == amp
+    assert vocoder.model.WN[0].cond_layer.weight.dtype == (torch.float32 if amp == "O0" else torch.bfloat16)
