@@ -89,6 +89,7 @@ def test_fused_conditions_give_the_same_audio(reach, channels_last, fixed, monke
     monkeypatch.setattr(model, "_pays_to_compose", lambda *_: False)
     expected = model.infer(mel, 1.0, noise)
     model.fuse()
+    model.fuse()  # twice is once
     assert model.is_composed
     if channels_last:
         use_channels_last(model, pick_device("cpu"))
