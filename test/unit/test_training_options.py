@@ -47,6 +47,37 @@ def test_an_option_reaches_its_field_and_no_other(name, option):
     assert found == plain
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("option", ["workers", "max_steps", "profile", "keep_checkpoints"])
+def test_a_zero_that_is_given_goes_before_the_file(name, option, tmp_path):
+    """As what an option that takes text says with nothing behind it."""
+    path = write_config(tmp_path / "c.json", {"train_config": {option: 5, "checkpoint_path": "a.pt"}})
+    assert getattr(configured(name, f"--config={path}", f"--{option}=0").train_config, option) == 0
+    assert configured(name, f"--config={path}", "--checkpoint_path=").train_config.checkpoint_path == ""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_help_names_every_option_of_the_training(name, monkeypatch, capsys):
+    """With what its values are, and the value that it has if nobody gives one."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        PROGRAMS[name][0].read_arguments(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for option in (
+        "--output_directory DIR", "--checkpoint_path FILE", "--keep_optimizer", "--ignore_layers NAME,...",
+        "--epochs N", "--max_steps N", "--batch_size N", "--learning_rate X", "--amp {O0,O1,O2}",
+        "--loss_scale N|dynamic", "--workers N", "--profile N", "--keep_checkpoints N",
+        "--on_save_error {stop,continue}", "--on_bad_clip {stop,skip}", "--hang_limit SECONDS",
+        "--training_files FILE", "--data_path DIR", "--config FILE", "--resume auto|no|FILE",
+        *(["--compile", "--mels_path DIR"] if name == "waveglow" else []),
+    ):  # fmt: skip
+        assert f" {option} " in said, option
+    assert ("--compile" in said) == ("--mels_path" in said) == (name == "waveglow")
+    assert f"(default: configs/{name}.json)" in said or f"/configs/{name}.json)" in said
+    for value in ("[checkpoints]", "[1800]", "[dynamic]", "[2]", "[5]", "[stop]"):
+        assert value in said
+
+
 def test_files_and_mels_are_of_the_data():
     config = configured("waveglow", "--training_files=a.txt", "--mels_path=m")
     assert (config.data_config.training_files, config.data_config.mels_path) == ("a.txt", "m")
