@@ -120,11 +120,41 @@ def test_weights_that_would_grow_much_are_not_composed():
     assert not model.is_composed
 
 
-def test_the_way_with_fewer_multiplications_is_taken():
-    """By NVIDIA's sizes, of which composing costs as much as 82,000 samples and then halves what is left."""
-    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3))
-    assert not model._pays_to_compose(160_000 // 8, on_lines=False)
-    assert model._pays_to_compose(170_000 // 8, on_lines=False)
+@pytest.mark.parametrize(
+    ("reach", "fixed", "composed"),
+    [(1, False, True), (4, False, True), (5, False, False), (8, True, True), (9, True, False), (1.5, False, False)],
+)
+def test_composed_weights_are_twice_as_many_at_most(reach, fixed, composed):
+    """A cond_layer sees 8 samples of a band. Composed, it sees so many frames for each of 4 groups, or on 2 lines."""
+    model = toy(reach=1)
+    model.upsample = Upsampling(5, int(32 * reach), 32)
+    if fixed:
+        fix_upsampling(model)
+    before = model.WN[0].cond_layer.effective_weight().numel()
+    model.fuse()
+    assert (model.is_composed, model.on_lines) == (composed, fixed)
+    after = model.WN[0].cond_layer.weight.numel()
+    assert after == before * (reach * (2 if fixed else 4) / 8 if composed else 1) <= 2 * before
+
+
+@pytest.mark.parametrize(
+    ("kernel", "on_lines", "groups"),
+    [
+        (1024, False, 20_480),  # composing: 4 * 256 * 80 of each weight; then 4 frames in the place of 8 samples
+        (512, False, 6_826),  # 2 * 256 * 80, and 2 frames
+        (512, True, 4),  # 2 lines of 2 frames, for each frame of 32 groups
+        (1920, False, None),  # no whole number of frames
+        (2048, False, None),  # 8 frames, which are no fewer
+    ],
+)
+def test_the_way_with_fewer_multiplications_is_taken(kernel, on_lines, groups):
+    """By NVIDIA's sizes: from so many groups of samples on."""
+    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), upsample_kernel=kernel)
+    if groups is None:
+        assert not model._pays_to_compose(10**9, on_lines)
+    else:
+        assert not model._pays_to_compose(groups, on_lines)
+        assert model._pays_to_compose(groups + 1, on_lines)
 
 
 def test_with_a_fixed_interpolation_a_few_frames_are_enough():
@@ -184,6 +214,21 @@ def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     model.recompute = True
     for one, other in zip(expected, outcome(model, True, monkeypatch), strict=True):
         assert (one - other).norm() <= 3e-6 * one.norm()
+
+
+def test_without_gradients_nothing_is_recomputed(monkeypatch):
+    """Then the way with fewer multiplications is free again."""
+    model = toy()
+    model.recompute, asked = True, []
+    conditioning = model._conditioning
+    monkeypatch.setattr(model, "_conditioning", lambda *given, plainly: asked.append(plainly) or conditioning(
+        *given, plainly=plainly))  # fmt: skip
+    mel, audio = torch.randn(1, 5, FRAMES), torch.rand(1, FRAMES * 32) - 0.5
+    model(mel, audio)
+    with torch.no_grad():
+        model(mel, audio)
+        model.infer(mel)
+    assert asked == [True, False, False]
 
 
 @pytest.mark.parametrize("kernel_size", [16, 24, 32, 64])
