@@ -136,6 +136,10 @@ def test_loss_scale():
     for wrong in ("0", "-1", "inf", "nan", "many"):
         with pytest.raises(UserError, match=f"loss_scale is '{wrong}'"):
             parse_loss_scale(wrong)
+    for wrong in (10**400, -(10**400), 0, -0.5, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=r"loss_scale is .*, must be .dynamic. or a positive number"):
+            parse_loss_scale(wrong)
+    assert parse_loss_scale(1e-30) == 1e-30
 
 
 def sections_of(kind):

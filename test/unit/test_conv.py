@@ -54,6 +54,14 @@ def test_weight_norm_is_that_of_the_paper():
     assert torch.allclose(layer.effective_weight().float(), 3 * fresh, atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_are_normalized_in_float32(monkeypatch, dtype):
+    """Whose squares overflow nowhere; some devices add them up in the precision that they are given."""
+    layer, seen, norm = Conv1d(4, 6, kernel_size=3, weight_norm=True).to(dtype), [], torch._weight_norm
+    monkeypatch.setattr(torch, "_weight_norm", lambda v, g, dim: seen.append((v.dtype, g.dtype)) or norm(v, g, dim))
+    assert layer.effective_weight().dtype == dtype and seen == [(torch.float32, torch.float32)]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_kernel_that_is_put_in_place_of_a_layers_own(bias):
     """It may see another number of channels; nothing of it is trained."""

@@ -10,6 +10,7 @@ from common.device import pick_device
 from common.layers import npu
 from common.layers.conv import Conv1d, LogAbsDet, Upsampling
 from common.layers.npu import Conv1dAsConv2d, Crossings, HostUpsampling, ProductUpsampling, patch_for_npu
+from common.program import UserError
 
 CPU = pick_device("cpu")
 NPU = replace(CPU, type="npu")
@@ -100,3 +101,12 @@ def test_the_host_computes_in_float32_whatever_the_device_computes_in(kind):
     with torch.autocast("cpu", torch.bfloat16):
         found = determinant(matrix)
     assert found.dtype == torch.float32 and found.item() == pytest.approx(1.7917595)
+
+
+@pytest.mark.parametrize("name", vars(NpuConfig()))
+def test_each_switch_is_auto_on_or_off(name):
+    for value in ("auto", "on", "off"):
+        assert getattr(NpuConfig(**{name: value}), name) == value
+    for value in ("yes", "", "ON", "1"):
+        with pytest.raises(UserError, match=f"^npu_config: {name} is '{value}', must be auto, on or off$"):
+            NpuConfig(**{name: value})
