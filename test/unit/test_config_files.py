@@ -5,6 +5,7 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from common.config_fields import check_type, choices, flattened
@@ -41,7 +42,7 @@ GOOD = {"name": "a", "inner": {"needed": 3}}
         (list, ([], [1, "a"]), ("a", (1,), {}, None), "must be list"),
         (str | float, ("dynamic", 0.5, 3), (True, None, []), "must be str or float"),
         (list | str, ("a", ["a"]), (1, True, None), "must be list or str"),
-        (Literal["", "O0", "O1"], ("", "O0", "O1"), ("O2", 0, None, ["O0"], {}), "must be O0 or O1$"),
+        (Literal["", "O0", "O1"], ("", "O0", "O1"), ("O2", 0, None, np.array(["O0", "x"]), {}), "must be O0 or O1$"),
         (Literal["stop", "skip"], ("stop", "skip"), ("", "st", True), "must be stop or skip$"),
     ],
 )

@@ -82,6 +82,24 @@ def test_parts_put_together_are_the_whole(parts):
     assert torch.allclose(torch.cat(found, dim=1), layer(x), atol=1e-6)
 
 
+class OnCard(torch.Tensor):
+    """A tensor that says it is on a CUDA card."""
+
+    is_cuda = True
+
+
+def test_a_card_makes_all_parts_at_once(monkeypatch):
+    """Launching a convolution for each takes longer than computing them."""
+    layer, x, calls = Conv1d(4, 6, kernel_size=3), torch.randn(2, 4, 9), []
+    convolve = layer.convolve
+    monkeypatch.setattr(layer, "convolve", lambda *given: calls.append(given[1].shape) or convolve(*given))
+    for given, shapes in ((x, [(2, 4, 3)] * 3), (x.as_subclass(OnCard), [(6, 4, 3)])):
+        calls.clear()
+        parts = list(layer.forward_in_parts(given, 3))
+        assert [part.shape for part in parts] == [(2, 2, 9)] * 3 and calls == shapes
+        assert torch.allclose(torch.cat(parts, dim=1), layer(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("padding", [0, 3])
 def test_windows_are_what_each_output_sees(shape, padding):

@@ -117,6 +117,17 @@ def test_each_channel_has_a_scale_of_its_own():
 
 @needs_vnni
 @torch.no_grad()
+def test_a_channel_without_weights_gives_its_bias_and_a_silent_clip_all_biases():
+    plain, fast = Conv1d(32, 48, kernel_size=3), Conv1d(32, 48, kernel_size=3)
+    plain.weight[5] = 0
+    fast.load_state_dict(plain.state_dict())
+    use_int8(fast, CPU)
+    assert (fast(torch.randn(2, 32, 9))[:, 5] == plain.bias[5]).all()
+    assert torch.equal(fast(torch.zeros(1, 32, 9))[0, :, 0], plain.bias)
+
+
+@needs_vnni
+@torch.no_grad()
 def test_a_clip_in_a_batch_is_what_it_is_alone():
     _, fast = both(LAYERS[1])
     x = torch.randn(3, 64, 20) * torch.tensor([0.01, 1, 100])[:, None, None]

@@ -39,7 +39,7 @@ def test_a_mean_is_of_those_that_are_numbers(values, mean):
 def test_json_has_null_where_there_is_no_number(tmp_path):
     runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("ä", NAN)])
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert '"ä"' in text  # for people to read
+    assert '"ä"' in text and '\n  "seed": 1,\n' in text and text.endswith("}\n")  # for people to read
     assert json.loads(text, parse_constant=pytest.fail) == {
         "seed": 1,
         "overall": {"name": "overall", "loss": 2.5, "count": 3},
