@@ -6,12 +6,14 @@ import pytest
 
 import tacotron2.train
 import waveglow.train
+from common import options
 from common.config_reading import load_config
 from common.options import configure, names
-from common.program import UserError
+from common.program import Parser, UserError
 from conftest import write_config
 from tacotron2.config import Config as Tacotron2Config
 from waveglow.config import Config as WaveGlowConfig
+from waveglow.config import WaveGlowTrainConfig
 
 PROGRAMS = {"waveglow": (waveglow.train, WaveGlowConfig), "tacotron2": (tacotron2.train, Tacotron2Config)}
 GIVEN = {
@@ -76,6 +78,17 @@ def test_the_help_names_every_option_of_the_training(name, monkeypatch, capsys):
     assert f"(default: configs/{name}.json)" in said or f"/configs/{name}.json)" in said
     for value in ("[checkpoints]", "[1800]", "[dynamic]", "[2]", "[5]", "[stop]"):
         assert value in said
+
+
+def test_an_explanation_may_speak_of_percent(monkeypatch):
+    """Which argparse would take for a format."""
+    plain = options.explanations
+    says = lambda kind: {name: f"10 % of {name}" if kind is WaveGlowTrainConfig else said  # noqa: E731
+                         for name, said in plain(kind).items()}  # fmt: skip
+    monkeypatch.setattr(options, "explanations", says)
+    parser = Parser("", "")
+    options.add_training_options(parser, "c.json", WaveGlowConfig)
+    assert "10 % of epochs [313]" in " ".join(parser.format_help().split())
 
 
 def test_files_and_mels_are_of_the_data():
