@@ -70,6 +70,8 @@ def test_of_two_clips_of_one_name_the_second_cannot_be_used(tmp_path):
     bad = BadClips()
     assert len(find_clips(str(corpus), bad=bad)) == 3
     assert bad.paths == {corpus / "wavs/clip00.wav"} and list(bad.faults.values()) == [Fault.FORMAT]
+    with pytest.raises(UserError, match=r"^1 of 3 clips cannot be used: .*clip00\.wav has the same name as clip00\."):
+        find_clips(str(corpus))
 
 
 def test_without_a_metadata_file_any_clips_will_do(tmp_path):
