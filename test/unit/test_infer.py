@@ -183,6 +183,7 @@ def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
     torch.save(torch.randn(80, 4), tmp_path / "bands.pt")
     torch.save({"a": 1}, tmp_path / "dict.pt")
     (tmp_path / "text.pt").write_text("hello")
+    torch.save(torch.rand(6, 4) / 100 + torch.eye(6, 4), tmp_path / "amplitudes.pt")
     write_wav(tmp_path / "x/same.wav", np.zeros(9000), RATE)
     write_wav(tmp_path / "y/same.wav", np.zeros(9000), RATE)
     (tmp_path / "empty").mkdir()
@@ -190,6 +191,7 @@ def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
         (tmp_path / "bands.pt",): r"must hold a mel spectrogram \[6, T\]",
         (tmp_path / "dict.pt",): "holds no mel spectrogram but dict",
         (tmp_path / "text.pt",): "not readable as a mel",
+        (tmp_path / "amplitudes.pt",): r"^/\S*/amplitudes\.pt: its values, .* look like amplitudes or powers",
         (tmp_path / "missing.npy",): "no file",
         (tmp_path / "missing.wav",): "no such file",
         (tmp_path / "x", tmp_path / "y"): "would both become same_synthesis.wav",
