@@ -77,7 +77,7 @@ def _as_tensor(path: Path, loaded: Any) -> Tensor:
     """float32, whatever the bytes' order and the kind of numbers."""
     if isinstance(loaded, np.ndarray) and loaded.dtype.kind in "fiu":
         return torch.from_numpy(loaded.astype(np.float32))
-    if isinstance(loaded, Tensor) and not loaded.is_complex() and loaded.layout == torch.strided:
+    if isinstance(loaded, Tensor):  # dense and of real numbers: nothing else gets through restricted_pickle
         return loaded.float()
     kind = getattr(loaded, "dtype", type(loaded).__name__)
     raise UserError(f"{path} holds no mel spectrogram but {kind}")

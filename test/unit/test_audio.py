@@ -1,5 +1,6 @@
 """Mel spectrograms equal the reference's; wavs are read and written without surprises."""
 
+import logging
 import resource
 import signal
 
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from common.audio import MelSpectrogram, check_wav, read_wav, to_16_bit, write_wav
+from common.audio import MelSpectrogram, check_wav, count_clipped, read_wav, say_clipped, to_16_bit, write_wav
 from common.program import UserError
 from conftest import RATE, ROOT
 
@@ -37,6 +38,21 @@ def test_mel_is_its_definition():
     actual = mel(torch.from_numpy(audio).float()[None])[0].numpy()
     assert actual.shape == (20, 5000 // 128 + 1)
     assert np.abs(actual - expected).max() < 1e-5
+
+
+def test_bands_and_window_are_as_configured():
+    """Nothing is heard below and above the bands; a window is in the middle of a frame, and as long as it is said."""
+    audio = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, 5000)).float()[None]
+    mel = MelSpectrogram(16000, 512, 128, 256, n_mel_channels=20, mel_fmin=1000.0, mel_fmax=4000.0)
+    hertz = np.arange(257) * 16000 / 512
+    heard = mel.filters.numpy() > 0
+    assert mel.filters.shape == (20, 257) and not heard[:, (hertz <= 1000) | (hertz >= 4000)].any()
+    assert heard.any(axis=0)[(hertz > 1050) & (hertz < 3950)].all()
+    padded = np.pad(audio[0].numpy(), 256, mode="reflect")
+    window = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256), 128)
+    frames = np.stack([padded[i : i + 512] * window for i in range(0, len(padded) - 511, 128)])
+    expected = np.log(np.maximum(mel.filters.numpy() @ np.abs(np.fft.rfft(frames)).T, 1e-5))
+    assert np.abs(mel(audio)[0].numpy() - expected).max() < 1e-5
 
 
 def test_mel_of_silence_is_the_floor():
@@ -139,3 +155,24 @@ def test_a_wav_from_a_pipe_is_no_truncated_one(tmp_path, tone, announced):
 def test_long_silence_is_read_however_small_its_file_is(tmp_path):
     soundfile.write(tmp_path / "a.flac", np.zeros(2**22, np.int16), RATE)
     assert check_wav(tmp_path / "a.flac", RATE) == 2**22 > 300 * (tmp_path / "a.flac").stat().st_size
+
+
+def test_clipped_samples_are_those_at_full_scale():
+    assert count_clipped(torch.tensor([1.0, -1.0, 1.5, -2.0, 0.999, -0.999, 0.0])) == 4
+
+
+@pytest.mark.parametrize(
+    ("clipped", "level", "said"),
+    [
+        (0, None, ""),
+        (1, logging.INFO, "1 of 20,000 samples (0.01%) are clipped"),
+        (19, logging.INFO, "19 of 20,000 samples (0.10%) are clipped"),
+        (20, logging.WARNING, "20 of 20,000 samples (0.10%) are clipped"),
+        (20000, logging.WARNING, "20,000 of 20,000 samples (100.00%) are clipped"),
+    ],
+)
+def test_clipping_is_a_warning_from_one_sample_in_a_thousand_on(caplog, clipped, level, said):
+    caplog.set_level(logging.INFO)
+    say_clipped(clipped, 20000)
+    assert [record.levelno for record in caplog.records] == ([level] if level else [])
+    assert said in caplog.text and ("lower --sigma" in caplog.text) == bool(level)

@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from common.config import NpuConfig
 from common.device import pick_device
 from common.layers.channels_last import use_channels_last
 from common.layers.conv import Upsampling
-from common.layers.npu import patch_for_npu
 from runs import make_run, model_of, start
-from waveglow.conditioning import FrameRate, GroupRate, interpolation
+from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
 from waveglow.train import make_task, start_as_interpolation
@@ -67,6 +65,23 @@ def test_both_rates_train_alike(reach, channels_last, amp, samples, fixed, monke
     assert plain[1].norm() > 0
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_both_rates_give_the_same_in_half_precision(fixed, monkeypatch):
+    """Of a model that is in it as a whole, as at O2."""
+    model = toy()
+    if fixed:
+        fix_upsampling(model)
+    model.bfloat16()
+    mel, audio = torch.randn(3, 5, FRAMES).bfloat16(), (torch.rand(3, FRAMES * 32) - 0.5).bfloat16()
+    found = []
+    for composed in (False, True):
+        monkeypatch.setattr(model, "_pays_to_compose", lambda *_, composed=composed: composed)
+        z, *_ = model(mel, audio)
+        assert z.dtype == torch.bfloat16
+        found.append(z.float())
+    assert (found[0] - found[1]).norm() <= TOLERANCE["bfloat16"] * found[0].norm()
+
+
 def test_an_interpolation_that_is_trained_has_gradients_at_all_taps(monkeypatch):
     """Not at the two alone that tell a line, since training could make any taps of it."""
     model = toy()
@@ -89,6 +104,7 @@ def test_fused_conditions_give_the_same_audio(reach, channels_last, fixed, monke
     monkeypatch.setattr(model, "_pays_to_compose", lambda *_: False)
     expected = model.infer(mel, 1.0, noise)
     model.fuse()
+    model.fuse()  # twice is once
     assert model.is_composed
     if channels_last:
         use_channels_last(model, pick_device("cpu"))
@@ -110,31 +126,6 @@ def test_taps_rounded_to_half_precision_still_lie_on_lines():
     difference = lambda other: (model.infer(mel, 1.0, noise) - other).abs().max()  # noqa: E731
     assert difference(rounded) <= 3e-6
     assert difference(exact) <= 2e-4
-
-
-def test_weights_that_would_grow_much_are_not_composed():
-    """NVIDIA's WaveGlow would take half a billion."""
-    model = WaveGlow(2, 2, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), hop_length=256, upsample_kernel=1024)
-    model.fuse()
-    assert not model.is_composed
-
-
-def test_the_way_with_fewer_multiplications_is_taken():
-    """By NVIDIA's sizes, of which composing costs as much as 82,000 samples and then halves what is left."""
-    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3))
-    assert not model._pays_to_compose(160_000 // 8, on_lines=False)
-    assert model._pays_to_compose(170_000 // 8, on_lines=False)
-
-
-def test_with_a_fixed_interpolation_a_few_frames_are_enough():
-    model = WaveGlow(80, 1, 8, 4, 2, dict(n_layers=1, n_channels=2, kernel_size=3), upsample_kernel=512)
-    start = interpolation(torch.zeros(80), torch.ones(80), 512, 256)
-    model.upsample.load_state_dict(dict(zip(("weight", "bias"), start)))
-    mel = torch.randn(1, 80, 4)
-    assert isinstance(model._conditioning(mel, 4 * 32, False), GroupRate)  # as long as it is trained, it may become any
-    model.upsample.requires_grad_(False)
-    condition = model._conditioning(mel, 4 * 32, False)
-    assert isinstance(condition, FrameRate) and condition.place is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -166,16 +157,6 @@ def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
     assert theirs and all(torch.equal(ours[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
 
 
-def test_the_detour_over_the_host_stays():
-    """Where the port runs the upsampling on the host, nothing is composed with it."""
-    model = toy()
-    assert model._pays_to_compose(10**6, on_lines=False)
-    patch_for_npu(model, NpuConfig(conv_transpose_on_cpu="on"), pick_device("cpu"))
-    assert not model._pays_to_compose(10**6, on_lines=False)
-    model.fuse()
-    assert not model.is_composed
-
-
 def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     """They get tensors alone, of which autograd knows; the gradients are the same."""
     model = toy()
@@ -183,6 +164,21 @@ def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     model.recompute = True
     for one, other in zip(expected, outcome(model, True, monkeypatch), strict=True):
         assert (one - other).norm() <= 3e-6 * one.norm()
+
+
+def test_without_gradients_nothing_is_recomputed(monkeypatch):
+    """Then the way with fewer multiplications is free again."""
+    model = toy()
+    model.recompute, asked = True, []
+    conditioning = model._conditioning
+    monkeypatch.setattr(model, "_conditioning", lambda *given, plainly: asked.append(plainly) or conditioning(
+        *given, plainly=plainly))  # fmt: skip
+    mel, audio = torch.randn(1, 5, FRAMES), torch.rand(1, FRAMES * 32) - 0.5
+    model(mel, audio)
+    with torch.no_grad():
+        model(mel, audio)
+        model.infer(mel)
+    assert asked == [True, False, False]
 
 
 @pytest.mark.parametrize("kernel_size", [16, 24, 32, 64])

@@ -6,6 +6,8 @@ from typing import get_type_hints
 
 import pytest
 
+import tacotron2.config
+import waveglow.config
 from common import options
 from common.config import TrainConfig, parse_loss_scale
 from common.config_fields import explanations, may_change
@@ -67,7 +69,11 @@ def test_shipped_files_build_a_model(name):
         ("train_config", "batch_size", 0, "batch_size is 0, must be above 0"),
         ("train_config", "fp16_run", "false", "fp16_run is 'false', must be bool"),
         ("train_config", "learning_rate", -1, "learning_rate is -1"),
-        ("train_config", "learning_rate", float("nan"), "learning_rate is nan"),
+        ("train_config", "learning_rate", float("nan"), "learning_rate is nan, must be above 0"),
+        ("train_config", "grad_clip", float("nan"), "grad_clip is nan, must be 0 or above"),
+        ("train_config", "grad_clip", float("inf"), "grad_clip is inf, must be at most"),
+        ("train_config", "ema_decay", float("nan"), "ema_decay is nan, must be 0 or above and below 1"),
+        ("data_config", "mel_fmin", float("nan"), "mel_fmin nan and mel_fmax 8000 must lie in this order"),
         ("train_config", "amp", "O3", "amp is 'O3'"),
         ("train_config", "loss_scale", "big", "loss_scale is 'big'"),
         ("train_config", "workers", -1, "workers is -1"),
@@ -130,6 +136,10 @@ def test_loss_scale():
     for wrong in ("0", "-1", "inf", "nan", "many"):
         with pytest.raises(UserError, match=f"loss_scale is '{wrong}'"):
             parse_loss_scale(wrong)
+    for wrong in (10**400, -(10**400), 0, -0.5, float("inf"), float("nan")):
+        with pytest.raises(UserError, match=r"loss_scale is .*, must be .dynamic. or a positive number"):
+            parse_loss_scale(wrong)
+    assert parse_loss_scale(1e-30) == 1e-30
 
 
 def sections_of(kind):
@@ -199,7 +209,22 @@ def test_a_field_of_one_model_is_an_option_of_its_program(monkeypatch, kind, has
     assert getattr(options.configure(args, kind).train_config, "guided_attention", None) == (0.25 if has else None)
 
 
-def test_what_may_change_when_a_run_is_resumed():
-    assert {"hang_limit", "epochs", "recompute"} <= may_change(WaveGlowTrainConfig)
-    assert not {"sigma", "seed", "amp", "interpolating_start"} & may_change(WaveGlowTrainConfig)
-    assert may_change(TrainConfig) < may_change(Tacotron2TrainConfig)  # also where it has a default of its own
+FIXED = {"weight_decay", "grad_clip", "ema_decay", "sigma", "seed", "fp16_run", "amp", "loss_scale"}
+AUDIO = {"sampling_rate", "filter_length", "hop_length", "win_length", "mel_fmin", "mel_fmax"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed"),
+    [
+        (WaveGlowTrainConfig, FIXED | {"interpolating_start", "fixed_upsampling"}),
+        (Tacotron2TrainConfig, FIXED | {"guided_attention"}),
+        (waveglow.config.DataConfig, AUDIO | {"mels_path", "segment_length"}),
+        (tacotron2.config.DataConfig, AUDIO | {"text_cleaners", "symbols", "dictionary"}),
+        (waveglow.config.WaveGlowConfig, None),
+        (tacotron2.config.Tacotron2Config, None),
+    ],
+)
+def test_what_may_not_change_when_a_run_is_resumed(kind, fixed):
+    """What the numbers depend on: the model, the audio, the optimizer but for its steps."""
+    names = {field.name for field in fields(kind)}
+    assert names - may_change(kind) == (names if fixed is None else fixed)

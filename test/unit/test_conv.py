@@ -54,6 +54,14 @@ def test_weight_norm_is_that_of_the_paper():
     assert torch.allclose(layer.effective_weight().float(), 3 * fresh, atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_are_normalized_in_float32(monkeypatch, dtype):
+    """Whose squares overflow nowhere; some devices add them up in the precision that they are given."""
+    layer, seen, norm = Conv1d(4, 6, kernel_size=3, weight_norm=True).to(dtype), [], torch._weight_norm
+    monkeypatch.setattr(torch, "_weight_norm", lambda v, g, dim: seen.append((v.dtype, g.dtype)) or norm(v, g, dim))
+    assert layer.effective_weight().dtype == dtype and seen == [(torch.float32, torch.float32)]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_kernel_that_is_put_in_place_of_a_layers_own(bias):
     """It may see another number of channels; nothing of it is trained."""
@@ -72,6 +80,24 @@ def test_parts_put_together_are_the_whole(parts):
     found = list(layer.forward_in_parts(x, parts))
     assert [part.shape[1] for part in found] == [6 // parts] * parts
     assert torch.allclose(torch.cat(found, dim=1), layer(x), atol=1e-6)
+
+
+class OnCard(torch.Tensor):
+    """A tensor that says it is on a CUDA card."""
+
+    is_cuda = True
+
+
+def test_a_card_makes_all_parts_at_once(monkeypatch):
+    """Launching a convolution for each takes longer than computing them."""
+    layer, x, calls = Conv1d(4, 6, kernel_size=3), torch.randn(2, 4, 9), []
+    convolve = layer.convolve
+    monkeypatch.setattr(layer, "convolve", lambda *given: calls.append(given[1].shape) or convolve(*given))
+    for given, shapes in ((x, [(2, 4, 3)] * 3), (x.as_subclass(OnCard), [(6, 4, 3)])):
+        calls.clear()
+        parts = list(layer.forward_in_parts(given, 3))
+        assert [part.shape for part in parts] == [(2, 2, 9)] * 3 and calls == shapes
+        assert torch.allclose(torch.cat(parts, dim=1), layer(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

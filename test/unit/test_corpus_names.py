@@ -73,6 +73,51 @@ def test_paths_of_a_list_are_relative_to_it(tmp_path, monkeypatch):
     assert find_clips("", str(tmp_path / "list.txt")) == [Path("wavs/clip00.wav")]  # as NVIDIA's lists are
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wavs/clip00.wav\nwavs/clip01.wav",
+        "wavs/clip00.wav|A tone.\nwavs/clip01.wav|A tone | or two.\n",
+        "\ufeff\n wavs/clip00.wav \n \t\n\twavs/clip01.wav\t|A tone.\n\n",
+        "wavs/clip00.wav\r\n\r\nwavs/clip01.wav | A tone.\r\n",
+        "wavs/clip00.wav|One\u2028line.\nwavs/clip01.wav|And\x0banother.",
+    ],
+)
+def test_a_line_of_a_list_is_a_path_whatever_is_around_it(corpus, text):
+    """Blanks, empty lines, a byte order mark, the ends of lines of other systems; and texts may hold odd characters."""
+    (corpus / "list.txt").write_text(text, encoding="utf-8", newline="")
+    assert find_clips("", str(corpus / "list.txt")) == find_clips(str(corpus))[:2]
+    (corpus / "list.txt").write_text(" \n\n")
+    with pytest.raises(UserError, match=rf"{corpus}/list\.txt lists no clips"):
+        find_clips("", str(corpus / "list.txt"))
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (["lists/a.wav", "a.wav", "lists/A.wav"], "lists/a.wav"),
+        (["lists/A.wav", "a.wav"], "a.wav"),
+        (["lists/A.wav", "A.wav"], "lists/A.wav"),
+        (["A.wav"], "A.wav"),
+        (["lists/A.wav", "lists/a.WAV", "A.wav"], "A.wav"),  # beside the list it may be either
+        (["lists/A.wav", "lists/a.WAV"], "a.wav"),
+        ([], "a.wav"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "in/"])
+def test_where_the_path_of_a_list_is_looked_for(tmp_path, monkeypatch, there, found, folder):
+    """Exactly this one beside the list, then where the program was started; then one of nearly this name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lists").mkdir()
+    for name in there:
+        path = tmp_path / name.replace("lists/", f"lists/{folder}") if "/" in name else tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "lists/list.txt").write_text(f"{folder}a.wav\n")
+    expected = f"lists/{folder}{found[6:]}" if found.startswith("lists/") else folder + found
+    assert find_clips("", "lists/list.txt") == [Path(expected)]
+
+
 def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
     corpus = make_corpus(tmp_path / "c", clips=2)
     (corpus / "wavs/clip01.wav").rename(corpus / "wavs/CLIP00.wav")

@@ -2,6 +2,7 @@
 
 import io
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.announced_length import missing_bytes
-from common.audio import MOST_PER_BYTE, ClipError, check_wav, read_wav
+from common.audio import MOST_PER_BYTE, ClipError, Fault, check_wav, look_at, read_wav
 from conftest import RATE
 
 CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "OGG"]
@@ -140,3 +141,101 @@ def test_a_stream_that_does_not_say_its_length_is_refused(tmp_path, noise):
     path.write_bytes(content)
     with pytest.raises(ClipError, match="does not say how long it is"):
         check_wav(path, RATE)
+
+
+@pytest.mark.parametrize(
+    ("samples", "said", "fault"),
+    [
+        (8192 * 100, "", None),  # 8192 a byte of the file
+        (8192 * 100 + 1, "claims 819201 samples in 100 bytes, which is not to be believed", Fault.UNREADABLE),
+        (2**40, "claims 1099511627776 samples in 100 bytes", Fault.UNREADABLE),
+        (2**40 + 1, "does not say how long it is, as FLAC from a pipe does not; convert it", Fault.FORMAT),
+        (2**63 - 1, "does not say how long it is", Fault.FORMAT),
+        (0, "holds no samples", Fault.SHORT),
+    ],
+)
+def test_how_many_samples_a_header_may_announce(tmp_path, monkeypatch, samples, said, fault):
+    (tmp_path / "a.flac").write_bytes(b"fLaC" + bytes(96))
+    header = SimpleNamespace(format="FLAC", frames=samples, samplerate=RATE, channels=1)
+    monkeypatch.setattr(soundfile, "info", lambda file: header)
+    if not said:
+        assert check_wav(tmp_path / "a.flac", RATE) == samples
+        return
+    with pytest.raises(ClipError, match=rf"a\.flac {said}") as refused:
+        check_wav(tmp_path / "a.flac", RATE)
+    assert refused.value.fault == fault
+
+
+def spoil(kind, path, noise):
+    """A file at ``path`` that cannot be used for the reason ``kind``."""
+    match kind:
+        case "missing":
+            return
+        case "empty":
+            path.write_bytes(b"")
+        case "folder":
+            path.mkdir()
+        case "text":
+            path.write_text("no audio")
+        case "header":
+            soundfile.write(path, noise, RATE)
+            path.write_bytes(path.read_bytes()[:20])
+        case "no samples":
+            soundfile.write(path, noise[:0], RATE)
+        case "rate":
+            soundfile.write(path, noise, 16000)
+        case "channels":
+            soundfile.write(path, np.stack([noise, noise], axis=1), RATE)
+        case "format":
+            soundfile.write(path, noise, RATE, format="CAF")
+        case "cut off" | "page":
+            soundfile.write(path, noise, RATE, format="OGG" if kind == "page" else "WAV")
+            path.write_bytes(path.read_bytes()[:-9])
+        case _:
+            value = {"nan": np.nan, "infinite": np.inf, "negative": -np.inf, "loud": 16.1, "loud below": -16.1}[kind]
+            soundfile.write(path, np.where(np.arange(len(noise)) == 70, value, noise), RATE, subtype="FLOAT")
+
+
+REASONS = {
+    "missing": ("is not readable as audio: no such file", Fault.UNREADABLE),
+    "empty": ("is not readable as audio: the file is empty", Fault.UNREADABLE),
+    "folder": ("is not readable as audio: Is a directory", Fault.UNREADABLE),
+    "text": ("the format is not known; if it is audio, convert it: ffmpeg", Fault.UNREADABLE),
+    "header": ("is not readable as audio: ", Fault.UNREADABLE),
+    "no samples": ("holds no samples", Fault.SHORT),
+    "rate": ("has 16000 Hz and 1 channel(s), but must have 22050 Hz and 1; convert it: sox", Fault.FORMAT),
+    "channels": ("2 channel(s), but must have 22050 Hz and 1; convert it: sox IN.wav -r 22050 -c 1", Fault.FORMAT),
+    "format": ("has the format CAF, which is not supported; convert it: ffmpeg", Fault.FORMAT),
+    "cut off": ("is truncated: 9 bytes fewer than its header announces", Fault.CUT_OFF),
+    "page": ("is truncated: its last page is missing or cut off", Fault.CUT_OFF),
+    "nan": ("holds samples that are not finite numbers", Fault.NOT_FINITE),
+    "infinite": ("holds samples that are not finite numbers", Fault.NOT_FINITE),
+    "negative": ("holds samples that are not finite numbers", Fault.NOT_FINITE),
+    "loud": ("holds samples up to 16, which are not in -1..1", Fault.SCALED),
+    "loud below": ("holds samples up to 16, which are not in -1..1", Fault.SCALED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_why_a_clip_cannot_be_used(tmp_path, noise, kind):
+    """In one line with its name; how bad it is decides which faults of a corpus are said first."""
+    path = tmp_path / "a.wav"
+    spoil(kind, path, noise)
+    said, fault = REASONS[kind]
+    with pytest.raises(ClipError) as refused:
+        read_wav(path, RATE)
+    assert str(refused.value).startswith(f"{path} ") and said in str(refused.value)
+    assert "\n" not in str(refused.value) and refused.value.fault == fault
+    assert str(refused.value).count(str(path)) == 1  # libsndfile says it again
+
+
+def test_16_times_full_scale_is_read(tmp_path, noise):
+    soundfile.write(tmp_path / "a.wav", np.append(noise, [16.0, -16.0]), RATE, subtype="FLOAT")
+    assert np.array_equal(read_wav(tmp_path / "a.wav", RATE)[-2:], [1, -1])
+
+
+def test_a_file_that_macos_puts_beside_another_is_no_part_of_it(tmp_path, noise):
+    """By the name alone libsndfile would open ._a.mp3 with a.mp3."""
+    soundfile.write(tmp_path / "a.mp3", noise, RATE)
+    (tmp_path / "._a.mp3").write_bytes(b"\0\5\x16\7\0\2\0\0" + bytes(100))
+    assert look_at(tmp_path / "a.mp3").frames == len(read_wav(tmp_path / "a.mp3", RATE)) == len(noise)

@@ -1,6 +1,7 @@
 """The common part of both evaluations: who does which clip, and what all processes must have the same."""
 
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,22 @@ def test_each_process_does_every_third(second_of_three, monkeypatch, count):
     results = runner.shared_out(range(10, 10 + count), lambda clip: done.append(clip) or -clip)
     assert done == list(range(11, 10 + count, 3))
     assert results == [-10 - number if number % 3 == 1 else number for number in range(count)]
+
+
+def test_a_process_that_does_not_come_to_the_end_is_named(second_of_three, monkeypatch):
+    """Around the wait for the others, and not around the work."""
+    order = []
+
+    @contextmanager
+    def naming():
+        order.append("begin")
+        yield
+        order.append("end")
+
+    monkeypatch.setattr(runner.distributed, "naming_the_absent", naming)
+    monkeypatch.setattr(runner.distributed, "gather_objects", lambda own: order.append("gather") or [own, {0: 0, 2: 2}])
+    assert runner.shared_out([5, 6, 7], lambda clip: order.append(clip) or 1) == [0, 1, 2]
+    assert order == [6, "begin", "gather", "end"]
 
 
 def test_one_process_does_all():

@@ -1,6 +1,7 @@
 """What a checkpoint does not say is said by the user, or named in one line; what contradicts the weights is refused."""
 
 import argparse
+import copy
 import json
 
 import pytest
@@ -9,11 +10,16 @@ import torch
 import tacotron2.config
 import waveglow.config
 from common import inference
-from common.checkpoints.interchange import read
+from common.checkpoints.interchange import Checkpoint, read
+from common.config import NpuConfig
 from common.hints import add_hint_options, for_kind, read_hints
+from common.inference import say_what_is_assumed, with_hints
+from common.layers.channels_last import ChannelsLastConv1d
+from common.layers.conv import Conv1d
+from common.layers.npu import Conv1dAsConv2d
 from common.program import Parser, UserError
 from conftest import ROOT, toy_config, toy_tacotron2_config
-from runs import make_run
+from runs import CPU, make_run
 from tacotron2.text.symbols import SYMBOLS
 from tools.sound import add_sound_options
 
@@ -206,3 +212,90 @@ def test_a_section_or_key_that_no_model_knows_is_named_for_the_file(tmp_path):
     }
     with pytest.raises(UserError, match="tacotron2_config"):
         said(tmp_path, {"tacotron2_config": {"gate_threshold": 0.5}}, kinds=BOTH[1:])
+
+
+SAID = {
+    "tacotron2_config": {"prenet_dim": 12, "gate_threshold": 0.5},
+    "data_config": {"sampling_rate": 24000, "mel_fmin": 20.0},
+    "train_config": {"seed": 3},
+}
+
+
+def checkpoint(progress=None, guessed=("hop_length",), **changes):
+    return Checkpoint("tacotron2", copy.deepcopy(SAID) | changes, {}, 0, progress or {}, set(guessed))
+
+
+@pytest.mark.parametrize(
+    ("hints", "changes", "guessed"),
+    [
+        ({"data_config": {"sampling_rate": 16000}}, {"data_config": {"sampling_rate": 16000, "mel_fmin": 20.0}}, True),
+        ({"data_config": {"hop_length": 128}}, {"data_config": SAID["data_config"] | {"hop_length": 128}}, False),
+        (
+            {"tacotron2_config": {"gate_threshold": 0.25, "max_decoder_steps": 70}},
+            {"tacotron2_config": {"prenet_dim": 12, "gate_threshold": 0.25, "max_decoder_steps": 70}},
+            True,
+        ),
+        ({"tacotron2_config": {"prenet_dim": 12, "n_symbols": 7}}, {}, True),  # both follow from the weights
+        ({"tacotron2_config": {"n_symbols": 7}}, {}, True),
+        ({"waveglow_config": {"n_flows": 3}}, {}, True),  # the other model's
+        ({}, {}, True),
+    ],
+)
+def test_what_is_said_stands_in_the_place_of_what_the_file_says(hints, changes, guessed):
+    """Of the audio and of what no shape shows, and of nothing else; the checkpoint that was read stays as it is."""
+    given = checkpoint()
+    found = with_hints("a.pt", given, hints, tacotron2.config.Config)
+    assert found.config == SAID | changes
+    assert found.guessed == ({"hop_length"} if guessed else set())
+    assert given == checkpoint()
+
+
+@pytest.mark.parametrize("changes", [{"data_config": 3}, {"tacotron2_config": [1]}, {"data_config": None}])
+def test_a_file_without_sections_is_refused_later_and_not_by_hints(changes):
+    given = checkpoint(**changes)
+    hints = {"data_config": {"hop_length": 128}, "tacotron2_config": {"gate_threshold": 0.25}}
+    assert with_hints("a.pt", given, hints, tacotron2.config.Config) is given
+    given.config = None
+    assert with_hints("a.pt", given, hints, tacotron2.config.Config) is given
+
+
+@pytest.mark.parametrize(
+    ("progress", "guessed", "said"),
+    [
+        ({}, [], "filter_length 1024, hop_length 256, win_length 1024, mel_fmax 8000.0, text_cleaners [], max_decoder"),
+        ({}, ["mel_fmin"], "filter_length 1024, hop_length 256, win_length 1024, mel_fmin 0.0, mel_fmax 8000.0, text"),
+        ({"iteration": 3}, ["mel_fmin"], None),  # this repository's own, which says all
+    ],
+)
+def test_what_neither_the_file_nor_the_user_says_is_told(caplog, progress, guessed, said):
+    caplog.set_level("INFO")
+    config = tacotron2.config.Config()
+    config.data_config.text_cleaners = []
+    say_what_is_assumed("a.pt", checkpoint(progress, guessed), config)
+    assert len(caplog.messages) == (1 if said else 0)
+    if said:
+        assert f"a.pt leaves these to be assumed: {said}" in caplog.text and "gate_threshold" not in caplog.text
+        assert caplog.messages[0].endswith("max_decoder_steps 1000; --config=FILE changes them")
+
+
+@pytest.mark.parametrize("values", [toy_config, toy_tacotron2_config])
+def test_a_loaded_model_is_for_inference(tmp_path, values):
+    run = make_run(values(), tmp_path / "out")
+    torch.save({"state_dict": run.model.state_dict()}, tmp_path / "foreign.pt")
+    loaded = load(tmp_path / "foreign.pt")
+    assert not loaded.model.training and not any(each.requires_grad for each in loaded.model.parameters())
+    ours, theirs = (model.state_dict() for model in (loaded.model, run.model))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (loaded.training.iteration, loaded.training.losses) == (0, [])
+
+
+def test_a_model_is_prepared_as_its_device_and_its_configuration_want_it():
+    def prepared(level, **npu_config):
+        model = torch.nn.Sequential(Conv1d(8, 8, kernel_size=3))
+        precision = inference.prepare(model, CPU, level, NpuConfig(**npu_config))
+        return type(model[0]), model[0].weight.dtype, precision.level
+
+    assert prepared("O0") == (ChannelsLastConv1d, torch.float32, "O0")
+    assert prepared("O1") == (ChannelsLastConv1d, torch.float32, "O1")
+    assert prepared("O2") == (ChannelsLastConv1d, torch.bfloat16, "O2")
+    assert prepared("O0", conv1d_as_conv2d="on") == (Conv1dAsConv2d, torch.float32, "O0")

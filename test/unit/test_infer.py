@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,7 @@ def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
     torch.save(torch.randn(80, 4), tmp_path / "bands.pt")
     torch.save({"a": 1}, tmp_path / "dict.pt")
     (tmp_path / "text.pt").write_text("hello")
+    torch.save(torch.rand(6, 4) / 100 + torch.eye(6, 4), tmp_path / "amplitudes.pt")
     write_wav(tmp_path / "x/same.wav", np.zeros(9000), RATE)
     write_wav(tmp_path / "y/same.wav", np.zeros(9000), RATE)
     (tmp_path / "empty").mkdir()
@@ -189,6 +191,7 @@ def test_inputs_that_are_refused(trained, tmp_path, monkeypatch):
         (tmp_path / "bands.pt",): r"must hold a mel spectrogram \[6, T\]",
         (tmp_path / "dict.pt",): "holds no mel spectrogram but dict",
         (tmp_path / "text.pt",): "not readable as a mel",
+        (tmp_path / "amplitudes.pt",): r"^/\S*/amplitudes\.pt: its values, .* look like amplitudes or powers",
         (tmp_path / "missing.npy",): "no file",
         (tmp_path / "missing.wav",): "no such file",
         (tmp_path / "x", tmp_path / "y"): "would both become same_synthesis.wav",
@@ -207,6 +210,22 @@ def test_options_out_of_range_end_with_code_2(trained, monkeypatch, option, caps
         run_infer(monkeypatch, f"--pth_path={trained}", "--output_directory=x", option, "a.wav")
     assert end.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_anything_to_synthesize_the_program_ends_with_code_2(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_infer(monkeypatch, "--pth_path=nowhere", f"--output_directory={tmp_path / 'out'}")
+    assert end.value.code == 2 and not (tmp_path / "out").exists()
+    assert "name wavs or mels, or give --data_path" in capsys.readouterr().err
+
+
+def test_of_a_folder_the_wavs_are_inputs_and_files_are_what_they_are(corpus, tmp_path):
+    (corpus / "wavs/._clip00.wav").write_bytes(b"macOS")
+    (corpus / "wavs/notes.txt").write_text("no audio")
+    (corpus / "wavs/clip02.wav").rename(corpus / "wavs/clip02.WAV")
+    names = [f"clip{i:02}.{'WAV' if i == 2 else 'wav'}" for i in range(13)]
+    given = [str(tmp_path / "b.pt"), str(corpus / "wavs"), "a.wav"]
+    assert infer.find_inputs(given) == [tmp_path / "b.pt", *(corpus / "wavs" / name for name in names), Path("a.wav")]
 
 
 def test_plots_have_their_content():

@@ -1,8 +1,10 @@
 """Convolutions in 8-bit integers."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +117,17 @@ def test_each_channel_has_a_scale_of_its_own():
 
 @needs_vnni
 @torch.no_grad()
+def test_a_channel_without_weights_gives_its_bias_and_a_silent_clip_all_biases():
+    plain, fast = Conv1d(32, 48, kernel_size=3), Conv1d(32, 48, kernel_size=3)
+    plain.weight[5] = 0
+    fast.load_state_dict(plain.state_dict())
+    use_int8(fast, CPU)
+    assert (fast(torch.randn(2, 32, 9))[:, 5] == plain.bias[5]).all()
+    assert torch.equal(fast(torch.zeros(1, 32, 9))[0, :, 0], plain.bias)
+
+
+@needs_vnni
+@torch.no_grad()
 def test_a_clip_in_a_batch_is_what_it_is_alone():
     _, fast = both(LAYERS[1])
     x = torch.randn(3, 64, 20) * torch.tensor([0.01, 1, 100])[:, None, None]
@@ -190,3 +203,73 @@ def test_a_processor_that_may_not_use_what_it_has():
     environment = dict(os.environ, ONEDNN_MAX_CPU_ISA="AVX2", PYTHONPATH=f"{ROOT}:{ROOT}/test/unit")
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=500)
     assert found.stdout.strip() == "is told not to use VNNI", found.stderr
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "flags"),
+    [
+        ("model name\t: flags\nflags\t\t: fpu avx512_vnni\nflags\t\t: other\n", {"flags", ":", "fpu", "avx512_vnni"}),
+        ("flags : avx_vnni", {"flags", ":", "avx_vnni"}),
+        ("Features\t: asimd\n", set()),  # not an x86
+        (None, set()),
+    ],
+)
+def test_what_the_processor_has_is_read_off_its_first_core(tmp_path, monkeypatch, cpuinfo, flags):
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(int8, "Path", lambda path: tmp_path / Path(path).name)
+    assert int8._cpu_flags() == flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "sums", "reason"),
+    [
+        ({"avx512_vnni"}, 64.0, ""),
+        ({"avx_vnni", "avx2"}, 64.0, ""),
+        ({"avx2", "vnni"}, 64.0, "needs a processor with VNNI"),
+        (set(), 64.0, "needs a processor with VNNI"),
+        ({"avx_vnni"}, 63.0, "is told not to use VNNI"),
+        ({"avx_vnni"}, AttributeError("no onednn"), f"does not run with PyTorch {torch.__version__}"),
+        ({"avx_vnni"}, RuntimeError("no kernel"), f"does not run with PyTorch {torch.__version__}"),
+        ({"avx_vnni"}, TypeError("other arguments"), f"does not run with PyTorch {torch.__version__}"),
+    ],
+)
+def test_why_it_cannot_be_used(monkeypatch, flags, sums, reason):
+    """The sum of 64 ones tells whether the instructions are used."""
+
+    def product(weight, bias):
+        assert weight.shape == (64, 64, 1) and (weight == 1).all() and not bias.any()
+        if isinstance(sums, Exception):
+            raise sums
+        return lambda rows, scales, dtype: torch.full((1, 1, 64), sums)
+
+    monkeypatch.setattr(int8, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(int8, "Product", product)
+    assert why_no_int8(CPU) == reason
+    if reason:
+        with pytest.raises(UserError, match=re.escape(f"int8 {reason}: take another precision")):
+            use_int8(nn.Module(), CPU)
+
+
+@pytest.mark.parametrize(("channels", "outputs", "is_fast"), [(16, 16, True), (15, 64, False), (64, 15, False)])
+def test_layers_of_16_channels_and_more_run_so(monkeypatch, channels, outputs, is_fast):
+    monkeypatch.setattr(int8, "why_no_int8", lambda device: "")
+    layer = Conv1d(channels, outputs)
+    use_int8(layer, CPU)
+    assert type(layer) is (Int8Conv1d if is_fast else Conv1d)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_inputs_become_bytes_by_the_largest_of_each_clip(size, sign):
+    """Of either sign: a step is 1/127 of it, and 128 stands for 0. A clip of zeros is zeros."""
+    x = torch.zeros(3, 4, 5)
+    x[0, 1, 2], x[0, 2, 2], x[0, 3, 3] = sign * size, -sign * size / 2, sign * size / 127
+    x[2] = torch.linspace(-size, size / 3, 20).view(4, 5)
+    rows, scales = int8.quantize_input(x)
+    assert rows.shape == x.shape and rows.dtype == torch.uint8
+    assert [scales[0], scales[2]] == [pytest.approx(size / 127)] * 2
+    assert (rows[1] == 128).all() and scales[1] > 0
+    for clip, bytes_, scale in zip(x, rows, scales, strict=True):
+        assert (scale * (bytes_.float() - 128) - clip).abs().max() <= scale * (0.5 + 1e-5)
+    assert rows[0, 1, 2] == 128 + sign * 127 and rows[0, 3, 3] == 128 + sign

@@ -1,6 +1,7 @@
 """Mel spectrograms from elsewhere: shapes, number formats, and what their values mean."""
 
 import re
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from common.audio import MelSpectrogram, read_wav
 from common.checkpoints import budget
-from common.mel_files import read_mel
+from common.mel_files import is_mel_file, read_mel
 from common.mel_forms import FILTER_SUM, FLOOR, FORMS, guess_form, to_natural_log
 from common.program import UserError
 from conftest import RATE, ROOT
@@ -85,6 +86,53 @@ def test_other_common_mistakes_are_guessed(speech):
     assert "samples" in guess_form(torch.where(mel == mel.max(), 6.1, mel))[0]
 
 
+WITHOUT_FLOOR, LINEAR, SAMPLES = "natural logarithms without a floor", "amplitudes or powers", "those of samples"
+
+
+@pytest.mark.parametrize(
+    ("values", "guess", "cure"),
+    [
+        ((-14.1, -13.0, 0.0), WITHOUT_FLOOR, "--mel_form=ln clamps"),
+        ((-27.9, -14.0, 6.0), WITHOUT_FLOOR, "--mel_form=ln clamps"),
+        ((-14.0, -13.0, 0.0), None, ""),
+        ((-28.0, -14.0, 6.0), "decibels", "--mel_form=db or"),  # lower than twice the lowest
+        ((-20.0, -14.1, 0.0), "decibels", "--mel_form=power_db"),  # for the most part
+        ((-20.0, -10.0, 6.1), "decibels", "--mel_form=db or"),  # louder than speech
+        ((0.0, 0.1, 1.0), LINEAR, "--mel_form=amplitude or --mel_form=power"),
+        ((0.0, 9.0, 90.0), LINEAR, "--mel_form=amplitude or --mel_form=power"),
+        ((0.0, 0.11, 1.0), "decibels stretched to 0..1", "--mel_form=0..1 "),
+        ((0.0, 1.0, 1.05), "decibels stretched to 0..1", "--mel_form=0..1 "),
+        ((0.0, 1.0, 1.06), "decibels stretched to 0..4", "--mel_form=0..4 "),
+        ((0.5, 3.0, 4.05), "decibels stretched to 0..4", "--mel_form=0..4 "),
+        ((0.0, 3.0, 4.06), SAMPLES, "divide the samples by 32768"),
+        ((-11.0, 0.0, 6.01), SAMPLES, "divide the samples by 32768"),
+        ((-11.0, 0.0, 6.0), None, ""),
+        ((-4.05, 0.0, 1.51), "decibels stretched to -4..4", "--mel_form=-4..4 "),
+        ((-0.1, 0.0, 4.05), "decibels stretched to -4..4", "--mel_form=-4..4 "),
+        ((-4.05, 0.0, 1.5), "common logarithms", "--mel_form=log10 converts"),
+        ((-4.06, 0.0, 4.0), "common logarithms", "--mel_form=ln takes them"),
+        ((-4.0, 0.0, 4.06), "common logarithms", "--mel_form=log10 converts"),
+        ((-5.049, -3.0, -1.5), "common logarithms", "--mel_form=log10 converts"),
+        ((-5.051, -3.0, -1.5), None, ""),
+        ((-5.0, -3.0, -1.5), None, ""),  # no livelier than steady noise may be
+        ((-5.0, -3.0, -1.49), "common logarithms", "--mel_form=log10 converts"),
+    ],
+)
+def test_what_the_lowest_the_middle_and_the_highest_value_look_like(values, guess, cure):
+    """On both sides of each limit."""
+    found = guess_form(torch.tensor([values], dtype=torch.double))
+    assert (found is None) == (guess is None)
+    if found:
+        assert found[0].startswith(guess) and cure in found[1] + " "
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if ".." not in form])
+def test_nothing_in_a_form_is_the_floor(form):
+    """Amplitudes and powers of nothing are 0, of which there is no logarithm; negative ones are rounding."""
+    nothing = [-1e-9, 0.0] if form in ("amplitude", "power") else [-1e3, -200.0]
+    assert to_natural_log(torch.tensor([nothing]), form).tolist() == [[pytest.approx(FLOOR)] * 2]
+
+
 @pytest.mark.parametrize("rms", [1e-3, 0.1, 0.5])
 def test_noise_and_tones_are_taken(rms):
     """They are what is nearest to common logarithms."""
@@ -130,6 +178,69 @@ def test_what_is_no_mel_is_refused_by_name(tmp_path):
     np.savez(tmp_path / "many.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(UserError, match=r"2 arrays \(a, b\): one must be called mel"):
         read_mel(tmp_path / "many.npz", 6)
+
+
+def test_whole_numbers_are_taken_and_what_is_no_matrix_of_numbers_is_not(tmp_path):
+    for number, kind in enumerate(("u1", "i2", "u4", "i8")):
+        np.save(tmp_path / f"{number}.npy", np.arange(12).reshape(6, 2).astype(kind))
+        assert torch.equal(read_mel(tmp_path / f"{number}.npy", 6), torch.arange(12).view(6, 2).float())
+    torch.save(torch.arange(12, dtype=torch.int16).view(6, 2), tmp_path / "a.pt")
+    assert torch.equal(read_mel(tmp_path / "a.pt", 6), torch.arange(12).view(6, 2).float())
+    for thing, said in (
+        (torch.zeros(6, 2, dtype=torch.complex64), "is refused"),
+        (torch.zeros(6, 2).to_sparse(), ""),
+        ({"mel": torch.zeros(6, 2)}, "holds no mel spectrogram but dict"),
+        (torch.tensor(1.0), r"must hold a mel spectrogram \[6, T\], not \[\]$"),
+        (torch.zeros(6), r"not \[6\]$"),
+        (torch.zeros(1, 6), r"not \[1, 6\]; the other way round, it seems: save it transposed$"),
+        (torch.zeros(1, 7), r"not \[1, 7\]$"),
+        (torch.zeros(2, 6, 4), r"not \[2, 6, 4\]$"),
+        (torch.zeros(1, 1, 6, 4), r"not \[1, 1, 6, 4\]$"),
+    ):
+        torch.save(thing, tmp_path / "b.pt")
+        with pytest.raises(UserError, match=rf"{tmp_path}/b\.pt .*{said}"):
+            read_mel(tmp_path / "b.pt", 6)
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "said"),
+    [
+        (np.nan, [(2, 3)], "1 of its 240 values, the first in frame 3$"),
+        (np.inf, [(5, 7), (0, 9)], "2 of its 240 values, the first in frame 7$"),
+        (-np.inf, [(5, 39), (5, 38)], "2 of its 240 values, the first in frame 38, as the logarithm of 0 is$"),
+    ],
+)
+def test_where_a_mel_is_not_finite(tmp_path, value, places, said):
+    mel = np.full((6, 40), -5.0, np.float32)
+    for place in places:
+        mel[place] = value
+    np.save(tmp_path / "a.npy", mel)
+    with pytest.raises(UserError, match=rf"the mel spectrogram in {tmp_path}/a.npy is not finite: {said}"):
+        read_mel(tmp_path / "a.npy", 6)
+
+
+def test_which_arrays_of_several_are_the_mel(tmp_path):
+    first, second = np.full((6, 2), -1.0), np.full((6, 2), -2.0)
+    for arrays, expected in (
+        ({"mel": second}, second),
+        ({"text": first}, first),
+        ({"text": first, "mel": second}, second),
+        ({"mel": second, "text": first}, second),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        assert np.array_equal(read_mel(tmp_path / "a.npz", 6), expected)
+
+
+def test_what_is_a_mel_by_its_name():
+    taken = [name for name in ("a.npy", "a.NPZ", "a.wav.pt", "a.Pt", "a.wav", "a.pth", "npy", "a.npy.txt")
+             if is_mel_file(Path(name))]  # fmt: skip
+    assert taken == ["a.npy", "a.NPZ", "a.wav.pt", "a.Pt"]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.pt"])
+def test_a_mel_that_is_not_there_is_said_so(tmp_path, name):
+    with pytest.raises(UserError, match=f"^no file {tmp_path}/{name}$"):
+        read_mel(tmp_path / name, 6)
 
 
 @pytest.mark.parametrize("kind", ["packed", "stretched"])

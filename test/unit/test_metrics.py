@@ -118,7 +118,8 @@ def test_correlation_of_levels():
     assert metrics.level_correlation(a, -60 - a) == pytest.approx(-1)
     assert metrics.level_correlation([*a, -70, -99], [*a, -99, -70]) == pytest.approx(1)  # pauses are equal
     assert metrics.level_correlation([*a, -52, -59], [*a, -59, -52]) < 0.99  # above -60 dB there is no pause
-    assert math.isnan(metrics.level_correlation(a, np.full(4, -20.0)))
+    for other in (np.full(4, -20.0), np.array([-61.0, -70.0, -80.0, -99.0])):  # always as loud, or never heard
+        assert math.isnan(metrics.level_correlation(a, other)) and math.isnan(metrics.level_correlation(other, a))
 
 
 def test_samples_at_full_scale_are_clipped():

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 from dataclasses import dataclass
 
 import jinja2
@@ -14,7 +15,7 @@ import torch
 
 from common.evaluation import runner
 from common.evaluation.page import as_png, as_wav, write_page
-from common.evaluation.pictures import plot_alignment, plot_gate, plot_losses
+from common.evaluation.pictures import plot_alignment, plot_gate, plot_losses, plot_spectrograms
 from conftest import RATE
 
 NAN = math.nan
@@ -38,7 +39,7 @@ def test_a_mean_is_of_those_that_are_numbers(values, mean):
 def test_json_has_null_where_there_is_no_number(tmp_path):
     runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("ä", NAN)])
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert '"ä"' in text  # for people to read
+    assert '"ä"' in text and '\n  "seed": 1,\n' in text and text.endswith("}\n")  # for people to read
     assert json.loads(text, parse_constant=pytest.fail) == {
         "seed": 1,
         "overall": {"name": "overall", "loss": 2.5, "count": 3},
@@ -98,3 +99,78 @@ def test_a_name_cannot_become_part_of_the_page(tmp_path):
     with pytest.raises(jinja2.UndefinedError, match="name"):
         write_page(tmp_path / "b.html", template, nam="a")
     assert not (tmp_path / "b.html").exists()
+
+
+CONTENT = {
+    "title": "An evaluation",
+    "facts": {"checkpoint": "a/b <c>", "sigma": 0.6},
+    "curve": "data:image/png;base64,curve",
+    "columns": ["seconds", "loss"],
+    "clips": [
+        {
+            "name": "ä",
+            "figures": ["1.000", "-"],
+            "sounds": {"original": "data:audio/wav;base64,one", "synthesized": "data:audio/wav;base64,two"},
+            "images": {"mel spectrograms": "data:image/png;base64,mels"},
+            "text": "What is said.",
+            "words": {"heard": [("what", False), ("was", True), ("said", False)]},
+        },
+        {"name": "b", "figures": ["2.000", "3.000"], "sounds": {}},
+    ],
+    "overall": ["3.000", "4.000"],
+    "note": "A note.",
+}
+
+
+def lines_of(path):
+    """What a browser shows of a page, a line for each element: without the head, tags but for those that matter."""
+    body = path.read_text(encoding="utf-8").partition("<body>")[2]
+    body = re.sub(r"<(?!/?mark|img|audio)[^>]*>", "\n", body)
+    return [line.strip() for line in body.splitlines() if line.strip()]
+
+
+def test_a_page_shows_all_that_it_is_given(tmp_path):
+    """The figures of all clips, in their columns; sounds, pictures and words of those that have them."""
+    write_page(tmp_path / "a.html", **CONTENT)
+    sound = '<audio controls preload="metadata" src="data:audio/wav;base64,{}">'
+    assert lines_of(tmp_path / "a.html") == [
+        "An evaluation", "checkpoint", "a/b &lt;c&gt;", "sigma", "0.6",
+        "Training", '<img src="data:image/png;base64,curve" alt="Training and validation loss by iteration">',
+        "Clips", "clip", "seconds", "loss", "ä", "1.000", "-", "b", "2.000", "3.000", "overall", "3.000", "4.000",
+        "A note.", "ä", "What is said.", "heard:", "what <mark>was</mark> said",
+        "original", sound.format("one"), "synthesized", sound.format("two"),
+        "mel spectrograms", '<img src="data:image/png;base64,mels" alt="ä: mel spectrograms">',
+    ]  # fmt: skip
+    assert '<meta charset="utf-8">' in (tmp_path / "a.html").read_text(encoding="utf-8").partition("</head>")[0]
+
+
+def test_a_page_shows_no_heading_over_nothing(tmp_path):
+    """Without a curve, a note, texts."""
+    clip = {"name": "a", "figures": ["1"], "sounds": {"made": "data:,"}, "images": {}}
+    write_page(tmp_path / "a.html", **CONTENT | {"facts": {}, "curve": "", "note": "", "clips": [clip]})
+    shown = ["An evaluation", "Clips", "clip", "seconds", "loss", "a", "1", "overall", "3.000", "4.000", "a", "made"]
+    assert lines_of(tmp_path / "a.html") == [*shown, '<audio controls preload="metadata" src="data:,">']
+    assert 'class="note"' not in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("clips", "said"), [(0, ""), (20, ""), (21, " The first 20 clips are below.")])
+def test_clips_that_are_not_on_the_page_are_said(clips, said):
+    assert runner.clips_below(clips) == said
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_spectrograms_have_room_one_below_the_other(count):
+    figure = plot_spectrograms({str(i): torch.randn(6, 5) for i in range(count)})
+    width, height = figure.get_size_inches()
+    assert width == 8 and 1.5 * count < height < 2.5 * count
+    assert [axis.get_ylabel() for axis in figure.axes[:count]] == ["mel band"] * count
+    assert figure.axes[count - 1].get_xlabel() == "frame" and figure.axes[count].get_ylabel() == "log magnitude"
+
+
+def test_axes_say_what_they_show():
+    for figure, names in (
+        (plot_losses([1.0], [(0, 1.0)], 1), ("iteration", "loss")),
+        (plot_alignment(torch.rand(7, 3)), ("decoder step", "symbol")),
+        (plot_gate(torch.rand(7)), ("decoder step", "is the end")),
+    ):
+        assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == names

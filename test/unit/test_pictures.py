@@ -56,6 +56,7 @@ def test_a_curve_shows_each_validation_at_its_iteration_and_where_finetuning_beg
         "validation",
         "finetuning begins",
     ]
+    assert validation.get_marker() == "o"  # so that a single one is seen
     assert len(plot_losses([1.0], [], 1).axes[0].lines) == 1
 
 

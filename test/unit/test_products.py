@@ -130,6 +130,19 @@ def test_a_constant_layer_is_a_linear_one(rows, dtype, biased):
     assert (found.double() - expected).abs().max() < TOLERANCE[dtype] * (1 + expected.abs().max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_constant_layer_may_be_a_part_of_a_matrix_and_keeps_no_gradient(dtype):
+    """As the columns of an LSTM's weight are; however its rows lie in memory, and whatever becomes of the bias."""
+    weight, bias = torch.randn(30, 24, requires_grad=True), torch.randn(12, requires_grad=True)
+    x = torch.randn(5, 30)
+    for part in (weight[:, 6:18].t(), weight[:, ::2].t(), weight.t()[:12]):
+        product = constant_linear(part.to(dtype), bias.to(dtype))
+        found = product(x.to(dtype))
+        expected = F.linear(x, part, bias)
+        assert not found.requires_grad
+        assert (found.float() - expected).abs().max() < TOLERANCE[dtype] * (1 + expected.abs().max())
+
+
 def test_it_is_packed_where_that_is_possible(monkeypatch):
     calls = []
     monkeypatch.setattr(matmul, "can_pack", lambda weight: calls.append(weight.shape) and False)

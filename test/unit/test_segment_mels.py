@@ -1,6 +1,8 @@
 """WaveGlow learns from mels that are given, cut in step with the recordings."""
 
 import sys
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import soundfile
 import torch
 
 import waveglow.infer
-from common.audio import Fault, MelSpectrogram
+from common.audio import ClipError, Fault, MelSpectrogram
 from common.bad_clips import BadClips
 from common.program import UserError
 from conftest import RATE, make_corpus, toy_config
@@ -120,6 +122,36 @@ def test_a_mel_that_is_missing_or_cannot_be_read_is_the_clips_fault(tmp_path):
         assert said in str(fault) and fault.fault == Fault.MEL
     clips = [tmp_path / "a.wav", tmp_path / "b.wav"]
     assert mels.given.of(clips) == {"the mel spectrogram of b.wav": tmp_path / "mels/b.npy"}
+
+
+@pytest.mark.parametrize(
+    ("file", "clips"),
+    [
+        ("a.npy", ["a.wav", "A.WAV", "x/a.wav"]),
+        ("a.wav.pt", ["a.wav", "A.wav", "a.WAV"]),
+        ("A.NPZ", ["a.wav"]),
+        ("a.b.npy", ["a.b.wav"]),
+        (unicodedata.normalize("NFD", "ü.npy"), ["ü.wav", "Ü.wav", unicodedata.normalize("NFD", "ü.wav")]),
+    ],
+)
+def test_which_mel_is_a_clips(tmp_path, file, clips):
+    """By its name with or without the clip's ending, whatever the case and however accents are composed."""
+    (tmp_path / "mels").mkdir()
+    mel = numbered(3000)
+    if file.lower().endswith(".pt"):
+        torch.save(torch.from_numpy(mel), tmp_path / "mels" / file)
+    else:
+        with open(tmp_path / "mels" / file, "wb") as opened:
+            (np.savez if file.endswith("NPZ") else np.save)(opened, mel)
+    (tmp_path / "mels/b.txt").write_text("no mel")
+    given = SegmentMels(config(tmp_path), MEL).given
+    for clip in clips:
+        assert torch.equal(given(Path(clip)), torch.from_numpy(mel))
+    assert given.of(map(Path, [clips[0], "b.wav", "a.b.c.wav"])) == {
+        f"the mel spectrogram of {Path(clips[0]).name}": tmp_path / "mels" / file
+    }
+    with pytest.raises(ClipError, match=rf"^b\.wav has no mel spectrogram in {tmp_path}/mels$"):
+        given(Path("b.wav"))
 
 
 def test_what_is_wrong_with_the_mels_is_said_at_the_start(tmp_path):

@@ -6,12 +6,14 @@ import pytest
 
 import tacotron2.train
 import waveglow.train
+from common import options
 from common.config_reading import load_config
 from common.options import configure, names
-from common.program import UserError
+from common.program import Parser, UserError
 from conftest import write_config
 from tacotron2.config import Config as Tacotron2Config
 from waveglow.config import Config as WaveGlowConfig
+from waveglow.config import WaveGlowTrainConfig
 
 PROGRAMS = {"waveglow": (waveglow.train, WaveGlowConfig), "tacotron2": (tacotron2.train, Tacotron2Config)}
 GIVEN = {
@@ -45,6 +47,48 @@ def test_an_option_reaches_its_field_and_no_other(name, option):
     assert found["train_config"][option] == expected != plain["train_config"][option]
     found["train_config"][option] = plain["train_config"][option]
     assert found == plain
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("option", ["workers", "max_steps", "profile", "keep_checkpoints"])
+def test_a_zero_that_is_given_goes_before_the_file(name, option, tmp_path):
+    """As what an option that takes text says with nothing behind it."""
+    path = write_config(tmp_path / "c.json", {"train_config": {option: 5, "checkpoint_path": "a.pt"}})
+    assert getattr(configured(name, f"--config={path}", f"--{option}=0").train_config, option) == 0
+    assert configured(name, f"--config={path}", "--checkpoint_path=").train_config.checkpoint_path == ""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_help_names_every_option_of_the_training(name, monkeypatch, capsys):
+    """With what its values are, and the value that it has if nobody gives one."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        PROGRAMS[name][0].read_arguments(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for option in (
+        "--output_directory DIR", "--checkpoint_path FILE", "--keep_optimizer", "--ignore_layers NAME,...",
+        "--epochs N", "--max_steps N", "--batch_size N", "--learning_rate X", "--amp {O0,O1,O2}",
+        "--loss_scale N|dynamic", "--workers N", "--profile N", "--keep_checkpoints N",
+        "--on_save_error {stop,continue}", "--on_bad_clip {stop,skip}", "--hang_limit SECONDS",
+        "--training_files FILE", "--data_path DIR", "--config FILE", "--resume auto|no|FILE",
+        *(["--compile", "--mels_path DIR"] if name == "waveglow" else []),
+    ):  # fmt: skip
+        assert f" {option} " in said, option
+    assert ("--compile" in said) == ("--mels_path" in said) == (name == "waveglow")
+    assert f"(default: configs/{name}.json)" in said or f"/configs/{name}.json)" in said
+    for value in ("[checkpoints]", "[1800]", "[dynamic]", "[2]", "[5]", "[stop]"):
+        assert value in said
+
+
+def test_an_explanation_may_speak_of_percent(monkeypatch):
+    """Which argparse would take for a format."""
+    plain = options.explanations
+    says = lambda kind: {name: f"10 % of {name}" if kind is WaveGlowTrainConfig else said  # noqa: E731
+                         for name, said in plain(kind).items()}  # fmt: skip
+    monkeypatch.setattr(options, "explanations", says)
+    parser = Parser("", "")
+    options.add_training_options(parser, "c.json", WaveGlowConfig)
+    assert "10 % of epochs [313]" in " ".join(parser.format_help().split())
 
 
 def test_files_and_mels_are_of_the_data():

@@ -76,6 +76,24 @@ def test_strength_and_sigma_reach_model_and_denoiser(path, strength):
     assert (vocoder.synthesize(mel(12), 0.2, strength, seed=7) - expected.clamp(-1, 1)).abs().max() < 3e-6
 
 
+def test_the_hum_is_heard_once_in_88_frames_of_silence_without_noise(path, monkeypatch):
+    """As in NVIDIA's code; and not at all where nothing is to be subtracted."""
+    vocoder, asked = Vocoder(path, CPU), []
+    make = vocoder._synthesize_chunk
+
+    def spy(mel, noise, sigma):
+        if mel.shape[1] != 5:
+            asked.append((mel.shape, mel.abs().max().item(), [each.abs().max().item() for each in noise], sigma))
+        return make(mel, noise, sigma)
+
+    monkeypatch.setattr(vocoder, "_synthesize_chunk", spy)
+    vocoder.synthesize(mel(5), 0.6, 0.0)
+    assert not asked
+    for _ in range(2):
+        vocoder.synthesize(mel(5), 0.6, 0.1)
+    assert asked == [((6, 88), 0.0, [0.0] * len(vocoder.model.noise_shapes(1, 88)), 0.0)]
+
+
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 @pytest.mark.parametrize("name", MODELS)
 def test_chunks_see_all_that_model_and_denoiser_see(paths, name, strength):
@@ -91,7 +109,10 @@ def test_chunks_see_all_that_model_and_denoiser_see(paths, name, strength):
 def test_kernels_rounded_once_are_those_of_autocast(paths, name, monkeypatch):
     """Bit for bit; the denoiser runs with them, too."""
     once = Vocoder(paths[name], CPU, "O1")
-    assert once.model.WN[0].cond_layer.weight.dtype == torch.bfloat16
+    for wn in once.model.WN:
+        for layer in (wn.cond_layer, *wn.in_layers, *wn.res_skip_layers):
+            assert layer.weight.dtype == layer.bias.dtype == torch.bfloat16
+        assert wn.end.weight.dtype == wn.end.bias.dtype == torch.float32  # which would lose what the layers add up
     monkeypatch.setattr(WN, "round_kernels", lambda self, dtype: None)
     each_time = Vocoder(paths[name], CPU, "O1")
     for strength in (0.0, 0.2):
@@ -106,3 +127,19 @@ def test_freed_memory_is_kept(path, monkeypatch):
     monkeypatch.setattr(inference, "keep_freed_memory", kept.append)
     Vocoder(path, CPU)
     assert kept == [CPU]
+
+
+@pytest.mark.parametrize("samples", [1, 513, 1023, 1024, 1025, 5000])
+def test_what_is_shorter_than_a_transform_has_the_spectrogram_of_silence_behind_it(path, samples):
+    vocoder, audio = Vocoder(path, CPU), 0.1 * torch.randn(samples)
+    filled = torch.cat([audio, torch.zeros(max(0, 1024 - samples))])
+    assert torch.equal(vocoder.spectrogram(audio), vocoder.mel(filled[None])[0])
+
+
+@pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
+def test_the_size_of_a_vocoder_is_that_of_its_weights(path, amp):
+    """In bytes, as they are kept; in the precision that is asked for."""
+    vocoder = Vocoder(path, CPU, amp)
+    assert vocoder.bytes == sum(each.numel() * each.element_size() for each in vocoder.model.state_dict().values())
+    assert vocoder.precision.level == amp
+    assert vocoder.model.WN[0].cond_layer.weight.dtype == (torch.float32 if amp == "O0" else torch.bfloat16)

@@ -1,6 +1,8 @@
 """Voices by name: made of two checkpoints, found, checked, spoken with."""
 
+import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -173,3 +175,63 @@ def test_a_waveglow_that_is_named_goes_before_the_voice_s(folder, models, monkey
     sound.check_sound_options(parser, args)
     assert args.tacotron2 == folder / "anna/tacotron2.safetensors"
     assert args.waveglow == (named or folder / "anna/waveglow.safetensors")
+
+
+def put(folder, name, **settings):
+    """A voice of files that hold its name and theirs."""
+    (folder / name).mkdir(parents=True)
+    hashes = {}
+    for model in voices.MODELS:
+        content = f"{model} of {name}".encode()
+        (folder / name / f"{model}.safetensors").write_bytes(content)
+        hashes[model] = hashlib.sha256(content).hexdigest()
+    (folder / name / "voice.json").write_text(json.dumps({"sha256": hashes} | settings))
+
+
+def test_a_voice_is_its_files_and_its_settings(folder):
+    put(folder, "heart")
+    put(folder, "anna", sigma=0.25, denoiser_strength=0.5, text_cleaners=["basic_cleaners"])
+    assert voices.find_voice() == voices.find_voice("heart") != voices.find_voice("anna")
+    heart, anna = voices.find_voice(), voices.find_voice("anna")
+    assert (heart.settings.sigma, heart.settings.denoiser_strength, heart.settings.text_cleaners) == (0.6, 0.0, [])
+    assert (anna.settings.sigma, anna.settings.denoiser_strength) == (0.25, 0.5)
+    assert anna.settings.text_cleaners == ["basic_cleaners"] and anna.name == "anna"
+    assert (anna.tacotron2, anna.waveglow) == tuple(folder / f"anna/{m}.safetensors" for m in ("tacotron2", "waveglow"))
+
+
+@pytest.mark.parametrize("model", voices.MODELS)
+@pytest.mark.parametrize("name", ["anna", "an na"])
+def test_either_file_of_a_voice_is_checked_and_it_is_said_how_to_get_it_again(folder, model, name):
+    put(folder, name)
+    (folder / name / f"{model}.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError) as error:
+        voices.find_voice(name)
+    again = str(error.value).partition("fetch it again (")[2].removesuffix(")")
+    assert shlex.split(again) == ["git", "-C", str(folder / name), "checkout", f"{model}.safetensors"]
+    (folder / name / "voice.json").write_text('{"sha256": {}}')
+    with pytest.raises(UserError, match="is not the file of voice"):
+        voices.find_voice(name)
+
+
+def test_voices_are_listed_by_their_names(folder):
+    assert voices.names() == []
+    for name in ("b", "c", "a"):
+        put(folder, name)
+    (folder / "no voice").mkdir()
+    assert voices.names() == ["a", "b", "c"]
+    with pytest.raises(UserError, match=r"there is no voice 'd': choose from a, b, c$"):
+        voices.find_voice("d")
+
+
+@pytest.mark.parametrize(
+    "text", ["a/tacotron2", "a/waveglow", "a", "a/", "a/other", "b/waveglow", "a/waveglow/x", "x.pt"]
+)
+def test_what_names_the_model_of_a_voice(folder, monkeypatch, tmp_path, text):
+    monkeypatch.chdir(tmp_path)
+    put(folder, "a")
+    is_model = text in ("a/tacotron2", "a/waveglow")
+    assert voices.checkpoint_of(text) == (folder / f"{text}.safetensors" if is_model else text)
+    assert voices.checkpoint_of(Path(text)) == (folder / f"{text}.safetensors" if is_model else Path(text))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/tacotron2").write_bytes(b"")  # a file goes before
+    assert voices.checkpoint_of(Path("a/tacotron2")) == Path("a/tacotron2")

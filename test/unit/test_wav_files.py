@@ -53,3 +53,18 @@ def test_the_limit_is_that_of_32_bits():
     for size in (2**32 - HEADER + 8, 2**33):
         sizes = b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + struct.pack("<QQQI", HEADER - 8 + size, size, size // 2, 0)
         assert wav_files._header(22050, size) == sizes + form + struct.pack("<I", min(size, 2**32 - 1))
+
+
+def test_what_was_not_finished_is_not_there(tmp_path):
+    """And an earlier wav of that name stays."""
+    for rest in ([], ["a.wav"]):
+        with pytest.raises(KeyError), wav_writer(tmp_path / "a.wav", 22050) as write:
+            write(torch.zeros(10))
+            raise KeyError
+        assert [path.name for path in tmp_path.iterdir()] == rest
+        with wav_writer(tmp_path / "a.wav", 8000) as write:
+            write(torch.ones(3))
+    audio, rate = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    assert audio.tolist() == [32767] * 3 and rate == 8000
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.channels, info.subtype, info.format) == (1, "PCM_16", "WAV")

@@ -164,3 +164,81 @@ def test_clipped_samples_are_counted(path, tmp_path, monkeypatch, caplog):
     clipped = int((loud == 1).sum())
     assert clipped > 10 and found["overall"]["clipped"] == found["clips"][0]["clipped"] == clipped
     assert f"{clipped} of 2,048 samples" in caplog.text
+
+
+def page_of(monkeypatch, vocoder, tmp_path, inputs, *options):
+    """What the page of these inputs is given, pictures and sounds as they were before they were packed."""
+    content = {}
+    monkeypatch.setattr(evaluation.page, "write_page", lambda path, **of: content.update(of, path=path))
+    monkeypatch.setattr(evaluation.page, "as_wav", lambda audio, rate: (np.asarray(audio).tolist(), rate))
+    monkeypatch.setattr(evaluation.pictures, "plot_spectrograms", lambda mels: mels)
+    monkeypatch.setattr(evaluation.page, "as_png", lambda figure: figure)
+    monkeypatch.setattr(evaluation, "plot_training", lambda training: ("curve of", training))
+    given = ["--pth_path=a.pt", f"--output_directory={tmp_path}", *options, *map(str, inputs)]
+    clips = [clip(path.stem, seconds=float(number)) for number, path in enumerate(inputs)]
+    evaluation.write_page(tmp_path, inputs, clips, clip("overall"), vocoder, infer.read_arguments(given))
+    return content
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_page_has_the_sounds_and_the_spectrograms_of_each_clip(vocoder, tmp_path, monkeypatch, int8):
+    """The original, if there is one, what was synthesized earlier, and what is now."""
+    sounds = {name: (np.full(2000, i + 1) / 16).astype(np.float32) for i, name in enumerate(("a", "first", "now", "b"))}
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    write_wav(tmp_path / "a.wav", sounds["a"], RATE)
+    write_wav(tmp_path / "first/a_synthesis.wav", sounds["first"], RATE)
+    write_wav(tmp_path / "a_synthesis.wav", sounds["now"], RATE)
+    write_wav(tmp_path / "b_synthesis.wav", sounds["b"], RATE)
+    mel = torch.full((6, 9), -60.0)
+    torch.save(mel, tmp_path / "b.pt")
+    options = [f"--earlier={tmp_path / 'first'},{tmp_path / 'second'}", "--mel_form=db", "--sigma=0.25"]
+    options += ["--denoiser_strength=0.5", *["--int8"] * int8]
+    page = page_of(monkeypatch, vocoder, tmp_path, [tmp_path / "a.wav", tmp_path / "b.pt"], *options)
+    of_a, of_b = page["clips"]
+    assert list(of_a["sounds"].items()) == [
+        ("original", (sounds["a"].tolist(), RATE)),
+        ("first", (sounds["first"].tolist(), RATE)),
+        ("synthesized", (sounds["now"].tolist(), RATE)),
+    ]
+    assert list(of_b["sounds"].items()) == [("synthesized", (sounds["b"].tolist(), RATE))]
+    for entry, original in ((of_a, vocoder.mel(torch.from_numpy(sounds["a"])[None])[0]), (of_b, mel * 0.11512925)):
+        (pictures,) = entry["images"].values()
+        assert list(pictures) == ["original", "synthesized"]
+        assert torch.allclose(pictures["original"], original)
+        spoken = torch.from_numpy(sounds["now" if entry is of_a else "b"])
+        assert torch.allclose(pictures["synthesized"], vocoder.mel(spoken[None])[0])
+    assert [(entry["name"], entry["figures"][0]) for entry in page["clips"]] == [("a", "0.000"), ("b", "1.000")]
+    assert page["facts"] == {
+        "checkpoint": "a.pt", "trained": "3 iterations", "sigma": 0.25, "denoiser strength": 0.5,
+        "device": "cpu, O0, int8" if int8 else "cpu, O0",
+    }  # fmt: skip
+    assert (page["path"], page["title"]) == (tmp_path / "index.html", "WaveGlow evaluation")
+    assert (page["columns"], page["overall"]) == (evaluation.COLUMNS, clip("overall").figures())
+    assert page["curve"] == ("curve of", vocoder.training) and page["note"] == evaluation.NOTE
+
+
+def test_all_clips_are_in_the_table_and_the_first_twenty_can_be_heard(vocoder, tmp_path, monkeypatch):
+    mel = torch.full((6, 9), -5.0)
+    inputs = [tmp_path / f"{i}.pt" for i in range(22)]
+    for path in inputs:
+        torch.save(mel, path)
+        write_wav(tmp_path / f"{path.stem}_synthesis.wav", np.zeros(2000), RATE)
+    page = page_of(monkeypatch, vocoder, tmp_path, inputs)
+    assert [entry["name"] for entry in page["clips"]] == [str(i) for i in range(22)]
+    assert [bool(entry["sounds"]) for entry in page["clips"]] == [True] * 20 + [False] * 2
+    assert page["note"] == evaluation.NOTE + " The first 20 clips are below."
+
+
+def test_what_the_program_is_told_reaches_the_results(path, tmp_path, monkeypatch):
+    """And evaluation.json says with which settings the figures were made."""
+    torch.save(torch.full((6, 3), -3.0), tmp_path / "a.pt")
+    options = ["--sigma=0.5", "--denoiser_strength=0.25", "--seed=7"]
+    found, results = evaluate(monkeypatch, path, tmp_path / "out", [tmp_path / "a.pt"], *options)
+    expected = {"checkpoint": str(path), "sigma": 0.5, "denoiser_strength": 0.25, "seed": 7, "int8": False}
+    assert {name: found[name] for name in found if name not in ("overall", "clips")} == expected
+    names = ("network", "rank_size", "batch_size", "case")
+    assert tuple(results[name] for name in names) == ("WaveGlow_for_PyTorch", 1, 4, "acc")  # 4: the training's
+    options = ["--batch_size=9", "--case=perf"]
+    _, results = evaluate(monkeypatch, path, tmp_path / "out", [tmp_path / "a.pt"], *options)
+    assert (results["batch_size"], results["case"]) == (9, "perf")

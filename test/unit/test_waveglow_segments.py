@@ -1,12 +1,16 @@
 """Which parts of a clip WaveGlow learns from and is measured on."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from common.audio import MelSpectrogram
+from common.audio import ClipError, Fault, MelSpectrogram
+from common.bad_clips import BadClips
 from conftest import RATE
+from waveglow import data
 from waveglow.config import DataConfig
 from waveglow.data import HeldBackSegments, TrainingSegments, pad_and_dither, take_census
 
@@ -102,6 +106,9 @@ def test_the_folder_of_a_clip_does_not_matter(tmp_path):
         write_clip(tmp_path / name / "a.wav", 9000)
         items.append(TrainingSegments([tmp_path / name / "a.wav"], CONFIG, MEL, seed=1)[(0, 0)])
     assert torch.equal(items[0]["audio"], items[1]["audio"])
+    (tmp_path / "there/a.wav").rename(tmp_path / "there/a.WAV")  # nor how its ending is written
+    items.append(TrainingSegments([tmp_path / "there/a.WAV"], CONFIG, MEL, seed=1)[(0, 0)])
+    assert torch.equal(items[2]["audio"], items[0]["audio"])
 
 
 @pytest.mark.parametrize(("rms", "is_dithered"), [(2e-4, False), (0.5e-4, True), (0.0, True)])
@@ -110,3 +117,59 @@ def test_what_is_near_silent_gets_noise(rms, is_dithered):
     audio = np.full(LENGTH, rms, np.float32)
     added = pad_and_dither(audio, LENGTH, np.random.default_rng(0)) - audio
     assert added.std() == (pytest.approx(1 / 32768, rel=0.1) if is_dithered else 0)
+
+
+@pytest.mark.parametrize(("silent", "reads"), [(0, 1), (9, 10), (10, 10), (30, 10)])
+def test_ten_places_are_tried_before_a_silent_one_is_taken(tmp_path, monkeypatch, silent, reads):
+    write_clip(tmp_path / "a.wav", 9000)
+    looked = []
+
+    def read(path, rate, start, length, frames):
+        looked.append(start)
+        return np.full(length, 0.0 if len(looked) <= silent else 0.5, np.float32)
+
+    monkeypatch.setattr(data, "read_wav", read)
+    item = TrainingSegments([tmp_path / "a.wav"], CONFIG, MEL, seed=1)[(0, 0)]
+    assert (len(looked) == reads and len(set(looked)) > 1) or reads == 1
+    assert (item["audio"].std() < 1e-3) and bool((item["audio"] == 0.5).all()) == (silent < 10)
+
+
+@pytest.mark.parametrize("kind", ["training", "held back"])
+def test_a_clip_that_can_no_longer_be_read_ends_the_run_or_gives_way(tmp_path, kind, caplog):
+    """As the configuration says; by default it ends it."""
+    clips = [tmp_path / f"{name}.wav" for name in "abc"]
+    for clip in clips:
+        write_clip(clip, LENGTH)
+
+    def segments(*how):
+        if kind == "training":
+            return TrainingSegments(clips, CONFIG, MEL, 1, *how)
+        return HeldBackSegments(clips, CONFIG, MEL, *how)
+
+    sets = [segments(*how) for how in ([], ["stop"], ["skip"])]
+    clips[1].write_bytes(b"")
+    key = (0, 1) if kind == "training" else 1
+    for stopping in sets[:2]:
+        with pytest.raises(ClipError, match=r"b\.wav"):
+            stopping[key]
+    assert sets[2][key]["names"] == "c.wav" and "skipped: " in caplog.text
+
+
+def test_a_clip_whose_given_mel_is_wrong_counts_for_nothing(tmp_path):
+    for name in "ab":
+        write_clip(tmp_path / f"{name}.wav", 3 * LENGTH)
+    bad = BadClips("skip")
+    mels = SimpleNamespace(fault=lambda clip, audio: ClipError("wrong", Fault.MEL) if clip.stem == "a" else None)
+    census = take_census([tmp_path / "a.wav", tmp_path / "b.wav"], CONFIG, bad, mels)
+    assert (census.clips, census.segments, census.short) == (1, 3, 0)
+    assert census.seconds == pytest.approx(3 * LENGTH / RATE)
+    assert bad.paths == {tmp_path / "a.wav"} and bad.faults == {"wrong": Fault.MEL}
+
+
+def test_the_census_looks_at_each_segment_by_itself(tmp_path):
+    """Silence between two loud ones, and a silent rest that makes no segment."""
+    loud, silence = np.full(LENGTH, 0.5), np.zeros(LENGTH)
+    parts = [silence, loud, silence, silence, loud, silence[:-1]]
+    soundfile.write(tmp_path / "a.wav", np.concatenate(parts), RATE)
+    census = take_census([tmp_path / "a.wav"], CONFIG)
+    assert (census.segments, census.silent) == (5, 3)

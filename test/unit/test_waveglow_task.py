@@ -9,10 +9,12 @@ import soundfile
 import torch
 
 from common.bad_clips import BadClips
+from common.program import UserError
 from conftest import RATE
 from runs import make_run
 from waveglow import train
 from waveglow.config import build_mel
+from waveglow.data import Census
 from waveglow.segment_mels import SegmentMels
 
 
@@ -118,3 +120,68 @@ def test_what_tensorboard_plays(config, tmp_path, monkeypatch, frames):
     recorded, synthesized = (axis.images[0].get_array() for axis in figure.axes[:2])
     assert iteration == 7 and np.allclose(recorded, item["mel"][:, :shown])
     assert np.allclose(synthesized[:, : recorded.shape[1]], mel(expected)[0, :, : recorded.shape[1]], atol=1e-5)
+
+
+@pytest.mark.parametrize("on_bad_clip", ["stop", "skip"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_settings_of_a_training_reach_what_they_are_for(
+    config, corpus, tmp_path, monkeypatch, on_bad_clip, recompute
+):
+    made = {}
+    for name in ("TrainingSegments", "HeldBackSegments"):
+        kind = getattr(train, name)
+        monkeypatch.setattr(train, name, lambda *given, kind=kind: made.setdefault(kind.__name__, kind(*given)))
+    run = make_run(config[1], tmp_path / "out", on_bad_clip=on_bad_clip, recompute=recompute, seed=77)
+    task = train.make_task(run, str(corpus))
+    training, held_back = made["TrainingSegments"], made["HeldBackSegments"]
+    assert [clip.name for clip in training.clips] == [f"clip{i:02}.wav" for i in range(1, 13)]
+    assert {clip.name for clip, _ in held_back.places} == {"clip00.wav"}
+    assert training.on_bad_clip == held_back.on_bad_clip == on_bad_clip and training.seed == 77
+    assert run.model.recompute == recompute and task.clips_per_epoch == 12
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_all_processes_must_have_the_same_clips_and_the_same_given_mels(config, corpus, tmp_path, monkeypatch, given):
+    """The held-back clips, too; before any is read."""
+    agreed, values = [], config[1]
+    monkeypatch.setattr(train, "agree_on_corpus", lambda *what, **more: agreed.append((what, more)))
+    clips = [corpus / f"wavs/clip{i:02}.wav" for i in range(13)]
+    if given:
+        (tmp_path / "mels").mkdir()
+        np.save(tmp_path / "mels/clip03.npy", np.zeros((6, 35)))
+        values = values | {"data_config": values["data_config"] | {"mels_path": str(tmp_path / "mels")}}
+    run = make_run(values, tmp_path / "out")
+    if given:  # of the other clips there is none
+        with pytest.raises(UserError, match="13 of 13 clips cannot be used"):
+            train.make_task(run, str(corpus))
+    else:
+        train.make_task(run, str(corpus))
+    mels = {"the mel spectrogram of clip03.wav": tmp_path / "mels/clip03.npy"} if given else None
+    assert agreed == [(([*clips[1:], clips[0]],), {"others": mels})]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_each_process_looks_at_a_third_of_the_clips_and_hears_of_others(config, tmp_path, monkeypatch, caplog, rank):
+    """What is said is about all clips, with their given mels; what another process has found counts, too."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    clips, looked, order = [tmp_path / f"{i}.wav" for i in range(8)], [], []
+    censuses = [Census(3, 10.0, 1, 9, 2, 0), Census(3, 20.0, 0, 9, 0, 1), Census(2, 30.0, 2, 6, 1, 1)]
+
+    def census(*given):
+        looked.append(given)
+        return censuses[rank]
+
+    bad = BadClips("skip")
+    monkeypatch.setattr(train, "take_census", census)
+    monkeypatch.setattr(bad, "gather", lambda clips: order.append(("gather", clips)))
+    monkeypatch.setattr(bad, "settle", lambda total: order.append(("settle", total)))
+    monkeypatch.setattr(train.distributed, "gather_objects", lambda own: own == censuses[rank] and censuses)
+    run = make_run(config[1], tmp_path / "out")
+    caplog.clear()
+    train.report_census(clips, run.config, bad, "mels")
+    assert looked == [(clips[rank::3], run.config.data_config, bad, "mels")]
+    assert order == [("gather", clips), ("settle", 8)]
+    assert caplog.messages[0].startswith("data: 8 clips, 60 s; 3 shorter than a segment")
+    assert "3 of 24 segments near-silent" in caplog.text and "2 clip(s) have samples beyond" in caplog.text
