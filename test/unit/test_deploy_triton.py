@@ -234,6 +234,21 @@ def test_what_is_as_long_as_a_step_is_not_padded(triton):
     assert seen == {"encoder": [(1, 32), (1, 32), (1, 64)], "waveglow": [(1, 6, 64, 1)] * 3}
 
 
+def test_the_prenets_dropout_is_the_models(triton):
+    """What is kept makes up for what is not."""
+    masks, execute = [], triton.utils.InferenceRequest.exec
+
+    def listen(request):
+        masks.extend(each.as_numpy() for each in request.inputs if each.name() == "prenet_masks")
+        return execute(request)
+
+    triton.utils.InferenceRequest.exec = listen
+    triton.models["speech"].about["p_prenet_dropout"] = "0.2"
+    speech(triton, sequences=IDS)
+    assert set(np.unique(masks[0])) == {np.float32(0), np.float32(1.25)}
+    assert (masks[0] == 0).mean() == pytest.approx(0.2, abs=0.05)
+
+
 @pytest.mark.parametrize(("given", "code"), [("0", 2), ("1025", 2), ("1", 0), ("1024", 0)])
 def test_how_many_clips_share_a_batch(run_here, tmp_path, monkeypatch, given, code):
     written = []
