@@ -116,8 +116,10 @@ def test_a_terminal_that_went_away_is_not_written_to_again(console):
         console.out, console.shows_progress = Gone(), True
         say("a line")
         assert console.out is console.err and console.out.name == os.devnull and not console.shows_progress
+        nowhere = console.out
         console.say("another line")
-        console.out.close()
+        assert console.out is nowhere  # which takes it
+        nowhere.close()
 
 
 def test_a_line_of_the_console_is_there_at_once(console, monkeypatch):
