@@ -72,6 +72,13 @@ def test_without_a_file_the_terminal_has_everything_but_beside_a_bar_no_single_s
     assert ("progress" in errors) == has_bar
 
 
+@pytest.mark.parametrize(("how", "errors"), [("warnings", ["WARNING", "ERROR"]), ("quiet", [])])
+def test_without_a_file_other_ranks_say_no_more_than_with_one(how, errors):
+    found = run("", how)
+    assert [line for line in found[0] if line not in PRINTED] == []
+    assert [line for line in found[1].splitlines() if line not in PRINTED] == lines(*errors)
+
+
 @pytest.mark.parametrize("how", ["terminal", "quiet", "warnings", "loud"])
 def test_a_bar_is_shown_by_the_first_rank_of_the_first_machine_on_a_terminal(tmp_path, how):
     """And does not go into the log."""
