@@ -42,6 +42,11 @@ def test_what_one_has_not_is_missing_there():
     ]  # fmt: skip
 
 
+def test_many_are_told_in_the_order_of_their_numbers():
+    (line,) = meeting.differing([{"size": 7 if rank in (2, 10) else 8} for rank in range(12)])
+    assert line == "size is 8 on rank 0, 1, 3, 4, 5, 6, 7, 8, 9, 11, 7 on rank 2, 10"
+
+
 def test_who_has_what_is_told():
     with pytest.raises(UserError, match=r"^the processes disagree: size is 4 on rank 0, 2, 2 on rank 1: mend it$"):
         meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")

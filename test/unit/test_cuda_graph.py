@@ -98,8 +98,9 @@ def test_what_goes_first_has_the_higher_priority(card):
     assert first < second == 0
 
 
-def test_elsewhere_a_stream_is_ordinary_work(card):
-    stream = Stream(pick_device("cpu"), first=True)
+@pytest.mark.parametrize("kind", ["cpu", "npu"])
+def test_elsewhere_a_stream_is_ordinary_work(card, kind):
+    stream = Stream(replace(CUDA, type=kind), first=True)
     _, work = work_of(card)
     with stream.active():
         assert stream.recorded(work) is work

@@ -129,6 +129,16 @@ def test_what_is_refused_replaces_nothing(fetch):
     assert fetch.there() == before and fetch.sums_are_true()
 
 
+def test_what_cannot_be_copied_replaces_nothing(fetch):
+    """For want of space, say: what was there keeps its name."""
+    assert fetch("--voice=heart").returncode == 0
+    before = fetch.there()
+    (fetch.root / "bin/cp").write_text("#!/bin/bash\nexit 1\n")
+    (fetch.root / "bin/cp").chmod(0o755)
+    assert fetch(*fetch.given).returncode == 1
+    assert fetch.there() == before and fetch.sums_are_true()
+
+
 def test_a_file_that_was_fetched_by_hand_is_taken_where_there_is_no_other(fetch):
     """As the README of Cambricon's sample has it."""
     fetch.folder.mkdir()

@@ -261,6 +261,14 @@ def test_a_clip_is_more_than_a_wav_s_head(server, get, tmp_path, size):
     assert done.returncode == (1 if size < 44 else 0)
 
 
+def test_a_folder_is_no_clip(server, get, tmp_path):
+    assert get(server).returncode == 0
+    clip = tmp_path / "my data" / NAME / "wavs/LJ001-0003.wav"
+    clip.unlink()
+    clip.mkdir()
+    assert "holds 19 clips" in get(None).stderr
+
+
 @pytest.mark.parametrize("part", ["metadata.csv", "wavs"])
 def test_what_is_there_in_part_is_named(server, get, tmp_path, part):
     assert get(server).returncode == 0

@@ -72,6 +72,13 @@ def test_without_a_file_the_terminal_has_everything_but_beside_a_bar_no_single_s
     assert ("progress" in errors) == has_bar
 
 
+@pytest.mark.parametrize("how", ["warnings", "quiet"])
+def test_without_a_file_other_ranks_say_warnings_alone(how):
+    found = run("", how)
+    assert [line for line in found[0] if line not in PRINTED] == []
+    assert [line for line in found[1].splitlines() if line not in PRINTED] == lines("WARNING", "ERROR")
+
+
 @pytest.mark.parametrize("how", ["terminal", "quiet", "warnings", "loud"])
 def test_a_bar_is_shown_by_the_first_rank_of_the_first_machine_on_a_terminal(tmp_path, how):
     """And does not go into the log."""
@@ -116,8 +123,10 @@ def test_a_terminal_that_went_away_is_not_written_to_again(console):
         console.out, console.shows_progress = Gone(), True
         say("a line")
         assert console.out is console.err and console.out.name == os.devnull and not console.shows_progress
+        nowhere = console.out
         console.say("another line")
-        console.out.close()
+        assert console.out is nowhere  # which takes it
+        nowhere.close()
 
 
 def test_a_line_of_the_console_is_there_at_once(console, monkeypatch):

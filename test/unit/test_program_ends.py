@@ -63,6 +63,12 @@ def test_each_end_has_its_code_and_at_most_one_line(main, code, errors):
     assert (done.returncode, done.stdout, done.stderr) == (code, "result\n", errors)
 
 
+def test_a_rank_s_last_words_need_no_end_of_line():
+    half = "[print('half', end='', file=file) for file in (sys.stdout, sys.stderr)]"
+    done = end(half, WORLD_SIZE="2", may_be_rank=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "half", "half")
+
+
 def test_a_mistake_of_the_program_shows_where_it_is():
     done = end("raises(ValueError('a\\nb'))")
     assert done.returncode == 1
