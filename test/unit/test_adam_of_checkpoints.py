@@ -59,6 +59,18 @@ def test_several_groups_are_one_after_the_other(tmp_path):
     assert_are_of(moments, {third: 2, first: 0, second: 1})
 
 
+def test_the_weights_of_a_pickled_module_are_in_the_order_of_its_layers(tmp_path):
+    """Layer by layer, each one's own before those of the layers in it."""
+    layers = torch.nn.ModuleDict({"b": torch.nn.Linear(2, 2), "a": torch.nn.BatchNorm1d(2), "c": torch.nn.Linear(2, 2)})
+    layers.register_parameter("scale", torch.nn.Parameter(torch.ones(2)))
+    model = torch.nn.ModuleDict({"WN": torch.nn.ModuleDict({"0": layers})})
+    learned = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    optimizer = {"state": state_of(learned), "param_groups": [{"params": list(range(len(learned)))}]}
+    torch.save({"model": model, "optimizer": optimizer}, tmp_path / "a")
+    _, *moments = load_adam(tmp_path / "a")
+    assert_are_of(moments, {name: number for number, name in enumerate(learned)})
+
+
 def test_one_weight_is_enough(tmp_path):
     name = "WN.0.start.bias"
     _, *moments = load_adam(saved(tmp_path / "a", {name: (3,)}, {name: (3,)}))

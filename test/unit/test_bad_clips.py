@@ -218,7 +218,7 @@ def test_what_another_process_has_found_counts_here(monkeypatch):
     bad.add("a.wav is silent", Fault.SILENT, clips[0])
     bad.paths.add(Path("not one of these"))
     theirs = {"c.wav is cut off": Fault.CUT_OFF}, [2]
-    monkeypatch.setattr(distributed, "gather_objects", lambda ours: [ours, theirs])
+    monkeypatch.setattr(distributed, "gather_objects", lambda ours: [theirs, ours])
     bad.gather(clips)
     assert bad.worst_first() == ["c.wav is cut off", "a.wav is silent"]
     assert bad.paths == {clips[0], clips[2], Path("not one of these")}

@@ -65,6 +65,8 @@ def test_of_several_words_the_first_counts(read_saved, vocoder):
         {"n_early_every": 6, "a_config": {"n_early_every": 5}},
     ):
         assert read_saved({"model": vocoder, "args": options}).config["waveglow_config"]["n_early_every"] == 6
+    inner = {"n_layers": 5, "WN_config": {"n_layers": 6}}
+    assert read_saved({"model": vocoder, "args": inner}).config["waveglow_config"]["WN_config"]["n_layers"] == 6
     for nothing in ({}, {"config": None}, {"config": [1], "args": 3}, {"config": {"a_config": None}}):
         assert read_saved({"model": vocoder} | nothing).config["waveglow_config"]["n_early_every"] == 4
 
@@ -160,6 +162,16 @@ def test_what_no_shape_of_tacotron2_shows_is_taken_from_the_options(read_saved, 
         "prenet_dim": 5
     }
     assert read_saved({"state_dict": speaker, "args": {"gate_threshold": "0.6"}}).config["tacotron2_config"] == shown
+
+
+def test_what_no_shape_shows_is_taken_from_a_pickled_module_as_well(read_saved):
+    """Numbers of either kind, of it and of all modules in it."""
+    values = toy_tacotron2_config()
+    hidden = {"gate_threshold": 0.625, "max_decoder_steps": 77, "p_attention_dropout": 0.5}
+    values["tacotron2_config"] |= hidden
+    config = from_dict(tacotron2.config.Config, values)
+    found = read_saved({"model": tacotron2.config.build_model(config)}).config["tacotron2_config"]
+    assert {name: found[name] for name in hidden} == hidden
 
 
 SIZES = {

@@ -170,6 +170,17 @@ def test_a_loss_is_scaled_where_gradients_are_float16(level, half, loss_scale, s
     )
 
 
+@pytest.mark.parametrize(("loss_scale", "is_asked"), [("dynamic", True), (128.0, False)])
+def test_a_card_is_asked_for_overflows_only_where_the_scale_can_give_way(monkeypatch, loss_scale, is_asked):
+    asked = []
+    monkeypatch.setattr(precision_module, "clear_overflow_flag", lambda device: asked.append("clear"))
+    monkeypatch.setattr(precision_module, "overflow_flag", lambda device: asked.append("look") or True)
+    _, precision = made("O2", loss_scale=loss_scale)
+    precision.start_step(torch.optim.SGD(precision.master_params))
+    assert precision.unscale_gradients() is is_asked
+    assert asked == (["clear", "look"] if is_asked else [])
+
+
 @pytest.mark.parametrize(("level", "is_exact"), [("O0", True), ("O1", False), ("O2", False)])
 def test_float32_is_exact_where_it_is_all_there_is(monkeypatch, level, is_exact):
     asked = []

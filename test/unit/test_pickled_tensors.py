@@ -98,6 +98,13 @@ def test_an_archive_gives_as_many_numbers_as_the_pickle_claims(tmp_path, numel, 
         assert restricted_pickle.load(file).tolist() == [1, 2][:size]
 
 
+def test_the_object_of_an_archive_is_in_its_only_folder(tmp_path):
+    """Others of that name, deeper, are none of torch's."""
+    path = zip_with(tmp_path / "a.pt", b"K\x07.", **{"deep/data.pkl": b"K\x08."})
+    with open(path, "rb") as file:
+        assert restricted_pickle.load(file) == 7
+
+
 def test_tensors_of_one_storage_share_it_and_cost_it_once():
     first, second = unpickled(b"(" + tensor(storage(6), 0, 4) + tensor(storage(6), 2, 4) + b"t", 6 * 4)
     assert first.data_ptr() + 2 * 4 == second.data_ptr()
