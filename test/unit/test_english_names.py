@@ -120,6 +120,8 @@ def test_domains_make_an_address(domain):
         ("see one.us, two.eu, one.au", "see one dot you ess, two dot ee you, one dot ay you"),
         ("see one.co", "see one dot co"),
         ("write a.b+c@d-e.org now", "write ay dot bee plus see at dee dash ee dot org now"),
+        ("write a.co@one.org", "write ay dot co at one dot org"),
+        ("see http://a.org/b@c.de", "see ay dot org slash bee at see dot dee ee"),
         ("write joe99@try.com", "write joe ninety-nine at try dot com"),
         ("see https://127.0.0.1 now", "see one hundred twenty-seven dot zero dot zero dot one now"),
         ("see http://10.0.0.1:80/, it", "see ten dot zero dot zero dot one colon eighty, it"),

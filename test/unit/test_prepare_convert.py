@@ -192,3 +192,12 @@ def test_figures_are_of_the_samples_that_are_written(write):
     audio, clip = convert(write(np.concatenate([speech(1.5), noise])), KEEP)
     assert len(np.unique(audio[-RATE // 4 :])) > 100
     assert clip.figures.digital_silence == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 48000])
+def test_lengths_are_in_seconds_whatever_the_rate_of_the_recording(write, rate):
+    path = write(speech(1.0, rate=rate), rate)
+    assert convert(path, Recipe(level=None, margin=None, shortest=0.9, longest=1.1))[1].figures.seconds == 1.0
+    for limits, beyond in (((1.1, 2.0), "shorter than 1.1"), ((0.1, 0.9), "longer than 0.9")):
+        with pytest.raises(ClipError, match=rf"has 1\.00 s of speech, {beyond} s"):
+            convert(path, Recipe(level=None, margin=None, shortest=limits[0], longest=limits[1]))

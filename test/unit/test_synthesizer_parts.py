@@ -86,6 +86,8 @@ def test_each_text_gets_what_is_spoken_of_it_and_a_seed_of_its_own():
     ((asked, seeds),) = noted.asked
     assert asked == [ids(text) for text in sorted(texts, key=len)]
     assert seeds == [derive_seed(9, place, 0) for place in (1, 2, 0)]
+    list(noted.speak(["..."]))  # of which there is nothing to speak
+    assert noted.asked[1][0] == [[]]
 
 
 def test_pieces_of_several_texts_have_the_seed_of_their_text_and_their_place_in_it():

@@ -86,3 +86,16 @@ def test_each_process_draws_its_own_masks(tmp_path, monkeypatch):
         drawn.append(torch.rand(()).item())
     assert torch.equal(begun[0], begun[1]) and torch.equal(begun[0], begun[2])
     assert len(set(drawn)) == 3
+
+
+@pytest.mark.parametrize("steps", [(), (3,)])
+def test_the_prenet_computes_by_the_layers_and_masks_that_it_is_given(steps):
+    net, frames = prenet.Prenet(4, 3, 0.5), torch.randn(*steps, 2, 4)
+    masks = torch.tensor([2.0, 0.0, 2.0]) * torch.ones(2, *steps, 2, 3)
+    masks[1] *= torch.tensor([1.0, 1.0, 0.5])
+    layers = [lambda x: x[..., 1:] - 0.1, lambda x: 3 * x - 0.5]
+    first = (frames[..., 1:] - 0.1).clamp(min=0) * masks[0]
+    assert torch.equal(net(frames, masks, layers), (3 * first - 0.5).clamp(min=0) * masks[1])
+    first = (frames @ net.layers[0].linear_layer.weight.t()).clamp(min=0) * masks[0]
+    own = (first @ net.layers[1].linear_layer.weight.t()).clamp(min=0) * masks[1]
+    assert torch.allclose(net(frames, masks), own)

@@ -244,3 +244,17 @@ def test_the_program_trains_tacotron2(monkeypatch):
     ((*what, args),) = given
     assert what == ["tacotron2", Config, build_model, train.make_task]
     assert (args.data_path, args.batch_size) == ("here", 3)
+
+
+def test_what_is_random_in_validations_and_pictures_is_drawn_by_the_seed(toy, corpus, tmp_path, monkeypatch):
+    run, given, own = make_run(toy, tmp_path / "out", seed=9), [], train.own_random_numbers
+    task = train.make_task(run, str(corpus))
+    run.model.eval()
+    monkeypatch.setattr(train, "own_random_numbers", lambda *seed: given.append(seed) or own(*seed))
+    monkeypatch.setattr(train, "plot_sample", lambda mel, output: {})
+    with torch.no_grad():
+        first = task.validate()
+        torch.rand(5)
+        assert task.validate() == first
+        task.show(None, 1)
+    assert given == [(9, run.device)] * 3

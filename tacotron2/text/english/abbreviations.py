@@ -86,7 +86,7 @@ def read_capitals(text: str) -> str:
 
 def _title(match: re.Match) -> str:
     word, digit = match[1].lower(), match[2] or ""
-    if (word in ONLY_BEFORE_NUMBERS or word == "p") and not digit:
+    if word in ONLY_BEFORE_NUMBERS and not digit:
         return match[0]
     name = TITLES.get(word) or {"p": "page", "sec": "section"}[word]
     return name + (f" {digit.strip()}" if digit else _kept_stop(match))
