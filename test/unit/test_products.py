@@ -85,6 +85,9 @@ def test_float32_takes_the_ways_of_onednn():
     }
     assert operators(product_over_rows, x.detach(), x.detach()) == {torch.ops.aten.convolution_backward}
     assert operators(constant_linear(weight), x.detach()) == {PACKED}
+    for dtype in (torch.float64, torch.bfloat16):  # and nothing else does
+        assert operators(linear, x.to(dtype), weight.to(dtype)) == {torch.ops.aten.mm}
+        assert operators(product_over_rows, x.detach().to(dtype), x.detach().to(dtype)) == {torch.ops.aten.mm}
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
