@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 import jinja2
+import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
@@ -88,6 +89,16 @@ def test_the_page_s_sound_is_the_audio():
     assert head == "data:audio/wav;base64"
     read, rate = soundfile.read(io.BytesIO(base64.b64decode(data)), dtype="int16")
     assert rate == RATE and read.tolist() == [-32768, -8192, 0, 16384, 32767]
+
+
+def test_the_page_s_picture_is_the_figure():
+    """Whole, in its proportions."""
+    head, _, data = as_png(plot_gate(torch.rand(7))).partition(",")
+    assert head == "data:image/png;base64"
+    picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(data, validate=True)), format="png")
+    height, width, _ = picture.shape
+    assert width >= 800 and width / height == pytest.approx(8 / 1.8, rel=0.01)
+    assert picture[..., :3].min() < 0.1 and picture[..., :3].max() == 1  # black on white
 
 
 def test_a_name_cannot_become_part_of_the_page(tmp_path):

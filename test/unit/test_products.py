@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.device import pick_device
 from common.layers import matmul
 from common.layers.matmul import FEW_ROWS, can_pack, constant_linear, dtype_of_products, linear, product_over_rows
+from runs import CPU
 
 PACKED = torch.ops.mkldnn._linear_pointwise
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
@@ -86,6 +87,9 @@ def test_float32_takes_the_ways_of_onednn():
     }
     assert operators(product_over_rows, x.detach(), x.detach()) == {torch.ops.aten.convolution_backward}
     assert operators(constant_linear(weight), x.detach()) == {PACKED}
+    for dtype in (torch.float64, torch.bfloat16):  # and nothing else does
+        assert operators(linear, x.to(dtype), weight.to(dtype)) == {torch.ops.aten.mm}
+        assert operators(product_over_rows, x.detach().to(dtype), x.detach().to(dtype)) == {torch.ops.aten.mm}
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
@@ -160,6 +164,18 @@ def test_bfloat16_is_packed_where_the_processor_computes_in_it(monkeypatch, has_
     expected = has_bfloat16 and torch.backends.mkldnn.is_available()
     assert can_pack(torch.ones(2, 2, dtype=torch.bfloat16)) == expected
     assert matmul.is_slow_in_half(pick_device("cpu")) == (not expected)
+
+
+def test_a_pytorch_without_onednn_is_not_asked_for_it(monkeypatch):
+    """Then it has no such operators at all."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: pytest.fail("asked"))
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight = torch.randn(5, 4).to(dtype), torch.randn(3, 4).to(dtype).requires_grad_()
+        assert not can_pack(weight)
+        for function, args in ((linear, (x, weight)), (product_over_rows, (x, x)), (constant_linear(weight), (x,))):
+            assert operators(function, *args) == {torch.ops.aten.mm}
+    assert matmul.is_slow_in_half(CPU)
 
 
 def test_a_row_alone_is_that_row_among_others():

@@ -185,3 +185,12 @@ def test_each_process_looks_at_a_third_of_the_clips_and_hears_of_others(config, 
     assert order == [("gather", clips), ("settle", 8)]
     assert caplog.messages[0].startswith("data: 8 clips, 60 s; 3 shorter than a segment")
     assert "3 of 24 segments near-silent" in caplog.text and "2 clip(s) have samples beyond" in caplog.text
+
+
+def test_tensorboard_plays_the_first_held_back_clip(config, corpus, tmp_path):
+    """Which is not learned."""
+    run, board = make_run(config[1], tmp_path / "out"), Board()
+    train.make_task(run, str(corpus)).show(board, 5)
+    played, iteration, _ = board.sounds["clip/recorded"]
+    recording = soundfile.read(corpus / "wavs/clip00.wav", dtype="float32")[0]
+    assert iteration == 5 and np.array_equal(played[0], recording[: played.shape[1]]) and played.shape[1] >= 2048
