@@ -82,6 +82,7 @@ def test_a_kernel_that_convolutions_share_is_made_of_its_integers_once():
     quantization.to_int8(model, smallest=1, on_card=True)
     assert [node.op_type for node in model.graph.node] == ["Cast", "Mul", "Conv", "Conv"]
     assert len({node.input[1] for node in model.graph.node[2:]}) == 1
+    assert [each.name for each in model.graph.initializer] == ["w.int8", "w.scale"]
 
 
 def test_products_inside_the_loop_are_of_integers():
