@@ -11,7 +11,7 @@ from deploy_toys import make, models_dir, raw
 
 from runs import CPU
 from tools.deploy.engines import hardware_names, onnxruntime_engine, quantization, torch_engine
-from tools.deploy.engines.engine import Build
+from tools.deploy.engines.engine import Build, counted
 from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
 from tools.deploy.engines.torch_engine import Torch
 from tools.deploy.infer_python.synthesizer import EngineSynthesizer
@@ -98,6 +98,10 @@ def test_what_pytorch_computes_in_on_a_card(kind, mode, computes):
     assert torch_engine.precision(mode, replace(CPU, type=kind, half=torch.bfloat16)) == computes
     older = replace(CPU, type=kind, half=torch.float16)  # without bfloat16
     assert torch_engine.precision("int8", older) == torch.float32
+
+
+def test_threads_are_counted():
+    assert [counted(threads) for threads in (1, 2)] == ["1 thread", "2 threads"]
 
 
 def test_pytorch_looks_at_gates_every_few_frames_on_a_card_alone():
