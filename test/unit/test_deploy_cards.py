@@ -21,6 +21,7 @@ from tools.deploy.infer_python.vocoder import EngineVocoder
 @pytest.fixture
 def card(monkeypatch):
     """ONNX Runtime's cards; a session keeps what it is made with."""
+    models_dir()  # whose making needs real ones
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime_engine, "check_card", lambda device: None)
     monkeypatch.setattr(onnxruntime_engine, "cuda_card_name", lambda device: f"a card, {device}")
