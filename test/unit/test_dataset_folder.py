@@ -87,10 +87,10 @@ def test_without_a_metadata_file_any_clips_will_do(tmp_path):
     ("content", "lines"),
     [
         (b"", [""]),
-        (b"a\nb\n", ["a", "b", ""]),
+        (b"a\nb\n", ["a", "b"]),
         (b"a\r\nb\rc", ["a", "b", "c"]),
-        (b"\xef\xbb\xbfa\n\n", ["a", "", ""]),
-        ("a\u2028b\x0bc\x0c\x85d\n".encode(), ["a\u2028b\x0bc\x0c\x85d", ""]),  # which splitlines would split at
+        (b"\xef\xbb\xbfa\n\n", ["a", ""]),
+        ("a\u2028b\x0bc\x0c\x85d\n".encode(), ["a\u2028b\x0bc\x0c\x85d"]),  # which splitlines would split at
         (b"a\xef\xbb\xbfb", ["a\ufeffb"]),
     ],
 )

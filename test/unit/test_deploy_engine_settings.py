@@ -29,6 +29,7 @@ def test_a_share_of_the_cores_is_each_devices_own(monkeypatch):
 
 @pytest.mark.parametrize("spinning", [False, True])
 def test_onnxruntime_takes_the_threads_that_it_was_given(monkeypatch, tmp_path, spinning):
+    models_dir()  # whose making is compared in sessions of its own
     given, session = [], onnxruntime.InferenceSession
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *args: given.append(args[1]) or session(*args))
     contents = raw()
