@@ -36,7 +36,7 @@ def digit_by_digit(text: str) -> str:
 def whole(digits: str) -> str:
     """A whole number of ASCII digits, with commas or not: ``1,234``; ``007`` digit by digit."""
     digits = digits.replace(",", "")
-    if len(digits) > 1 and digits[0] == "0":
+    if digits.startswith("0"):
         return digit_by_digit(digits)
     return cardinal(digits)
 
