@@ -38,6 +38,11 @@ def test_it_comes_back(tmp_path):
     assert read(tmp_path, JSON) == WHOLE
 
 
+def test_the_order_of_its_fields_says_nothing(tmp_path):
+    """As another program may write them."""
+    assert read(tmp_path, json.dumps(json.loads(JSON), sort_keys=True).encode()) == WHOLE
+
+
 def test_it_says_what_the_models_are_and_nothing_of_their_training():
     for kind in ("tacotron2", "waveglow"):
         assert list(json.loads(JSON)[kind]) == [f"{kind}_config", "data_config"]
