@@ -1,7 +1,9 @@
 """What every synthesizer does with texts, whichever engine runs the model: symbols, seeds, tries, the choice."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,3 +144,12 @@ def test_a_synthesizer_of_pytorch_says_what_it_is(toy, tmp_path, caplog, fp16_ru
     assert synthesizer.bytes == sum(w.numel() * w.element_size() for w in synthesizer.model.state_dict().values())
     assert synthesizer.training.iteration == 2 and not synthesizer.model.training
     assert torch.equal(synthesizer.mel.filters, build_mel(synthesizer.config).filters)
+
+
+def test_all_that_a_model_gets_is_on_its_device():
+    own = Synthesizer.__new__(Synthesizer)
+    own.device, own.precision = SimpleNamespace(torch_device="meta"), SimpleNamespace(autocast=nullcontext)
+    own.model = SimpleNamespace(infer=lambda *given: given)
+    text, lengths, seeds = own.infer([[1, 2], [3]], [4, 5])
+    assert [(each.device.type, each.shape) for each in (text, lengths)] == [("meta", (2, 2)), ("meta", (2,))]
+    assert seeds == [4, 5]
