@@ -31,5 +31,8 @@ setup_environment() { # setup_environment ROOT
         requirements=$(grep -vE '^(torch|numpy)==' <<<"$requirements")
     fi
     python -m pip install --quiet --disable-pip-version-check -r /dev/stdin <<<"$requirements"
+    # numba compiles a part of librosa at its first import and keeps it; of what two processes keep at once it makes a
+    # mix, by which later ones end with a segmentation fault.
+    python -c 'import librosa.core.pitch'
     cat >"$installed" <<<"$wanted"
 }

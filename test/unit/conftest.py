@@ -158,6 +158,14 @@ def make_corpus(folder: Path, clips: int = 13, seconds: float = 0.4) -> Path:
     return folder
 
 
+def write_programs(folder: Path, texts: dict[str, str]) -> None:
+    """Scripts by their names, to stand in for programs where the folder is on the PATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
 @pytest.fixture
 def corpus(tmp_path):
     return make_corpus(tmp_path / "corpus")

@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 STUB = r"""#!/usr/bin/env bash
 # -c: what scripts ask of Python itself.
@@ -13,6 +13,7 @@ if [[ $1 == -c ]]; then
     case $2 in
         *sys.prefix*) echo "$STUB_FOLDER/prefix" ;;
         *torch_npu*) [[ -n ${HAS_NPU:-} ]] ;;
+        *librosa*) echo "$2" >>"$STUB_FOLDER/compiled"; [[ -z ${COMPILES_NOT:-} ]] ;;
         *version_info*) [[ -z ${IS_OLD:-} ]] ;;
         *torch*) [[ -z ${HAS_NO_TORCH:-} ]] ;;
     esac
@@ -60,10 +61,7 @@ class StubPython:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for name in ("python", "python3"):
-            (folder / "bin").mkdir(parents=True, exist_ok=True)
-            (folder / "bin" / name).write_text(STUB)
-            (folder / "bin" / name).chmod(0o755)
+        write_programs(folder / "bin", {"python": STUB, "python3": STUB})
         (folder / "prefix").mkdir()
 
     def environment(self, **changes: str | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 SCRIPT = ROOT / "tools/speed/card_session.sh"
 NOTES = {
@@ -30,9 +30,7 @@ ALL = ["voice-infer", "waveglow-infer", "tacotron2-infer", "waveglow-train", "ta
 @pytest.fixture
 def stub(tmp_path):
     stub = StubPython(tmp_path / "a stub")
-    for name, text in NOTES.items():
-        (stub.folder / "bin" / name).write_text(text)
-        (stub.folder / "bin" / name).chmod(0o755)
+    write_programs(stub.folder / "bin", NOTES)
     # Calls in the background are noted, too, so each by one write.
     python = stub.folder / "bin/python3"
     python.write_text("""#!/bin/bash

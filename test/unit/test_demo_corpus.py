@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 FLITE = """#!/bin/bash
 printf 'flite %s|' "$1" "$2" "$3" "$5" "$6" >>"$NOTES"
@@ -22,10 +22,7 @@ cp "$2" "$7"
 @pytest.fixture
 def make(tmp_path):
     """Runs a copy of the script from elsewhere; how it ended, and what it asked for."""
-    for name, text in {"flite": FLITE, "sox": SOX}.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    write_programs(tmp_path / "bin", {"flite": FLITE, "sox": SOX})
     (tmp_path / "a folder/corpus").mkdir(parents=True)
     (tmp_path / "a folder/corpus/old").write_text("of an earlier run")
     (tmp_path / "a folder/make_corpus.sh").write_text((ROOT / "test/data/make_corpus.sh").read_text())

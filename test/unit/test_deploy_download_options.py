@@ -8,7 +8,7 @@ import time
 import pytest
 from test_deploy_download import CHECKPOINTS, TACOTRON2, WAVEGLOW, get, serve
 
-from conftest import ROOT, script_environment
+from conftest import ROOT, script_environment, write_programs
 
 PYTHON = """#!/bin/bash
 [[ "$1 $2" != "-m common.folder_lock" || -n ${{LOCKS:-}} ]] || exec "${{@:4}}"
@@ -27,10 +27,8 @@ class Fetching:
     def __init__(self, root):
         self.root, self.folder, self.checked = root, root / "my models", root / "checked"
         self.checkpoints = self.folder / "checkpoints"
-        (root / "bin").mkdir()
         text = PYTHON.format(python=sys.executable, voices=root / "voices", checked=self.checked)
-        (root / "bin/python").write_text(text)
-        (root / "bin/python").chmod(0o755)
+        write_programs(root / "bin", {"python": text})
         for name in ("tacotron2", "waveglow"):
             for place in ("given", "voices/heart"):
                 (root / place).mkdir(parents=True, exist_ok=True)
@@ -133,8 +131,7 @@ def test_what_cannot_be_copied_replaces_nothing(fetch):
     """For want of space, say: what was there keeps its name."""
     assert fetch("--voice=heart").returncode == 0
     before = fetch.there()
-    (fetch.root / "bin/cp").write_text("#!/bin/bash\nexit 1\n")
-    (fetch.root / "bin/cp").chmod(0o755)
+    write_programs(fetch.root / "bin", {"cp": "#!/bin/bash\nexit 1\n"})
     assert fetch(*fetch.given).returncode == 1
     assert fetch.there() == before and fetch.sums_are_true()
 
@@ -168,8 +165,7 @@ def test_both_are_asked_for_where_nvidia_has_them(fetch):
 
 
 def test_the_server_is_nvidia_s_if_no_other_is_named(fetch):
-    (fetch.root / "bin/curl").write_text("#!/bin/bash\nexit 6\n")
-    (fetch.root / "bin/curl").chmod(0o755)
+    write_programs(fetch.root / "bin", {"curl": "#!/bin/bash\nexit 6\n"})
     server = "https://api.ngc.nvidia.com/v2/models/nvidia/tacotron2_pyt_ckpt_amp/versions/19.09.0/files"
     done = fetch(NGC_URL="")
     assert (done.returncode, done.stdout) == (1, f"downloading {server}/{TACOTRON2}\n")

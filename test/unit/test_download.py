@@ -5,7 +5,7 @@ import shlex
 import pytest
 from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 CURL = """#!/bin/bash
 { printf '%q ' "$@"; echo; } >>"$STUB_FOLDER/asked"
@@ -30,8 +30,7 @@ echo done
 @pytest.fixture
 def stub(tmp_path):
     stub = StubPython(tmp_path / "a stub")
-    (stub.folder / "bin/curl").write_text(CURL)
-    (stub.folder / "bin/curl").chmod(0o755)
+    write_programs(stub.folder / "bin", {"curl": CURL})
     return stub
 
 

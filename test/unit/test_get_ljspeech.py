@@ -11,7 +11,7 @@ import tarfile
 import pytest
 from test_deploy_download import serve
 
-from conftest import ROOT, script_environment
+from conftest import ROOT, script_environment, write_programs
 
 NAME = "LJSpeech-1.1"
 CLIPS = 20
@@ -179,9 +179,7 @@ def test_the_address_without_a_mirror_and_what_is_true_of_it(stub_curl, get, tmp
 @pytest.fixture
 def stub_curl(tmp_path):
     """A PATH with a curl that only notes what it is asked for."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/curl").write_text(f'#!/bin/bash\necho "$*" >>"{tmp_path}/asked"\nexit 6\n')
-    (tmp_path / "bin/curl").chmod(0o755)
+    write_programs(tmp_path / "bin", {"curl": f'#!/bin/bash\necho "$*" >>"{tmp_path}/asked"\nexit 6\n'})
     return f"{tmp_path}/bin:{script_environment()['PATH']}"
 
 
@@ -199,16 +197,14 @@ def test_another_run_in_the_folder_is_left_alone(get, tmp_path):
 
 def test_a_file_system_without_locks_is_no_hindrance(server, get, tmp_path, stub_curl):
     (tmp_path / "bin/curl").unlink()
-    (tmp_path / "bin/flock").write_text("#!/bin/bash\nexit 71\n")
-    (tmp_path / "bin/flock").chmod(0o755)
+    write_programs(tmp_path / "bin", {"flock": "#!/bin/bash\nexit 71\n"})
     assert get(server, PATH=stub_curl).returncode == 0 and is_there(tmp_path)
 
 
 def free_space(tmp_path, number):
     """A PATH with a df that tells so many bytes."""
-    (tmp_path / "bin").mkdir(exist_ok=True)
-    (tmp_path / "bin/df").write_text(f'#!/bin/bash\necho "$*" >>"{tmp_path}/df"\necho Avail\necho {number}\n')
-    (tmp_path / "bin/df").chmod(0o755)
+    says = f'#!/bin/bash\necho "$*" >>"{tmp_path}/df"\necho Avail\necho {number}\n'
+    write_programs(tmp_path / "bin", {"df": says})
     return f"{tmp_path}/bin:{script_environment()['PATH']}"
 
 

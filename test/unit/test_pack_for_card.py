@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 PIP = '#!/bin/bash\necho "pip $*" >>"$NOTES"\nwhile [[ $1 != --dest ]]; do shift; done\ntouch "$2/librosa.whl"\n'
 GIT = """#!/bin/bash
@@ -19,10 +19,7 @@ esac
 
 @pytest.fixture
 def pack(tmp_path):
-    for name, text in {"python3": PIP, "git": GIT}.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    write_programs(tmp_path / "bin", {"python3": PIP, "git": GIT})
     path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "NOTES": str(tmp_path / "notes")}
 
     def run(*arguments, **environment):

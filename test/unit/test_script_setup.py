@@ -5,7 +5,7 @@ import shutil
 import pytest
 from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 REQUIREMENTS = {
     "requirement.txt": "torch==2.9\nnumpy==2.1\ntorchx==1\n",
@@ -92,6 +92,15 @@ def test_again_when_one_of_them_has_changed(stub, root, name):
     assert stub.call.arguments == INSTALL and "more" in stub.packages()
     set_up(stub, root)
     assert stub.calls == []
+
+
+def test_what_numba_compiles_is_compiled_by_one_process_before_others_start(stub, root):
+    """Once; where it fails, again with the packages."""
+    for code in ("1", ""):
+        assert set_up(stub, root, COMPILES_NOT=code).returncode == bool(code)
+        assert stub.call.arguments == INSTALL
+    set_up(stub, root)
+    assert (stub.folder / "compiled").read_text() == "import librosa.core.pitch\n" * 2
 
 
 def test_what_fails_is_tried_again(stub, root):
@@ -207,8 +216,7 @@ def test_a_cann_whose_script_fails_is_told_and_does_not_end_the_shell(ascend, st
 
 
 def test_the_drivers_of_all_eight_cards_log_errors_alone(ascend, stub):
-    (stub.folder / "bin/msnpureport").write_text('#!/bin/bash\necho "$*" >>"$STUB_FOLDER/reports"\nexit 1\n')
-    (stub.folder / "bin/msnpureport").chmod(0o755)
+    write_programs(stub.folder / "bin", {"msnpureport": '#!/bin/bash\necho "$*" >>"$STUB_FOLDER/reports"\nexit 1\n'})
     assert ascend(("set -e", "echo alive")) == ["alive"]
     reports = (stub.folder / "reports").read_text().splitlines()
     assert reports == [*(f"-g error -d {card}" for card in range(8)), "-e disable"]

@@ -20,6 +20,7 @@ from tools.speech import figures, recognizer
 from tools.speech.figures import Figures, Pair, SpeechFigures, compare, measure, read_clip, recognize, summarize
 
 MEL = MelSpectrogram()
+PITCH = "librosa.core.pitch"
 
 
 def write(path, audio):
@@ -113,8 +114,10 @@ def test_no_more_processes_than_cores_or_clips(monkeypatch, cores, clips, proces
 
         def map(self, work, pairs):
             heard.append(signal.getsignal(signal.SIGINT))
+            assert PITCH in sys.modules  # compiled, before several processes could do so at once
             return map(work, pairs)
 
+    monkeypatch.delitem(sys.modules, PITCH, raising=False)
     monkeypatch.setattr(figures, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(figures.os, "sched_getaffinity", lambda process: set(range(cores)))
     monkeypatch.setattr(

@@ -72,6 +72,9 @@ def measure_all(pairs: list[Pair]) -> list[SpeechFigures | UserError]:
     processes = min(len(os.sched_getaffinity(0)), len(pairs))
     if processes == 1:
         return list(with_progress(map(try_to_measure, pairs), "measuring", len(pairs)))
+    # In a new environment numba compiles this at its first import, and mixes up what several processes compile at once.
+    import librosa.core.pitch  # noqa: F401
+
     context = multiprocessing.get_context("spawn")  # threads do not survive a fork
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
         # The processes inherit it. A terminal's Ctrl-C goes to all; this one then ends the others.
