@@ -171,7 +171,7 @@ def read_samples(
     finite or of another scale.
     """
     frames = check_wav(path, sampling_rate) if frames is None else frames
-    wanted = max(0, frames - start) if length < 0 else min(length, max(0, frames - start))
+    wanted = frames - start if length < 0 else min(length, frames - start)
     try:
         audio, _ = soundfile.read(sound_of(path), length, start, dtype="float32")
     except (soundfile.SoundFileError, OSError) as error:

@@ -6,10 +6,12 @@ the memory that it was recorded with.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import local
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from common.device import Device
 
@@ -17,6 +19,9 @@ Result = TypeVar("Result")
 
 RUNS_BEFORE_A_RECORDING = 2
 "Libraries set themselves up in these runs, which they must not do while a graph is recorded."
+
+LARGEST_NUMBER = 16
+"Graphs that ``recorded_by_shape`` keeps."
 
 _of_thread = local()
 "The latest graph of each thread. Their graphs share memory, which the card would give back with the last of them."
@@ -60,6 +65,48 @@ def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
     # A recording needs a stream of its own.
     _of_thread.graph, replay = _record(work, torch.cuda.Stream(), before.pool() if before else None)
     return replay
+
+
+def recorded_by_shape(work: Callable[..., Tensor], device: Device) -> Callable[..., Tensor]:
+    """``work``, which makes a tensor of tensors and must not wait for the card, as a function that replays it there for
+    shapes that it has been called with before, as ``RUNS_BEFORE_A_RECORDING`` says; on other devices ``work`` itself.
+
+    Each thread has its own graphs, the LARGEST_NUMBER that it has used last.
+    """
+    if device.type != "cuda":
+        return work
+    of_thread = local()
+
+    def replayed(*given: Tensor) -> Tensor:
+        recordings: dict[str, Callable[..., Tensor]] = of_thread.__dict__
+        key = str([(each.dtype, each.shape) for each in given])
+        recordings[key] = recording = recordings.pop(key, None) or _recorded_at_last(work)  # the latest comes last
+        if len(recordings) > LARGEST_NUMBER:
+            del recordings[next(iter(recordings))]
+        return recording(*given)
+
+    return replayed
+
+
+def _recorded_at_last(work: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``work`` of tensors that always have the same shapes, recorded once it has run often enough."""
+    runs = 0
+    replay: Callable[[], Tensor] | None = None
+    own: list[Tensor] = []
+
+    def call(*given: Tensor) -> Tensor:
+        nonlocal runs, replay
+        if runs < RUNS_BEFORE_A_RECORDING:
+            runs += 1
+            return work(*given)
+        if replay is None:
+            own.extend(each.clone() for each in given)
+            replay = recorded(partial(work, *own))
+        for old, new in zip(own, given):
+            old.copy_(new)
+        return replay().clone()
+
+    return call
 
 
 def _record(work: Callable[[], Result], stream: Any, pool: Any) -> tuple[Any, Callable[[], Result]]:

@@ -153,12 +153,19 @@ class WaveGlow(nn.Module):
         return torch.cat([*early, x], dim=1), log_s_list, log_det_list
 
     @torch.no_grad()
-    def infer(self, mel: Tensor, sigma: float | Tensor = 1.0, noise: list[Tensor] | None = None) -> Tensor:
+    def infer(
+        self,
+        mel: Tensor,
+        sigma: float | Tensor = 1.0,
+        noise: list[Tensor] | None = None,
+        inside: Tensor | None = None,
+    ) -> Tensor:
         """Turn noise into audio.
 
         mel [B, n_mel, T] -> audio [B, T * hop_length]. ``noise`` holds unit-variance tensors, one
         of each of ``noise_shapes``; by default they are drawn here. ``sigma`` scales them, as a tensor
-        [B, 1, 1] those of each clip.
+        [B, 1, 1] those of each clip. ``inside`` [1, 1, L]: 1 for the groups of the clips, 0 for those behind their
+        end, where mel is 0; the audio before it is that of the clips alone.
         """
         batch, _, frames = mel.shape
         if noise is None:
@@ -167,8 +174,8 @@ class WaveGlow(nn.Module):
         condition = self._conditioning(mel, self.groups(frames), plainly=False)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
-            x_a, x_b = x.chunk(2, dim=1)
-            log_s, b = self.WN[k](x_a, condition)
+            x_a, x_b = (x if inside is None else x * inside).chunk(2, dim=1)
+            log_s, b = self.WN[k](x_a, condition, inside)
             x = torch.cat([x_a, (x_b - b) / torch.exp(log_s)], dim=1)
             x = self.convinv[k].inverse(x)
             if self._exits_before(k):

@@ -21,6 +21,7 @@ from waveglow.config import Config, build_mel, build_model
 from waveglow.denoiser import BIAS_FRAMES, Denoiser
 from waveglow.denoiser import HOP_LENGTH as DENOISER_HOP
 from waveglow.model import WaveGlow
+from waveglow.recorded import recorded_inference
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class Vocoder(BaseVocoder):
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = prepare(self.model, device, level, self.config.npu_config, int8)
         self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
+        self._infer = recorded_inference(self.model, device)
         log.info("device: %s (%s); precision: %s%s", device.torch_device, device.why, level, ", int8" * int8)
 
     @cached_property
@@ -137,7 +139,7 @@ class Vocoder(BaseVocoder):
         """mel [n_mel, T], noise as ``WaveGlow.noise_shapes`` -> audio [1, T * hop_length] in float32, on the CPU."""
         place = (self.device.torch_device, self.precision.input_dtype)
         with self.precision.autocast():
-            return self.model.infer(mel[None].to(*place), sigma, [n.to(*place) for n in noise]).float().cpu()
+            return self._infer(mel[None].to(*place), sigma, [n.to(*place) for n in noise]).float().cpu()
 
 
 def prepare(model: WaveGlow, device: Device, level: str, npu_config: NpuConfig, int8: bool = False) -> Precision:

@@ -136,17 +136,27 @@ class WN(nn.Module):
             nn.init.zeros_(parameter)
         self.is_fused = False
 
-    def forward(self, audio: Tensor, mel: GroupRate | FrameRate) -> tuple[Tensor, Tensor]:
-        """audio [B, C, L] and the mel spectrogram -> log_s, b, each [B, C, L]."""
+    def forward(self, audio: Tensor, mel: GroupRate | FrameRate, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """audio [B, C, L] and the mel spectrogram -> log_s, b, each [B, C, L].
+
+        ``inside`` [1, 1, L]: where it is 0, behind a clip's end, the convolutions see zeros, as they do behind L. The
+        audio must be 0 there.
+        """
         hidden = self.start(audio)
+        if inside is None:
+            with_ones = F.pad(audio, (0, 0, 0, 1), value=1)
+        else:
+            with_ones = torch.cat([audio, inside.to(audio.dtype).expand(len(audio), 1, -1)], dim=1)
+            inside = inside.to(hidden.dtype)
+            hidden = hidden * inside
         first, res_skips, output = self._merged()
         conditions = mel.conditions(self.cond_layer, self.n_layers)
         for i, (condition, res_skip) in enumerate(zip(conditions, res_skips)):
-            x = self.in_layers[i](hidden) if i > 0 else first(F.pad(audio, (0, 0, 0, 1), value=1))
+            x = self.in_layers[i](hidden) if i > 0 else first(with_ones)
             x = res_skip(_gated(x, condition))
             if i < self.n_layers - 1:
                 residual, x = _Split.apply(x, self.n_channels)
-                hidden = hidden + residual
+                hidden = hidden + residual if inside is None else torch.addcmul(hidden, residual, inside)
             output = output + x
         b, log_s = output.chunk(2, dim=1)
         return log_s, b

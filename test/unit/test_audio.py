@@ -1,5 +1,6 @@
 """Mel spectrograms equal the reference's; wavs are read and written without surprises."""
 
+import inspect
 import logging
 import resource
 import signal
@@ -9,7 +10,17 @@ import pytest
 import soundfile
 import torch
 
-from common.audio import MelSpectrogram, check_wav, count_clipped, read_wav, say_clipped, to_16_bit, write_wav
+from common.audio import (
+    MelSpectrogram,
+    check_wav,
+    count_clipped,
+    read_samples,
+    read_wav,
+    say_clipped,
+    to_16_bit,
+    write_wav,
+)  # fmt: skip
+from common.config import AudioConfig
 from common.program import UserError
 from conftest import RATE, ROOT
 
@@ -25,6 +36,12 @@ def test_mel_equals_the_reference(ljspeech_mini):
     for name, mel in expected.items():
         audio = torch.from_numpy(read_wav(ljspeech_mini / "wavs" / name, RATE))
         assert (MelSpectrogram()(audio[None])[0] - mel).abs().max() < 1e-3
+
+
+def test_defaults_are_the_configurations():
+    defaults = {name: each.default for name, each in inspect.signature(MelSpectrogram).parameters.items()}
+    assert defaults.pop("n_mel_channels") == 80
+    assert defaults == {name: getattr(AudioConfig(), name) for name in defaults}
 
 
 def test_mel_is_its_definition():
@@ -176,3 +193,16 @@ def test_clipping_is_a_warning_from_one_sample_in_a_thousand_on(caplog, clipped,
     say_clipped(clipped, 20000)
     assert [record.levelno for record in caplog.records] == ([level] if level else [])
     assert said in caplog.text and ("lower --sigma" in caplog.text) == bool(level)
+
+
+@pytest.mark.parametrize(("start", "length", "expected"), [(0, -1, 4000), (100, -1, 3900), (0, 0, 0), (3990, 20, 10)])
+def test_as_many_samples_are_read_as_there_are(tone, tmp_path, start, length, expected):
+    """No fewer without an error: those of a file that breaks off are missed."""
+    write_wav(tmp_path / "a.wav", tone, RATE)
+    assert len(read_samples(tmp_path / "a.wav", RATE, start, length)) == expected
+
+
+@pytest.mark.parametrize("start", [4000, 5000])
+def test_beyond_the_end_there_is_nothing(tone, tmp_path, start):
+    write_wav(tmp_path / "a.wav", tone, RATE)
+    assert len(read_samples(tmp_path / "a.wav", RATE, start, 20)) == 0

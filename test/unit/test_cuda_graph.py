@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common import cuda_graph
-from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, recorded
+from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, recorded, recorded_by_shape
 from common.device import pick_device
 
 CUDA = replace(pick_device("cpu"), type="cuda")
@@ -148,3 +148,100 @@ def test_a_recording_that_fails_has_ended(card):
     with pytest.raises(ZeroDivisionError):
         recorded(fail)
     assert card.noted[-1][0] == "end"
+
+
+def sums(card):
+    """Work of two tensors, and what it was given and made so far."""
+    seen = []
+
+    def work(x, y):
+        card.note("work")
+        seen.append((x, y, x + y))
+        return seen[-1][2]
+
+    return work, seen
+
+
+def pair(number, length=2):
+    return torch.full((length,), float(number)), torch.full((1,), 10.0 * number)
+
+
+def names(card):
+    """Of what was noted since the last call."""
+    found = [note[0] for note in card.noted]
+    card.noted.clear()
+    return found
+
+
+RECORDED = ["wait", "begin", "work", "end", "wait", "replay"]
+
+
+def test_what_has_run_with_these_shapes_is_recorded(card):
+    """It has tensors of its own, into which those of a call are copied; the result is a copy, too."""
+    work, seen = sums(card)
+    replayed = recorded_by_shape(work, CUDA)
+    for number in range(RUNS_BEFORE_A_RECORDING):
+        given = pair(number)
+        assert replayed(*given) is seen[-1][2] and seen[-1][:2] == given
+    assert names(card) == ["work"] * RUNS_BEFORE_A_RECORDING
+    given = pair(7)
+    result = replayed(*given)
+    *own, made = seen[-1]
+    assert names(card) == RECORDED
+    assert all(each is not theirs and torch.equal(each, theirs) for each, theirs in zip(own, given, strict=True))
+    assert result is not made and torch.equal(result, made)
+    result = replayed(*pair(8))
+    assert names(card) == ["replay"] and result is not made
+    assert all(torch.equal(each, theirs) for each, theirs in zip(own, pair(8), strict=True))
+    assert torch.equal(given[0], pair(7)[0])
+
+
+@pytest.mark.parametrize("other", [pair(1, length=3), tuple(each.double() for each in pair(1))])
+def test_other_shapes_and_types_are_recorded_by_themselves(card, other):
+    work, _ = sums(card)
+    replayed = recorded_by_shape(work, CUDA)
+    for _ in range(RUNS_BEFORE_A_RECORDING + 1):
+        replayed(*pair(1))
+    names(card)
+    for _ in range(RUNS_BEFORE_A_RECORDING):
+        replayed(*other)
+        assert names(card) == ["work"]
+    replayed(*pair(1))
+    assert names(card) == ["replay"]
+    replayed(*other)
+    assert names(card) == RECORDED
+
+
+def test_what_was_used_last_is_kept(card, monkeypatch):
+    monkeypatch.setattr(cuda_graph, "LARGEST_NUMBER", 2)
+    work, _ = sums(card)
+    replayed = recorded_by_shape(work, CUDA)
+    for length in (1, 2):
+        for _ in range(RUNS_BEFORE_A_RECORDING + 1):
+            replayed(*pair(1, length))
+    replayed(*pair(1, 1))
+    replayed(*pair(1, 3))  # in the place of length 2
+    names(card)
+    replayed(*pair(1, 1))
+    assert names(card) == ["replay"]
+    replayed(*pair(1, 2))
+    assert names(card) == ["work"]
+
+
+def test_each_thread_records_for_itself(card):
+    """What several replay at once would share memory."""
+    work, _ = sums(card)
+    replayed = recorded_by_shape(work, CUDA)
+    for _ in range(RUNS_BEFORE_A_RECORDING + 1):
+        replayed(*pair(1))
+    names(card)
+    other = threading.Thread(target=replayed, args=pair(1))
+    other.start()
+    other.join()
+    assert names(card) == ["work"]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "npu"])
+def test_elsewhere_nothing_is_recorded(card, kind):
+    work, _ = sums(card)
+    assert recorded_by_shape(work, replace(CUDA, type=kind)) is work

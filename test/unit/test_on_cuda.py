@@ -7,6 +7,7 @@ import torch
 from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
 from test_tacotron2_model import reference as tacotron2_reference
 from test_train_voice import check_graphed_step
+from test_vocoder import make_checkpoint, mel
 
 from common.device import pick_device
 from conftest import toy_config, toy_tacotron2_config
@@ -14,6 +15,7 @@ from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from runs import CPU, CURVE, model_of, start
 from runs import distance as distance_of_runs
 from waveglow.model import WaveGlow
+from waveglow.vocoder import Vocoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card is here")
 
@@ -75,6 +77,17 @@ def test_tacotron2_speaks_the_same_as_on_the_cpu():
     for ours, theirs in zip(spoken, expected, strict=True):
         assert ours.length == theirs.length
         assert relative_error(ours.mel, theirs.mel) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["O0", "O1"])
+def test_a_recorded_vocoder_makes_the_audio_of_the_cpu(tmp_path, card, precision):
+    """Plain at first, then recorded, then replayed; other lengths in between, and a last time for all of them."""
+    path = make_checkpoint(tmp_path / "waveglow_3", {}, {})
+    here, there = Vocoder(path, CPU, "O0"), Vocoder(path, card, precision)
+    for frames in (10, 20, 30, 33, 70, 33, 40, 50, 10, 100, 33):
+        expected = here.synthesize(mel(frames), 0.7, denoiser_strength=0.1)
+        limit = 1e-4 if precision == "O0" else 3e-2
+        assert (there.synthesize(mel(frames), 0.7, denoiser_strength=0.1) - expected).norm() < limit * expected.norm()
 
 
 @pytest.mark.parametrize("texts", [1, 3])

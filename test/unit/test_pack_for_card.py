@@ -39,11 +39,11 @@ def test_all_that_the_session_needs_is_there_once(pack, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a folder/wheels/librosa.whl").is_file()
     assert sorted(each.name for each in (tmp_path / "a folder/peers").iterdir()) == ["tacotron2", "waveglow"]
-    assert notes.count("clone") == 2 and f"--constraint {ROOT / 'requirement-corpus.txt'}" in notes
+    assert notes.count("git clone") == 2 and f"--constraint {ROOT / 'requirement-corpus.txt'}" in notes
     first, command = done.stdout.splitlines()
     assert command == "  bash tools/speed/card_session.sh a\\ folder OUT"
     assert first.endswith(" MB. On the machine with the card:") and f" MB in {tmp_path}/a folder, " in first
-    assert "clone" not in pack()[1]
+    assert "git clone" not in pack()[1]
 
 
 def test_what_is_asked_for(pack, tmp_path):
@@ -73,7 +73,7 @@ def test_what_is_asked_for(pack, tmp_path):
 def test_what_is_half_there_is_fetched_anew(pack, tmp_path):
     (tmp_path / "a folder/peers/waveglow.new/old").mkdir(parents=True)
     (tmp_path / "a folder/peers/tacotron2").mkdir()
-    assert pack()[1].count("clone") == 1
+    assert pack()[1].count("git clone") == 1
     assert [path.name for path in (tmp_path / "a folder/peers/waveglow").iterdir()] == []
 
 

@@ -1,9 +1,11 @@
 """The vocoder: what it adds to the model, and chunks of a model that looks far."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from common import inference
+from common import cuda_graph, inference
 from common.checkpoints import native
 from common.config_reading import from_dict
 from conftest import toy_config
@@ -143,3 +145,13 @@ def test_the_size_of_a_vocoder_is_that_of_its_weights(path, amp):
     assert vocoder.bytes == sum(each.numel() * each.element_size() for each in vocoder.model.state_dict().values())
     assert vocoder.precision.level == amp
     assert vocoder.model.WN[0].cond_layer.weight.dtype == (torch.float32 if amp == "O0" else torch.bfloat16)
+
+
+def test_on_a_cuda_card_it_is_recorded(path, monkeypatch):
+    """The audio is the same: the clip is filled up, and what is too much cut off."""
+    monkeypatch.setattr(cuda_graph, "recorded", lambda work: recordings.append(work) or work)
+    recordings = []
+    there, here = (Vocoder(path, device, "O0", chunk_frames=20) for device in (replace(CPU, type="cuda"), CPU))
+    for frames in (5, 33, 90):
+        assert (there.synthesize(mel(frames), 0.7) - here.synthesize(mel(frames), 0.7)).abs().max() < 3e-6
+    assert len(recordings) >= 1

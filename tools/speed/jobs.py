@@ -38,6 +38,7 @@ from tacotron2.synthesizer import Synthesizer
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
+from waveglow.recorded import recorded_inference
 from waveglow.train import compile_couplings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,10 +161,12 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     model = waveglow.config.build_model(config).eval().requires_grad_(False)
     level = waveglow.vocoder.prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
     mel = torch.randn(batch, 80, FRAMES, device=device.torch_device).to(level.input_dtype)
+    infer = recorded_inference(model, device)
 
     def work() -> Tensor:
+        noise = [torch.randn(shape, dtype=mel.dtype, device=mel.device) for shape in model.noise_shapes(batch, FRAMES)]
         with level.autocast():
-            return model.infer(mel, 0.6).float().cpu()
+            return infer(mel, 0.6, noise).float().cpu()
 
     return Job(work, batch * FRAMES * config.data_config.hop_length)
 
