@@ -44,7 +44,7 @@ class ClipFigures:
     mel_l1: float
     mel_cepstral_distortion: float
     real_time_factor: float
-    clipped: int = 0
+    clipped: int
     "Samples."
 
     def figures(self) -> list[str]:

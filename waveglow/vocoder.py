@@ -51,7 +51,6 @@ class BaseVocoder(ABC):
     def _synthesize_chunk(self, mel: Tensor, noise: list[Tensor], sigma: float) -> Tensor:
         """mel [n_mel, T], noise as ``WaveGlow.noise_shapes`` -> audio [1, T * hop_length] in float32, on the CPU."""
 
-    @torch.no_grad()
     def synthesize(self, mel: Tensor, sigma: float = 0.6, denoiser_strength: float = 0.0, seed: int = 1234) -> Tensor:
         """mel [n_mel, T] on the CPU -> audio [T * hop_length] in -1..1, on the CPU.
 

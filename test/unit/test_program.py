@@ -1,11 +1,13 @@
 """How a program ends."""
 
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 
+from common import program
 from common.program import is_of_a_peer
 from conftest import ROOT
 from runs import torch_version
@@ -80,3 +82,12 @@ def test_an_error_that_only_says_that_another_rank_is_gone(message, expected):
             raise ValueError("while exchanging gradients") from error
     except ValueError as error:
         assert is_of_a_peer(error) == expected
+
+
+@pytest.mark.parametrize("module", ["waveglow.train", "waveglow.infer", "tacotron2.train", "tacotron2.infer"])
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # it has been imported, and runs once more
+def test_what_the_launcher_starts_may_be_a_rank(monkeypatch, module):
+    asked = []
+    monkeypatch.setattr(program, "run", lambda main, may_be_rank=False: asked.append((main.__name__, may_be_rank)))
+    runpy.run_module(module, run_name="__main__")
+    assert asked == [("main", True)]
