@@ -5,6 +5,7 @@ They run in a fork of this process, which has imported the large libraries alrea
 
 import ast
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -34,7 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "test/output/mutation"
 MOST = 60
 "Tests for a line."
+SECONDS_FOR_A_TEST = 200
+"In real time: what waits without end need not wait for the end of all."
 PACKAGES = ("common", "waveglow", "tacotron2", "tools")
+PR_SET_PDEATHSIG = 1
+"Of Linux: what a process gets when its parent has ended."
 STARTS_PROGRAMS = re.compile(r"subprocess|run_script|run_infer")
 
 
@@ -88,13 +93,16 @@ def fork(arguments: list[str], cpu: int, seconds: float) -> tuple[int, str]:
         if not (child := os.fork()):
             code = 1
             try:
+                ctypes.CDLL(None).prctl(
+                    PR_SET_PDEATHSIG, signal.SIGKILL
+                )  # it would keep the lock of a run that is over
                 os.setsid()
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
                 sys.dont_write_bytecode = True  # of mistakes
                 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-                code = int(pytest.main(["--timeout=0", f"--basetemp={folder}/tests", *arguments]))
+                code = int(pytest.main([f"--timeout={SECONDS_FOR_A_TEST}", f"--basetemp={folder}/tests", *arguments]))
             finally:
                 sys.stdout.flush()
                 os._exit(code)
