@@ -170,8 +170,13 @@ class Run(Generic[AnyConfig, AnyModel]):
         if not isinstance(state["iteration"], int) or state["iteration"] != progress.iteration:
             stands = shown(state["iteration"])
             raise UserError(f"{path}: its iteration is {stands}, and {progress.iteration} in its progress")
+        if self.average and "average" not in state:
+            raise UserError(
+                f"{path} lacks the average of the weights that its run keeps:"
+                f" --checkpoint_path={path} trains on from its weights"
+            )
         weights = fitted(path, state["model"], self.model)
-        average = fitted(path, state.get("average"), self.model) if self.average else {}
+        average = fitted(path, state["average"], self.model) if self.average else {}
         adam = checked_adam(path, state["optimizer"], self.optimizer)
         scaling = self.precision.checked_state(path, state["precision"])
         rng_state = checked_rng_state(path, state["rng_states"])

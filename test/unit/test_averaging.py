@@ -7,6 +7,7 @@ from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.device import pick_device
 from common.precision import Precision
+from common.program import UserError
 from common.training import averaging
 from common.training.averaging import WeightAverage
 from runs import make_run, model_of, same, start
@@ -76,6 +77,17 @@ def test_a_resumed_run_has_the_same_average(config, corpus, tmp_path, amp):
     assert same(parts.average.weights, whole.average.weights)
     assert same(model_of(parts), model_of(whole))
     assert not same(whole.average.weights, model_of(whole))
+
+
+def test_a_checkpoint_that_has_lost_it_is_refused(config, corpus, tmp_path):
+    start(config[1], corpus, tmp_path, max_steps=1, ema_decay=0.9)
+    state = native.load(tmp_path / "waveglow_1")
+    del state["average"]
+    native.save(tmp_path / "waveglow_1", state)
+    with pytest.raises(
+        UserError, match=r"waveglow_1 lacks the average of the weights .*: --checkpoint_path=.*waveglow_1 "
+    ):
+        start(config[1], corpus, tmp_path, max_steps=2, ema_decay=0.9)
 
 
 @pytest.mark.parametrize("amp", ["O0", "O1", "O2"])
