@@ -7,11 +7,11 @@
 
 Stopped, it goes on where it was; a file that has changed since begins anew. cosmic-ray makes the mistakes in a copy of
 the repository, in test/output/mutation. pytest-cov says once which tests run which lines; a mistake meets those of its
-line, out of the files of tests that are nearest by imports. A line that runs at import or in another process meets
-these files whole. The tests run in a fork of this process, which has imported the large libraries already. What
-survives is shown as a table and as diffs: a hole in the tests, or a mistake that changes nothing. Endless computing is
-caught by a limit of processor time, which a busy machine does not change; what waits without end runs into a limit of
-real time, which can be the machine's fault and has a column of its own.
+line, out of the files of tests that are nearest by imports, and if it survives, out of the next ones. A line that runs
+at import or in another process meets these files whole. The tests run in a fork of this process, which has imported the
+large libraries already. What survives is shown as a table and as diffs: a hole in the tests, or a mistake that changes
+nothing. Endless computing is caught by a limit of processor time, which a busy machine does not change; what waits
+without end runs into a limit of real time, which can be the machine's fault and has a column of its own.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from cosmic_ray.mutating import use_mutation
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
-from mutate_tests import FOLDER, ROOT, digest, fork, lines_of, tests_of, tests_of_lines
+from mutate_tests import FOLDER, ROOT, Lines, digest, fork, lines_of, tests_of, tests_of_lines
 
 CORE = (
     "waveglow/*.py", "tacotron2/*.py", "common/*.py", "common/training/*.py", "common/checkpoints/*.py",
@@ -45,6 +45,8 @@ LIKELY = re.compile(
     r"|AddNot|Number|True|False|AndWithOr|OrWithAnd|ZeroIteration|Decorator|Continue|Break"
 )
 "Operators whose mistakes people make; a tensor shifted by bits is caught by any test."
+FARTHER = 5
+"Times as many files of tests for what survives."
 VERDICTS = ("caught", "timeout", "survived")
 OUT_OF_TIME = re.compile(r"^timeout$|TimeoutExpired|Timeout \(>")
 "What ``fork``, subprocess and pytest-timeout say at the end of a real time."
@@ -159,20 +161,31 @@ def forget(session: Path, jobs: list[str]) -> None:
 
 
 def run(name: str, session: Path, nearest: int) -> None:
-    """Make the mistakes that have not been made yet."""
+    """Make the mistakes that have not been made yet; what survives the nearest tests meets those farther off, too."""
     with use_db(session) as database:
         pending = sorted(database.pending_work_items, key=place)
-        if not pending:
-            return
-        known = {test: lines for test in tests_of(name, nearest) if (lines := lines_of(test, name))}
-        limit = 30 + int(2 * sum(lines.seconds for lines in known.values()))
+        near = tests_of(name, nearest)
+        far = [test for test in tests_of(name, FARTHER * nearest) if test not in near]
         for item in pending:
-            tests = tests_of_lines(name, item.mutations[0].start_pos[0], known.values()) or list(known)
-            database.set_result(item.job_id, attempt(item.mutations[0], tests, limit))
+            mutation = item.mutations[0]
+            known = what_runs(near, name)
+            tests = tests_of_lines(name, mutation.start_pos[0], known.values())
+            result = attempt(mutation, tests or list(known), known)
+            if result.test_outcome == TestOutcome.SURVIVED:
+                known = what_runs(far, name)
+                others = tests_of_lines(name, mutation.start_pos[0], known.values()) if tests else list(known)
+                result = attempt(mutation, others, known) if others else result
+            database.set_result(item.job_id, result)
 
 
-def attempt(mutation: MutationSpec, tests: list[str], limit: int) -> WorkResult:
-    """Run the tests with a mistake in the code, for so many seconds of a processor."""
+def what_runs(tests: list[str], name: str) -> dict[str, Lines]:
+    """What the files of tests run in ``name``, without those that fail before there is a mistake."""
+    return {test: lines for test in tests if (lines := lines_of(test, name))}
+
+
+def attempt(mutation: MutationSpec, tests: list[str], known: dict[str, Lines]) -> WorkResult:
+    """Run these tests out of the known files with a mistake in the code."""
+    limit = 30 + int(2 * sum(lines.seconds for lines in known.values()))
     operator = get_operator(mutation.operator_name)(**mutation.operator_args)
     with use_mutation(mutation.module_path, operator, mutation.occurrence) as (before, after):
         if after is None:

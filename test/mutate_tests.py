@@ -129,6 +129,7 @@ class Lines(NamedTuple):
     "The product's files as they were then: name and digest."
 
 
+@cache
 def lines_of(test: str, name: str) -> Lines | None:
     """What the tests of a file run in a file of the product as it is now; None if they fail without a mistake."""
     path = FOLDER / f"lines/{Path(test).stem}.{digest(test)}"

@@ -79,7 +79,7 @@ def test_shipped_files_build_a_model(name):
         ("train_config", "workers", -1, "workers is -1"),
         ("data_config", "hop_length", 0, "hop_length is 0"),
         ("data_config", "win_length", 2048, "win_length 2048 is above filter_length"),
-        ("data_config", "mel_fmax", 12000.0, "half the sampling_rate"),
+        ("data_config", "mel_fmax", 12000.0, "between 0 and half the sampling_rate, 11025"),
         ("data_config", "segment_length", 100, "segment_length 100 is below"),
         ("waveglow_config", "n_group", None, "n_group is None, must be int"),
         ("waveglow_config", "WN_config", 3, "WN_config must be an object"),

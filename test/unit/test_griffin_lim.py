@@ -47,6 +47,15 @@ def test_the_audio_has_the_spectrogram(win_length):
     assert (found - expected).abs().sum() < 0.2 * expected.sum()
 
 
+def test_the_audio_is_in_step_with_the_spectrogram():
+    """To a fraction of a hop: the middle of a sound stays where it is."""
+    time = torch.arange(40 * 64)
+    sound = 0.5 * torch.sin(2 * torch.pi * 1000 / 22050 * time) * (-(((time - 1000) / 150) ** 2)).exp()
+    heard = GriffinLim(MEL).synthesize(MEL(sound[None])[0, :, :40])
+    middle, expected = ((time * each**2).sum() / (each**2).sum() for each in (heard, sound))
+    assert abs(middle - expected) < 16
+
+
 def test_behind_the_end_is_silence():
     """Which is heard in the last frames of a spectrogram, all of them in a short one."""
     silence = torch.full((20, 2), math.log(1e-5))

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import tacotron2.config
+import tacotron2.infer
 import waveglow.config
+import waveglow.infer
 from common import inference
 from common.checkpoints.interchange import Checkpoint, read
 from common.config import NpuConfig
@@ -189,6 +191,14 @@ def test_options_of_speech_are_for_programs_that_speak(speech):
     found = vars(parser.parse_args(words))
     assert (found["config"], found["sampling_rate"], found["hop_length"]) == ("c", 1, 2)
     assert found.get("gate_threshold") == (0.5 if speech else None)
+
+
+def test_the_evaluation_of_speech_is_a_program_that_speaks(capsys):
+    words = ["--pth_path=p", "--output_directory=o", "--gate_threshold=0.5"]
+    assert tacotron2.infer.read_arguments(words).gate_threshold == 0.5
+    with pytest.raises(SystemExit):
+        waveglow.infer.read_arguments([*words, "--data_path=d"])
+    assert "unrecognized arguments: --gate_threshold=0.5" in capsys.readouterr().err
 
 
 def test_each_model_gets_what_concerns_it():

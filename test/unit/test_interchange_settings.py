@@ -8,6 +8,7 @@ import torch
 import tacotron2.config
 import waveglow.config
 from common.checkpoints.interchange import read
+from common.checkpoints.sizes import waveglow_sizes
 from common.config_reading import from_dict
 from common.program import UserError
 from conftest import toy_config, toy_tacotron2_config
@@ -189,3 +190,16 @@ def test_every_size_of_tacotron2_is_read_off_the_weights(read_saved):
     assert read_saved(tacotron2.config.build_model(config).state_dict()).config == {
         "tacotron2_config": SIZES, "data_config": {}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("every", "size"), [(1, 2), (2, 4), (3, 2), (4, 6)])
+def test_early_exits_are_seen_in_the_weights(every, size):
+    values = toy_config()
+    values["waveglow_config"] |= {"n_flows": 4, "n_group": 16, "n_early_every": every, "n_early_size": size}
+    model = waveglow.config.build_model(from_dict(waveglow.config.Config, values))
+    found = waveglow_sizes(model.state_dict())
+    assert {name: found[name] for name in ("n_flows", "n_group")} == {"n_flows": 4, "n_group": 16}
+    if every < 4:  # with 4 nothing leaves early, and any values say so
+        assert (found["n_early_every"], found["n_early_size"]) == (every, size)
+    else:
+        assert found["n_early_every"] >= 4

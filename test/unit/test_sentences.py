@@ -5,7 +5,15 @@ import random
 import pytest
 
 from common.program import UserError
-from tacotron2.sentences import CUT_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, take_apart
+from tacotron2.sentences import (
+    CUT_PAUSE,
+    PARAGRAPH_PAUSE,
+    SENTENCE_PAUSE,
+    STRETCH,
+    sentences,
+    stretches,
+    take_apart,
+)
 from tacotron2.text import text_to_sequence
 from tacotron2.text.braces import split_braces
 
@@ -254,3 +262,11 @@ def test_after_which_a_capital_begins_a_sentence(word):
 def test_how_long_pauses_are():
     """Seconds: within a sentence one hardly hears it, a paragraph's is about a breath."""
     assert (CUT_PAUSE, SENTENCE_PAUSE, PARAGRAPH_PAUSE) == (0.1, 0.3, 0.6)
+
+
+def test_stretches_are_as_long_as_they_may_be():
+    """Each goes to the last blank, so that no word is cut and no piece is short for want of a reason."""
+    text = "a few words " * 2000
+    *full, _ = stretches(text)
+    assert len(full) >= 3 and all(STRETCH - 6 <= len(stretch) <= STRETCH for stretch in full)
+    assert " ".join(stretches(text)) == text.strip()
