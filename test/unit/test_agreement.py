@@ -179,7 +179,7 @@ def test_a_digest_tells_the_same_letters_in_other_parts():
     assert len({agreement.digest(each) for each in parts}) == len(parts)
 
 
-def test_a_file_that_is_not_there_or_is_long_has_a_digest(tmp_path):
+def test_long_files_have_a_digest_each_and_what_is_no_file_has_none(tmp_path):
     (tmp_path / "long").write_bytes(bytes(agreement.CHUNK + 1))
     (tmp_path / "longer").write_bytes(bytes(agreement.CHUNK + 2))
     os.mkfifo(tmp_path / "pipe")

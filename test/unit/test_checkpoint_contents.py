@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from common import inference
 from common.checkpoints import native
-from common.checkpoints.interchange import load_adam, read
+from common.checkpoints.interchange import load_adam
 from common.checkpoints.progress import Progress, read_progress
-from common.config_reading import from_dict
 from common.program import UserError, shown
 from common.training.run import checked_adam
-from conftest import ROOT, toy_config
+from conftest import toy_config
 from runs import make_run, weights
 from waveglow.config import Config, build_model
 
@@ -221,15 +220,3 @@ def test_a_loss_scale_is_a_number_above_0_and_its_steps_a_count(trained, scale, 
 def test_progress_comes_back_as_it_was():
     progress = Progress(5, 2, 1, 3, "a", "perf", 4, 1.5, [1.0, float("nan")], [(2, 0.5)])
     assert shown(vars(read_progress("x", vars(progress)))) == shown(vars(progress))
-
-
-def test_the_shared_cases():
-    folder = ROOT.parent / "shared/cases/checkpoints"
-    if not folder.is_dir():
-        pytest.skip("the cases are not here")
-    for path in sorted(folder.iterdir()):
-        if path.name not in ("optimizer_state_of_another_shape", "tacotron2_of_a_newer_version"):
-            with pytest.raises(UserError):
-                checkpoint = read(path)
-                read_progress(path, checkpoint.progress)
-                from_dict(Config, checkpoint.config)

@@ -73,7 +73,7 @@ def test_engines_are_built_with_all_that_is_known_of_their_graphs(tmp_path, monk
     assert all("export_model/run.sh" in request.how for request in requests)
 
 
-def test_weights_that_do_not_fit_are_built_again(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path):
     contents = make(tmp_path, "torch")
     contents.waveglow.waveglow_config.WN_config.n_channels *= 2
     with pytest.raises(UserError, match=r"of another version, build them again: bash .*gen_model/run.sh"):

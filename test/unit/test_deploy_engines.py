@@ -150,7 +150,7 @@ def test_files_that_are_not_what_was_built(tmp_path, engine):
         start(tmp_path, contents)
 
 
-def test_a_graph_with_a_flipped_bit_is_not_built(tmp_path):
+def test_a_graph_with_a_flipped_bit_is_not_given_out(tmp_path):
     shutil.copytree(models_dir() / "onnx", tmp_path / "onnx")
     with open(tmp_path / "onnx/waveglow.onnx", "r+b") as file:
         file.seek(2000)

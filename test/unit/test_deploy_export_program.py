@@ -27,7 +27,7 @@ REFERENCE = ROOT / "test/data/reference"
 
 
 @pytest.mark.parametrize(("more", "distance"), [(0.01, "0.01"), (-0.01, "0.01"), (np.nan, "nan")])
-def test_what_differs_from_its_model_is_not_written(more, distance):
+def test_a_graph_that_differs_from_its_model_is_refused(more, distance):
     name, graph, module, inputs = exported()["postnet"]
     spoiled = onnx.ModelProto()
     spoiled.CopyFrom(graph)
@@ -38,7 +38,7 @@ def test_what_differs_from_its_model_is_not_written(more, distance):
         to_onnx.compare(to_onnx.Export(name, spoiled, module, inputs))
 
 
-def test_a_graph_of_another_shape_is_not_written():
+def test_a_graph_of_another_shape_is_refused():
     name, graph, module, inputs = exported()["postnet"]
     longer = torch.nn.Module()
     longer.forward = lambda **given: torch.cat(2 * [module(**given)], dim=2)

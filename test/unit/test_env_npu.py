@@ -56,29 +56,6 @@ def test_the_folder_that_cann_itself_names_is_enough(tmp_path):
         assert found["COMBINED_ENABLE"] == "1"
 
 
-@pytest.mark.parametrize(
-    ("note", "key"),
-    [
-        ("ascend_cann_install.info", "Install_Path"),
-        ("ascend_toolkit_install.info", "Install_Path"),
-        ("ascend_nnae_install.info", "Install_Path"),
-        ("ascend_cann_install.info", "Toolkit_InstallPath"),
-    ],
-)
-def test_a_folder_that_an_installer_noted_is_found(tmp_path, note, key):
-    """The notes are the system's: the script is run with another folder for them."""
-    home = tmp_path / "opt/my Ascend"
-    add_set_env(home / "nnae")
-    notes = tmp_path / "etc"
-    notes.mkdir()
-    (notes / note).write_text(f"package_name=Ascend\n{key}={home}\r\n")
-    script = (ROOT / "test/env_npu.sh").read_text()
-    assert script.count("/etc/Ascend/") == 1
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test/env_npu.sh").write_text(script.replace("/etc/Ascend/", f"{notes}/"))
-    assert source(SHOW.replace("$1", str(tmp_path)))["found"] == str(home / "nnae")
-
-
 @pytest.fixture
 def elsewhere(tmp_path):
     """The script with other folders in the place of the system's; a function that sources it: where it found CANN."""
@@ -93,6 +70,23 @@ def elsewhere(tmp_path):
         return source(command.replace("$1", str(tmp_path)), home, HOME=str(tmp_path / "home"))
 
     return found
+
+
+@pytest.mark.parametrize(
+    ("note", "key"),
+    [
+        ("ascend_cann_install.info", "Install_Path"),
+        ("ascend_toolkit_install.info", "Install_Path"),
+        ("ascend_nnae_install.info", "Install_Path"),
+        ("ascend_cann_install.info", "Toolkit_InstallPath"),
+    ],
+)
+def test_a_folder_that_an_installer_noted_is_found(elsewhere, tmp_path, note, key):
+    home = tmp_path / "opt/my Ascend"
+    add_set_env(home / "nnae")
+    (tmp_path / "etc/Ascend").mkdir(parents=True)
+    (tmp_path / "etc/Ascend" / note).write_text(f"package_name=Ascend\n{key}={home}\r\n")
+    assert elsewhere()["found"] == str(home / "nnae")
 
 
 def test_cann_is_looked_for_in_an_order(elsewhere, tmp_path):
@@ -138,15 +132,17 @@ def test_whatever_options_the_callers_shell_has_it_goes_on(tmp_path, options):
     assert source(f"{options}; {SHOW}", str(tmp_path / "my Ascend"))["found"] == str(tmp_path / "my Ascend/cann")
 
 
-def test_env_npu_leaves_a_shell_without_cann_as_it_was(checkout):
+def test_env_npu_leaves_a_shell_without_cann_as_it_was(elsewhere, tmp_path):
     script = (
         "set -euo pipefail; env | sort >before; shopt -po >options;"
         ' source "$1/test/env_npu.sh"; source "$1/test/env_npu.sh";'
         " env | sort >after; shopt -po | diff options -; diff before after; echo alive"
     )
     done = subprocess.run(
-        ["bash", "-c", script, "-", str(checkout)], cwd=checkout, capture_output=True, text=True, timeout=30
-    )
+        ["bash", "-c", script, "-", str(tmp_path)],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout.splitlines()[-1] == "alive"
     assert done.stdout.count("no CANN in") == 2

@@ -77,9 +77,10 @@ def test_errors_are_those_of_rounding(layer, batch, frames, dtype):
     assert ratio.max() < 6
 
 
-def test_it_is_not_off_for_a_mistake_of_its_own():
-    """The tests here are left out with it."""
-    assert why_no_int8(CPU) != "is told not to use VNNI" or "ONEDNN_MAX_CPU_ISA" in os.environ
+@pytest.mark.skipif("ONEDNN_MAX_CPU_ISA" in os.environ, reason="oneDNN is limited")
+def test_nobody_is_told_not_to_use_what_the_processor_has():
+    """A mistake in looking at it would leave out the tests here, too."""
+    assert why_no_int8(CPU) != "is told not to use VNNI"
 
 
 @needs_vnni

@@ -15,8 +15,10 @@ from conftest import ROOT
 
 def tracked(*patterns: str) -> list[str]:
     """Files by glob, generated ones left out."""
-    found = (p for pattern in patterns for p in ROOT.glob(pattern))
-    return sorted(str(p.relative_to(ROOT)) for p in found if not {"output", "demo", ".venv"} & set(p.parts))
+    found = (path.relative_to(ROOT) for pattern in patterns for path in ROOT.glob(pattern))
+    names = sorted(str(path) for path in found if not {"output", "demo", ".venv"} & set(path.parts))
+    assert names
+    return names
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
