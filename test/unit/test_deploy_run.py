@@ -16,6 +16,7 @@ from tools.deploy.artifacts import ONNX, engine_folder, read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.engines import onnxruntime_engine, quantization
 from tools.deploy.gen_model.settings import Settings
+from tools.deploy.infer_python import measure
 
 QUICK = ["--num_iters=1", "--warmup_iters=0", "--il=20", "--no-waveglow"]
 
@@ -52,6 +53,27 @@ def test_engines_are_built_once_for_all_that_they_are_for(start, folder, tmp_pat
     reports = sorted((tmp_path / "output").rglob("latency.json"), key=lambda path: path.stat().st_mtime_ns)
     runs = [[run["batch"] for run in json.loads(path.read_text())["runs"]] for path in reports]
     assert runs == [[2], [1, 8], [1, 9]]  # the earlier ones in folders with their dates
+
+
+def test_the_report_in_a_folder_is_named_after_the_first_batch(start, tmp_path, monkeypatch):
+    """Without batches it is one clip at a time; what is done is said on the terminal."""
+    logs, spoken = tmp_path / "logs", []
+    logs.mkdir()
+
+    def measured(args, folder, contents, batch):
+        spoken.append(batch)
+        raise UserError("enough")
+
+    monkeypatch.setattr(measure, "measure", measured)
+    found, logs_opened = [], []
+    monkeypatch.setattr(run.Results, "make_room", lambda self: found.append(self.text))
+    monkeypatch.setattr(run, "open_log", lambda path, quiet: logs_opened.append((path, quiet)))
+    for options in ([], ["--bs=3,1"]):
+        with pytest.raises(UserError, match="enough"):
+            start(run, f"--log_file={logs}", *options)
+    assert spoken == [1, 3]
+    assert found == [logs / f"force_float16_{batch}_20_log_perf" for batch in (1, 3)]
+    assert logs_opened == [(None, False)] * 2
 
 
 def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
