@@ -78,6 +78,15 @@ def test_what_does_not_fit_becomes_quieter_as_a_whole():
     np.testing.assert_allclose(clip_of(tone(1, level=4.0)), tone(1) / tone(1).max(), atol=1e-5)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_loudness_has_no_sign(sign):
+    """A clip all to one side is neither silent nor left beyond full scale."""
+    spoken = lambda loudness: clip_of(np.full(RATE, sign * loudness))  # noqa: E731
+    assert np.abs(spoken(0.5)).max() == pytest.approx(0.5, rel=5e-5)
+    assert np.abs(spoken(3.0)).max() == 1
+    assert spoken(0.001) == "silent"
+
+
 @pytest.mark.parametrize("floor", [-60.0, -30.0])
 def test_noise_is_added_of_the_level_that_is_asked_for(floor):
     noise = clip_of(tone(5), noise_floor=floor) - tone(5)

@@ -47,6 +47,13 @@ def test_what_needs_no_recording(tmp_path):
     assert (clip.warped, clip.said, clip.heard) == (False, "", "")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_peak_of_a_clip_has_no_sign(tmp_path, sign):
+    audio = 0.1 * np.random.default_rng(0).uniform(-1, 1, 5000)
+    audio[100] = sign * 0.5
+    assert measure(Pair("a", write(tmp_path / "a.wav", audio), None, "")).peak == 0.5
+
+
 @pytest.mark.parametrize(("samples", "taken"), [(1024, True), (1023, False)])
 def test_a_clip_has_a_frame_at_least(tmp_path, samples, taken):
     path = write(tmp_path / "a.wav", voice(0.5)[:samples])
