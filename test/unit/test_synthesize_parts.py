@@ -25,7 +25,7 @@ def read(monkeypatch, *options):
 
 
 @pytest.mark.parametrize("output", ["out.wav", "out.WAV", "folder", "folder.d", "a.flac/", "a.b"])
-def test_outputs_that_are_taken(monkeypatch, output):
+def test_an_output_is_a_wav_or_a_folder(monkeypatch, output):
     if output.endswith("/"):
         output += "b"
     args = read(monkeypatch, "-o", output, "Hi.", "there")
@@ -46,14 +46,14 @@ def test_one_wav_or_a_folder_of_them(tmp_path):
     assert not is_wav(tmp_path / "folder.wav") and not is_wav(tmp_path / "a") and not is_wav(tmp_path / "a.wav.d")
 
 
-def test_folders_are_made_where_they_are_needed(tmp_path):
+def test_folders_are_made_where_they_are_needed_and_can_be(tmp_path):
     prepare(tmp_path / "a/b/c.wav")
     assert (tmp_path / "a/b").is_dir() and not (tmp_path / "a/b/c.wav").exists()
     prepare(tmp_path / "d/clips")
     assert (tmp_path / "d/clips").is_dir()
     prepare(Path("/dev/null"))
     (tmp_path / "file").write_text("")
-    for output in (tmp_path / "file/clips", tmp_path / "file/out.wav"):
+    for output in (tmp_path / "file", tmp_path / "file/clips", tmp_path / "file/out.wav"):
         with pytest.raises(UserError, match="cannot write to"):
             prepare(output)
 
