@@ -57,7 +57,7 @@ def prepared(monkeypatch):
     return given
 
 
-def test_sizes_of_batches():
+def test_batches_and_levels_are_those_of_cpus_and_cards():
     assert batches_on(CPU) == {
         "waveglow-train": (2,), "waveglow-infer": (1,), "tacotron2-infer": (1,), "tacotron2-train": (16,),
         "voice-infer": (1,),
