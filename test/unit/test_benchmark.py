@@ -41,7 +41,7 @@ def run(*args):
 
 
 @pytest.mark.slow
-def test_a_whole_benchmark(tmp_path):
+def test_a_whole_benchmark_writes_what_it_measured(tmp_path):
     """The quickest of the jobs at its real size."""
     done = run("tacotron2-infer", "--precision", "half", "--repeats", 1, "-o", tmp_path, "--device", "cpu")
     assert done.returncode == 0, done.stderr

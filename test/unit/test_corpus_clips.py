@@ -23,7 +23,7 @@ def clip_of(audio, rate=RATE, text="Words.", number=1, seed=0, noise_floor=NO_NO
 
 
 @pytest.mark.parametrize(("text", "spoken"), [("a", True), ("1 б", True), ("", False), ("12 ?!", False)])
-def test_a_text_has_letters(text, spoken):
+def test_a_text_without_letters_is_not_spoken(text, spoken):
     assert isinstance(clip_of(tone(1), text=text), np.ndarray) == spoken
     if not spoken:
         assert clip_of(tone(1), text=text) == "without anything to speak"

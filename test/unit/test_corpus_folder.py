@@ -36,7 +36,7 @@ def test_lines_stand_by_their_numbers(tmp_path):
     assert (tmp_path / "c/metadata.csv").read_text() == "fake-000001|One.\nfake-000010|Ten.\n"
 
 
-def test_it_says_how_it_was_made(tmp_path):
+def test_a_folder_says_how_it_was_made(tmp_path):
     folder = Folder(tmp_path / "c", SETTINGS, TEXTS)
     assert json.loads((tmp_path / "c/corpus.json").read_text()) == {"settings": asdict(SETTINGS)}
     folder.describe({"clips": 3})

@@ -145,7 +145,7 @@ def said(folder, caplog, hours, stop=0, **left_out):
     return caplog.messages
 
 
-def test_what_is_said_of_the_result(folder, caplog):
+def test_the_result_is_said_with_what_was_left_out_and_what_is_missing(folder, caplog):
     with pytest.raises(UserError, match="none of the texts became a clip"):
         said(folder, caplog, 1)
     folder.lengths = {1: RATE * 1800, 2: RATE * 1800}

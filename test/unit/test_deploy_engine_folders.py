@@ -72,7 +72,7 @@ def test_what_is_not_whole_is_made_again(tmp_path, damage):
     assert (built(tmp_path) == before) == (damage is nothing)
 
 
-def test_others_are_made_again_and_the_same_by_another_way_are_kept(tmp_path):
+def test_other_engines_are_made_again_and_the_same_by_another_way_are_kept(tmp_path):
     """The options that name files are for messages alone."""
     building.build(order(tmp_path))
     for path in tmp_path.glob("*.fake"):

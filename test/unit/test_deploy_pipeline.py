@@ -38,7 +38,7 @@ def test_a_stage_lasts_until_the_device_is_done_and_adds_up_until_it_is_cleared(
 
 
 @pytest.mark.parametrize("frames_per_step, most, limit", [(1, 100, 9), (2, 100, 4), (2, 3, 3)])
-def test_it_decodes_no_longer_than_the_engines_and_the_voice_allow(frames_per_step, most, limit):
+def test_decoding_is_no_longer_than_the_engines_and_the_voice_allow(frames_per_step, most, limit):
     """The engines by frames, of which a step may make several, the voice by steps."""
     sizes = Tacotron2Config(n_frames_per_step=frames_per_step, max_decoder_steps=most)
     contents = SimpleNamespace(

@@ -67,7 +67,7 @@ def test_pytorch_keeps_freed_memory(monkeypatch):
         ("int8", torch.float16, torch.float32),
     ],
 )
-def test_what_pytorch_computes_in(quant_mode, half, computes):
+def test_pytorch_computes_in_what_the_mode_asks_for_and_the_cpu_is_fast_in(quant_mode, half, computes):
     assert torch_engine.precision(quant_mode, replace(CPU, half=half)) == computes
 
 

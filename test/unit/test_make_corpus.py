@@ -88,8 +88,8 @@ def test_both_models_read_the_corpus(tmp_path, monkeypatch, in_process):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_jobs_change_nothing(tmp_path, monkeypatch, jobs):
-    """Neither do they with lines that take longer than those after them, and beyond the limit."""
+def test_the_number_of_jobs_changes_nothing(tmp_path, monkeypatch, jobs):
+    """Also with lines that take longer than those after them, and beyond the limit."""
     lines = ["slow slow slow.", *TEXTS[:3], "silent", *TEXTS[3:]]
     options = [f"--hours={9 / 3600}", "--seed=3"]
     run(monkeypatch, tmp_path / "c", f"--jobs={jobs}", *options, lines=lines)

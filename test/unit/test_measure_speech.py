@@ -149,7 +149,7 @@ def hearing(monkeypatch):
     return heard
 
 
-def test_word_and_character_error_rates(folder, monkeypatch, hearing):
+def test_words_and_characters_that_are_heard_otherwise_are_the_error_rates(folder, monkeypatch, hearing):
     hearing += ["the quick brown box", "It has two dogs. Has not it", "nothing"]
     result = run(monkeypatch, folder, *ALL, "--recognizer=fake")
     a, b, c = result["clips"]

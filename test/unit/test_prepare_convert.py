@@ -87,7 +87,7 @@ def test_silence_is_a_fault_of_its_own(write, channels):
 
 
 @pytest.mark.parametrize(("seconds", "read"), [(600, True), (600.5, False)])
-def test_ten_minutes_are_read(write, seconds, read):
+def test_up_to_ten_minutes_are_read(write, seconds, read):
     path = write(np.zeros(round(seconds * 100)), rate=100)
     if read:
         assert len(read_recording(path)[0]) == 60000

@@ -96,7 +96,7 @@ def test_only_clips_with_a_text_have_a_pace():
     assert judge_clips(clips, symbols | {"gone": 5}, RATE) == []
 
 
-def test_the_line_through_most_clips():
+def test_the_pace_of_a_data_set_is_that_of_most_clips():
     symbols, seconds = (np.array([*values.values()], dtype=float) for values in many())
     expected, limit = expect_seconds(symbols, seconds)
     np.testing.assert_allclose(expected, seconds, rtol=1e-9)

@@ -88,7 +88,7 @@ def test_a_queue_has_so_many_places(active, refused):
 @pytest.mark.parametrize(
     ("text", "message"), [("", "nothing of the text can be spoken, it needs"), ("bad", "too many phones")]
 )
-def test_texts_that_cannot_be_spoken(text, message):
+def test_a_text_that_cannot_be_spoken_is_refused(text, message):
     async def begin():
         application.begin(application.Wish(input=text), FakeSpeaker(), Settings())
 

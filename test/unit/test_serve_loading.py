@@ -80,7 +80,7 @@ def test_the_rate_is_what_the_checkpoint_says_or_else_the_user(monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
-def test_what_runs_each_model(parts, engine):
+def test_each_model_runs_by_the_checkpoint_or_the_engine_of_its_voice(parts, engine):
     decoding = loading.Decoding(engine, "int8", Path("models"))
     for entry in (ANNA, ENGINES):
         loading.load_synthesizer(entry, CPU, "O1", decoding)

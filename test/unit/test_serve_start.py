@@ -119,7 +119,7 @@ class Shelf:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_it_listens_when_the_default_voice_is_there_and_closes_them_at_the_end(monkeypatch, caplog, fails):
+def test_the_service_listens_when_the_default_voice_is_there_and_closes_all_at_the_end(monkeypatch, caplog, fails):
     caplog.set_level("INFO")
     shelf, made = Shelf(), []
 

@@ -183,7 +183,7 @@ def test_workers_are_started_and_ended(office):
     assert office.handlers == {15: "before 15", 2: "before 2"}
 
 
-def test_one_that_ends_later_is_started_again(office, caplog):
+def test_a_worker_that_ends_later_is_started_again(office, caplog):
     office.ends = [(10.0, 1, 3), (20.0, 1, -9)]
     office.run()
     assert office.did == ["start 0", "start 1", "start 1", "start 1", *END]
@@ -191,7 +191,7 @@ def test_one_that_ends_later_is_started_again(office, caplog):
 
 
 @pytest.mark.parametrize("ends", [[(9.9, 0, 1)], [(10.0, 0, 3), (19.9, 0, 1)]])
-def test_one_that_ends_soon_after_its_start_ends_all(office, ends):
+def test_a_worker_that_ends_soon_after_its_start_ends_all(office, ends):
     office.ends = ends
     with pytest.raises(UserError, match=r"^worker 0 has ended with code 1, see above$"):
         office.run()

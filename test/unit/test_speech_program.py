@@ -181,7 +181,7 @@ def run(folder, monkeypatch, shown_page):
     return measure
 
 
-def test_what_a_run_writes(run, folder, shown_page, caplog):
+def test_a_run_writes_settings_figures_and_page(run, folder, shown_page, caplog):
     caplog.set_level("INFO")
     results = {
         "a": SpeechFigures("a", seconds=1.0, warped=True), "b": SpeechFigures("b", seconds=2.0),

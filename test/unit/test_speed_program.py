@@ -24,7 +24,7 @@ def read(monkeypatch, *options):
     return benchmark.read_arguments()
 
 
-def test_what_is_the_default(monkeypatch):
+def test_without_options_all_jobs_are_measured_three_times_in_two_precisions(monkeypatch):
     args = read(monkeypatch)
     assert (args.jobs, args.device, args.precision, args.peer_path) == (list(JOBS), "auto", ["float32", "half"], None)
     assert (args.one_process, args.limit, args.repeats, args.output) == (False, 0, 3, Path("benchmark"))
@@ -200,7 +200,7 @@ def ours(precision, job="waveglow-train", batch=2, operations=0, units=100, seco
     return Measurement(job, OURS, precision, batch, units, [seconds], 10**9, operations)
 
 
-def test_shares_of_the_peak():
+def test_the_share_of_the_peak_is_of_the_peak_in_that_precision():
     """What a job needs is the most that was counted of it; a precision is compared with its own peak."""
     peaks = [Measurement(PEAK, PYTORCH, each, 0, size, [1.0]) for each, size in (("float32", 1000), ("half", 4000))]
     one, two = ours("float32", operations=500), ours("half, recomputed", seconds=0.5)

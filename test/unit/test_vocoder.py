@@ -116,7 +116,7 @@ def test_chunks_see_all_that_model_and_denoiser_see(paths, name, chunk_frames, s
 
 
 def test_what_follows_is_heard_in_the_frames_before_it(paths):
-    """So that chunks without context would differ, which the test above would see."""
+    """So that chunks without context would differ from the whole."""
     vocoder = Vocoder(paths["a hop of 256"], CPU, chunk_frames=10_000)
     half = vocoder.synthesize(mel(100)[:, :50], 0.0)
     assert (vocoder.synthesize(mel(100), 0.0)[: 50 * 256] - half).abs().max() > 1e-3
