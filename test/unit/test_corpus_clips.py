@@ -23,7 +23,7 @@ def clip_of(audio, rate=RATE, text="Words.", number=1, seed=0, noise_floor=NO_NO
 
 
 @pytest.mark.parametrize(("text", "spoken"), [("a", True), ("1 б", True), ("", False), ("12 ?!", False)])
-def test_a_text_has_letters(text, spoken):
+def test_a_text_without_letters_is_not_spoken(text, spoken):
     assert isinstance(clip_of(tone(1), text=text), np.ndarray) == spoken
     if not spoken:
         assert clip_of(tone(1), text=text) == "without anything to speak"
@@ -76,6 +76,15 @@ def test_what_fits_keeps_its_level(level):
 
 def test_what_does_not_fit_becomes_quieter_as_a_whole():
     np.testing.assert_allclose(clip_of(tone(1, level=4.0)), tone(1) / tone(1).max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_loudness_has_no_sign(sign):
+    """A clip all to one side is neither silent nor left beyond full scale."""
+    spoken = lambda loudness: clip_of(np.full(RATE, sign * loudness))  # noqa: E731
+    assert np.abs(spoken(0.5)).max() == pytest.approx(0.5, rel=5e-5)
+    assert np.abs(spoken(3.0)).max() == 1
+    assert spoken(0.001) == "silent"
 
 
 @pytest.mark.parametrize("floor", [-60.0, -30.0])

@@ -36,7 +36,7 @@ def test_lines_stand_by_their_numbers(tmp_path):
     assert (tmp_path / "c/metadata.csv").read_text() == "fake-000001|One.\nfake-000010|Ten.\n"
 
 
-def test_it_says_how_it_was_made(tmp_path):
+def test_a_folder_says_how_it_was_made(tmp_path):
     folder = Folder(tmp_path / "c", SETTINGS, TEXTS)
     assert json.loads((tmp_path / "c/corpus.json").read_text()) == {"settings": asdict(SETTINGS)}
     folder.describe({"clips": 3})
@@ -50,10 +50,12 @@ def test_each_setting_decides_what_the_clips_are(tmp_path, name):
     Folder(tmp_path / "c", SETTINGS, TEXTS)
     value = getattr(SETTINGS, name)
     other = replace(SETTINGS, **{name: value + ("x" if isinstance(value, str) else 1)})
+    path = tmp_path / "c/corpus.json"
+    before = path.read_bytes()
     told = f"c was made with {name} {value}, which is {getattr(other, name)} now: go on with the same options, or take"
     with pytest.raises(UserError, match=told.replace("-", r"\-")):
         Folder(tmp_path / "c", other, TEXTS)
-    path = tmp_path / "c/corpus.json"
+    assert path.read_bytes() == before
     facts = json.loads(path.read_text())
     del facts["settings"][name]
     path.write_text(json.dumps(facts))
@@ -73,11 +75,12 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "c").mkdir()
     Folder(tmp_path / "c", SETTINGS, TEXTS)  # an empty one is taken
     (tmp_path / "d").mkdir()
-    (tmp_path / "d/note.txt").write_text("mine")
+    (tmp_path / "d/metadata.csv").write_text("mine")
     with pytest.raises(
         UserError, match=r"d holds files, but no corpus\.json: it was not made by this program; take an"
     ):
         Folder(tmp_path / "d", SETTINGS, TEXTS)
+    assert (tmp_path / "d/metadata.csv").read_text() == "mine"
     assert not (tmp_path / "d/corpus.json").exists()
 
 

@@ -15,9 +15,7 @@ import fake_engine
 from common.program import UserError
 from conftest import RATE
 from tools import make_corpus
-from tools.corpus import texts as texts_module
 from tools.corpus.folder import Folder, Settings
-from tools.corpus.texts import find_texts
 
 SECOND = np.zeros(RATE, np.float32)
 GO_ON = SimpleNamespace(requested=0)
@@ -28,7 +26,7 @@ def read(monkeypatch, *options):
     return make_corpus.read_arguments()
 
 
-def test_what_is_the_default(monkeypatch):
+def test_without_options_it_is_eight_hours_by_hibari_on_all_cores(monkeypatch):
     monkeypatch.setattr(make_corpus.os, "sched_getaffinity", lambda process: set(range(3)))
     args = read(monkeypatch)
     assert (args.directory, args.hours, args.engine, args.voice, args.texts) == (Path("dir"), 8.0, "hibari", "", None)
@@ -43,22 +41,24 @@ def test_what_is_the_default(monkeypatch):
         ("--held_back", "held_back", True), ("--texts=x", "texts", Path("x")), ("--engine=flite", "engine", "flite"),
     ],
 )  # fmt: skip
-def test_what_is_taken(monkeypatch, option, name, value):
+def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
     assert getattr(read(monkeypatch, option), name) == value
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--hours=0"], ["--hours=-1"], ["--hours=inf"], ["--noise_floor=-120.1"], ["--noise_floor=-19.9"],
-        [f"--seed={2**32}"], ["--seed=-1"], ["--jobs=0"], ["--held_back", "--texts=x"],
+        ["--hours=0"], ["--hours=-1"], ["--hours=inf"], ["--hours=nan"], ["--noise_floor=-120.1"],
+        ["--noise_floor=-19.9"], ["--noise_floor=0"], ["--noise_floor=nan"], [f"--seed={2**32}"], ["--seed=-1"],
+        ["--jobs=0"], ["--engine=flute"], ["--held_back", "--texts=x"], ["--nonsense"],
     ],
 )  # fmt: skip
-def test_what_is_refused(monkeypatch, capsys, options):
+def test_options_out_of_range_or_that_exclude_each_other_end_with_code_2(monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as end:
         read(monkeypatch, *options)
     assert end.value.code == 2
-    assert options[0].partition("=")[0] in capsys.readouterr().err
+    (said,) = capsys.readouterr().err.splitlines()
+    assert options[0].partition("=")[0] in said
 
 
 # ---- which lines ----
@@ -145,7 +145,7 @@ def said(folder, caplog, hours, stop=0, **left_out):
     return caplog.messages
 
 
-def test_what_is_said_of_the_result(folder, caplog):
+def test_the_result_is_said_with_what_was_left_out_and_what_is_missing(folder, caplog):
     with pytest.raises(UserError, match="none of the texts became a clip"):
         said(folder, caplog, 1)
     folder.lengths = {1: RATE * 1800, 2: RATE * 1800}
@@ -224,6 +224,12 @@ def test_the_speed_is_of_what_was_made_now(main, caplog, tmp_path):
     assert not any(message.startswith("made") for message in caplog.messages)
 
 
+def test_clips_are_made_with_voice_seed_and_noise_of_the_options(main, tmp_path):
+    main("--voice=bass", "--seed=3", "--noise_floor=-50")
+    settings = json.loads((tmp_path / "c/corpus.json").read_text())["settings"]
+    assert (settings["voice"], settings["seed"], settings["noise_floor"]) == ("bass", 3, -50)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_its_code(main, number):
     main.asked.stop.requested = number
@@ -238,23 +244,3 @@ def test_whatever_ends_it_what_is_there_can_be_used(main, tmp_path):
         main()
     assert (tmp_path / "c/metadata.csv").read_text() == "fake-000001|One.\nfake-000002|Two.\n"
     assert json.loads((tmp_path / "c/corpus.json").read_text())["clips"] == 2
-
-
-# ---- texts ----
-
-
-def test_lines_keep_their_numbers_and_are_written_as_they_are_spoken(tmp_path):
-    (tmp_path / "t.txt").write_text("One 1.\n\n  \nMr. Four.\n")
-    assert find_texts(tmp_path / "t.txt", held_back=False) == {1: "One one.", 4: "Mister Four."}
-    (tmp_path / "t.txt").write_text("\n \n")
-    with pytest.raises(UserError, match=r"--texts=.*t\.txt is empty: write a sentence on each line"):
-        find_texts(tmp_path / "t.txt", held_back=False)
-
-
-def test_the_last_lines_of_the_bundled_list_are_held_back_and_their_sentences_with_them(tmp_path, monkeypatch):
-    (tmp_path / "b.txt").write_text("Held.\nOne.\nTwo.\nHeld.\nToo.\n")
-    monkeypatch.setattr(texts_module, "BUNDLED", tmp_path / "b.txt")
-    monkeypatch.setattr(texts_module, "HELD_BACK", 2)
-    assert find_texts(None, held_back=True) == {4: "Held.", 5: "Too."}
-    assert find_texts(None, held_back=False) == {2: "One.", 3: "Two."}
-    assert len(find_texts(tmp_path / "b.txt", held_back=False)) == 5

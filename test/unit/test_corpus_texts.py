@@ -2,8 +2,10 @@
 
 import pytest
 
+from common.program import UserError
 from tacotron2.text.cleaners import clean
 from tacotron2.text.remarks import remarks
+from tools.corpus import texts as texts_module
 from tools.corpus.texts import find_texts, normalize
 
 
@@ -39,3 +41,20 @@ def test_the_held_back_sentences_are_in_no_other_corpus():
     assert not set(held_back.values()) & set(training.values())
     assert len(training) > 12_900
     assert list(training)[:100] == list(range(1, 101))
+
+
+def test_lines_keep_their_numbers_and_are_written_as_they_are_spoken(tmp_path):
+    (tmp_path / "t.txt").write_text("One 1.\n\n  \nMr. Four.\n")
+    assert find_texts(tmp_path / "t.txt", held_back=False) == {1: "One one.", 4: "Mister Four."}
+    (tmp_path / "t.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"--texts=.*t\.txt is empty: write a sentence on each line"):
+        find_texts(tmp_path / "t.txt", held_back=False)
+
+
+def test_the_last_lines_of_the_bundled_list_are_held_back_and_their_sentences_with_them(tmp_path, monkeypatch):
+    (tmp_path / "b.txt").write_text("Held.\nOne.\nTwo.\nHeld.\nToo.\n")
+    monkeypatch.setattr(texts_module, "BUNDLED", tmp_path / "b.txt")
+    monkeypatch.setattr(texts_module, "HELD_BACK", 2)
+    assert find_texts(None, held_back=True) == {4: "Held.", 5: "Too."}
+    assert find_texts(None, held_back=False) == {2: "One.", 3: "Two."}
+    assert len(find_texts(tmp_path / "b.txt", held_back=False)) == 5

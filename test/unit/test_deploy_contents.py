@@ -34,16 +34,16 @@ def read(folder, content: bytes) -> Contents:
     return read_contents(folder, "onnxruntime", "build it")
 
 
-def test_it_comes_back(tmp_path):
+def test_contents_are_read_as_they_were_written(tmp_path):
     assert read(tmp_path, JSON) == WHOLE
 
 
-def test_the_order_of_its_fields_says_nothing(tmp_path):
+def test_the_order_of_fields_says_nothing(tmp_path):
     """As another program may write them."""
     assert read(tmp_path, json.dumps(json.loads(JSON), sort_keys=True).encode()) == WHOLE
 
 
-def test_it_says_what_the_models_are_and_nothing_of_their_training():
+def test_contents_say_what_the_models_are_and_nothing_of_their_training():
     for kind in ("tacotron2", "waveglow"):
         assert list(json.loads(JSON)[kind]) == [f"{kind}_config", "data_config"]
 
@@ -83,7 +83,7 @@ def test_what_is_there_stays_until_all_of_the_new_is(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old | {"a.onnx": b"new", CONTENTS: b"new"}
 
 
-def test_a_folder_in_the_place_of_a_file(tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_said(tmp_path):
     (tmp_path / "encoder.onnx/x").mkdir(parents=True)
     with (
         pytest.raises(UserError, match=f"cannot write {tmp_path}/encoder.onnx: Is a directory"),
@@ -140,6 +140,17 @@ def test_contents_of_another_version_are_refused(tmp_path, form):
     assert b'{\n  "form": 4,' in JSON
     with pytest.raises(UserError, match="of another version of this repository"):
         read(tmp_path, JSON.replace(b'"form": 4', f'"form": {json.dumps(form)}'.encode()))
+
+
+@pytest.mark.parametrize("damaged", [b'{"engine": "onnxruntime"', b"[]", b'{"engine": "onnxruntime"}'])
+def test_damaged_contents_are_said(tmp_path, damaged):
+    with pytest.raises(UserError, match=r"contents\.json cannot be used .*: build it"):
+        read(tmp_path, damaged)
+
+
+def test_a_folder_that_is_not_there_has_nothing_for_an_engine(tmp_path):
+    with pytest.raises(UserError, match=r"nothing for torch in .*nowhere: build it"):
+        read_contents(tmp_path / "nowhere", "torch", "build it")
 
 
 def test_contents_of_another_engine_are_refused(tmp_path):

@@ -82,12 +82,19 @@ def test_every_option_needs_a_value(fetch, option):
     assert not fetch.folder.exists() or not list(fetch.folder.iterdir())
 
 
+def test_the_name_of_a_file_may_be_relative_and_hold_a_blank(fetch):
+    (fetch.root / "a b.pt").write_text("given tacotron2")
+    done = fetch("--tacotron2=a b.pt", "--waveglow", "given/waveglow")
+    assert done.returncode == 0, done.stderr
+    assert fetch.there() == GIVEN
+
+
 def test_of_two_the_last_counts(fetch):
     assert fetch(*fetch.given, "--tacotron2", f"{fetch.root}/voices/heart/tacotron2").returncode == 0
     assert fetch.there() == GIVEN | {TACOTRON2: "voices/heart tacotron2"}
 
 
-def test_a_voice_of_the_repository(fetch):
+def test_a_voice_of_the_repository_is_taken_by_its_name(fetch):
     assert fetch("--voice=heart").returncode == 0
     assert fetch.there() == {TACOTRON2: "voices/heart tacotron2", WAVEGLOW: "voices/heart waveglow"}
 
@@ -184,7 +191,8 @@ def test_what_changed_is_refused_with_both_sums_and_what_to_do(fetch):
     sums = [hashlib.sha256(text).hexdigest() for text in (b"other", b"given waveglow")]
     file = str(fetch.checkpoints / WAVEGLOW).replace(" ", r"\ ")
     assert done.returncode == 1
-    assert f"(SHA256 {sums[0]}, not {sums[1]}): rm {file} && bash {ROOT}/tools/deploy/" in done.stderr
+    changed = f"/{WAVEGLOW} is not what was fetched first (SHA256 {sums[0]}, not {sums[1]})"
+    assert f"{changed}: rm {file} && bash {ROOT}/tools/deploy/" in done.stderr
     assert done.stderr.endswith("get_datasets_and_models.sh --engine=torch\n")
 
 
@@ -222,7 +230,7 @@ def holder():
         end(process, 0)
 
 
-def test_a_folder_that_cannot_be_written(fetch):
+def test_a_folder_that_cannot_be_written_is_said(fetch):
     (fetch.root / "file").touch()
     done = fetch(*fetch.given, "--models_dir=file")
     assert done.returncode == 1 and done.stderr.endswith("error: cannot write to file/checkpoints\n")

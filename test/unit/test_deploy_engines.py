@@ -1,16 +1,21 @@
-"""The engines: one interface, the same numbers, and clear words for files and sizes that are not theirs."""
+"""All engines: one interface, the same numbers, a share of the cores, clear words for files that are not theirs."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, raw, start, toy
+from deploy_toys import ENGINES, SEEDS, TEXTS, make, models_dir, start, toy
 
 from common.program import UserError
+from runs import CPU
 from tools.deploy.artifacts import read_contents
-from tools.deploy.engines.engine import find_engine
+from tools.deploy.engines import engine as engine_module
+from tools.deploy.engines import onnxruntime_engine, torch_engine
+from tools.deploy.engines.engine import find_engine, share_of_cores
+from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
+from tools.deploy.engines.torch_engine import Torch
 
 
 def expected_audio(mel, sigma, seed):
@@ -48,65 +53,6 @@ def test_an_engine_that_nobody_knows_is_said():
         find_engine("tensorrt")
 
 
-def test_stages_are_timed():
-    pipeline, _ = start(models_dir() / "onnx", raw())
-    mel, lengths = pipeline.spectrograms(TEXTS, SEEDS)
-    pipeline.audio(mel, lengths, 0.6, SEEDS)
-    assert list(pipeline.seconds) == ["encoder", "decoder", "postnet", "waveglow"]
-    assert all(seconds > 0 for seconds in pipeline.seconds.values())
-
-
-def test_batches_and_texts_below_the_range_are_filled_up(tmp_path):
-    contents = make(tmp_path, batch=(3, 4, 8))
-    pipeline, _ = start(tmp_path, contents)
-    mel, lengths = pipeline.spectrograms([[12, 3]], [8])
-    (audio,) = pipeline.audio(mel, lengths, 0.6, [8])
-    free, _ = start(models_dir() / "onnx", raw())
-    mel_alone, lengths_alone = free.spectrograms([[12, 3]], [8])
-    assert mel.shape == mel_alone.shape
-    assert lengths.tolist() == lengths_alone.tolist()
-    assert np.abs(mel - mel_alone).max() < 1e-4
-    assert len(audio) == 256 * lengths[0]
-
-
-@pytest.mark.parametrize(
-    ("texts", "says"),
-    [
-        ([[5, 6, 7]] * 9, "the batch is 9, and these engines are built for 1 to 8"),
-        ([[5] * 257], "the longest text is 257, and these engines are built for 4 to 256"),
-    ],
-)
-def test_beyond_the_range_is_said_before_the_engine_fails(texts, says):
-    pipeline, _ = start(models_dir() / "onnx", raw())
-    with pytest.raises(UserError, match=says):
-        pipeline.spectrograms(texts, [0] * len(texts))
-
-
-def test_so_is_a_spectrogram_beyond_it():
-    pipeline, _ = start(models_dir() / "onnx", raw())
-    pipeline.contents.ranges["mel"] = [4, 8, 16]
-    assert len(pipeline.audio(np.zeros((1, 6, 16), np.float32), np.array([16]), 0.6, [0])[0]) == 16 * 256
-    with pytest.raises(UserError, match="the number of mel frames is 17, and these engines are built for 4 to 16"):
-        pipeline.audio(np.zeros((1, 6, 17), np.float32), np.array([17]), 0.6, [0])
-
-
-def test_time_in_a_stage_adds_up_until_it_is_cleared(monkeypatch):
-    """By a clock that goes on by a second with each look, and a device that takes 5 s more."""
-    seconds = [0]
-    look = lambda more=1: seconds.__setitem__(0, seconds[0] + more) or seconds[0]  # noqa: E731
-    monkeypatch.setattr("tools.deploy.infer_python.pipeline.time", SimpleNamespace(perf_counter=look))
-    pipeline, engine = start(models_dir() / "onnx", raw())
-    monkeypatch.setattr(engine, "wait", lambda: look(5))
-    for _ in range(2):
-        with pipeline.stage("one"):
-            pass
-    assert pipeline.seconds == {"one": 12}
-    pipeline.seconds.clear()
-    with pipeline.stage("one"):
-        pass
-    assert pipeline.seconds == {"one": 6}
-
-
 @pytest.mark.parametrize("engine", ["onnxruntime", "magicmind"])
 def test_only_frames_and_gates_leave_the_engine_in_the_loop(tmp_path, monkeypatch, engine):
     pipeline, _ = start(tmp_path, make(tmp_path, engine, decoder="decoder_iter"))
@@ -127,7 +73,7 @@ def arrays_of(inputs):
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch", "magicmind"])
-def test_files_that_are_not_what_was_built(tmp_path, engine):
+def test_a_file_that_is_not_what_was_built_is_refused(tmp_path, engine):
     contents = make(tmp_path, engine)
     path = contents.path(tmp_path, "postnet")
     whole = path.read_bytes()
@@ -162,13 +108,27 @@ def test_a_graph_with_a_flipped_bit_is_not_given_out(tmp_path):
         contents.path(tmp_path / "onnx", "waveglow")
 
 
-def test_a_folder_of_another_engine(tmp_path):
-    make(tmp_path, "torch")
-    with pytest.raises(UserError, match=r"is for torch, not for onnxruntime: do this"):
-        read_contents(tmp_path, "onnxruntime", "do this")
-    with pytest.raises(UserError, match=r"nothing for torch in .*nowhere: do this"):
-        read_contents(tmp_path / "nowhere", "torch", "do this")
-    for damaged in ('{"engine": "torch"', "[]", '{"engine": "torch"}'):
-        (tmp_path / "contents.json").write_text(damaged)
-        with pytest.raises(UserError, match=r"contents.json cannot be used .*: do this"):
-            read_contents(tmp_path, "torch", "do this")
+def test_a_share_of_the_cores_is_each_devices_own(monkeypatch):
+    monkeypatch.setattr(engine_module.os, "sched_getaffinity", lambda process: set(range(6)))
+    assert [share_of_cores(0, 1), share_of_cores(5, 2), share_of_cores(0, 4), share_of_cores(0, 9)] == [6, 3, 1, 1]
+    with pytest.raises(UserError, match="device 6 does not exist: this process has devices 0 to 5"):
+        share_of_cores(6, 2)
+
+
+def test_engines_are_built_with_all_that_is_known_of_their_graphs(tmp_path, monkeypatch):
+    requests, build = [], OnnxRuntime.build
+    monkeypatch.setattr(OnnxRuntime, "build", lambda request, path: requests.append(request) or build(request, path))
+    make(tmp_path)
+    assert {request.hop_length for request in requests} == {256}
+    assert all("export_model/run.sh" in request.how for request in requests)
+
+
+@pytest.mark.parametrize(("module", "engine"), [(onnxruntime_engine, OnnxRuntime), (torch_engine, Torch)])
+def test_an_engine_takes_the_share_of_its_own_device(monkeypatch, module, engine):
+    asked = []
+    monkeypatch.setattr(module, "share_of_cores", lambda device, shares: asked.append((device, shares)) or 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(torch_engine, "pick_device", lambda *_: CPU)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert engine(5, 8, {}).device_name.endswith("3 threads")
+    assert asked == [(5, 8)]

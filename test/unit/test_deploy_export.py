@@ -11,7 +11,7 @@ from deploy_toys import exported, run, toy
 from conftest import ROOT
 from tacotron2.model import padding_mask
 from tools.deploy.export_model import to_onnx, verify
-from tools.deploy.export_model.example_inputs import draw_masks, example_inputs
+from tools.deploy.export_model.example_inputs import draw_masks
 from tools.deploy.export_model.onnx_export import quiet
 from tools.deploy.models import PACKAGES
 from tools.deploy.signatures import tacotron2_signatures, waveglow_signatures
@@ -208,13 +208,3 @@ def test_graphs_are_compared_at_other_sizes_than_they_are_traced_with():
         assert batch != to_onnx.BATCH and length != to_onnx.LENGTH
     assert len({batch for batch, _ in verify.SIZES}) > 1 and len({length for _, length in verify.SIZES}) > 1
     assert min(batch for batch, _ in verify.SIZES) == 1  # which the exporter treats as fixed
-
-
-def test_graphs_are_compared_at_clips_of_different_lengths():
-    """Else what they do with padding would not show."""
-    signatures = toy("tacotron2").signatures()
-    names = {"encoder": "sequence_lengths", "postnet": "mel_lengths", "decoder": "max_decoder_steps"}
-    for graph, name in names.items():
-        assert example_inputs(signatures[graph], 4, 3)[name].tolist() == [3, 2, 1, 1]
-    mask = example_inputs(signatures["decoder_iter"], 4, 3)["mask"]
-    assert torch.equal(mask, padding_mask(torch.tensor([3, 2, 1, 1]), 3))

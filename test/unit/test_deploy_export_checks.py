@@ -56,7 +56,6 @@ def test_texts_are_read_as_the_voice_wants_or_as_in_the_training(written, tmp_pa
 @pytest.mark.parametrize(
     ("kind", "changes", "says"),
     [
-        ("tacotron2", {"dictionary": "nowhere.dict"}, "cannot read the dictionary nowhere.dict"),
         ("tacotron2", {"symbols": ["_", "a"]}, "symbols"),
         ("waveglow", {"hop_length": 512}, "hop_length"),
         ("waveglow", {"sampling_rate": 16000}, "sampling_rate"),

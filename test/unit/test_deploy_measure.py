@@ -2,12 +2,14 @@
 
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 from deploy_toys import engines
 from test_deploy_report import iteration
 
-from tools.deploy.artifacts import read_contents
+from tools.deploy.artifacts import Source, read_contents
+from tools.deploy.checkpoints import RANDOM
 from tools.deploy.infer_python import infer
 from tools.deploy.infer_python import measure as measuring
 from tools.deploy.infer_python.latency import DeviceResult
@@ -26,9 +28,10 @@ def works(monkeypatch):
     return found
 
 
-def measured(monkeypatch, *options, text=None):
+def measured(monkeypatch, *options, text=None, **changes):
+    """The run for these options, of engines whose contents have these changes."""
     monkeypatch.setattr(sys, "argv", ["infer", *options])
-    contents = read_contents(engines(), "onnxruntime", "")
+    contents = replace(read_contents(engines(), "onnxruntime", ""), **changes)
     return measuring.measure(infer.read_arguments(), engines(), contents, 2, text)
 
 
@@ -39,8 +42,9 @@ def told(work):
 
 def test_each_device_is_told_its_share(monkeypatch, works, tmp_path):
     options = ["--devices=1,4", "--num_iters=3", "--warmup_iters=2", "--il=20", f"-o={tmp_path}", "--no-waveglow"]
-    measured(monkeypatch, *options)
+    measured(monkeypatch, *options, "--seed=7")
     assert [(work.device, work.shares, len(work.batches)) for work in works] == [(1, 2, 2), (4, 2, 1)]
+    assert sorted(clip.seed for work in works for clips in work.batches for clip in clips) == list(range(7, 13))
     for work in works:
         assert (work.folder, work.contents.engine, work.with_waveglow) == (engines(), "onnxruntime", False)
         assert work.warmup == work.batches[:1] * 2
@@ -72,3 +76,17 @@ def test_clips_without_an_end_are_counted_over_all_devices(monkeypatch, works, c
     measured(monkeypatch, "--devices=0,1", "--num_iters=4")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["4 of 8 clips find no end and are cut off at the limit of frames"]
+
+
+def test_the_noise_is_as_loud_as_asked_for(monkeypatch, works):
+    for options in ([], ["--sigma=0"], ["--sigma=0.3"]):
+        measured(monkeypatch, *options, sigma=0.45)
+    assert [work.sigma for work in works] == [0.45, 0, 0.3]
+
+
+def test_random_weights_are_no_reason_to_warn(monkeypatch, works, caplog):
+    sources = read_contents(engines(), "onnxruntime", "").sources
+    for source, warns in ((sources["tacotron2"], True), (Source(RANDOM), False)):
+        caplog.clear()
+        measured(monkeypatch, sources=sources | {"tacotron2": source})
+        assert ("2 of 4 clips find no end" in caplog.text) == warns

@@ -2,10 +2,12 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from deploy_toys import make, models_dir, raw, start
 
 from common.program import UserError
+from tools.deploy.engines.engine import Build
 from tools.deploy.engines.onnxruntime_engine import OnnxRuntime, put_in_order_of
 
 
@@ -58,3 +60,31 @@ def test_a_card_that_onnxruntime_cannot_use_is_no_silent_cpu(tmp_path, monkeypat
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(UserError, match="device 3 does not exist, or onnxruntime-gpu cannot use it"):
         start(tmp_path, contents, device=3)
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_onnxruntime_takes_the_threads_that_it_was_given(monkeypatch, tmp_path, spinning):
+    models_dir()  # whose making is compared in sessions of its own
+    given, session = [], onnxruntime.InferenceSession
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *args: given.append(args[1]) or session(*args))
+    contents = raw()
+    contents.options = {"spinning": spinning}
+    _, engine = start(models_dir() / "onnx", contents)
+    assert {options.intra_op_num_threads for options in given} == {engine.threads}
+    spins = {options.get_session_config_entry("session.intra_op.allow_spinning") for options in given}
+    assert spins == {str(int(spinning))}
+    # Else a long text takes many times as long.
+    assert {options.get_session_config_entry("session.set_denormal_as_zero") for options in given} == {"1"}
+
+
+def test_engines_of_onnxruntime_are_for_every_machine(tmp_path):
+    """What is good for one processor alone, as a convolution and what follows it in one, comes when they are loaded."""
+    text = '<ir_version: 8, opset_import: ["": 18]> g (float[1,16,8] x) => (float y) { a = Conv (x, w) y = Relu (a) }'
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((16, 16, 3), np.float32), "w"))
+    onnx.save(model, tmp_path / "a.onnx")
+    source = raw().sources["waveglow"]
+    request = Build("waveglow", raw().signature("waveglow"), tmp_path / "a.onnx", source, "force_float32", {})
+    OnnxRuntime.build(request, tmp_path / "built.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "built.onnx").graph.node] == ["Conv", "Relu"]

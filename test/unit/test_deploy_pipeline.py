@@ -1,10 +1,11 @@
-"""The pipeline around an engine's graphs, by stand-ins for them."""
+"""The pipeline around an engine's graphs: sizes, ends, seconds; mostly by stand-ins for them."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from deploy_toys import SEEDS, TEXTS, make, models_dir, raw, start
 
 import tacotron2.config
 import waveglow.config
@@ -17,7 +18,7 @@ from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.signatures import tacotron2_signatures
 
 
-def test_a_stage_lasts_until_the_device_is_done_and_adds_up(monkeypatch):
+def test_a_stage_lasts_until_the_device_is_done_and_adds_up_until_it_is_cleared(monkeypatch):
     now = [0.0]
 
     def take(seconds):
@@ -30,10 +31,14 @@ def test_a_stage_lasts_until_the_device_is_done_and_adds_up(monkeypatch):
         with own.stage("decoder"):
             take(seconds)
     assert own.seconds == {"decoder": 1 + 2 + 4 + 2}
+    own.seconds.clear()
+    with own.stage("decoder"):
+        take(1)
+    assert own.seconds == {"decoder": 1 + 2}
 
 
 @pytest.mark.parametrize("frames_per_step, most, limit", [(1, 100, 9), (2, 100, 4), (2, 3, 3)])
-def test_it_decodes_no_longer_than_the_engines_and_the_voice_allow(frames_per_step, most, limit):
+def test_decoding_is_no_longer_than_the_engines_and_the_voice_allow(frames_per_step, most, limit):
     """The engines by frames, of which a step may make several, the voice by steps."""
     sizes = Tacotron2Config(n_frames_per_step=frames_per_step, max_decoder_steps=most)
     contents = SimpleNamespace(
@@ -125,7 +130,43 @@ def test_what_fills_a_batch_up_leaves_nothing_behind():
     assert (mel.shape, lengths.tolist()) == ((1, 80, 3), [3])
 
 
-def test_a_spectrogram_beyond_the_engines_is_refused_by_its_frames():
-    own = of_stubs(waveglow=None)
-    with pytest.raises(UserError, match="the number of mel frames is 9, and these engines are built for 8 to 8"):
-        own.audio(np.zeros((1, 80, 9), np.float32), np.array([9]), 0.6, [1])
+def test_each_stage_has_its_seconds():
+    pipeline, _ = start(models_dir() / "onnx", raw())
+    mel, lengths = pipeline.spectrograms(TEXTS, SEEDS)
+    pipeline.audio(mel, lengths, 0.6, SEEDS)
+    assert list(pipeline.seconds) == ["encoder", "decoder", "postnet", "waveglow"]
+    assert all(seconds > 0 for seconds in pipeline.seconds.values())
+
+
+def test_batches_and_texts_below_the_range_are_filled_up(tmp_path):
+    contents = make(tmp_path, batch=(3, 4, 8))
+    pipeline, _ = start(tmp_path, contents)
+    mel, lengths = pipeline.spectrograms([[12, 3]], [8])
+    (audio,) = pipeline.audio(mel, lengths, 0.6, [8])
+    free, _ = start(models_dir() / "onnx", raw())
+    mel_alone, lengths_alone = free.spectrograms([[12, 3]], [8])
+    assert mel.shape == mel_alone.shape
+    assert lengths.tolist() == lengths_alone.tolist()
+    assert np.abs(mel - mel_alone).max() < 1e-4
+    assert len(audio) == 256 * lengths[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ([[5, 6, 7]] * 9, "the batch is 9, and these engines are built for 1 to 8"),
+        ([[5] * 257], "the longest text is 257, and these engines are built for 4 to 256"),
+    ],
+)
+def test_a_batch_or_a_text_beyond_the_range_is_said_before_the_engine_fails(texts, says):
+    pipeline, _ = start(models_dir() / "onnx", raw())
+    with pytest.raises(UserError, match=says):
+        pipeline.spectrograms(texts, [0] * len(texts))
+
+
+def test_a_spectrogram_beyond_the_range_is_refused_and_one_at_its_end_spoken():
+    pipeline, _ = start(models_dir() / "onnx", raw())
+    pipeline.contents.ranges["mel"] = [4, 8, 16]
+    assert len(pipeline.audio(np.zeros((1, 6, 16), np.float32), np.array([16]), 0.6, [0])[0]) == 16 * 256
+    with pytest.raises(UserError, match="the number of mel frames is 17, and these engines are built for 4 to 16"):
+        pipeline.audio(np.zeros((1, 6, 17), np.float32), np.array([17]), 0.6, [0])

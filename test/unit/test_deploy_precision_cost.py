@@ -1,12 +1,17 @@
-"""What is spoken to measure what a precision costs, by stand-ins for engines."""
+"""What a precision costs is measured: what is spoken for it, by real engines and by stand-ins, and compared how."""
 
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from deploy_toys import make, models_dir, raw
 
 from tacotron2.text.alphabet import NVIDIAS
-from tools.deploy.gen_model import calibration, precision_cost
+from tools.deploy.artifacts import read_contents
+from tools.deploy.engines.onnxruntime_engine import OnnxRuntime
+from tools.deploy.gen_model import precision_cost
+from tools.deploy.gen_model.precision_cost import measure_cost
 
 
 def test_an_engine_that_was_compared_is_given_back(monkeypatch):
@@ -39,29 +44,47 @@ def test_no_more_is_compared_than_can_be_spoken_or_than_takes_seconds(monkeypatc
     assert (pipeline.limit, spoken) == (meant, [9])
 
 
-def test_what_goes_into_the_exported_graphs_is_heard_and_the_engine_given_back(monkeypatch):
-    did = []
+def test_the_exact_numbers_are_made_without_the_other_engines_options(tmp_path, monkeypatch):
+    given, original = [], OnnxRuntime.__init__
+    monkeypatch.setattr(OnnxRuntime, "__init__", lambda self, *args: given.append(args[-1]) or original(self, *args))
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    measure_cost(tmp_path, make(tmp_path, "magicmind"), models_dir() / "onnx", exported_contents)
+    assert given == [{}]
 
-    class Graph:
-        def run(self, inputs):
-            return {"y": 2 * inputs["x"]}
 
-    def say(pipeline):
-        assert pipeline.graphs["encoder"].run({"x": np.ones(1)}) == {"y": 2.0}
-        pipeline.graphs["encoder"].run({"x": np.full(1, 3.0)})
+def test_what_one_model_costs_is_not_the_other_ones(tmp_path):
+    """WaveGlow gets the exact spectrogram."""
+    contents = make(tmp_path)
+    path = contents.path(tmp_path, "postnet")
+    model = onnx.load(path)
+    weight = next(each for each in model.graph.initializer if each.name.endswith("4.0.conv.bias"))
+    weight.raw_data = (onnx.numpy_helper.to_array(weight) + 1).tobytes()
+    onnx.save(model, path)
+    contents.add(tmp_path, "postnet", path.name)
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    cost = measure_cost(tmp_path, contents, models_dir() / "onnx", exported_contents)
+    assert cost["tacotron2"] > 0.5
+    assert cost["waveglow"] < 1e-4
 
-    engine = SimpleNamespace(close=lambda: did.append("close"))
-    monkeypatch.setattr(calibration, "find_engine", lambda name: lambda *given: did.append((name, given)) or engine)
-    monkeypatch.setattr(
-        calibration, "Pipeline", lambda folder, contents, engine: SimpleNamespace(graphs={"encoder": Graph()})
-    )
-    monkeypatch.setattr(calibration, "replace", lambda contents, **changes: did.append(changes) or contents)
-    monkeypatch.setattr(calibration, "say", say)
-    exported = SimpleNamespace(files={"encoder": "its file", "waveglow": "another"})
-    heard = calibration.listen(SimpleNamespace(made_of={"encoder": "digest"}), "onnx", exported)
-    assert heard == {"encoder": {"x": np.full(1, 3.0)}}  # the latest
-    assert did == [
-        ("onnxruntime", (0, 1, {})),
-        {"engine": "onnxruntime", "files": {"encoder": "its file"}},
-        "close",
-    ]
+
+def test_a_cost_is_of_the_whole_wave(tmp_path, monkeypatch):
+    """Twice as loud below zero, where a logarithm of amplitudes is larger by that of 2."""
+    mel, wave = np.zeros((6, 30), np.float32), -np.abs(np.random.default_rng(0).standard_normal(8000)).astype("f4") / 20
+    spoken = iter([(mel, wave), (mel, 2 * wave)])
+    monkeypatch.setattr(precision_cost, "_speak", lambda *_: next(spoken))
+    cost = measure_cost(tmp_path, raw(), tmp_path, raw())
+    assert cost == pytest.approx({"tacotron2": 0, "waveglow": np.log(2)}, abs=0.01)
+
+
+def test_what_is_clipped_in_the_wav_is_no_cost(tmp_path, monkeypatch):
+    mel, wave = np.zeros((6, 30), np.float32), np.sign(np.random.default_rng(0).standard_normal(8000)).astype("f4")
+    spoken = iter([(mel, 3 * wave), (mel, 2 * wave)])
+    monkeypatch.setattr(precision_cost, "_speak", lambda *_: next(spoken))
+    assert measure_cost(tmp_path, raw(), tmp_path, raw()) == {"tacotron2": 0, "waveglow": 0}
+
+
+def test_both_models_cost_something_and_little(tmp_path):
+    exported_contents = read_contents(models_dir() / "onnx", "onnx", "")
+    cost = measure_cost(tmp_path, make(tmp_path, "torch", "force_float16"), models_dir() / "onnx", exported_contents)
+    assert cost.keys() == {"tacotron2", "waveglow"}
+    assert all(0 < distance < 0.02 for distance in cost.values())

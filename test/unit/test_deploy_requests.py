@@ -8,7 +8,7 @@ from deploy_toys import raw
 from common.program import UserError
 from tacotron2.sentences import PARAGRAPH_PAUSE, SENTENCE_PAUSE
 from tacotron2.text.alphabet import Alphabet
-from tools.deploy.infer_python.requests import of_sentence, of_text, sentence
+from tools.deploy.infer_python.requests import of_sentence, of_text, reader, sentence
 
 
 @pytest.fixture
@@ -83,11 +83,13 @@ def test_a_piece_is_as_long_as_the_engines_take_with_its_full_stop(contents, tmp
         contents.ranges["text"] = [4, 8, largest]
         (batches,) = of_text([exact], contents, 1, [0], 0, tmp_path).values()
         assert len(batches) == pieces
+        assert all(len(reader(contents)(clip.text)) <= largest for (clip,) in batches)
 
 
-def test_a_text_without_anything_to_speak_is_refused(contents, tmp_path):
+@pytest.mark.parametrize("lines", [["", "..."], ["...", "--"], [], ["ъ"]])
+def test_a_text_without_anything_to_speak_is_refused(contents, tmp_path, lines):
     with pytest.raises(UserError, match="nothing of the text can be spoken, it needs letters or digits"):
-        of_text(["", "..."], contents, 1, [0], 0, tmp_path)
+        of_text(lines, contents, 1, [0], 0, tmp_path)
 
 
 def test_the_sentence_is_dealt_to_devices_in_turn_with_a_seed_for_each_clip(tmp_path):
@@ -115,3 +117,18 @@ def test_an_alphabet_without_the_letters_of_the_sentence_gives_its_own(tmp_path)
     assert clips[0].text == text
     letters = Alphabet(["_", " ", *"abcdefghijklmnopqrstuvwxyz"])  # marks may be missing
     assert sentence(20, letters).startswith("The forms of print")
+
+
+def test_a_long_sentence_begins_anew_and_is_as_long_as_asked_for():
+    text = sentence(333)
+    assert len(text) == 333
+    assert text.endswith("shapeliness of the letters themselves.")
+    assert text.count("The forms of printed letters") == 2
+
+
+def test_a_sentence_that_is_cut_has_an_end():
+    for length in range(2, 400):
+        text = sentence(length)
+        assert text.endswith(".") and not text.endswith("..")
+        assert length - 3 <= len(text) <= length
+    assert sentence(1) == "T"

@@ -6,11 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from deploy_toys import report_of, to_infer
 from test_deploy_report import iteration
 
 from common.program import UserError
-from tools.deploy.infer_python import infer
 from tools.deploy.infer_python.latency import DeviceResult, Run
 from tools.deploy.infer_python.results import Results, set_aside
 
@@ -45,7 +43,7 @@ def test_a_link_that_the_user_has_made_stays_for_what_is_new(tmp_path):
         ("pipe", "pipe", "wavs/latency.json"),  # beside which nobody looks for a file
     ],
 )
-def test_where_a_report_goes(tmp_path, monkeypatch, log_file, text, beside):
+def test_a_report_goes_to_its_file_or_into_its_folder(tmp_path, monkeypatch, log_file, text, beside):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     os.mkfifo("pipe")
@@ -92,21 +90,6 @@ def test_an_earlier_report_is_set_aside_where_it_lies(tmp_path):
     }  # fmt: skip
 
 
-def test_nothing_to_set_aside(tmp_path):
+def test_where_there_is_nothing_to_set_aside_no_folder_is_made(tmp_path):
     set_aside([tmp_path / "a.wav"])
     assert list(tmp_path.glob("[!.]*")) == []
-
-
-def test_a_folder_as_log_file_gets_the_samples_name(run_here, tmp_path):
-    options = ["--log_file", ".", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
-    for _ in range(2):
-        done = run_here(infer.main, *to_infer("force_float32", "2", "20", *options))
-        assert done.returncode == 0, done.stderr
-    assert list(report_of((tmp_path / "force_float32_2_20_log_perf").read_text())) == ["dev[0]"]
-    assert len(list(tmp_path.glob("*/force_float32_2_20_log_perf"))) == 1  # of the first run
-
-
-def test_an_empty_log_file_is_the_terminal(run_here):
-    options = ["--log_file", "", "--num_iters=1", "--warmup_iters=0", "--no-waveglow", "-o", "wavs"]
-    done = run_here(infer.main, *to_infer("force_float32", "1", "20", *options))
-    assert list(report_of(done.stdout)) == ["dev[0]"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from deploy_toys import models_dir
+from deploy_toys import engines, models_dir
 
 from common.folder_lock import LOCK
 from common.program import UserError
@@ -76,7 +76,7 @@ def test_the_report_in_a_folder_is_named_after_the_first_batch(start, tmp_path, 
     assert logs_opened == [(None, False)] * 2
 
 
-def test_which_batches_engines_are_built_for(monkeypatch, tmp_path):
+def test_engines_are_built_for_all_batches_that_are_wanted(monkeypatch, tmp_path):
     """1 to 8, or to the largest that is wanted; those that are there are kept if they are for all that are wanted."""
     assert stages.batches(tmp_path, "torch", [1]) == stages.batches(tmp_path, "torch", [8, 2]) == [1, 4, 8]
     assert stages.batches(tmp_path, "torch", [9, 2]) == [1, 4, 9]
@@ -116,17 +116,6 @@ def test_engines_that_are_damaged_are_built_again(start, folder):
     path.write_bytes(path.read_bytes()[:-1])
     start(run)
     read_contents(built, "onnxruntime", "").path(built, "postnet")
-
-
-def test_sizes_and_devices_that_there_are_not_are_said_before_the_work(start, folder):
-    for options, says in (
-        (["--il=257"], "--il is 257, and engines are built for 4 to 256"),
-        (["--devices=99"], "device 99 does not exist"),
-    ):
-        for module in (run, perf):
-            with pytest.raises(UserError, match=says):
-                start(module, *options)
-    assert [path.name for path in folder.iterdir()] == [ONNX]
 
 
 @pytest.mark.parametrize("name", ["perf.md", "perf.json", "perf.png", "dev0_0.wav"])
@@ -196,3 +185,15 @@ def test_the_table_names_the_processor(start, tmp_path, monkeypatch):
     start(perf, "--bs=1", "--quant_modes", "force_float32")
     cores = len(os.sched_getaffinity(0))
     assert f"on Famous 9000, {cores} thread" in (tmp_path / "output/perf.md").read_text()
+
+
+def test_perf_writes_a_table_and_a_plot(tmp_path, monkeypatch):
+    engines()
+    options = ["--quant_modes", "force_float32", "--bs=1,4", "--il=20", "--num_iters=2", "--warmup_iters=0"]
+    monkeypatch.setattr(sys, "argv", ["perf", *options, f"--models_dir={models_dir()}", "-o", str(tmp_path)])
+    perf.main()
+    table = [line.split(" | ") for line in (tmp_path / "perf.md").read_text().splitlines() if line.startswith("|")]
+    assert [row[1:4] for row in table[2:]] == [["20", "force_float32", "1"], ["20", "force_float32", "4"]]
+    assert all(float(row[4].replace(",", "")) > 0 and float(row[5].replace(",", "")) > 0 for row in table[2:])
+    assert (tmp_path / "perf.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((tmp_path / "perf.json").read_text())["runs"]) == 2

@@ -6,7 +6,8 @@ import pytest
 from deploy_toys import engines, models_dir, to_infer
 from test_deploy_report import iteration
 
-from tools.deploy.artifacts import read_contents, write_contents
+from common.program import UserError
+from tools.deploy.gen_model.settings import Sizes
 from tools.deploy.infer_python import infer
 from tools.deploy.infer_python import measure as measuring
 from tools.deploy.infer_python.latency import DeviceResult, Run
@@ -51,12 +52,6 @@ def test_a_text_may_be_of_any_length_whatever_the_length_of_the_sentence(run_her
     assert asked[0][2][:2] == ["Hello.", "Bye."]
 
 
-@pytest.mark.parametrize("options", [["--bs=1,2"], ["--all"], ["--no-waveglow"]])
-def test_a_text_goes_with_one_batch_and_audio(run_here, asked, options):
-    done = run_here(infer.main, "--text=a.txt", *options)
-    assert (done.returncode, asked) == (2, [])
-
-
 def test_engines_without_the_batch_say_how_to_build_it(run_here, asked):
     done = run_here(infer.main, f"--models_dir={engines()}", "--bs=1,32", "-o", "out")
     assert done.returncode == 1
@@ -65,15 +60,9 @@ def test_engines_without_the_batch_say_how_to_build_it(run_here, asked):
     assert asked == []
 
 
-def test_a_dictionary_that_is_missing_is_said_before_results_are_moved(run_here, tmp_path, asked):
-    """It is that of the training; without it words would be spoken otherwise."""
-    contents = read_contents(engines(), "onnxruntime", "")
-    contents.tacotron2.data_config.dictionary = "nowhere.dict"
-    (tmp_path / "engines").mkdir()
-    write_contents(tmp_path / "engines", contents)
-    (tmp_path / "dev0_0.wav").write_text("earlier")
-    done = run_here(infer.main, "--models_dir=engines", "-o", ".")
-    assert done.returncode == 1
-    assert "cannot read the dictionary nowhere.dict" in done.stderr
-    assert (tmp_path / "dev0_0.wav").read_text() == "earlier"
-    assert asked == []
+@pytest.mark.parametrize("name", ["batch", "text", "mel"])
+@pytest.mark.parametrize("sizes", [[0, 1, 2], [1, 2], [1, 3, 2], [1, 2, 3, 4], [1.0, 2, 3], [True, 2, 3], [-1, 1, 2]])
+def test_sizes_are_three_whole_numbers_from_1_on_in_their_order(name, sizes):
+    assert vars(Sizes(**{name: [1, 1, 1]}))[name] == [1, 1, 1]
+    with pytest.raises(UserError, match=rf"{name} is \[.*: must be the smallest, usual and largest size"):
+        Sizes(**{name: sizes})

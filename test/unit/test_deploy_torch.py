@@ -10,8 +10,11 @@ import torch
 from deploy_toys import SEEDS, TEXTS, make, make_lively, models_dir, start, toy
 
 import waveglow.config
+from common.config_reading import from_dict
 from common.program import UserError
+from conftest import toy_config
 from runs import CPU
+from tools.deploy import models
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.engines import torch_engine
 from tools.deploy.engines.engine import Build
@@ -64,7 +67,7 @@ def test_pytorch_keeps_freed_memory(monkeypatch):
         ("int8", torch.float16, torch.float32),
     ],
 )
-def test_what_pytorch_computes_in(quant_mode, half, computes):
+def test_pytorch_computes_in_what_the_mode_asks_for_and_the_cpu_is_fast_in(quant_mode, half, computes):
     assert torch_engine.precision(quant_mode, replace(CPU, half=half)) == computes
 
 
@@ -122,3 +125,70 @@ def test_a_checkpoint_that_changed_since_its_export_is_not_built(tmp_path):
     safetensors.torch.save_file(weights, checkpoint, metadata)
     with pytest.raises(UserError, match="is not what it was when it was exported, export it again: "):
         Torch.build(request, tmp_path / "built")
+
+
+@pytest.mark.parametrize("name", ["postnet", "waveglow"])
+def test_pytorch_multiplies_integers_in_waveglow_alone(tmp_path, monkeypatch, name):
+    converted = []
+    monkeypatch.setattr(torch_engine, "why_no_int8", lambda device: "")
+    monkeypatch.setattr(torch_engine, "use_int8", lambda model, device: converted.append(type(model).__name__))
+    contents = make(tmp_path, "torch", "int8")
+    Torch(0, 1, {}).load(contents.path(tmp_path, name), name, contents)
+    assert converted == ["WaveGlow"] * (name == "waveglow")
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    contents = make(tmp_path, "torch")
+    contents.waveglow.waveglow_config.WN_config.n_channels *= 2
+    with pytest.raises(UserError, match=r"of another version, build them again: bash .*gen_model/run.sh"):
+        start(tmp_path, contents)
+
+
+@pytest.mark.parametrize("mode", ["force_float16", "int8"])
+def test_an_upsampling_is_rounded_to_11_bits_at_most(mode):
+    """By whose weights it is seen to interpolate."""
+    exact = torch.linspace(0.1, 1, 90 * 90).reshape(90, 90)
+    weights = torch_engine.unpacked(torch_engine.packed({"upsample.weight": exact, "a.weight": exact}, mode))
+    errors = {name: ((weight - exact) / exact).abs().max().item() for name, weight in weights.items()}
+    assert errors["upsample.weight"] <= 2**-11 < 2**-9 < errors["a.weight"]
+
+
+def test_biases_stay_exact():
+    """However large a layer is."""
+    weights = {"bias": torch.full((9000,), 1.001), "weight": torch.full((90, 90), 1.001)}
+    for mode in ("force_float16", "int8"):
+        small = torch_engine.packed(dict(weights), mode)
+        assert torch.equal(small["bias"], weights["bias"])
+        assert small["weight"].dtype != torch.float32
+
+
+def test_in_half_precision_pytorch_keeps_the_state_exact(tmp_path):
+    """Sums over hundreds of steps are kept in float32, as in the training."""
+    pipeline, _ = start(tmp_path, make(tmp_path, "torch", "force_float16", decoder="decoder_iter"))
+    graph, value = pipeline.graphs["decoder_iter"], np.ones((1, 3), np.float32)
+    dtypes = {name: graph.upload(name, value).dtype for name in ("decoder_cell", "decoder_hidden")}
+    assert dtypes == {"decoder_cell": torch.float32, "decoder_hidden": torch.bfloat16}
+
+
+def test_in_half_precision_the_postnet_corrects_an_exact_spectrogram():
+    """What it adds is rounded, and not what it adds to."""
+    postnet = models.load("tacotron2", str(models_dir() / "tacotron2.safetensors")).modules()["postnet"].bfloat16()
+    postnet.postnet.register_forward_hook(lambda module, inputs, result: torch.zeros_like(result))
+    mel, lengths = torch.randn(2, 6, 9, generator=torch.Generator().manual_seed(1)), torch.tensor([9, 5])
+    assert torch.equal(postnet(mel, lengths), mel)
+
+
+def test_what_a_checkpoint_does_not_say_is_as_in_its_graph(tmp_path):
+    """With another hop length other weights come of merging the upsampling into what is behind it."""
+    values = toy_config()
+    values["data_config"]["hop_length"], values["waveglow_config"]["upsample_kernel"] = 64, 128
+    model = models.PACKAGES["waveglow"].build_model(from_dict(models.PACKAGES["waveglow"].Config, values))
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "bare")
+    exported = models.load("waveglow", str(tmp_path / "bare"), {"data_config": {"hop_length": 64}})
+    signature, weights = exported.signatures()["waveglow"], exported.model.state_dict()
+    Torch.build(
+        Build("waveglow", signature, tmp_path, exported.source, "force_float32", {}, hop_length=64), tmp_path / "b"
+    )
+    built = safetensors.torch.load_file(tmp_path / "b")
+    assert "WN.0.cond_layer.weight" in built
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in built.items())

@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from deploy_toys import raw
+from deploy_toys import engines, raw
 
+from common.program import UserError
+from tools.deploy.artifacts import read_contents
 from tools.deploy.infer_python import worker
 from tools.deploy.infer_python.latency import Iteration
+from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.infer_python.requests import Request
 from tools.deploy.infer_python.worker import Ready, Work, do
 
@@ -117,8 +120,36 @@ def test_a_wav_has_its_own_clips_alone_also_over_batches(tmp_path, did):
     """With the silence behind each, in seconds of its rate."""
     one = [clip(tmp_path, "Hi.", 0, "a.wav", pause=0.05, ends=False)]
     two = [clip(tmp_path, "Go on.", 1, "a.wav", pause=0.02), clip(tmp_path, "Hi.", 2, "b.wav")]
-    list(do(work(tmp_path, [one, two])))
+    messages = do(work(tmp_path, [one, two]))
+    while not isinstance(next(messages), Iteration):
+        pass
+    assert not (tmp_path / "a.wav").exists()  # its end is in the next batch
+    list(messages)
     audio, rate = soundfile.read(tmp_path / "a.wav")
     assert rate == 1000
     assert audio.tolist() == [0.5] * 60 + [0] * 50 + [0.5] * 90 + [0] * 20
     assert soundfile.read(tmp_path / "b.wav")[0].tolist() == [0.5] * 60
+
+
+def not_finite(pipeline, texts):
+    pipeline.seconds |= dict.fromkeys(["encoder", "decoder", "postnet"], 1.0)
+    return np.full((len(texts), 6, 40), np.nan, np.float32), np.full(len(texts), 40)
+
+
+@pytest.mark.parametrize("with_waveglow", [True, False])
+def test_a_spectrogram_that_is_not_finite_is_refused(tmp_path, monkeypatch, with_waveglow):
+    contents = read_contents(engines(), "onnxruntime", "")
+    monkeypatch.setattr(Pipeline, "spectrograms", lambda self, texts, seeds: not_finite(self, texts))
+    clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
+    with pytest.raises(UserError, match="is not finite: force_float32 does not suffice here"):
+        list(do(Work(engines(), contents, 0, 1, [], clips, 0.6, with_waveglow)))
+    assert not (tmp_path / "a.wav").exists()
+
+
+def test_audio_that_is_not_finite_is_refused(tmp_path, monkeypatch):
+    """Of a spectrogram that is one."""
+    monkeypatch.setattr(Pipeline, "audio", lambda self, mel, lengths, *_: [np.full(9, np.nan, np.float32)])
+    clips = [[Request("Hello.", 1, tmp_path / "a.wav")]]
+    work = Work(engines(), read_contents(engines(), "onnxruntime", ""), 0, 1, [], clips, 0.6, with_waveglow=True)
+    with pytest.raises(UserError, match="is not finite: force_float32 does not suffice here"):
+        list(do(work))

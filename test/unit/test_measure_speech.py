@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,7 +79,7 @@ def test_equal_audio_has_no_error(folder, monkeypatch):
     assert not any(clip["warped"] for clip in result["clips"])
 
 
-def test_means_and_medians(folder, monkeypatch):
+def test_all_clips_together_have_means_and_medians(folder, monkeypatch):
     synthesize(folder, "a", voice(0.5, loudness=0.6))
     synthesize(folder, "b", voice(0.5, 100, loudness=0.6))
     result = run(monkeypatch, folder, *ALL)
@@ -104,7 +103,7 @@ def test_other_lengths_are_warped_and_that_is_said(folder, monkeypatch, caplog):
     assert "3 of 3 clips, 2 of them after dynamic time warping" in (folder / "out/index.html").read_text()
 
 
-def test_without_recordings(folder, monkeypatch, terminal):
+def test_without_recordings_there_are_the_figures_that_need_none(folder, monkeypatch, terminal):
     synthesize(folder, "b", np.clip(9 * voice(0.5), -1, 1))
     result = run(monkeypatch, folder)
     assert result["overall"]["mel_l1"] is None
@@ -116,7 +115,7 @@ def test_without_recordings(folder, monkeypatch, terminal):
     assert "clipped" in terminal.getvalue() and "MCD" not in terminal.getvalue()
 
 
-def test_the_page(folder, monkeypatch):
+def test_the_page_has_all_that_was_measured(folder, monkeypatch):
     for module in (measure_speech, runner):
         monkeypatch.setattr(module, "CLIPS_ON_PAGE", 2)
     synthesize(folder, "c", voice(0.5, 300, seed=3))
@@ -131,7 +130,7 @@ def test_the_page(folder, monkeypatch):
     assert "The first 2 clips are below." in page
 
 
-def test_the_table_on_the_terminal(folder, monkeypatch, terminal):
+def test_the_terminal_shows_a_table_of_means_and_medians(folder, monkeypatch, terminal):
     run(monkeypatch, folder, *ALL)
     lines = [line.rpartition("\r")[2] for line in terminal.getvalue().split("\n")]  # what a progress bar leaves
     lines = [line for line in lines if line]
@@ -150,7 +149,7 @@ def hearing(monkeypatch):
     return heard
 
 
-def test_word_and_character_error_rates(folder, monkeypatch, hearing):
+def test_words_and_characters_that_are_heard_otherwise_are_the_error_rates(folder, monkeypatch, hearing):
     hearing += ["the quick brown box", "It has two dogs. Has not it", "nothing"]
     result = run(monkeypatch, folder, *ALL, "--recognizer=fake")
     a, b, c = result["clips"]
@@ -202,35 +201,7 @@ def test_without_metadata_a_clip_without_a_recording_is_named(folder, monkeypatc
     assert re.search(r"not measured: .*wavs/b.wav is not readable as audio: no such file", caplog.text)
 
 
-def test_wavs_without_a_line_are_left_out_and_that_is_said(folder, monkeypatch, caplog):
-    (folder / "metadata.csv").write_text("b|It has.\n")
-    assert run(monkeypatch, folder, *ALL)["measured"] == 1
-    assert "left out: 2 wavs" in caplog.text and "such as a" in caplog.text
-
-
-def test_what_is_refused(folder, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as end:
-        run(monkeypatch, folder, "--recognizer=x")
-    assert end.value.code == 2
-    assert "--recognizer needs --metadata" in capsys.readouterr().err
-    with pytest.raises(UserError, match="nowhere is no folder"):
-        run(monkeypatch, folder, "--recordings={}/nowhere")
-    synthesize(folder, "a", np.zeros(1000))
-    for path in (folder / "wavs").iterdir():
-        if path.stem != "a":
-            path.unlink()
-    with pytest.raises(UserError, match="none of the 3 clips could be measured"):
-        run(monkeypatch, folder, ALL[0])
-    write_wav(folder / "synthesized/a.wav", voice(0.5), RATE)
-    with pytest.raises(UserError, match=r"a.wav and .*a_synthesis.wav are both of the clip a: remove one"):
-        run(monkeypatch, folder)
-    for path in (folder / "synthesized").iterdir():
-        path.unlink()
-    with pytest.raises(UserError, match=r"holds no .wav file that .*metadata.csv has a line for"):
-        run(monkeypatch, folder, *ALL)
-
-
-def test_a_recognizer_that_is_not_there(tmp_path, monkeypatch):
+def test_a_recognizer_that_is_not_there_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(recognizer, "PACKAGES", ("json", "no_such_package"))
     with pytest.raises(UserError, match=r"\(no-such-package\): pip install -r requirement-measure.txt"):
         recognizer.load_recognizer(str(tmp_path))
@@ -240,24 +211,7 @@ def test_a_recognizer_that_is_not_there(tmp_path, monkeypatch):
         recognizer.load_recognizer(str(tmp_path))
 
 
-def test_what_is_heard_is_of_whispers_rate(tmp_path, monkeypatch):
-    """A second of audio is one for the recognizer, too; its segments are put together."""
-
-    class Whisper:
-        def __init__(self, *_, **__):
-            pass
-
-        def transcribe(self, audio, **_):
-            assert len(audio) == 16000
-            return [SimpleNamespace(text="one"), SimpleNamespace(text="two")], None
-
-    monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Whisper))
-    monkeypatch.setattr(recognizer, "PACKAGES", ())
-    monkeypatch.setattr(recognizer, "FILES", ())
-    assert recognizer.load_recognizer(str(tmp_path))(voice(1.0), RATE) == "one two"
-
-
-def test_a_recognizer_that_is_damaged(tmp_path):
+def test_a_recognizer_that_is_damaged_is_said(tmp_path):
     pytest.importorskip("faster_whisper")
     for name in recognizer.FILES:
         (tmp_path / name).write_text("{}")

@@ -1,85 +1,18 @@
-"""Means and pictures of figures, some of which are no numbers."""
+"""The page of an evaluation: it shows all that it is given, and holds its sounds and pictures itself."""
 
 import base64
 import io
-import json
-import math
 import re
-from dataclasses import dataclass
 
 import jinja2
 import matplotlib.image
-import numpy as np
 import pytest
 import soundfile
 import torch
 
-from common.evaluation import runner
 from common.evaluation.page import as_png, as_wav, write_page
-from common.evaluation.pictures import plot_alignment, plot_gate, plot_losses, plot_spectrograms
+from common.evaluation.pictures import plot_gate
 from conftest import RATE
-
-NAN = math.nan
-
-
-@dataclass
-class Figures:
-    name: str
-    loss: float
-    count: int = 3
-
-
-@pytest.mark.parametrize(
-    ("values", "mean"),
-    [([1.0, 2.0, 6.0], 3), ([NAN, 1.0, NAN, 4.0], 2.5), ([0.0, 0.0], 0), ([NAN, NAN], NAN), ([], NAN)],
-)
-def test_a_mean_is_of_those_that_are_numbers(values, mean):
-    assert runner.mean(iter(values)) == pytest.approx(mean, nan_ok=True)
-
-
-def test_json_has_null_where_there_is_no_number(tmp_path):
-    runner.write_json(tmp_path / "a.json", {"seed": 1}, Figures("overall", 2.5), [Figures("ä", NAN)])
-    text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert '"ä"' in text and '\n  "seed": 1,\n' in text and text.endswith("}\n")  # for people to read
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "seed": 1,
-        "overall": {"name": "overall", "loss": 2.5, "count": 3},
-        "clips": [{"name": "ä", "loss": None, "count": 3}],
-    }
-
-
-def test_results_are_in_the_order_of_the_inputs(monkeypatch):
-    """Whichever process they come from."""
-    monkeypatch.setattr(runner.distributed, "gather_objects", lambda own: [{1: "b", 3: "d"}, {2: "c", 0: "a"}])
-    assert runner.shared_out("abcd", str) == list("abcd")
-
-
-def test_the_curve_is_scaled_to_what_comes_behind_the_first_steps():
-    """They fall steeply; skipped steps are nan, and a validation may be."""
-    losses = [1000.0] * 5 + [NAN, 3.0, math.inf] + [2.0] * 90 + [NAN, 1.0]
-    validation = [(0, 900.0), (50, NAN), (100, 0.5)]
-    figure = plot_losses(losses, validation, iteration=100, began=40)
-    (axis,) = figure.axes
-    assert axis.get_ylim() == pytest.approx((0.5 - 0.25, 3.0 + 0.25))
-    assert np.array_equal(axis.lines[0].get_ydata(), losses, equal_nan=True)
-    assert axis.lines[0].get_xdata().tolist() == list(range(1, 101))
-    assert list(axis.lines[2].get_xdata()) == [40, 40]
-    assert as_png(figure).startswith("data:image/png;base64,")
-
-
-@pytest.mark.parametrize("steps", [0, 3, 100])
-@pytest.mark.parametrize("validation", [[], [(0, NAN), (3, NAN)]])
-def test_a_curve_without_a_number_can_be_drawn(steps, validation):
-    assert as_png(plot_losses([NAN] * steps, validation, iteration=steps)).startswith("data:image/png;base64,")
-
-
-def test_an_alignment_and_its_gate_go_from_left_to_right():
-    """A symbol for each row, the first below."""
-    alignment = torch.rand(7, 3)
-    (image,) = plot_alignment(alignment).axes[0].images
-    assert np.array_equal(image.get_array(), alignment.t()) and image.origin == "lower"
-    (line,) = plot_gate(alignment[:, 0]).axes[0].lines
-    assert np.array_equal(line.get_ydata(), alignment[:, 0])
 
 
 def test_the_page_s_sound_is_the_audio():
@@ -162,26 +95,3 @@ def test_a_page_shows_no_heading_over_nothing(tmp_path):
     shown = ["An evaluation", "Clips", "clip", "seconds", "loss", "a", "1", "overall", "3.000", "4.000", "a", "made"]
     assert lines_of(tmp_path / "a.html") == [*shown, '<audio controls preload="metadata" src="data:,">']
     assert 'class="note"' not in (tmp_path / "a.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(("clips", "said"), [(0, ""), (20, ""), (21, " The first 20 clips are below.")])
-def test_clips_that_are_not_on_the_page_are_said(clips, said):
-    assert runner.clips_below(clips) == said
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_spectrograms_have_room_one_below_the_other(count):
-    figure = plot_spectrograms({str(i): torch.randn(6, 5) for i in range(count)})
-    width, height = figure.get_size_inches()
-    assert width == 8 and 1.5 * count < height < 2.5 * count
-    assert [axis.get_ylabel() for axis in figure.axes[:count]] == ["mel band"] * count
-    assert figure.axes[count - 1].get_xlabel() == "frame" and figure.axes[count].get_ylabel() == "log magnitude"
-
-
-def test_axes_say_what_they_show():
-    for figure, names in (
-        (plot_losses([1.0], [(0, 1.0)], 1), ("iteration", "loss")),
-        (plot_alignment(torch.rand(7, 3)), ("decoder step", "symbol")),
-        (plot_gate(torch.rand(7)), ("decoder step", "is the end")),
-    ):
-        assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == names

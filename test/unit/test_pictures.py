@@ -1,10 +1,13 @@
 """Pictures of a training and of speech: what is drawn is the numbers, on axes that show all of them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from common.evaluation import runner
+from common.evaluation.page import as_png
 from common.evaluation.pictures import plot_alignment, plot_gate, plot_losses, plot_spectrograms
 from common.training.run import Progress
 
@@ -68,3 +71,49 @@ def test_the_curve_of_a_checkpoint_is_drawn_from_its_progress(monkeypatch):
     assert drawn == [([3.0, 2.0], [(7, 4.0)], 7, 5)]
     assert runner.describe_training(progress) == "7 iterations"
     assert runner.describe_training(Progress(iteration=7, finetuned_from="a/b")) == "7 iterations, finetuned from a/b"
+
+
+def test_the_curve_is_scaled_to_what_comes_behind_the_first_steps():
+    """They fall steeply; skipped steps are nan, and a validation may be."""
+    losses = [1000.0] * 5 + [math.nan, 3.0, math.inf] + [2.0] * 90 + [math.nan, 1.0]
+    validation = [(0, 900.0), (50, math.nan), (100, 0.5)]
+    figure = plot_losses(losses, validation, iteration=100, began=40)
+    (axis,) = figure.axes
+    assert axis.get_ylim() == pytest.approx((0.5 - 0.25, 3.0 + 0.25))
+    assert np.array_equal(axis.lines[0].get_ydata(), losses, equal_nan=True)
+    assert axis.lines[0].get_xdata().tolist() == list(range(1, 101))
+    assert list(axis.lines[2].get_xdata()) == [40, 40]
+    assert as_png(figure).startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("steps", [0, 3, 100])
+@pytest.mark.parametrize("validation", [[], [(0, math.nan), (3, math.nan)]])
+def test_a_curve_without_a_number_can_be_drawn(steps, validation):
+    assert as_png(plot_losses([math.nan] * steps, validation, iteration=steps)).startswith("data:image/png;base64,")
+
+
+def test_an_alignment_and_its_gate_go_from_left_to_right():
+    """A symbol for each row, the first below."""
+    alignment = torch.rand(7, 3)
+    (image,) = plot_alignment(alignment).axes[0].images
+    assert np.array_equal(image.get_array(), alignment.t()) and image.origin == "lower"
+    (line,) = plot_gate(alignment[:, 0]).axes[0].lines
+    assert np.array_equal(line.get_ydata(), alignment[:, 0])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_spectrograms_have_room_one_below_the_other(count):
+    figure = plot_spectrograms({str(i): torch.randn(6, 5) for i in range(count)})
+    width, height = figure.get_size_inches()
+    assert width == 8 and 1.5 * count < height < 2.5 * count
+    assert [axis.get_ylabel() for axis in figure.axes[:count]] == ["mel band"] * count
+    assert figure.axes[count - 1].get_xlabel() == "frame" and figure.axes[count].get_ylabel() == "log magnitude"
+
+
+def test_axes_say_what_they_show():
+    for figure, names in (
+        (plot_losses([1.0], [(0, 1.0)], 1), ("iteration", "loss")),
+        (plot_alignment(torch.rand(7, 3)), ("decoder step", "symbol")),
+        (plot_gate(torch.rand(7)), ("decoder step", "is the end")),
+    ):
+        assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == names

@@ -77,7 +77,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_both_models_train_on_it(source, tmp_path, monkeypatch):
+def test_both_models_train_on_what_was_made(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     data = tmp_path / "data"
     lines = [f"clip {i}|{text}\n" for i, text in enumerate(SENTENCES)]
@@ -149,7 +149,7 @@ def test_the_same_command_changes_nothing_and_converts_nothing(source, tmp_path,
 
 
 @pytest.mark.slow
-def test_processes_make_the_same(source, tmp_path, monkeypatch):
+def test_any_number_of_processes_makes_the_same(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     monkeypatch.setattr(clips, "FEW", 0)
     prepare(monkeypatch, source, tmp_path / "other", "--jobs=2")
@@ -260,13 +260,7 @@ def test_what_is_not_its_own_is_not_touched(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, data)
 
 
-@pytest.mark.parametrize("target", [".", "inside", ".."])
-def test_source_and_target_lie_apart(source, monkeypatch, target):
-    with pytest.raises(UserError, match="lies in the other"):
-        prepare(monkeypatch, source, source / target)
-
-
-def test_speakers(source, tmp_path, monkeypatch, caplog):
+def test_of_several_speakers_one_can_be_chosen(source, tmp_path, monkeypatch, caplog):
     lines = [f"clip {i}|{'anna' if i % 2 else 'max'}|{text}" for i, text in enumerate(SENTENCES)]
     (source / "metadata.csv").write_text("\n".join(lines))
     prepare(monkeypatch, source, tmp_path / "both")
@@ -293,14 +287,14 @@ def test_the_rate_and_the_cleaners_are_the_configuration_s(source, tmp_path, mon
     assert json.loads((tmp_path / "data/report.json").read_text())["signs"]["ß"]["lost"]
 
 
-def test_nothing_can_be_used(source, tmp_path, monkeypatch):
+def test_where_nothing_can_be_used_it_is_said_why(source, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="none of the 4 clips can be used"):
         prepare(monkeypatch, source, tmp_path / "data", "--min_seconds=9")
     assert len((tmp_path / "data/problems.txt").read_text().splitlines()) == 4
     prepare(monkeypatch, source, tmp_path / "data")
 
 
-def test_file_names_that_are_no_utf8(source, tmp_path, monkeypatch):
+def test_files_whose_names_are_no_utf8_are_taken_and_named(source, tmp_path, monkeypatch):
     (source / "metadata.csv").unlink()
     name = b"\xfcbung.flac".decode(errors="surrogateescape")
     (source / "audio/clip 0.flac").rename(source / "audio" / name)
@@ -308,13 +302,6 @@ def test_file_names_that_are_no_utf8(source, tmp_path, monkeypatch):
     prepare(monkeypatch, source, tmp_path / "data")
     assert {path.stem for path in find_clips(str(tmp_path / "data"))} == {"_bung", "clip 1", "clip 2", "clip 3"}
     assert r"bad\udcfcbung.flac" in (tmp_path / "data/problems.txt").read_text()
-
-
-@pytest.mark.parametrize("option", ["--level=3", "--level=loud", "--trim_margin=-1", "--min_seconds=20", "--jobs=0"])
-def test_options_out_of_range(source, tmp_path, monkeypatch, option, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        prepare(monkeypatch, source, tmp_path / "data", option)
-    assert option.split("=")[0] in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_as_it_began_goes_on(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_edges_are_those_of_the_first_and_the_last_frame_that_speak():
 
 
 @pytest.mark.parametrize(("flags", "lengths"), [("", []), ("0", []), ("1", [1]), ("0110111", [2, 3]), ("1110", [3])])
-def test_lengths_of_stretches(flags, lengths):
+def test_each_stretch_has_its_length(flags, lengths):
     assert run_lengths(np.array([flag == "1" for flag in flags], dtype=bool)).tolist() == lengths
 
 
@@ -90,7 +90,7 @@ def test_lengths_of_stretches(flags, lengths):
         ([0.8] * 3 + [0] + [-0.8] * 3, 6),
     ],
 )
-def test_samples_that_were_cut_off(audio, count):
+def test_samples_that_were_cut_off_are_counted(audio, count):
     assert count_clipped(np.array(audio), least=0.4) == count
 
 
@@ -154,3 +154,36 @@ def test_a_fingerprint_is_of_the_sound_whatever_its_level_noise_and_colour():
 
 def test_the_fingerprint_of_nothing_and_of_a_moment_is_one():
     prints(np.zeros(2000), speech(0.1))
+
+
+def test_a_channel_that_was_clipped_is_counted_beside_one_that_was_not():
+    audio = speech(level=0.9)
+    cut = np.clip(audio, -0.6, 0.6)
+    alone = of_recording(cut[:, None], RATE, "").clipped
+    assert alone > 100
+    for channels in ([cut, audio], [audio, cut], [cut, cut]):
+        assert of_recording(np.stack(channels, axis=1), RATE, "").clipped == alone
+
+
+def test_silence_is_the_share_without_speech():
+    shares = []
+    for quiet in (0, 2, 6):
+        figures = Figures()
+        measure(figures, np.concatenate([speech(2.0), *([silence(quiet)] if quiet else [])]), RATE)
+        shares.append(figures.silence)
+    spoken = 1 - shares[0]
+    assert spoken > 0.5
+    assert shares[1:] == pytest.approx([1 - spoken / 2, 1 - spoken / 4], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("floor", "speaks"),
+    [
+        (-70.0, {-50: True, -56: False}),  # the softest consonants are 35 dB below the level of speech
+        (-50.0, {-43: True, -45: False}),  # 6 dB above the noise
+        (-22.0, {-28: True, -30: False}),  # 9 dB below the level of speech is speech in any noise
+    ],
+)
+def test_what_is_speech_depends_on_the_noise_below_it(floor, speaks):
+    levels = Levels(np.array([float(level) for level in speaks]), hop=256, speech=-20.0, floor=floor)
+    assert levels.speaks.tolist() == list(speaks.values())

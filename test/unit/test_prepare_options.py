@@ -37,19 +37,20 @@ def test_without_options_it_is_the_recipe(monkeypatch):
         ("--max_seconds=0.6", "max_seconds", 0.6), ("--jobs=1", "jobs", 1),
     ],
 )  # fmt: skip
-def test_what_is_taken(monkeypatch, option, name, value):
+def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
     assert getattr(read(monkeypatch, option), name) == value
 
 
 @pytest.mark.parametrize(
     "option",
     [
-        "--level=-60.1", "--level=0.1", "--level=nan", "--trim_margin=-0.1", "--trim_margin=10.1", "--trim_margin=nan",
-        "--min_seconds=-0.1", "--min_seconds=15", "--max_seconds=0.5", "--max_seconds=inf", "--max_seconds=nan",
-        "--jobs=0",
+        "--level=-60.1", "--level=0.1", "--level=3", "--level=nan", "--level=loud", "--trim_margin=-1",
+        "--trim_margin=-0.1", "--trim_margin=10.1", "--trim_margin=nan",
+        "--min_seconds=-0.1", "--min_seconds=15", "--min_seconds=20", "--max_seconds=0.5", "--max_seconds=inf",
+        "--max_seconds=nan", "--jobs=0",
     ],
 )  # fmt: skip
-def test_what_is_refused(monkeypatch, capsys, option):
+def test_options_out_of_range_end_with_code_2(monkeypatch, capsys, option):
     with pytest.raises(SystemExit) as end:
         read(monkeypatch, option)
     assert end.value.code == 2
@@ -122,10 +123,17 @@ def test_source_and_target_lie_apart(tmp_path, source, target, apart):
             prepare_data.check_apart(tmp_path / source, tmp_path / target)
 
 
-def test_a_target_that_cannot_be_made(tmp_path):
+def test_a_target_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot make the folder .*file/data: Not a directory"):
         prepare_data.make_folder(tmp_path / "file/data")
+
+
+def test_nothing_is_made_where_source_and_target_do_not_lie_apart(tmp_path, monkeypatch, asked):
+    monkeypatch.setattr(sys, "argv", ["prepare_data", str(tmp_path), str(tmp_path / "inside")])
+    with pytest.raises(UserError, match="lies in the other"):
+        prepare_data.main()
+    assert "recipe" not in asked and not (tmp_path / "inside").exists()
 
 
 def test_speakers_are_named_by_the_number_of_their_clips(caplog):

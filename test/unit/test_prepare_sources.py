@@ -1,4 +1,4 @@
-"""tools/prepare_data.py: which files it reads, and in which order what it finds stands."""
+"""tools/prepare_data.py: which lists and pairs it reads and how, what it says of them, in which order all stands."""
 
 import pytest
 import soundfile
@@ -9,6 +9,7 @@ from conftest import RATE
 from tools import prepare_data
 from tools.prepare import encodings
 from tools.prepare.audio_files import AudioFiles
+from tools.prepare.problems import Kind
 from tools.prepare.sources import Item, Source, find_source
 from tools.prepare.transcripts import Row, find_columns
 
@@ -90,3 +91,109 @@ def test_without_a_column_of_texts_there_are_none(clips):
     (folder / "list.txt").write_text("anna|a.wav\nanna|b.wav\n")
     found = find_source(folder / "list.txt", columns="speaker,name").items
     assert [(item.text, item.speaker) for item in found] == [(None, "anna")] * 2
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def test_of_one_audio_the_same_text_twice_is_one_and_two_texts_are_none(tmp_path):
+    touch(tmp_path, "wavs/a.wav", "wavs/b.wav")
+    (tmp_path / "metadata.csv").write_text("a|One.\nb|Two.\nwavs/a.wav|One.\nb.wav|Three.\n")
+    source = find_source(tmp_path)
+    assert [(item.name, item.where.rpartition(" ")[2]) for item in source.items] == [("a", "1")]
+    (problem,) = source.problems
+    assert problem.kind is Kind.DOUBTFUL
+    assert problem.message.endswith(
+        "b.wav has 2 texts: " + ", ".join(f"{tmp_path}/metadata.csv line {i}" for i in (2, 4))
+    )
+
+
+def test_facts_say_how_a_list_was_understood(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav")
+    path = tmp_path / "metadata.csv"
+    for content, how in (
+        ("a|One.\nb|Two.", "UTF-8, columns split at '|': name, text"),
+        ("a|One.\r\nb|Two.\r\n", "UTF-8, CRLF, columns split at '|': name, text"),
+        ("a\tOne.\nb\tTwo.", "UTF-8, columns split at tabs: name, text"),
+        ('"a","One, 1."\n"b","Two."', "UTF-8, columns split at ',', quoted: name, text"),
+        ("a\nb", "UTF-8, no columns: name"),
+    ):
+        path.write_bytes(content.encode())
+        assert find_source(tmp_path).facts == [f"{path}: 2 lines, {how}"]
+    path.write_bytes("a|One.\r\nb|Twö.".encode("utf-16-le"))
+    assert find_source(tmp_path).facts == [
+        f"{path}: 2 lines, UTF-16-LE by its bytes, CRLF, columns split at '|': name, text"
+    ]
+    path.write_bytes("a|One.\nb|Two.".encode("utf-8-sig"))
+    assert "2 lines, UTF-8 with a byte order mark, columns" in find_source(tmp_path).facts[0]
+    assert "2 lines, UTF-8-SIG, columns" not in find_source(tmp_path).facts[0]
+    path.write_bytes("a|One.\nb|Zwölf.".encode("cp1252"))
+    assert "2 lines, CP1252, columns" in find_source(tmp_path, encoding="cp1252").facts[0]
+
+
+def test_a_line_with_too_few_columns_names_its_audio_if_it_can(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    (tmp_path / "metadata.csv").write_text("1|a|One text.\n2|b|Two texts.\n3\n4|c\n")
+    source = find_source(tmp_path, columns="-,name,text")
+    said = [problem.message.rpartition("/")[2] for problem in source.problems]
+    assert said == ["metadata.csv line 3 has 1 columns, most have 3", "metadata.csv line 4 has 2 columns, most have 3"]
+
+
+def test_a_text_elsewhere_belongs_to_a_clip_if_there_is_one(tmp_path):
+    touch(tmp_path, "wavs/a.wav", "wavs/b.wav", "wavs/c.wav")
+    for name in ("texts/a.txt", "texts/b.lab", "more/b.txt", "wavs/c.txt", "texts/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"Text of {name}.")
+    source = find_source(tmp_path)
+    assert {item.name: item.text for item in source.items} == {"a": "Text of texts/a.txt.", "c": "Text of wavs/c.txt."}
+    (problem,) = source.problems
+    assert (problem.kind, problem.message.endswith("b.wav: there is no b.txt for it")) == (Kind.UNUSED, True)
+    assert source.facts == [f"{tmp_path}: 2 pairs of audio and text"]
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("", ", WINDOWS-1251 by the bytes of all"), ("koi8-r", ", KOI8-R")])
+def test_pairs_in_an_encoding_that_is_guessed_or_said(tmp_path, encoding, said):
+    texts = ["Съешь же ещё этих булок.", "Широкая река."]
+    for name, text in zip("ab", texts, strict=True):
+        touch(tmp_path, f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_bytes(text.encode(encoding or "cp1251"))
+    source = find_source(tmp_path, encoding=encoding)
+    assert [item.text for item in source.items] == texts
+    assert source.facts[0].endswith("2 pairs of audio and text" + said)
+
+
+def test_each_line_and_file_that_cannot_be_used_is_of_its_kind(tmp_path):
+    touch(tmp_path, "a.wav", "b.wav", "one/c.wav", "two/c.wav", "left.wav")
+    long = "n" * 120
+    (tmp_path / "metadata.csv").write_text(f"a|One.\n{long}|Two.\nc|Three.\nb|Four.|more\n")
+    source = find_source(tmp_path)
+    kinds = [(problem.kind.name, problem.message.replace(str(tmp_path), "T")) for problem in source.problems]
+    assert kinds[:3] == [
+        ("NO_AUDIO", f"T/metadata.csv line 2: there is no audio file {long[:100]}"),
+        ("DOUBTFUL", "T/metadata.csv line 3: c may be 2 files: T/one/c.wav, T/two/c.wav"),
+        ("DOUBTFUL", "T/metadata.csv line 4 has 3 columns, most have 2"),
+    ]
+    unused = [f"T/{name}.wav: no list has a line for it" for name in ("left", "one/c", "two/c")]
+    assert sorted(kinds[3:]) == [("UNUSED", each) for each in unused]
+    assert all(problem.left_out for problem in source.problems)
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        ([], ""), (["notes.md"], ""), (["x.csv"], "; if {0}/x.csv has the texts, name it in place of the folder"),
+        (["b.json", "a.tsv", "d/c.txt", "e.txt"],
+         "; if {0}/a.tsv, {0}/b.json, {0}/e.txt has the texts, name it in place of the folder"),
+    ],
+)  # fmt: skip
+def test_audio_alone_may_have_its_texts_in_a_list_of_another_name(tmp_path, names, hint):
+    touch(tmp_path, "wavs/a.wav", "wavs/b.wav", *names)
+    source = find_source(tmp_path)
+    assert [(item.name, item.text, item.where) for item in source.items] == [
+        (name, None, f"{tmp_path}/wavs/{name}.wav") for name in "ab"
+    ]
+    assert source.facts == [f"{tmp_path}: 2 audio files alone" + hint.format(tmp_path)]

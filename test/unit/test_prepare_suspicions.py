@@ -34,7 +34,7 @@ def good(**others):
 def test_each_suspicion_has_its_limit(kind, name, at, beyond, said, degree):
     assert judge_clips({"a": good(**{name: at})}, {}, RATE) == []
     (problem,) = judge_clips({"a": good(**{name: beyond})}, {}, RATE)
-    assert problem == Problem(kind, f"a: {said}", "a", pytest.approx(degree))
+    assert problem == Problem(kind, f"a: {said}", "a", pytest.approx(degree)) and not problem.left_out
 
 
 def pace_of(**clips):
@@ -46,7 +46,7 @@ def pace_of(**clips):
 def test_among_few_clips_only_what_nobody_can_speak_is_suspicious():
     found = pace_of(
         quick=(1.0, 35), too_quick=(1.0, 36), quicker=(1.0, 70), slow=(10.0, 30), too_slow=(10.0, 29), word=(1.0, 2),
-        wordy=(1.01, 2), flash=(0.1, 4),
+        wordy=(1.01, 2), flash=(0.1, 4), letter=(0.8, 1),
     )  # fmt: skip
     assert found.keys() == {"too_quick", "quicker", "too_slow", "wordy", "flash"}
     assert found["too_quick"].message == "too_quick: 36.0 symbols a second, which nobody speaks"
@@ -96,7 +96,7 @@ def test_only_clips_with_a_text_have_a_pace():
     assert judge_clips(clips, symbols | {"gone": 5}, RATE) == []
 
 
-def test_the_line_through_most_clips():
+def test_the_pace_of_a_data_set_is_that_of_most_clips():
     symbols, seconds = (np.array([*values.values()], dtype=float) for values in many())
     expected, limit = expect_seconds(symbols, seconds)
     np.testing.assert_allclose(expected, seconds, rtol=1e-9)
@@ -129,6 +129,29 @@ def test_longer_texts_of_shorter_clips_have_no_line():
     seconds = 0.9 - symbols / 100
     expected, _ = expect_seconds(symbols, seconds)
     np.testing.assert_allclose(expected, np.median(seconds / symbols) * symbols)
+
+
+def test_texts_that_cannot_belong_to_their_audio_are_found_also_where_a_tenth_is_wrong():
+    rng = np.random.default_rng(0)
+    symbols = {f"c{i}": int(n) for i, n in enumerate(rng.integers(10, 160, 200))}
+    seconds = {name: (0.4 + count / 15) * float(np.exp(0.1 * rng.standard_normal())) for name, count in symbols.items()}
+    assert judge_pace(seconds, symbols) == []
+    seconds["c3"] *= 2
+    seconds["c5"] /= 3
+    assert [problem.name for problem in worst_first(judge_pace(seconds, symbols))] == ["c5", "c3"]
+    # Also where a tenth of all is wrong.
+    for i in range(20, 40):
+        seconds[f"c{i}"] *= 3
+    assert {problem.name for problem in judge_pace(seconds, symbols)} == {"c3", "c5", *(f"c{i}" for i in range(20, 40))}
+
+
+def test_short_clips_are_judged_rightly_among_few():
+    # Of 22 clips of LJ Speech; the wrong texts of two let the line begin at 5.7 s.
+    symbols = [4, 25, 25, 30, 65, 69, 69, 75, 86, 89, 95, 99, 105, 110, 110, 119, 124, 132, 139, 143, 151, 155]
+    tenths = [57, 84, 18, 19, 88, 59, 76, 53, 61, 50, 69, 79, 71, 64, 89, 79, 64, 84, 96, 81, 97, 97]
+    names = [f"c{i}" for i in range(len(symbols))]
+    found = judge_pace({name: n / 10 for name, n in zip(names, tenths)}, dict(zip(names, symbols)))
+    assert {problem.name for problem in found} == {"c0", "c1"}
 
 
 # ---- the same audio ----
@@ -171,11 +194,12 @@ def items(*texts):
 
 def test_texts_that_cannot_be_spoken_and_why():
     long = "☃" * 60
-    counts, problems = count_symbols(items("Yes.", "", long, None, "{HH AH1} no"), DataConfig())
+    counts, problems = count_symbols(items("Yes.", "", long, None, "{HH AH1} no", "?!"), DataConfig())
     assert counts == {"0": 4, "4": 5}
     assert problems == [
         Problem(Kind.TEXT, "line 1: its text is empty", "1"),
         Problem(Kind.TEXT, f"line 2: of its text {long[:50]!r} nothing is left to speak", "2"),
+        Problem(Kind.TEXT, "line 5: of its text '?!' nothing is left to speak", "5"),
     ]
 
 
@@ -201,7 +225,7 @@ def judged(*texts):
     return [(problem.kind, problem.name, problem.message, problem.degree) for problem in found]
 
 
-def test_what_is_odd_about_texts():
+def test_numbers_lost_signs_and_the_same_text_are_odd():
     assert judged("One text.", None, "", "“Yes” – ‘no’… it’s", "Another.") == []
     assert judged("In 1905, on May 2nd.") == [
         (Kind.NUMBERS, "0", "line 0: '1905, 2nd.' is read 'nineteen oh five, second.'", 2)
@@ -214,6 +238,30 @@ def test_what_is_odd_about_texts():
         (Kind.SAME_TEXT, "2", "line 2: has the text of line 1: 'Straße aus.'", 11),
         (Kind.SAME_TEXT, "3", "line 3: has the text of line 0: 'no.'", 3),
     ]
+
+
+def test_signs_that_are_lost_are_told_and_each_text_with_them():
+    texts = ["It costs $5.", "50% off #1", 'He said "no" to 日本', "A ☃ melts"]
+    signs = find_signs(texts, DataConfig())
+    assert {character for character, sign in signs.items() if sign.lost} == {"%", "#", '"', "☃"}
+    assert signs["日"].read_as.strip() == "ri" and signs["s"].count == 4 and not signs["$"].lost
+    problems = judge_texts(items(*texts), signs, DataConfig())
+    assert [p.name for p in problems if p.kind is Kind.LOST] == ["1", "3"]
+    assert next(p.message for p in problems if p.kind is Kind.NUMBERS) == "line 0: '$5.' is read 'five dollars.'"
+    assert find_signs(["It costs $5.", "US$ alone"], DataConfig())["$"].lost  # of the second one
+    lost = {
+        c for c, sign in find_signs(["Grüße an 5"], DataConfig(text_cleaners=["basic_cleaners"])).items() if sign.lost
+    }
+    assert lost == {"ü", "ß", "5"}
+
+
+def test_texts_are_read_with_the_symbols_of_the_configuration():
+    config = DataConfig(symbols=["_", *"абвгд5 ."], text_cleaners=["basic_cleaners"])
+    counts, problems = count_symbols(items("Баг 5.", "abc 5."), config)
+    assert list(counts.values()) == [len("баг 5.")]
+    assert len(problems) == 1
+    lost = {sign for sign, found in find_signs(["Баг 5.", "abc"], config).items() if found.lost}
+    assert lost == set("abc")
 
 
 # ---- problems ----

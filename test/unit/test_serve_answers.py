@@ -88,7 +88,7 @@ def test_a_queue_has_so_many_places(active, refused):
 @pytest.mark.parametrize(
     ("text", "message"), [("", "nothing of the text can be spoken, it needs"), ("bad", "too many phones")]
 )
-def test_texts_that_cannot_be_spoken(text, message):
+def test_a_text_that_cannot_be_spoken_is_refused(text, message):
     async def begin():
         application.begin(application.Wish(input=text), FakeSpeaker(), Settings())
 
@@ -180,3 +180,15 @@ def test_requests_for_speech_are_counted_by_their_status():
     metrics.count("/health", 200)
     values = [metrics.registry.get_sample_value("speech_requests_total", {"status": each}) for each in ("200", "429")]
     assert values == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("seed", 0, 2**63 - 1), ("sigma", 0, 10), ("denoiser_strength", 0, 10)]
+)
+def test_numbers_of_a_wish_lie_within_their_bounds(name, least, most):
+    wish = application.Wish
+    for value in (least, most):
+        assert getattr(wish(input="Hi.", **{name: value}), name) == value
+    for value in (least - 1, most + 1, float("nan")):
+        with pytest.raises(ValueError, match=name):
+            wish(input="Hi.", **{name: value})

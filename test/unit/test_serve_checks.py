@@ -106,6 +106,7 @@ def test_what_is_no_request_passes():
     ("authorization", "allowed"),
     [
         ("Bearer secret", True), ("bearer  secret ", True), ("BEARER secret", True), (None, False), ("Bearer", False),
+        ("Bearer ", False),
         ("Bearer wrong", False), ("Bearer secret2", False), ("Basic secret", False), ("secret", False),
     ],
 )  # fmt: skip
@@ -133,7 +134,7 @@ def test_a_key_may_be_any_bytes():
     assert checks.is_allowed("whatever", b"")
 
 
-def test_the_file_with_the_key(tmp_path):
+def test_a_key_is_what_its_file_holds_and_an_empty_or_missing_file_is_refused(tmp_path):
     path = tmp_path / "key"
     path.write_bytes(b"  a key \r\n")
     assert checks.read_key(str(path)) == b"a key"
@@ -148,3 +149,16 @@ def test_the_file_with_the_key(tmp_path):
 def test_the_limits_that_are_documented():
     assert checks.Limits() == checks.Limits(characters=4096, speeches=64, retry_after=2)
     assert (checks.LARGEST_BODY, checks.LONGEST_UPLOAD) == (65536, 20.0)
+
+
+def test_a_body_that_is_too_large_in_all_is_not_read_to_its_end():
+    """However small its parts are."""
+    parts = iter([{"type": "http.request", "body": b"a" * 9000, "more_body": True}] * 9)
+
+    async def receive():
+        return next(parts)
+
+    with pytest.raises(errors.RefusalError, match="65536 bytes at most") as refusal:
+        asyncio.run(checks._read(receive))
+    assert refusal.value.headers == {"Connection": "close"}  # else the rest of it would be taken for a request
+    assert len(list(parts)) == 1  # nothing is read beyond the limit

@@ -69,3 +69,12 @@ def test_opus_keeps_pitch_and_length(rate):
     spectrum = np.abs(np.fft.rfft(audio))
     assert spectrum.argmax() / seconds == pytest.approx(440, abs=1)
     assert np.sqrt(np.mean(audio**2)) == pytest.approx(8000 / 32768 / np.sqrt(2), rel=0.05)
+
+
+@pytest.mark.parametrize("samples", [RATE, RATE + 100])  # with the latter the resampler's last ones fill a page of Ogg
+def test_no_sample_is_lost_where_a_format_needs_another_rate(samples):
+    encode = formats.make_encoder("opus", RATE)
+    audio = np.full(samples, 9000, np.int16)
+    data = b"".join(encode(part) for part in (*np.array_split(audio, 7), None))
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        assert file.frames / file.samplerate == pytest.approx(samples / RATE, abs=0.001)

@@ -3,19 +3,12 @@
 import logging
 import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-
-from common.voices import Settings
-from conftest import RATE
-from runs import CPU
 
 main = pytest.importorskip("tools.serve.main", reason="requirement-serve.txt is not installed")
 loading = pytest.importorskip("tools.serve.loading")
-voices = pytest.importorskip("tools.serve.voices")
 DECODING = loading.Decoding()
 LOGGER_OF_TEXTS = logging.getLogger("tacotron2.synthesizer")
 
@@ -32,7 +25,7 @@ def read(monkeypatch, *options):
         ["--tacotron2=a"], ["--waveglow=a"], ["--voice=heart", "--tacotron2=a", "--waveglow=a"],
     ],
 )  # fmt: skip
-def test_what_is_refused(monkeypatch, capsys, options):
+def test_options_out_of_range_or_that_exclude_each_other_end_with_code_2(monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as end:
         read(monkeypatch, *options)
     assert end.value.code == 2
@@ -81,48 +74,14 @@ def test_texts_are_logged_only_if_somebody_asks_for_it(monkeypatch, served, opti
     assert LOGGER_OF_TEXTS.level == (logging.NOTSET if option else logging.ERROR)
 
 
-def test_memory_is_in_gib_and_two_threads_compute(monkeypatch):
-    """Each with half of the process's cores; an engine beside them gets its share, too."""
-    threads = []
-    monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    made = loading.voices_on(CPU, [voices.Entry("toy", Settings(), RATE)], threads=6, memory=1.5)
-    assert made.memory == 1.5 * 2**30
-    assert threads == [3]
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)))
-    assert loading.shares() == 4
-
-
-@pytest.mark.parametrize(("flags", "level"), [("sse4_2 amx_bf16", "O1"), ("avx512_bf16", "O1"), ("avx512f", "")])
-def test_bfloat16_is_for_cpus_that_compute_in_it(monkeypatch, flags, level):
-    """A card keeps its own precision, whatever the CPU beside it can do."""
-    monkeypatch.setattr(Path, "read_text", lambda path: flags)
-    assert loading.fastest_level(CPU) == level
-    assert loading.fastest_level(SimpleNamespace(type="cuda")) == ""
-
-
-def test_what_is_said_of_checkpoints_is_said_of_both(monkeypatch):
-    given = []
-    for name in ("Synthesizer", "Vocoder"):
-        monkeypatch.setattr(loading, name, lambda path, *_, hints, **__: given.append((path, hints)))
-    hints = {"data_config": {"sampling_rate": RATE}}
-    entry = voices.Entry("toy", Settings(), RATE, "tacotron2_1", "waveglow_1", hints)
-    loading.load_synthesizer(entry, CPU, "", DECODING)
-    loading.load_vocoder(entry, CPU, "")
-    assert given == [("tacotron2_1", hints), ("waveglow_1", hints)]
-
-
-@pytest.mark.parametrize(("symbols", "said"), [([1, 2], loading.WARM_UP), ([], "Да.")])
-def test_a_voice_warms_up_with_what_it_can_say(monkeypatch, symbols, said):
-    """One of another alphabet has no symbols for the English sentence."""
-    spoken = []
-    synthesizer = SimpleNamespace(
-        config=None, path="", symbols=lambda text: symbols, alphabet=SimpleNamespace(example=lambda: "Да."),
-        speak=lambda texts, tries: spoken.extend(texts) or [],
-    )  # fmt: skip
-    monkeypatch.setattr(loading, "load_synthesizer", lambda *_: synthesizer)
-    monkeypatch.setattr(loading, "load_vocoder", lambda *_: SimpleNamespace(config=None))
-    monkeypatch.setattr(loading, "check_same_audio", lambda *_: None)
-    monkeypatch.setattr(loading, "Speaker", lambda *_: None)
-    loading.load(voices.Entry("toy", Settings(), RATE), CPU, "", DECODING)
-    assert spoken == [said]
+def test_without_options_it_serves_the_shipped_voice_on_this_machine_alone(monkeypatch):
+    args = read(monkeypatch)
+    assert (args.host, args.port, args.workers, args.memory, args.queue) == ("127.0.0.1", 8000, 1, 4.0, 64)
+    assert (args.device, args.amp, args.engine, args.quant_mode) == ("auto", None, "torch", "force_float32")
+    assert (args.voice, args.tacotron2, args.waveglow, args.api_key_file, args.log_text) == (
+        None,
+        None,
+        None,
+        None,
+        False,
+    )

@@ -159,5 +159,7 @@ def test_both_are_of_one_kind_of_spectrogram(vocode, section, name, value, whose
     sound.check_same_audio(T2(), "t", WG(), "w")
     vocode.synthesizer.config = spoken if whose == "tacotron2" else T2()
     if whose == "tacotron2":
-        with pytest.raises(UserError, match="the checkpoints do not fit together"):
+        with pytest.raises(
+            UserError, match=rf"the checkpoints do not fit together.*{name} is {ours:g} in t and .* in w "
+        ):
             vocode()

@@ -28,7 +28,7 @@ def write(path, audio):
     return path
 
 
-def test_what_needs_no_recording(tmp_path):
+def test_peak_clipping_and_silence_need_no_recording(tmp_path):
     audio = np.concatenate([np.zeros(RATE - RATE // 4, np.float32), 0.8 * np.sin(np.arange(RATE // 4) / 5)]).astype(
         np.float32
     )
@@ -45,6 +45,13 @@ def test_what_needs_no_recording(tmp_path):
         "level_correlation", "word_error_rate", "character_error_rate",
     ]  # fmt: skip
     assert (clip.warped, clip.said, clip.heard) == (False, "", "")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_peak_of_a_clip_has_no_sign(tmp_path, sign):
+    audio = 0.1 * np.random.default_rng(0).uniform(-1, 1, 5000)
+    audio[100] = sign * 0.5
+    assert measure(Pair("a", write(tmp_path / "a.wav", audio), None, "")).peak == 0.5
 
 
 @pytest.mark.parametrize(("samples", "taken"), [(1024, True), (1023, False)])
@@ -183,7 +190,7 @@ def test_each_clip_is_heard_and_compared_with_its_text(tmp_path, monkeypatch):
 # ---- the recognizer ----
 
 
-def test_how_whisper_is_asked(tmp_path, monkeypatch):
+def test_whisper_gets_16_khz_and_is_asked_for_english(tmp_path, monkeypatch):
     asked = {}
 
     class Whisper:

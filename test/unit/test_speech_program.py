@@ -49,16 +49,18 @@ def test_without_metadata_there_is_a_pair_for_each_wav(folder):
     ]  # fmt: skip
 
 
-def test_with_metadata_there_is_one_for_each_line_whether_it_has_a_wav_or_not(folder, caplog):
+def test_with_metadata_there_is_a_pair_for_each_line_whether_it_has_a_wav_or_not(folder, caplog):
+    touch(folder, "ours/c.wav")
     (folder / "m.csv").write_text("z|Text z.\nb|Text b.\n")
     ours = folder / "ours"
     assert find_pairs(ours, None, str(folder / "m.csv")) == [
         Pair("z", ours / "z_synthesis.wav", None, "Text z."), Pair("b", ours / "b_synthesis.wav", None, "Text b."),
     ]  # fmt: skip
-    assert caplog.messages == [f"left out: 1 wavs that {folder / 'm.csv'} has no line for, such as a"]
+    assert caplog.messages == [f"left out: 2 wavs that {folder / 'm.csv'} has no line for, such as a"]
 
 
-def test_folders_and_wavs_that_are_not_there(folder):
+def test_folders_and_wavs_that_are_not_there_are_said(folder):
+    (folder / "empty").mkdir()
     ours, metadata = folder / "ours", folder / "m.csv"
     metadata.write_text("z|Text z.\n")
     for given, said in (
@@ -66,6 +68,7 @@ def test_folders_and_wavs_that_are_not_there(folder):
         ((ours / "a.wav", None, None), r"a\.wav is no folder"),
         ((ours, str(folder / "none"), None), "none is no folder"),
         ((folder / "wavs", None, str(metadata)), rf"wavs holds no \.wav file that {metadata} has a line for"),
+        ((folder / "empty", None, str(metadata)), rf"empty holds no \.wav file that {metadata} has a line for"),
         ((folder, None, None), r"holds no \.wav file$"),
     ):
         with pytest.raises(UserError, match=said):
@@ -178,7 +181,7 @@ def run(folder, monkeypatch, shown_page):
     return measure
 
 
-def test_what_a_run_writes(run, folder, shown_page, caplog):
+def test_a_run_writes_settings_figures_and_page(run, folder, shown_page, caplog):
     caplog.set_level("INFO")
     results = {
         "a": SpeechFigures("a", seconds=1.0, warped=True), "b": SpeechFigures("b", seconds=2.0),
@@ -214,7 +217,7 @@ def test_what_could_not_be_measured_is_told_and_ends_it_with_an_error(run, folde
         run({"a": UserError("a"), "b": UserError("b")})
 
 
-def test_what_is_refused(run, capsys):
+def test_a_recognizer_without_metadata_and_unknown_options_end_with_code_2(run, capsys):
     for options, said in (
         (["--recognizer=x", "--recordings=y"], "--recognizer needs --metadata"),
         (["--nonsense"], ""),

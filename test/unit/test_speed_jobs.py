@@ -57,7 +57,7 @@ def prepared(monkeypatch):
     return given
 
 
-def test_sizes_of_batches():
+def test_batches_and_levels_are_those_of_cpus_and_cards():
     assert batches_on(CPU) == {
         "waveglow-train": (2,), "waveglow-infer": (1,), "tacotron2-infer": (1,), "tacotron2-train": (16,),
         "voice-infer": (1,),
@@ -73,7 +73,7 @@ def test_sizes_of_batches():
 
 
 @pytest.mark.parametrize(("device", "samples"), [(CPU, 8000), (CARD, 16000)])
-def test_segments_of_a_training(device, samples):
+def test_segments_are_as_long_as_in_a_training_and_the_same_each_time(device, samples):
     batch = waveglow_batch(device, 3)
     assert (batch["audio"].shape, batch["mel"].shape) == ((3, samples), (3, 80, 1 + samples // 256))
     assert batch["audio"].std() == pytest.approx(0.1, rel=0.05)
@@ -94,7 +94,7 @@ def test_clips_of_a_training_are_spread_evenly_and_padded():
 @pytest.mark.parametrize(("precision", "amp", "recompute"), [
     ("float32", "O0", False), ("half", "O1", False), ("half, recomputed", "O1", True),
 ])  # fmt: skip
-def test_a_step_of_waveglow(toys, monkeypatch, precision, amp, recompute):
+def test_a_step_of_waveglow_changes_the_weights_at_its_precision(toys, monkeypatch, precision, amp, recompute):
     runs, losses = [], []
 
     def make_run(*given, real=jobs.make_run):
@@ -119,7 +119,7 @@ def test_a_step_of_waveglow(toys, monkeypatch, precision, amp, recompute):
     assert toys == ["configs/waveglow.json"]
 
 
-def test_a_step_of_tacotron2(toys, monkeypatch):
+def test_a_step_of_tacotron2_changes_the_weights_and_counts_frames_without_padding(toys, monkeypatch):
     runs = []
     monkeypatch.setattr(jobs, "make_run", lambda *given, real=jobs.make_run: runs.append(real(*given)) or runs[-1])
     job = JOBS["tacotron2-train"](CPU, "float32", 3)
@@ -208,7 +208,7 @@ def test_a_corpus_of_noise_is_there_as_long_as_it_is_needed():
     assert not folder.exists()
 
 
-def test_loading_of_segments(monkeypatch):
+def test_loading_takes_every_segment_once_an_epoch(monkeypatch):
     loaded = []
 
     class Segments:
@@ -235,6 +235,6 @@ def test_loading_of_clips_with_their_spectrograms():
     assert len(list(Path(job.keep.name, "mels").iterdir())) >= 16  # they come from the cache
 
 
-def test_jobs_have_their_names():
+def test_the_jobs_are_training_and_inference_of_both_models_and_the_voice():
     assert list(JOBS) == ["waveglow-train", "waveglow-infer", "tacotron2-infer", "tacotron2-train", "voice-infer"]
     assert jobs.DATA.keys() == {"waveglow-train", "tacotron2-train"}

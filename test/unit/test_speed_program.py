@@ -24,7 +24,7 @@ def read(monkeypatch, *options):
     return benchmark.read_arguments()
 
 
-def test_what_is_the_default(monkeypatch):
+def test_without_options_all_jobs_are_measured_three_times_in_two_precisions(monkeypatch):
     args = read(monkeypatch)
     assert (args.jobs, args.device, args.precision, args.peer_path) == (list(JOBS), "auto", ["float32", "half"], None)
     assert (args.one_process, args.limit, args.repeats, args.output) == (False, 0, 3, Path("benchmark"))
@@ -32,8 +32,11 @@ def test_what_is_the_default(monkeypatch):
     assert read(monkeypatch, "--repeats=1", "--limit=0").repeats == 1
 
 
-@pytest.mark.parametrize("options", [["--repeats=0"], ["--limit=-0.1"], ["waveglow-sing"], ["--precision", "fp8"]])
-def test_what_is_refused(monkeypatch, capsys, options):
+@pytest.mark.parametrize(
+    "options",
+    [["--repeats=0"], ["--limit=-0.1"], ["--limit=-1"], ["--limit=nan"], ["waveglow-sing"], ["--precision", "fp8"]],
+)
+def test_options_out_of_range_end_with_code_2(monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as end:
         read(monkeypatch, *options)
     assert end.value.code == 2
@@ -52,7 +55,7 @@ def test_checkouts_are_looked_for_only_of_what_is_measured(monkeypatch):
     assert not asked
 
 
-def test_what_a_turn_is_asked_for(monkeypatch):
+def test_a_turn_is_measured_in_a_process_of_its_own_or_here(monkeypatch):
     started, made = [], []
     found = {"units": 4, "seconds": [1.0], "peak_memory": 7, "operations": 6}
     monkeypatch.setattr(
@@ -73,6 +76,7 @@ def test_what_a_turn_is_asked_for(monkeypatch):
     [([], []), (["int8"], ["int8"]), (["float32", "int8", "float32"], ["force_float32", "int8"])],
 )
 def test_graphs_are_exported_once_and_built_for_each_mode(monkeypatch, caplog, precisions, modes):
+    """Of random weights at full size, and not of the voice that comes with the repository, which is smaller."""
     started = []
     monkeypatch.setattr(benchmark, "start", lambda *command: started.append(command))
     measurements = [Measurement("waveglow-infer", OURS, "half", 1)]
@@ -80,7 +84,7 @@ def test_graphs_are_exported_once_and_built_for_each_mode(monkeypatch, caplog, p
     with benchmark.onnx_models(measurements) as models:
         folder = str(Path(models).parent)
         assert Path(folder).is_dir()
-    assert not Path(folder).exists()
+    assert not Path(folder).exists() and Path(models).name == "random"
     export = [("tools.deploy.export_model.export", "--random", "--models_dir", folder)] if modes else []
     builds = [
         ("tools.deploy.gen_model.build", "--models_dir", models, "--quant_mode", mode, "--no-compare") for mode in modes
@@ -196,7 +200,7 @@ def ours(precision, job="waveglow-train", batch=2, operations=0, units=100, seco
     return Measurement(job, OURS, precision, batch, units, [seconds], 10**9, operations)
 
 
-def test_shares_of_the_peak():
+def test_the_share_of_the_peak_is_of_the_peak_in_that_precision():
     """What a job needs is the most that was counted of it; a precision is compared with its own peak."""
     peaks = [Measurement(PEAK, PYTORCH, each, 0, size, [1.0]) for each, size in (("float32", 1000), ("half", 4000))]
     one, two = ours("float32", operations=500), ours("half, recomputed", seconds=0.5)

@@ -10,7 +10,6 @@ from common.checkpoints import native
 from common.checkpoints.interchange import read
 from common.config_reading import from_dict
 from common.device import pick_device
-from common.program import UserError
 from tacotron2 import synthesizer as module
 from tacotron2.alignment import STEPS_AT_THE_END, alignment_quality
 from tacotron2.config import Config, build_model
@@ -26,7 +25,6 @@ from tacotron2.synthesizer import (
     in_batches,
     shorten,
 )
-from tacotron2.text import text_to_sequence
 from tools.convert_checkpoint import FORMS, write
 
 CPU = pick_device("cpu")
@@ -76,7 +74,7 @@ def spoken_by_fake(synthesizer, monkeypatch, make):
     return calls
 
 
-def test_all_texts_in_their_order(path, any_is_good):
+def test_all_texts_are_spoken_in_their_order(path, any_is_good):
     synthesizer = Synthesizer(path, CPU)
     spoken = list(synthesizer.speak(TEXTS))
     assert [each.text for each in spoken] == TEXTS
@@ -86,13 +84,7 @@ def test_all_texts_in_their_order(path, any_is_good):
         assert (each.utterance.length, each.flaw) == (15, "")
 
 
-def test_texts_are_cleaned_as_in_the_training_unless_it_is_told_otherwise(path):
-    text = "Dr. Who."
-    assert Synthesizer(path, CPU).symbols(text) == text_to_sequence(text, ["english_cleaners"])
-    assert Synthesizer(path, CPU, cleaners=["basic_cleaners"]).symbols(text) == text_to_sequence("dr. who.", [])
-
-
-def test_batches_do_not_matter(path, monkeypatch, any_is_good):
+def test_what_else_is_in_a_batch_does_not_matter(path, monkeypatch, any_is_good):
     synthesizer = Synthesizer(path, CPU)
     together = list(synthesizer.speak(TEXTS, seed=5))
     monkeypatch.setattr(module, "WINDOW", 4)
@@ -103,7 +95,7 @@ def test_batches_do_not_matter(path, monkeypatch, any_is_good):
         assert (one.utterance.mel - other.utterance.mel).abs().max() < 2e-5
 
 
-def test_the_seed_decides(path, any_is_good):
+def test_seed_and_place_decide_on_the_random_numbers(path, any_is_good):
     synthesizer = Synthesizer(path, CPU)
     first, again, other = (list(synthesizer.speak(TEXTS, seed)) for seed in (1, 1, 2))
     mels = [[each.utterance.mel for each in spoken] for spoken in (first, again, other)]
@@ -202,7 +194,7 @@ def test_only_what_failed_is_tried_again(path, monkeypatch, caplog):
     assert "even in the best of 3 tries" in said[2]
 
 
-def test_the_best_is_kept(path, monkeypatch):
+def test_the_best_try_is_kept_by_both_measures(path, monkeypatch):
     synthesizer = Synthesizer(path, CPU)
     outcomes = iter([utterance(diagonality=0.3), utterance(diagonality=0.5), utterance(stopped=False)])
     spoken_by_fake(synthesizer, monkeypatch, lambda seed: next(outcomes))
@@ -227,7 +219,7 @@ def test_the_best_is_kept(path, monkeypatch):
         ({"diagonality": float("nan")}, "does not advance with the text (diagonality nan)"),
     ],
 )
-def test_flaws(changes, flaw):
+def test_a_flaw_is_said_with_its_figure(changes, flaw):
     assert find_flaw(utterance(**changes)) == flaw
 
 
@@ -270,14 +262,7 @@ def test_texts_without_end_are_spoken_in_bounded_memory(path, monkeypatch):
     assert most <= 3 * WINDOW
 
 
-def test_a_spectrogram_that_is_not_finite(path):
-    synthesizer = Synthesizer(path, CPU)
-    synthesizer.model.decoder.linear_projection.linear_layer.bias.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"mel spectrogram of 'Hello.' is not finite: .*tacotron2_2 is not usable"):
-        list(synthesizer.speak(["Hello."]))
-
-
-def test_pieces(path):
+def test_a_text_is_taken_apart_into_sentences_and_what_has_no_sound_is_left_out(path):
     synthesizer = Synthesizer(path, CPU)
     pieces = synthesizer.take_apart("Hello.  ... - One, two, three.\n***\n" + "and so on " * 40)
     assert [piece.text for piece in pieces[:2]] == ["Hello.", "- One, two, three."]
@@ -296,7 +281,7 @@ def test_a_text_is_cleaned_once(path, monkeypatch, any_is_good):
 
 
 @pytest.mark.parametrize("form", ["nvidia", "dle", "safetensors"])
-def test_every_form_of_checkpoint(path, tmp_path, form):
+def test_every_form_of_checkpoint_speaks_the_same(path, tmp_path, form):
     write(str(tmp_path / form), FORMS[form](read(path)))
     synthesizers = [Synthesizer(each, CPU) for each in (path, tmp_path / form)]
     synthesizers[1].model.decoder.max_decoder_steps = 15  # not every form tells
@@ -304,28 +289,8 @@ def test_every_form_of_checkpoint(path, tmp_path, form):
     assert torch.equal(ours, theirs)
 
 
-def test_dictionaries(path, toy, tmp_path):
-    file = tmp_path / "words.dict"
-    file.write_text("HELLO  HH AH0 L OW1\n")
-    plain, given = Synthesizer(path, CPU), Synthesizer(path, CPU, dictionary=str(file))
-    assert given.symbols("Hello you.") == plain.symbols("{HH AH0 L OW1} you.")
-    toy["data_config"] = {"dictionary": str(file)}
-    trained = make_checkpoint(tmp_path / "with_dictionary", toy)
-    assert Synthesizer(trained, CPU).symbols("Hello you.") == given.symbols("Hello you.")
-    assert Synthesizer(trained, CPU, dictionary="").symbols("Hello you.") == plain.symbols("Hello you.")
-    file.unlink()
-    with pytest.raises(UserError, match=r"cannot read the dictionary .*words.dict"):
-        Synthesizer(trained, CPU)
-
-
-def test_a_model_of_fewer_symbols(toy, tmp_path):
-    toy["tacotron2_config"]["n_symbols"] = 60
-    with pytest.raises(UserError, match="has 60 symbols, and does not list them: name them with --symbols=FILE"):
-        Synthesizer(make_checkpoint(tmp_path / "few", toy), CPU)
-
-
 @pytest.mark.parametrize("level", ["O1", "O2"])
-def test_half_precision(path, level, any_is_good):
+def test_in_half_precision_spectrograms_are_float32_and_finite(path, level, any_is_good):
     (spoken,) = Synthesizer(path, CPU, level).speak(["Hello there."])
     assert spoken.utterance.mel.dtype == torch.float32
     assert spoken.utterance.mel.isfinite().all()

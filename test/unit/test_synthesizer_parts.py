@@ -63,6 +63,10 @@ def test_cleaners_and_dictionary_are_those_of_the_training_or_others(tmp_path):
     assert (other.cleaners, other.dictionary) == (["english_cleaners", "basic_cleaners"], {"number": ["@B"]})
     assert Noted(config=config, dictionary="").dictionary is None and Noted().dictionary is None
     assert Noted(dictionary=str(tmp_path / "own")).symbols("Number 5") == ids("{HH} five.")
+    assert trained.symbols("Dr. Number") == text_to_sequence("dr. {HH}.", [])
+    (tmp_path / "own").unlink()
+    with pytest.raises(UserError, match=r"cannot read the dictionary .*own"):
+        Noted(config=config)
 
 
 def test_symbols_that_are_not_known_are_refused():
@@ -135,15 +139,19 @@ def test_a_spectrogram_that_is_not_finite_is_refused(value):
 def test_a_synthesizer_of_pytorch_says_what_it_is(toy, tmp_path, caplog, fp16_run, amp):
     caplog.set_level(logging.INFO)
     toy["train_config"]["fp16_run"] = fp16_run
-    toy["data_config"] = {"mel_fmax": 7000.0}
+    (tmp_path / "own").write_text("NUMBER  HH\n")
+    toy["data_config"] = {"mel_fmax": 7000.0, "dictionary": str(tmp_path / "own")}
     device = replace(CPU, amp="O2")
-    synthesizer = Synthesizer(make_checkpoint(tmp_path / "tacotron2_2", toy), device, amp)
+    synthesizer = Synthesizer(path := make_checkpoint(tmp_path / "tacotron2_2", toy), device, amp)
     level = amp or ("O2" if fp16_run else "O0")
     assert synthesizer.precision.level == level and synthesizer.device is device
     assert f"Tacotron2 on device: cpu ({CPU.why}); precision: {level}" in caplog.messages
     assert synthesizer.bytes == sum(w.numel() * w.element_size() for w in synthesizer.model.state_dict().values())
     assert synthesizer.training.iteration == 2 and not synthesizer.model.training
     assert torch.equal(synthesizer.mel.filters, build_mel(synthesizer.config).filters)
+    assert synthesizer.symbols("Dr. Number") == ids("doctor {HH}.")
+    other = Synthesizer(path, device, amp, dictionary="", cleaners=["basic_cleaners"])
+    assert other.symbols("Dr. Number") == text_to_sequence("dr. number.", [])
 
 
 def test_all_that_a_model_gets_is_on_its_device():

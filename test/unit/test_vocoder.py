@@ -12,6 +12,7 @@ from conftest import toy_config
 from runs import CPU
 from waveglow.config import Config, build_model
 from waveglow.denoiser import Denoiser
+from waveglow.model import WaveGlow
 from waveglow.vocoder import DENOISER_CONTEXT, Vocoder
 from waveglow.wn import WN
 
@@ -20,12 +21,17 @@ MODELS = {
     "near": ({"hop_length": 320}, {"upsample_kernel": 320, "WN_config": {"kernel_size": 1, "n_layers": 1}}),
 }
 "Of data_config and waveglow_config. One looks farther than the denoiser; the other no farther than its frame."
+HOPS = {f"a hop of {hop}": ({"hop_length": hop}, {}) for hop in (64, 256, 320)}
+"Models that see as far as toys do, as far as the denoiser or less."
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     """Checkpoints of these models, in which far places count."""
-    return {name: make_checkpoint(tmp_path_factory.mktemp(name) / "waveglow_3", *MODELS[name]) for name in MODELS}
+    return {
+        name: make_checkpoint(tmp_path_factory.mktemp("model") / "waveglow_3", *of)
+        for name, of in (MODELS | HOPS).items()
+    }
 
 
 @pytest.fixture
@@ -97,14 +103,23 @@ def test_the_hum_is_heard_once_in_88_frames_of_silence_without_noise(path, monke
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0])
-@pytest.mark.parametrize("name", MODELS)
-def test_chunks_see_all_that_model_and_denoiser_see(paths, name, strength):
+@pytest.mark.parametrize("chunk_frames", [7, 9, 17, 64, 99])
+@pytest.mark.parametrize("name", MODELS | HOPS)
+def test_chunks_see_all_that_model_and_denoiser_see(paths, name, chunk_frames, strength):
     """Each of them is the one that looks farther once."""
     whole = Vocoder(paths[name], CPU, chunk_frames=10_000)
     assert (whole.model.context_frames * whole.model.hop_length > DENOISER_CONTEXT) == (name == "far")
-    parts = Vocoder(paths[name], CPU, chunk_frames=7)
-    given = mel(70)
-    assert (whole.synthesize(given, 0.3, strength) - parts.synthesize(given, 0.3, strength)).abs().max() < 2e-6
+    parts = Vocoder(paths[name], CPU, chunk_frames=chunk_frames)
+    audio = whole.synthesize(mel(100), 0.3, strength)
+    assert audio.shape == (100 * whole.model.hop_length,) and audio.std() > 0.1
+    assert (audio - parts.synthesize(mel(100), 0.3, strength)).abs().max() < 2e-6
+
+
+def test_what_follows_is_heard_in_the_frames_before_it(paths):
+    """So that chunks without context would differ from the whole."""
+    vocoder = Vocoder(paths["a hop of 256"], CPU, chunk_frames=10_000)
+    half = vocoder.synthesize(mel(100)[:, :50], 0.0)
+    assert (vocoder.synthesize(mel(100), 0.0)[: 50 * 256] - half).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -155,3 +170,14 @@ def test_on_a_cuda_card_it_is_recorded(path, monkeypatch):
     for frames in (5, 33, 90):
         assert (there.synthesize(mel(frames), 0.7) - here.synthesize(mel(frames), 0.7)).abs().max() < 3e-6
     assert len(recordings) == 1  # of the length of the middle chunks
+
+
+def test_only_a_chunk_at_a_time_is_in_memory(paths, monkeypatch):
+    lengths = []
+    original = WaveGlow.infer
+    spy = lambda self, mel, *rest: lengths.append(mel.shape[2]) or original(self, mel, *rest)  # noqa: E731
+    monkeypatch.setattr(WaveGlow, "infer", spy)
+    vocoder = Vocoder(paths["a hop of 256"], CPU, chunk_frames=20)
+    vocoder.synthesize(torch.randn(6, 300))
+    assert len(lengths) == 15
+    assert max(lengths) <= 20 + 2 * (vocoder.model.context_frames + 8)

@@ -134,3 +134,30 @@ def test_the_held_back_clips_that_can_be_used_are_evaluated(tmp_path, monkeypatc
             infer.find_held_back(args, vocoder, tmp_path, "mels")
     assert looked == [(clips[:3], "config", "mels")]
     assert (tmp_path / "bad_clips.txt").read_text() == "clip 1 is cut off\na line\n"
+
+
+@pytest.mark.parametrize(
+    "option", ["--sigma=-1", "--sigma=nan", "--chunk_frames=0", "--seed=-3", "--denoiser_strength=-1"]
+)
+def test_options_out_of_range_end_with_code_2(monkeypatch, tmp_path, option, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, tmp_path, option)
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_anything_to_synthesize_the_program_ends_with_code_2(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        monkeypatch.setattr("sys.argv", ["infer", "--pth_path=nowhere", f"--output_directory={tmp_path / 'out'}"])
+        infer.main()
+    assert end.value.code == 2 and not (tmp_path / "out").exists()
+    assert "name wavs or mels, or give --data_path" in capsys.readouterr().err
+
+
+def test_of_a_folder_the_wavs_are_inputs_and_files_are_what_they_are(corpus, tmp_path):
+    (corpus / "wavs/._clip00.wav").write_bytes(b"macOS")
+    (corpus / "wavs/notes.txt").write_text("no audio")
+    (corpus / "wavs/clip02.wav").rename(corpus / "wavs/clip02.WAV")
+    names = [f"clip{i:02}.{'WAV' if i == 2 else 'wav'}" for i in range(13)]
+    given = [str(tmp_path / "b.pt"), str(corpus / "wavs"), "a.wav"]
+    assert infer.find_inputs(given) == [tmp_path / "b.pt", *(corpus / "wavs" / name for name in names), Path("a.wav")]

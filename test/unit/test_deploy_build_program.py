@@ -15,7 +15,6 @@ from common.program import UserError
 from conftest import ROOT, script_environment
 from tools.deploy.artifacts import read_contents
 from tools.deploy.gen_model import build, building
-from tools.deploy.gen_model.settings import Sizes
 
 
 @pytest.mark.parametrize(
@@ -40,7 +39,7 @@ def test_a_build_that_breaks_off_leaves_what_was_there(tmp_path, monkeypatch, fa
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
-def test_a_full_disk(tmp_path, engine):
+def test_a_full_disk_leaves_nothing_and_is_said_in_a_line(tmp_path, engine):
     script = ROOT / "tools/deploy/gen_model/run.sh"
     options = [
         "force_float32",
@@ -62,7 +61,7 @@ def test_a_full_disk(tmp_path, engine):
     assert list((tmp_path / "x").iterdir()) == []
 
 
-def test_other_graphs_than_the_exported_ones(tmp_path):
+def test_a_graph_of_the_users_own_is_built_and_a_file_that_is_no_such_graph_refused(tmp_path):
     onnx_folder = models_dir() / "onnx"
     shutil.copy(onnx_folder / "postnet.onnx", tmp_path / "mine.onnx")
     contents = make(tmp_path / "engines", graphs={"postnet": tmp_path / "mine.onnx"})
@@ -102,14 +101,6 @@ def test_engines_with_other_options_are_built_again(tmp_path):
         assert read_contents(tmp_path, "onnxruntime", "").options == {"spinning": spinning}
 
 
-@pytest.mark.parametrize("name", ["batch", "text", "mel"])
-@pytest.mark.parametrize("sizes", [[0, 1, 2], [1, 2], [1, 3, 2], [1, 2, 3, 4], [1.0, 2, 3], [True, 2, 3], [-1, 1, 2]])
-def test_sizes_are_three_whole_numbers_from_1_on_in_their_order(name, sizes):
-    assert vars(Sizes(**{name: [1, 1, 1]}))[name] == [1, 1, 1]
-    with pytest.raises(UserError, match=rf"{name} is \[.*: must be the smallest, usual and largest size"):
-        Sizes(**{name: sizes})
-
-
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
@@ -135,14 +126,7 @@ def test_what_is_asked_for_wrongly_is_said_in_a_line(run_here, monkeypatch, opti
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_so_are_values_that_the_script_misses():
-    done = run_script("gen_model/run.sh", "force_float32", "1", "4")
-    assert done.returncode == 2
-    assert "give QUANT_MODE BS_MIN BS BS_MAX" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_two_runs_in_one_folder(tmp_path):
+def test_a_second_run_in_one_folder_is_refused_with_code_75(tmp_path):
     build = ["gen_model/run.sh", "force_float32", "1", "4", "8", f"--models_dir={models_dir()}", "-o", tmp_path]
     fetch = ["export_model/get_datasets_and_models.sh", f"--models_dir={models_dir()}"]
     for folder, runs in ((models_dir(), [build, fetch]), (tmp_path, [build])):

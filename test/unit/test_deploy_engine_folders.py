@@ -10,7 +10,7 @@ import pytest
 from deploy_toys import models_dir
 
 from common.program import UserError
-from tools.deploy.artifacts import CONTENTS, read_contents, write_contents
+from tools.deploy.artifacts import CONTENTS, read_contents
 from tools.deploy.engines.engine import DeviceError, Engine
 from tools.deploy.gen_model import building
 from tools.deploy.gen_model.building import Order
@@ -72,7 +72,7 @@ def test_what_is_not_whole_is_made_again(tmp_path, damage):
     assert (built(tmp_path) == before) == (damage is nothing)
 
 
-def test_others_are_made_again_and_the_same_by_another_way_are_kept(tmp_path):
+def test_other_engines_are_made_again_and_the_same_by_another_way_are_kept(tmp_path):
     """The options that name files are for messages alone."""
     building.build(order(tmp_path))
     for path in tmp_path.glob("*.fake"):
@@ -132,16 +132,6 @@ def test_a_graph_that_would_not_be_used_is_refused(tmp_path):
         building.build(order(tmp_path, graphs=own))
     alone = building.build(order(tmp_path, graphs={"decoder_iter": own["decoder_iter"]}))
     assert list(alone.files) == ["encoder", "decoder_iter", "postnet", "waveglow"]
-
-
-def test_a_dictionary_that_is_missing_is_said_before_the_work(tmp_path, monkeypatch):
-    shutil.copytree(models_dir() / "onnx", tmp_path / "models/onnx")
-    exported = read_contents(tmp_path / "models/onnx", "onnx", "")
-    exported.tacotron2.data_config.dictionary = "nowhere.dict"
-    write_contents(tmp_path / "models/onnx", exported)
-    with pytest.raises(UserError, match=r"cannot read the dictionary nowhere.dict.*or export with --config=FILE"):
-        building.build(replace(order(tmp_path / "engines"), models_dir=tmp_path / "models"))
-    assert not (tmp_path / "engines").exists()
 
 
 @pytest.mark.parametrize(("mode", "compare"), [("force_float32", True), ("int8", False), ("int8", True)])
