@@ -268,3 +268,5 @@ def test_who_failed_first_in_each_order():
         if "timestamp" in first.error_file_data:
             twin.error_file_data = first.error_file_data | {"timestamp": 5}
         assert first_failure({0: first, 1: twin})[0] == 1
+    # What counts is when it was reported, not when the launcher saw it.
+    assert first_failure({0: failure(1, 5, timestamp=9), 1: failure(1, 6, timestamp=8)})[0] == 1
