@@ -112,6 +112,11 @@ def test_what_one_rank_makes_all_have(group, rank):
         first_ranks(lambda: "mine", rank)
 
 
+def test_the_first_rank_makes_what_all_have_unless_another_one_is_named(group):
+    first_ranks(lambda: pytest.fail("this is rank 1"))
+    assert group.noted == [([None, None], 0)]
+
+
 def test_a_mistake_that_one_rank_finds_is_sent_to_all(group):
     def fail():
         raise UserError("no file")
