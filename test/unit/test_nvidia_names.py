@@ -74,3 +74,24 @@ def test_a_file_of_another_model_is_named_by_what_it_is(tmp_path):
         other = {"WaveGlow": "tacotron2", "Tacotron2": "waveglow"}[kind]
         with pytest.raises(UserError, match=f"a is a checkpoint of {kind}, and one of .* is needed here"):
             read(tmp_path / "a", other)
+
+
+@pytest.mark.parametrize(("number", "is_taken"), [(8, True), (9, False)])
+def test_names_of_one_tensor_are_limited(number, is_taken):
+    """To four times the tensors' memory and 4 MB: of 1 MB there may be eight."""
+    tensor = torch.zeros(2**18)
+    tensors = {f"WN.{i}.start.bias": tensor for i in range(number)}
+    if is_taken:
+        weights = nvidia_weights("a.pt", tensors)
+        assert weights.keys() == tensors.keys()
+        assert len({weight.data_ptr() for weight in weights.values()}) == number
+    else:
+        with pytest.raises(UserError, match="so many names for one tensor"):
+            nvidia_weights("a.pt", tensors)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 1), (3, 2, 1, 5), (3, 2, 1, 1)])
+def test_the_ascend_ports_convolutions_lose_the_axis_that_they_gained(shape):
+    weight = torch.randn(shape)
+    (found,) = nvidia_weights("a.pt", {"WN.0.start.weight": weight}).values()
+    assert torch.equal(found, weight.reshape(3, 2, -1)) and found.shape[2] == max(shape[2:])
