@@ -189,7 +189,7 @@ def test_the_average_of_a_run_begins_with_its_first_weights(tmp_path):
     again = begun(tmp_path / "out", **tuning)
     assert same(again.average.weights, run.average.weights) and not same(again.average.weights, model_of(again))
     native.save(run.path(), {name: value for name, value in native.load(run.path()).items() if name != "average"})
-    with pytest.raises(UserError, match="holds something other than tensors among its weights"):
+    with pytest.raises(UserError, match="lacks the average of the weights that its run keeps: --checkpoint_path="):
         begun(tmp_path / "out", **tuning)
 
 
