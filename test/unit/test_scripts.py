@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from common.checkpoints import native
-from conftest import make_corpus, run_script, script_environment, write_config
+from conftest import make_corpus, run_script, script_environment, toy_config, toy_tacotron2_config, write_config
 
 RESULT_KEYS = [
     "Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime", "TrainAccuracy",
@@ -316,3 +316,27 @@ def test_the_ports_variable_decides_over_device_id(place):
     wrong = run_script(checkout, "train_performance_1p.sh", *options, ASCEND_DEVICE_ID="npu:1")
     assert wrong.returncode == 2
     assert wrong.stderr == "error: ASCEND_DEVICE_ID must be a number up to 9999, not npu:1\n"
+
+
+TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["WaveGlow", "Tacotron2"])
+def test_a_file_list_through_the_script(checkout, tmp_path, network):
+    """Its paths are relative to the list."""
+    make_corpus(tmp_path / "data", clips=4)
+    lines = [f"wavs/clip0{i}.wav" + "|A tone." * (network == "Tacotron2") for i in range(4)]
+    (tmp_path / "data/list.txt").write_text("\n".join(lines))
+    values = TOYS[network.lower()]()
+    values["train_config"]["batch_size"] = 2
+    options = [
+        "--nproc=1", "--output_directory=out", "--max_steps=1", "--device=cpu", f"--network={network}",
+        "--training_files=data/list.txt",
+    ]  # fmt: skip
+    config = write_config(tmp_path / "config.json", values)
+    done = run_script(checkout, "train_full_8p.sh", *options, f"--config={config}", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "data: 4 clips" in done.stdout
+    both = run_script(checkout, "train_full_8p.sh", *options, "--data_path=data", cwd=tmp_path)
+    assert both.returncode == 1 and "not both" in both.stderr
