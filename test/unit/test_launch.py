@@ -175,6 +175,7 @@ def test_a_port_that_is_taken_is_said_on_the_first_machine(launched, monkeypatch
         options = ["--nnodes=2", f"--master_port={port}", "train.py"]
         code, said, got = launched("--node_rank=0", *options)
         assert (code, said, got) == (1, f"error: port {port} is taken: choose another --master_port\n", [])
+        assert launched("--nproc_per_node=2", f"--master_port={port}", "train.py")[:2] == (code, said)
         assert launched("--node_rank=1", *options)[0] == 0  # there it is another machine's
         monkeypatch.setenv("PET_MASTER_PORT", str(port))
         assert launched("--nnodes=2", "train.py")[:2] == (code, said)
