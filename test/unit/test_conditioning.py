@@ -125,6 +125,22 @@ def test_taps_rounded_to_half_precision_still_lie_on_lines():
     assert difference(exact) <= 2e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_interpolation_is_known_by_its_taps(dtype):
+    model = toy()
+    assert not model.upsample.interpolates()
+    fix_upsampling(model)
+    model.upsample.to(dtype)
+    assert model.upsample.interpolates()
+    with torch.no_grad():
+        model.upsample.weight[1, 1, 40] *= 1.1
+    assert not model.upsample.interpolates()
+    fix_upsampling(model)
+    with torch.no_grad():
+        model.upsample.weight[1, 2, 40] = 1e-3
+    assert not model.upsample.interpolates()
+
+
 def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     """They get tensors alone, of which autograd knows; the gradients are the same."""
     model = toy()

@@ -1,8 +1,7 @@
-"""WaveGlow's upsampling begins as an interpolation: by its taps, its bands, in a training, and fixed as it began."""
+"""WaveGlow's upsampling begins as an interpolation: by its taps and bands, in a training, and fixed as it began."""
 
 import pytest
 import torch
-from test_conditioning import fix_upsampling, toy
 
 from common.config_reading import from_dict
 from common.layers.conv import Upsampling
@@ -68,22 +67,6 @@ def test_a_training_begins_with_an_interpolation(config, corpus, tmp_path, amp):
     slope = 1 / after["upsample.weight"].diagonal()[256]
     assert torch.allclose(slope, std, rtol=1e-5)
     assert torch.allclose(-after["upsample.bias"] * slope, mean, rtol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_an_interpolation_is_known_by_its_taps(dtype):
-    model = toy()
-    assert not model.upsample.interpolates()
-    fix_upsampling(model)
-    model.upsample.to(dtype)
-    assert model.upsample.interpolates()
-    with torch.no_grad():
-        model.upsample.weight[1, 1, 40] *= 1.1
-    assert not model.upsample.interpolates()
-    fix_upsampling(model)
-    with torch.no_grad():
-        model.upsample.weight[1, 2, 40] = 1e-3
-    assert not model.upsample.interpolates()
 
 
 def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
