@@ -83,8 +83,8 @@ def test_an_npu_gets_its_fused_adam(monkeypatch, caplog, under_apex):
     assert f"optimizer: NpuFusedAdam of {name}" in caplog.text
 
 
-def test_adam_on_an_npu_is_torch_npu_s_unless_asked_otherwise(monkeypatch, caplog):
-    """Without it, it is torch's plain Adam on a card that has no operators on lists, and that is said."""
+def test_an_npu_without_torch_npu_s_optimizer_gets_the_plain_one(monkeypatch, caplog):
+    """torch's, without operators on lists, which the card lacks; and that is said."""
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "torch_npu", None)
     weight = torch.nn.Parameter(torch.ones(1))
