@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.checkpoints.interchange import load_adam
+from common.checkpoints.interchange import load_adam, steps_of_adam
 from common.program import UserError
 from common.training.run import checked_adam
 
@@ -113,6 +113,18 @@ def test_a_file_without_one_is_refused(tmp_path, contents):
     torch.save(contents, tmp_path / "a")
     with pytest.raises(UserError, match="holds no state of an Adam"):
         load_adam(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 2**53 - 1, torch.tensor(5.0), torch.tensor([5])])
+def test_steps_of_adam_are_a_count(value):
+    assert steps_of_adam(value) == float(value)
+
+
+@pytest.mark.parametrize(
+    "value", [-1, 2**53, float("nan"), float("inf"), True, None, "5", torch.tensor([5, 5]), torch.tensor(-1.0)]
+)
+def test_other_steps_of_adam_are_none(value):
+    assert steps_of_adam(value) is None
 
 
 # ---- resuming ----

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from contextlib import nullcontext
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 from test_faults import FAULT, train  # noqa: F401 - the fixture
 
 import waveglow.config
-from common import distributed, meeting
+from common import distributed
 from common.device import pick_device
 from common.precision import Precision
-from common.program import UserError
 from common.training import agreement
 from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 
@@ -25,45 +23,7 @@ BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
 
 
-@BUSY
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.text(max_size=3)), min_size=1))
-def test_what_differs_is_named_and_nothing_else(everyones):
-    differ = {name for facts in everyones for name in facts if any(f.get(name) != facts[name] for f in everyones)}
-    found = meeting.differing(everyones)
-    assert {line.split(" is ")[0] for line in found} == differ
-    assert len(found) == len(differ)
-
-
-def test_what_one_has_not_is_missing_there():
-    """Which is not the same as nothing; of the others the kind is named."""
-    everyones = [{"a": None, "b": 1}, {"b": 1}, {"a": None, "b": 1, "c": "x"}]
-    assert meeting.differing(everyones, "machine") == [
-        "a is None on machine 0, 2, missing on machine 1", "c is missing on machine 0, 1, 'x' on machine 2",
-    ]  # fmt: skip
-
-
-def test_many_are_told_in_the_order_of_their_numbers():
-    (line,) = meeting.differing([{"size": 7 if rank in (2, 10) else 8} for rank in range(12)])
-    assert line == "size is 8 on rank 0, 1, 3, 4, 5, 6, 7, 8, 9, 11, 7 on rank 2, 10"
-
-
-def test_who_has_what_is_told():
-    with pytest.raises(UserError, match=r"^the processes disagree: size is 4 on rank 0, 2, 2 on rank 1: mend it$"):
-        meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")
-
-
-@pytest.mark.parametrize("number", [1, 3, 4, 9])
-def test_three_of_many_fields_are_named_and_the_others_counted(number):
-    fields = {f"field{i}": 0 for i in range(number)}
-    with pytest.raises(UserError) as raised:
-        meeting.check_same([fields, dict.fromkeys(fields, 1)], "mend it")
-    named = [name for name in fields if f"{name} is 0 on rank 0, 1 on rank 1" in str(raised.value)]
-    assert named == list(fields)[:3]
-    assert str(raised.value).endswith(f"; and {number - 3} more: mend it" if number > 3 else "1 on rank 1: mend it")
-    meeting.check_same([fields, fields], "mend it")
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_corpus_start_and_weights_are_compared_where_there_are_several(monkeypatch, tmp_path, world_size):
     """By names, sizes and texts of the clips; by every weight, the fixed ones at the start alone."""
     asked = []
@@ -79,9 +39,6 @@ def test_corpus_start_and_weights_are_compared_where_there_are_several(monkeypat
     precision = Precision("O0", 1.0, pick_device("cpu"), model)
     agreement.agree_on_start(model, precision, 5)
     agreement.agree_on_weights(model, precision, 6)
-    if world_size == 1:
-        assert asked == []
-        return
     *facts, start, weights = asked
     corpora, files = facts[::2], facts[1::2]
     assert corpora[0] == corpora[1] and all(corpora[0] != other for other in corpora[2:])
@@ -185,41 +142,6 @@ def test_long_files_have_a_digest_each_and_what_is_no_file_has_none(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     digests = [agreement.digest_of_file(tmp_path / name) for name in ("long", "longer", "none", "pipe")]
     assert len(set(digests)) == 3 and digests[2:] == ["", ""]
-
-
-def test_so_do_resume_and_the_code_of_this_model(tmp_path):
-    base = waveglow.config.Config()
-    auto, no = (facts_of_start("waveglow", base, resume, "acc") for resume in ("auto", "no"))
-    one, other = (facts_of_start("waveglow", base, str(tmp_path / file), "acc") for file in ("a", "b"))
-    assert auto != no and no != one and one == other
-    code = [name for name in auto if name.startswith("the code in ")]
-    assert "the code in common/training/loop.py" in code and "the code in waveglow/model.py" in code
-    assert not any("tacotron2" in name or "pycache" in name for name in code)
-
-
-def test_what_the_first_process_finds_wrong_is_raised_on_all(monkeypatch):
-    """Though the others have not looked; so is what it finds."""
-    sent = []
-
-    def broadcast(made, rank):
-        sent[:], made[:] = (made, made) if distributed.ranks().rank == rank else (sent, sent)
-
-    def look():
-        looked.append(distributed.ranks().rank)
-        if wrong:
-            raise UserError("there is no file")
-        return "found"
-
-    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for wrong in (True, False):
-        looked = []
-        for rank in (0, 1):
-            monkeypatch.setenv("RANK", str(rank))
-            with pytest.raises(UserError, match="no file") if wrong else nullcontext():
-                assert distributed.first_ranks(look) == "found"
-        assert looked == [0]
 
 
 @pytest.mark.slow

@@ -46,6 +46,12 @@ def test_the_code_is_that_of_the_model_and_of_what_both_share(code, name, own):
         (code / path).write_text(path)
 
 
+def test_the_code_is_that_of_this_repository():
+    code = code_of(facts_of_start("waveglow", waveglow.config.Config(), "auto", "acc"))
+    assert "common/training/loop.py" in code and "waveglow/model.py" in code
+    assert not any("tacotron2" in name or "pycache" in name for name in code)
+
+
 @pytest.mark.parametrize(
     ("resume", "said"), [("auto", "auto"), ("no", "no"), ("a/waveglow_3", "a file"), ("", "a file")]
 )

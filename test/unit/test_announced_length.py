@@ -81,7 +81,7 @@ def test_samples_are_not_taken_for_a_chunk(missing, make, number, name):
         assert missing(make(size, size, samples=samples)) == 0
 
 
-def test_sizes_of_64_bits(missing):
+def test_sizes_of_64_bits_are_read(missing):
     rest = b"WAVEds64" + little(28)
     for size in (10, 2**33):
         head = b"RF64" + b"\xff" * 4 + rest + little(size, 8) + bytes(20)
@@ -90,7 +90,7 @@ def test_sizes_of_64_bits(missing):
         assert missing(head) == max(0, size - len(head))
 
 
-def test_of_an_au_file(missing):
+def test_an_au_file_tells_the_size_of_its_head_and_its_samples(missing):
     for head, length in ((24, 100), (32, 100), (24, 0), (24, 111), (24, OPEN - 1)):
         content = b".snd" + big(head) + big(length) + bytes(112)
         assert missing(content) == max(0, head + length - 124)
@@ -120,7 +120,7 @@ def test_of_an_ogg_file_the_last_page_counts(missing):
 
 
 @pytest.mark.parametrize("content", [b"", b"R", b"fLaC" + bytes(50), b"ID3" + bytes(50), b"RIFF", b".snd", b"FORM\0\0"])
-def test_formats_that_do_not_show_it_and_stumps(missing, content):
+def test_formats_that_do_not_show_it_and_stumps_lack_nothing(missing, content):
     assert missing(content) == 0
 
 

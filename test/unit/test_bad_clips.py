@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-import tacotron2.data
-import waveglow.data
 from common import bad_clips, distributed, read_clips
 from common.audio import ClipError, Fault
 from common.bad_clips import NAME, BadClips
-from common.corpus import find_clips
 from common.program import UserError
 from conftest import RATE, make_corpus, toy_config, toy_tacotron2_config
 from runs import start
@@ -185,28 +182,17 @@ def test_a_list_that_cannot_be_written_is_said_and_not_named(tmp_path, caplog):
     assert f"cannot write {tmp_path / NAME}" in caplog.text
 
 
-def test_nothing_left_to_hold_back(spoiled, tmp_path):
+def test_without_a_clip_to_hold_back_a_run_does_not_begin(spoiled, tmp_path):
     for i in range(2):
         (spoiled / f"wavs/clip0{i}.wav").write_text("no audio")
     with pytest.raises(UserError, match="none of the held-back clips can be used"):
         start(toy_config(), spoiled, tmp_path / "out", on_bad_clip="skip")
 
 
-def test_a_silent_clip_speaks_no_text(tmp_path):
-    corpus = make_corpus(tmp_path / "c", clips=3)
-    soundfile.write(corpus / "wavs/clip01.wav", np.zeros(RATE), RATE)
-    bad = BadClips()
-    training, held_back = tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus))
-    samples, symbols = tacotron2.data.count_samples_and_symbols(training + held_back, tacotron2.data.DataConfig(), bad)
-    assert samples[0] == symbols[0] == 0 and all(samples[1:])
-    assert bad.worst_first() == [f"{corpus}/wavs/clip01.wav is silent, though its text is 'A tone.'"]
-
-
 def test_clips_beyond_full_scale_are_counted(tmp_path, caplog):
     corpus = make_corpus(tmp_path / "c", clips=3)
     audio = soundfile.read(corpus / "wavs/clip01.wav", dtype="float32")[0]
     soundfile.write(corpus / "wavs/clip01.wav", audio * 5, RATE, subtype="FLOAT")
-    assert waveglow.data.take_census(find_clips(str(corpus)), waveglow.data.DataConfig()).clipped == 1
     for name, toy in TOYS.items():
         start(toy(), corpus, tmp_path / name, max_steps=1, batch_size=2)
     assert caplog.text.count("1 clip(s) have samples beyond full scale") == 2

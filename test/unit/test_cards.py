@@ -1,6 +1,8 @@
 """What is asked of a card, and what is not: stand-ins for torch.npu, torch_npu and torch.cuda note it."""
 
 import logging
+import platform
+import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +15,8 @@ from common import device as devices
 from common.adam import count_steps, has_foreach, make_adam
 from common.device import pick_device
 from common.random_numbers import own_random_numbers, rng_state, set_rng_state
+from conftest import ROOT
+from runs import torch_version
 
 CPU = pick_device("cpu")
 NPU, CUDA = (replace(CPU, type=kind) for kind in ("npu", "cuda"))
@@ -40,7 +44,7 @@ def test_random_states_of_the_card_are_given_and_restored(card):
     assert torch.equal(torch.rand(3, generator=card.generator), drawn[1])
 
 
-def test_those_of_another_kind_of_device_are_ignored(card):
+def test_random_states_of_another_kind_of_device_are_ignored(card):
     on_cpu, on_card = rng_state(CPU), rng_state(KINDS[card.kind])
     assert on_cpu.keys() == {"cpu"} and on_card.keys() == {"cpu", card.kind}
     before = card.generator.get_state()
@@ -92,7 +96,7 @@ def test_an_npu_without_torch_npu_s_optimizer_gets_the_plain_one(monkeypatch, ca
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
-def test_others_get_torchs_fused_adam_or_else_the_one_on_lists(monkeypatch, caplog, device):
+def test_cuda_and_cpu_get_torchs_fused_adam_or_else_the_one_on_lists(monkeypatch, caplog, device):
     """With the same settings; a torch before 2.4 has no fused one for CPUs, and says so."""
     caplog.set_level(logging.INFO)
     made, weight = [], torch.nn.Parameter(torch.ones(1))
@@ -113,6 +117,25 @@ def test_others_get_torchs_fused_adam_or_else_the_one_on_lists(monkeypatch, capl
         "optimizer: torch's fused Adam",
         "optimizer: torch's foreach Adam, not torch's fused Adam (`fused=True` requires all params to be on a card)",
     ]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_of_the_device_is_adam(caplog, decay):
+    """20 steps beside PyTorch's plain Adam; which one it is, is said."""
+    caplog.set_level(logging.INFO)
+    ours, plain = (torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2))
+    optimizers = (
+        make_adam([ours], 1e-2, CPU, weight_decay=decay),
+        torch.optim.Adam([plain], lr=1e-2, weight_decay=decay, foreach=False),
+    )
+    for _ in range(20):
+        for parameter, optimizer in zip((ours, plain), optimizers):
+            optimizer.zero_grad()
+            (parameter**3 - parameter).sum().backward()
+            optimizer.step()
+    assert (ours - plain).abs().max() < 1e-6
+    kind = "fused" if torch_version() >= (2, 4) else "foreach"
+    assert f"optimizer: torch's {kind} Adam" in caplog.text
 
 
 def test_operators_on_lists_are_used_where_torch_npu_says_so(monkeypatch):
@@ -209,15 +232,25 @@ def test_freed_memory_is_kept_as_far_as_glibc_can(monkeypatch, largest):
         devices.keep_freed_memory(CPU)
 
 
-@pytest.mark.parametrize(("capability", "half"), [((8, 0), "bfloat16"), ((7, 9), "float16"), ((12, 0), "bfloat16")])
-def test_half_precision_is_the_device_s(monkeypatch, capability, half):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    assert pick_device("cuda").half == getattr(torch, half)
-    assert CPU.half == torch.bfloat16
-    npu = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, set_device=lambda index: None)
-    monkeypatch.setattr(torch, "npu", npu, raising=False)
-    monkeypatch.setattr(torch, "device", lambda *args: args)  # which knows "npu" only with torch_npu
-    assert pick_device("npu").half == torch.float16
+FREED_AND_TAKEN_AGAIN = """
+import resource, sys
+import torch
+from common.device import keep_freed_memory, pick_device
+if sys.argv[1] == "keep":
+    keep_freed_memory(pick_device("cpu"))
+for i in range(20):
+    if i == 10:  # by now there is as much as is ever needed
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensor = torch.ones(2**24)  # more than glibc ever keeps by itself
+    del tensor
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.35"), reason="older ones, and others, keep less or nothing")
+def test_freed_memory_is_kept():
+    faults = {}
+    for what in ("keep", "leave"):
+        command = [sys.executable, "-c", FREED_AND_TAKEN_AGAIN, what]
+        faults[what] = int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=500).stdout)
+    assert faults["keep"] < faults["leave"] / 10

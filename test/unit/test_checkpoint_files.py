@@ -1,7 +1,10 @@
-"""Checkpoint files by their names and contents: what is written where, found, told apart and refused."""
+"""Checkpoint files: written whole, found by their names, read without running anything, refused with a reason."""
 
 import json
 import os
+import pickle
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,14 +13,45 @@ import torch
 
 from common.checkpoints import native, reading
 from common.checkpoints.budget import RefusedError
-from common.checkpoints.interchange import read
-from common.checkpoints.nvidia_names import nvidia_name, nvidia_weights
 from common.checkpoints.reading import read_contents
 from common.program import UserError
+from conftest import ROOT
 
 
-def state(iteration=3):
-    return {"model": {"a": torch.arange(3.0)}, "config": {}, "iteration": iteration, "progress": {}}
+def state(iteration=3, size=10):
+    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": iteration, "progress": {}}
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = native.checkpoint_path(tmp_path / "new folder", "waveglow", 12)
+    assert path.name == "waveglow_12"
+    native.save(path, state())
+    assert torch.equal(native.load(path)["model"]["a"], state()["model"]["a"])
+    without = native.load(path, with_tensors=False)
+    assert without["iteration"] == 3 and without["model"]["a"].shape == state()["model"]["a"].shape
+    assert [p.name for p in path.parent.iterdir()] == ["waveglow_12"]
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
+    """A limit on file size stands in for the full disk: writing fails in the same places."""
+    native.save(tmp_path / "waveglow_1", state())
+    code = (
+        "import resource, sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from common.checkpoints import native\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "state = {'model': {'a': torch.zeros(100_000)}, 'config': {}}\n"
+        "for name in ('waveglow_1', 'waveglow_2'):\n"
+        "    try: native.save(Path(sys.argv[2], name), state)\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, ROOT, tmp_path], capture_output=True, text=True, timeout=240)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        assert line.startswith(f"UserError cannot save {tmp_path}")
+        assert "File too large; the earlier checkpoints are untouched" in line
+    assert os.listdir(tmp_path) == ["waveglow_1"]
+    assert native.load(tmp_path / "waveglow_1")["iteration"] == 3
 
 
 def test_a_name_that_is_a_link_stays_one_and_what_it_leads_to_is_kept_and_written(tmp_path, monkeypatch, caplog):
@@ -61,13 +95,47 @@ def test_a_checkpoint_has_four_entries_at_least(tmp_path, missing):
     for with_tensors in (True, False):
         with pytest.raises(UserError, match="a is no checkpoint of this repository: it lacks some of config, iterat"):
             native.load(tmp_path / "a", with_tensors)
+        torch.save(list(state()), tmp_path / "list")
+        with pytest.raises(UserError, match="list is no checkpoint of this repository: it lacks some of config, iter"):
+            native.load(tmp_path / "list", with_tensors)
     native.save(tmp_path / "b", state() | {"more": 1})
     assert native.load(tmp_path / "b").keys() == {"model", "config", "iteration", "progress", "more"}
     assert native.load(tmp_path / "b", with_tensors=False)["model"]["a"].is_meta
     assert not native.load(tmp_path / "b")["model"]["a"].is_meta
 
 
-def test_checkpoints_are_found_by_their_whole_names(tmp_path):
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("hostile",)
+
+
+def test_what_is_no_whole_checkpoint_or_would_run_something_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    native.save(tmp_path / "good", state(size=100_000))
+    whole = (tmp_path / "good").read_bytes()
+    cases = {
+        "truncated": (whole[: len(whole) // 2], "truncated"),
+        "cut in the header": (whole[:10], "truncated"),
+        "empty": (b"", "truncated"),
+        "text": (b"hello", "truncated or no checkpoint"),
+        "hostile": (pickle.dumps(Hostile()), "refused: it asks for"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        for with_tensors in (False, True):
+            with pytest.raises(UserError, match=message):
+                native.load(tmp_path / name, with_tensors)
+    torch.save({"model": Hostile(), "config": {}}, tmp_path / "hostile zip")
+    with pytest.raises(UserError, match="refused: it asks for"):
+        native.load(tmp_path / "hostile zip")
+    assert not (tmp_path / "hostile").is_dir()
+    with pytest.raises(UserError, match="no checkpoint at"):
+        native.load(tmp_path / "missing")
+    with pytest.raises(UserError, match="is a folder"):
+        native.load(tmp_path)
+
+
+def test_checkpoints_are_found_by_their_whole_names_the_highest_number_first(tmp_path):
     for name in (
         "waveglow_2",
         "waveglow_010",
@@ -76,14 +144,20 @@ def test_checkpoints_are_found_by_their_whole_names(tmp_path):
         "old_waveglow_4",
         "waveglow_",
         "waveglow_-5",
+        "waveglow_x",
+        "waveglow_20.2026-01-01",
+        "waveglow_100",
+        "tacotron2_500",
     ):
         (tmp_path / name).touch()
     assert [path.name for path in native.newest_first(tmp_path, "waveglow")] == [
+        "waveglow_100",
         "waveglow_010",
         "waveglow_9",
         "waveglow_2",
     ]
     assert native.checkpoint_path(str(tmp_path), "tacotron2", 70) == tmp_path / "tacotron2_70"
+    assert native.newest_first(tmp_path / "missing", "waveglow") == []
 
 
 # ---- forms of files ----
@@ -143,74 +217,3 @@ def test_tensors_are_read_or_not_as_asked(tmp_path, with_tensors):
     found = read_contents(tmp_path / "a", with_tensors)["a"]
     assert found.is_meta != with_tensors and found.shape == (2,)
     assert not read_contents(tmp_path / "a")["a"].is_meta
-
-
-# ---- names of weights ----
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("WN.0.start.weight_g", "WN.0.start.weight_g"),
-        ("module.1._orig_mod.WN.0.start.parametrizations.weight.original0", "WN.0.start.weight_g"),
-        ("WN.0.start.parametrizations.weight.original1", "WN.0.start.weight_v"),
-        ("generator.upsample.bias", "upsample.bias"),
-        ("a.b.convinv.0.conv.weight", "convinv.0.conv.weight"),
-        ("x.embedding.weight", "embedding.weight"),
-        ("x.encoder.lstm.bias", "encoder.lstm.bias"),
-        ("x.postnet.0.bias", "postnet.0.bias"),
-        ("x.decoder.prenet.encoder.bias", "decoder.prenet.encoder.bias"),  # the first of them begins
-        ("WN._orig_mod.0.module.start.bias", "WN.0.start.bias"),
-        ("something.else", "something.else"),
-        ("module.something", "something"),
-        (7, "7"),
-    ],
-)
-def test_a_weight_has_nvidias_name(name, found):
-    assert nvidia_name(name) == found
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool])
-def test_weights_are_float32_in_memory_of_their_own(dtype):
-    whole = torch.arange(12).to(dtype).view(3, 4)
-    (found,) = nvidia_weights("a", {"module.WN.0.a": whole.t()}).values()
-    assert found.dtype == (torch.float32 if dtype.is_floating_point else dtype)
-    assert torch.equal(found, whole.t().to(found.dtype)) and found.is_contiguous()
-    assert found.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr()
-    exact = torch.ones(2)
-    (found,) = nvidia_weights("a", {"WN.0.a": exact}).values()
-    exact += 1
-    assert found.tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("suffix", ["weight_g", "weight_v", "weight", "bias"])
-def test_layers_of_old_releases_are_joined_by_their_numbers(suffix):
-    def numbered(part, count):
-        return {f"WN.3.{part}_layers.{i}.{suffix}": torch.full((2, 1), 10.0 * i + len(part)) for i in range(count)}
-
-    old = numbered("cond", 11) | numbered("res", 10) | numbered("skip", 11)
-    found = nvidia_weights("a", dict(reversed(old.items())) | {"WN.3.end.bias": torch.zeros(1)})
-    joined = {"WN.3.cond_layer." + suffix, "WN.3.end.bias", *(f"WN.3.res_skip_layers.{i}.{suffix}" for i in range(11))}
-    assert found.keys() == joined
-    assert found[f"WN.3.cond_layer.{suffix}"][::2, 0].tolist() == [10.0 * i + 4 for i in range(11)]
-    for i in range(11):
-        res, skip = [10.0 * i + 3] * 2, [10.0 * i + 4] * 2
-        assert found[f"WN.3.res_skip_layers.{i}.{suffix}"][:, 0].tolist() == (res + skip if i < 10 else skip)
-
-
-def test_layers_that_do_not_fit_together_are_refused():
-    parts = {"WN.0.cond_layers.0.weight": torch.zeros(2, 3), "WN.0.cond_layers.1.weight": torch.zeros(2, 4)}
-    with pytest.raises(UserError, match=r"^a: the cond_layers, res_layers and skip_layers do not fit together$"):
-        nvidia_weights("a", parts)
-    with pytest.raises(UserError, match=r"^a holds WN\.0\.x more than once, the second time as b\.WN\.0\.x$"):
-        nvidia_weights("a", {"a.WN.0.x": torch.zeros(1), "b.WN.0.x": torch.zeros(1)})
-
-
-def test_a_file_of_another_model_is_named_by_what_it_is(tmp_path):
-    for name, kind in (("WN.0.a", "WaveGlow"), ("convinv.0.a", "WaveGlow"), ("decoder.attention_rnn.a", "Tacotron2")):
-        torch.save({"m": {f"module.{name}": torch.zeros(1)}}, tmp_path / "a")
-        with pytest.raises(UserError, match=f"a is not a complete {kind}: .* is missing"):
-            read(tmp_path / "a")
-        other = {"WaveGlow": "tacotron2", "Tacotron2": "waveglow"}[kind]
-        with pytest.raises(UserError, match=f"a is a checkpoint of {kind}, and one of .* is needed here"):
-            read(tmp_path / "a", other)

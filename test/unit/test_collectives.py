@@ -1,6 +1,7 @@
 """What processes do together, on a stand-in for torch.distributed: nothing at all in a single process."""
 
 import logging
+import os
 import platform
 import socket
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed import HashStore
 
 from common import distributed, meeting
@@ -110,6 +112,11 @@ def test_what_one_rank_makes_all_have(group, rank):
         first_ranks(lambda: "mine", rank)
 
 
+def test_the_first_rank_makes_what_all_have_unless_another_one_is_named(group):
+    first_ranks(lambda: pytest.fail("this is rank 1"))
+    assert group.noted == [([None, None], 0)]
+
+
 def test_a_mistake_that_one_rank_finds_is_sent_to_all(group):
     def fail():
         raise UserError("no file")
@@ -153,6 +160,48 @@ def test_the_group_begins_where_the_processes_have_met(group, monkeypatch):
     limit = timedelta(hours=2)
     assert met == [(Ranks(1, 3, 0), {"WORLD_SIZE": 3, "device": "cpu", "size": 1}, 7200), limit]
     assert group.noted == [(("gloo",), {"store": store, "rank": 1, "world_size": 3, "timeout": limit})]
+
+
+def test_hccl_waits_as_long_as_the_process_group(monkeypatch):
+    """With or without env_npu.sh; what the user has set stays."""
+    started = []
+    monkeypatch.setattr(distributed, "_meet", lambda *_: dist.HashStore())
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: started.append((backend, timeout)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    connect, execute = distributed.HCCL_LIMITS
+    monkeypatch.setenv(connect, "")
+    monkeypatch.delenv(connect)
+    monkeypatch.setenv(execute, "60")
+    distributed.start(replace(CPU, backend="hccl"))
+    seconds = str(int(distributed.TIMEOUT.total_seconds()))
+    assert started == [("hccl", distributed.TIMEOUT)]
+    assert (os.environ[connect], os.environ[execute]) == (seconds, "60")
+
+
+@pytest.mark.parametrize(
+    ("hang_limit", "seconds", "patience"),
+    [(0, 1800, 1800), (10, 1800, 30), (60, 1800, 60), (7200, 7200, 7200), (30000, 30000, 30000)],
+)
+def test_no_wait_for_others_is_shorter_than_the_hang_limit(monkeypatch, hang_limit, seconds, patience):
+    """At first they are waited for no longer than that, but until a line about it is due."""
+    timeouts = []
+
+    def meet(ours, facts, limit):
+        assert limit == patience
+        return SimpleNamespace(set_timeout=timeouts.append)
+
+    monkeypatch.setattr(distributed, "_meet", meet)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout, **_: timeouts.append(timeout))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in distributed.HCCL_LIMITS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    distributed.start(replace(CPU, backend="hccl"), hang_limit)
+    assert [timeout.total_seconds() for timeout in timeouts] == [seconds] * 2
+    # CANN's documentation has no larger ones.
+    assert {name: os.environ[name] for name in distributed.HCCL_LIMITS} == {
+        "HCCL_CONNECT_TIMEOUT": str(min(seconds, 7200)), "HCCL_EXEC_TIMEOUT": str(min(seconds, 17340)),
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -5,13 +5,10 @@ import torch
 from test_conditioning import fix_upsampling, toy
 
 from common.config import NpuConfig
-from common.config_reading import from_dict
 from common.device import pick_device
 from common.layers.conv import Upsampling
 from common.layers.npu import patch_for_npu
-from conftest import toy_config
 from waveglow.conditioning import FrameRate, GroupRate, interpolation
-from waveglow.config import Config, build_model
 from waveglow.model import WaveGlow
 
 
@@ -78,11 +75,3 @@ def test_the_detour_over_the_host_stays():
     assert not model._pays_to_compose(10**6, on_lines=False)
     model.fuse()
     assert not model.is_composed
-
-
-@pytest.mark.parametrize("fixed", [False, True])
-def test_a_fixed_upsampling_is_not_trained_and_all_else_is(fixed):
-    model = build_model(from_dict(Config, toy_config() | {"train_config": {"fixed_upsampling": fixed}}))
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    everything = {name for name, _ in model.named_parameters()}
-    assert everything - trained == ({"upsample.weight", "upsample.bias"} if fixed else set())

@@ -5,12 +5,9 @@ import torch
 
 from common.device import pick_device
 from common.layers.channels_last import use_channels_last
-from common.layers.conv import Upsampling
-from runs import make_run, model_of, start
 from waveglow.conditioning import interpolation
 from waveglow.loss import WaveGlowLoss
 from waveglow.model import WaveGlow
-from waveglow.train import make_task, start_as_interpolation
 
 FRAMES = 12
 TOLERANCE = {"float32": 1e-5, "bfloat16": 3e-2}
@@ -144,19 +141,6 @@ def test_an_interpolation_is_known_by_its_taps(dtype):
     assert not model.upsample.interpolates()
 
 
-def test_a_fixed_upsampling_stays_as_it_begins(config, corpus, tmp_path):
-    options = dict(interpolating_start=True, fixed_upsampling=True)
-    run, _ = start(config[1], corpus, tmp_path, max_steps=3, **options)
-    fresh = make_run(config[1], tmp_path / "fresh", **options)
-    make_task(fresh, str(corpus))
-    before, after = model_of(fresh), model_of(run)
-    assert {name for name in before if torch.equal(before[name], after[name])} == {"upsample.weight", "upsample.bias"}
-    finetuned = make_run(config[1], tmp_path / "b", checkpoint_path=str(run.path()), keep_optimizer=True, **options)
-    finetuned.start("no")
-    ours, theirs = (r.optimizer.state_dict()["state"] for r in (finetuned, run))
-    assert theirs and all(torch.equal(ours[i]["exp_avg"], theirs[i]["exp_avg"]) for i in theirs)
-
-
 def test_recomputed_couplings_take_the_plain_way(monkeypatch):
     """They get tensors alone, of which autograd knows; the gradients are the same."""
     model = toy()
@@ -179,60 +163,3 @@ def test_without_gradients_nothing_is_recomputed(monkeypatch):
         model(mel, audio)
         model.infer(mel)
     assert asked == [True, False, False]
-
-
-@pytest.mark.parametrize("kernel_size", [16, 24, 32, 64])
-def test_the_interpolating_start_interpolates(kernel_size):
-    """Between frames on a line (with less than two hops in steps), standardized, a hop late."""
-    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 4.0])
-    upsample = Upsampling(2, kernel_size, stride=16)
-    weight, bias = interpolation(mean, std, kernel_size, 16)
-    upsample.load_state_dict({"weight": weight, "bias": bias})
-    mel = torch.randn(1, 2, 6)
-    standardized = (mel - mean[:, None]) / std[:, None]
-    y = upsample(mel)[:, :, 16 : 6 * 16]
-    if kernel_size < 32:
-        expected = standardized[:, :, 1:].repeat_interleave(16, dim=2)
-    else:
-        share = torch.arange(16) / 16
-        expected = standardized[:, :, :-1, None] * (1 - share) + standardized[:, :, 1:, None] * share
-        expected = expected.flatten(2)
-    assert torch.allclose(y, expected, atol=1e-6)
-    assert weight.shape == (2, 2, kernel_size)
-
-
-def test_a_band_with_nothing_in_it_is_not_amplified(config, tmp_path):
-    """As above what a telephone hears: its values are all the same."""
-    mel = torch.randn(6, 500)
-    mel[3] = -11.5
-    run = make_run(config[1], tmp_path)
-    start_as_interpolation(run, Segments([mel[:, :250], mel[:, 250:]]))
-    largest = run.model.upsample.weight.diagonal()[256]
-    assert largest[3].item() == pytest.approx(10)
-    assert torch.allclose(largest[[0, 1, 2, 4, 5]], torch.ones(5), rtol=0.2)
-
-
-class Segments(list):
-    """Stands in for a training's: looked up by epoch and clip."""
-
-    clips = property(lambda self: self)
-
-    def __getitem__(self, key):
-        return {"mel": super().__getitem__(key[1])}
-
-
-@pytest.mark.parametrize("amp", ["O0", "O2"])
-def test_a_training_begins_with_it(config, corpus, tmp_path, amp):
-    """By the training segments; the other weights are as drawn."""
-    run = make_run(config[1], tmp_path, interpolating_start=True, amp=amp)
-    before = model_of(run)
-    task = make_task(run, str(corpus))
-    after = model_of(run)
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"upsample.weight", "upsample.bias"}
-    batches = task.batches(0, 0)
-    segments = [mel for _ in range(task.clips_per_epoch // 4) for mel in next(batches)["mel"]]
-    std, mean = torch.std_mean(torch.cat(segments, dim=1), dim=1)
-    slope = 1 / after["upsample.weight"].diagonal()[256]
-    assert torch.allclose(slope, std, rtol=1e-5)
-    assert torch.allclose(-after["upsample.bias"] * slope, mean, rtol=1e-5)

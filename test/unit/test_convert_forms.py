@@ -1,7 +1,6 @@
 """tools/convert_checkpoint.py: what each form holds beside the weights, and what the program does with its options."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -34,6 +33,14 @@ def test_an_optimizer_has_all_parameters_and_no_statistics():
         assert made["optimizer"]["state"] == {}
 
 
+@pytest.mark.parametrize("form", ["nvidia", "dle", "ascend"])
+@pytest.mark.parametrize(("name", "rate"), [("waveglow_ascend.pt", 1e-4), ("tacotron2_nvidia.pt", 1e-3)])
+def test_an_optimizer_has_nvidias_learning_rate_in_each_form(form, name, rate):
+    made = FORMS[form](read(DATA / name))
+    assert [group["lr"] for group in made["optimizer"]["param_groups"]] == [rate]
+    assert made.get("learning_rate") == (None if form == "dle" else rate)
+
+
 @pytest.mark.parametrize("has_norm", [True, False])
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize(("kernel", "dilation", "padding"), [(3, 1, 1), (3, 4, 4), (1, 1, 0), (5, 2, 4)])
@@ -48,7 +55,7 @@ def test_a_convolution_is_of_the_size_of_its_weights(has_norm, has_bias, kernel,
     assert hasattr(conv, "weight_g") == has_norm
 
 
-def test_the_module_of_waveglow(waveglow):
+def test_the_module_of_waveglow_has_its_sizes_and_weights(waveglow):
     model = glow_module(waveglow.weights, waveglow.config)
     sizes = waveglow.config["waveglow_config"]
     for name in ("n_flows", "n_group", "n_early_every", "n_early_size"):
@@ -76,7 +83,7 @@ def test_glow_is_there_only_while_it_is_pickled(monkeypatch, before):
     assert sys.modules.get("glow") is before
 
 
-def test_nvidia_s_form(waveglow):
+def test_nvidia_s_form_holds_a_module_or_a_state_dict(waveglow):
     made = FORMS["nvidia"](waveglow)
     assert made.keys() == {"model", "iteration", "optimizer", "learning_rate"}
     assert (type(made["model"]).__name__, made["iteration"]) == ("WaveGlow", waveglow.iteration)
@@ -86,7 +93,7 @@ def test_nvidia_s_form(waveglow):
     assert made["state_dict"].keys() == tacotron2.weights.keys()
 
 
-def test_the_form_of_deeplearningexamples(waveglow):
+def test_the_form_of_deeplearningexamples_splits_the_conditioning_and_knows_one_upsampling(waveglow):
     waveglow.config["waveglow_config"]["upsample_kernel"] = 1024
     made = FORMS["dle"](waveglow)
     assert made.keys() == {"epoch", "config", "state_dict", "optimizer"} and made["epoch"] == 0
@@ -216,6 +223,7 @@ def test_what_is_written_is_written_whole(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"bytes"
     module.write(str(tmp_path / "b"), {"x": torch.ones(2)})
     assert torch.equal(torch.load(tmp_path / "b", weights_only=True)["x"], torch.ones(2))
-    with pytest.raises(UserError, match=re.escape(f"cannot write {tmp_path}")):
-        module.write(str(tmp_path), b"bytes")
+    for contents in (b"bytes", {"x": torch.ones(2)}):
+        with pytest.raises(UserError, match=f"cannot write {tmp_path}: .*Is a directory"):
+            module.write(str(tmp_path), contents)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

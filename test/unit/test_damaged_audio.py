@@ -53,7 +53,7 @@ def test_a_single_missing_byte_is_noticed_by_the_header(tmp_path, noise, kind):
     assert missing_bytes(path) == 1
 
 
-def test_so_is_a_last_page_that_is_missing_as_a_whole(tmp_path, noise):
+def test_a_last_page_that_is_missing_as_a_whole_is_noticed_by_the_header(tmp_path, noise):
     """By the header; what is left ends with a page."""
     soundfile.write(tmp_path / "a.ogg", noise, RATE, format="OGG", subtype="VORBIS")
     content = (tmp_path / "a.ogg").read_bytes()
@@ -63,7 +63,7 @@ def test_so_is_a_last_page_that_is_missing_as_a_whole(tmp_path, noise):
 
 @FEW
 @given(kind=st.sampled_from([*CONTAINERS, "FLAC", "MP3"]), missing=st.integers(1, 5000))
-def test_so_is_what_is_missing_of_many_pages(tmp_path_factory, kind, missing):
+def test_what_is_missing_of_many_pages_is_noticed(tmp_path_factory, kind, missing):
     path = tmp_path_factory.mktemp("cut") / "a"
     content = written(kind)
     path.write_bytes(content[:-missing])
@@ -85,7 +85,7 @@ def test_flipped_bits_of_a_header_cost_no_memory_and_no_traceback(tmp_path_facto
         assert str(path) in str(error)
 
 
-def test_more_samples_than_a_file_can_hold(tmp_path):
+def test_more_samples_than_a_file_can_hold_are_refused(tmp_path):
     """MemoryError, where they are believed."""
     for kind, field, place, claimed in (("MP3", b"Xing", 8, 2**26), ("FLAC", b"fLaC", 22, 2**31)):
         content = bytearray(written(kind))
@@ -96,7 +96,7 @@ def test_more_samples_than_a_file_can_hold(tmp_path):
             check_wav(tmp_path / "a", RATE)
 
 
-def test_samples_that_are_said_to_reach_beyond_the_file(tmp_path, noise):
+def test_samples_that_are_said_to_reach_beyond_the_file_are_missed(tmp_path, noise):
     """Though the first size of the wav is left open."""
     path = tmp_path / "a.wav"
     soundfile.write(path, noise, RATE)
@@ -217,7 +217,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("kind", REASONS)
-def test_why_a_clip_cannot_be_used(tmp_path, noise, kind):
+def test_a_clip_that_cannot_be_used_is_refused_with_its_name_and_the_reason(tmp_path, noise, kind):
     """In one line with its name; how bad it is decides which faults of a corpus are said first."""
     path = tmp_path / "a.wav"
     spoil(kind, path, noise)

@@ -16,9 +16,10 @@ from conftest import make_corpus
 @pytest.mark.parametrize("ending", ["flac", "ogg", "opus", "mp3", "m4a", "aif", "aiff", "au", "wma"])
 def test_audio_that_is_no_wav_is_left_out_with_a_warning_or_refused(tmp_path, caplog, case, ending):
     corpus = make_corpus(tmp_path / "c", clips=2, seconds=0.01)
-    (corpus / f"wavs/more.{case(ending)}").write_bytes(b"")
+    for name in ("more", "other"):
+        (corpus / f"wavs/{name}.{case(ending)}").write_bytes(b"")
     assert len(find_clips(str(corpus))) == 2
-    assert f"1 files in wavs/ are left out: they are no .wav: more.{case(ending)}, ...; convert it: ff" in caplog.text
+    assert f"2 files in wavs/ are left out: they are no .wav: more.{case(ending)}, ...; convert it: ff" in caplog.text
     for clip in wavs_in(corpus / "wavs"):
         clip.unlink()
     with pytest.raises(UserError, match=f"^{corpus}/wavs holds no .wav file; convert it: ffmpeg"):
@@ -37,7 +38,7 @@ def test_other_files_are_no_audio(tmp_path, caplog):
         find_clips(str(corpus))
 
 
-def test_which_clip_a_name_means():
+def test_a_name_means_the_clip_of_exactly_this_name_or_the_only_one_like_it():
     """Exactly this one, and the first of several; else the only one that differs in case or accents."""
     composed = [unicodedata.normalize(form, "b/Übung.wav") for form in ("NFC", "NFD")]
     clips = [Path(name) for name in ("a/One.wav", "a/ONE.wav", "a/two.wav", "a/two.WAV", composed[1], "a/x.y.wav")]
@@ -83,6 +84,41 @@ def test_without_a_metadata_file_any_clips_will_do(tmp_path):
         find_clips(str(corpus))
 
 
+def test_a_folder_without_wavs_or_without_a_clip_of_its_texts_is_refused(tmp_path, corpus):
+    cases = {
+        "missing": (tmp_path / "nothing", "is no folder"),
+        "no wavs folder": (corpus / "wavs", "no folder wavs/"),
+    }
+    (tmp_path / "empty/wavs").mkdir(parents=True)
+    cases["empty"] = (tmp_path / "empty", "holds no .wav")
+    for path, message in cases.values():
+        with pytest.raises(UserError, match=message):
+            find_clips(str(path))
+    with (corpus / "metadata.csv").open("a") as file:
+        file.write("clip99|Not there.|Not there.\n")
+    with pytest.raises(UserError, match=r"metadata.csv line 14: there is no wavs/clip99.wav"):
+        find_clips(str(corpus))
+
+
+def test_odd_metadata_is_refused_in_a_line(corpus):
+    (corpus / "metadata.csv").write_bytes(b"clip00|caf\xe9|caf\xe9\n")
+    with pytest.raises(UserError, match="is not UTF-8 text: byte 10 is 0xe9"):
+        find_clips(str(corpus))
+    (corpus / "metadata.csv").write_text("x" * 200_000)
+    with pytest.raises(UserError, match=r"line 1: there is no wavs/x{100}\.wav"):
+        find_clips(str(corpus))
+
+
+def test_a_file_list_may_take_the_place_of_a_folder(tmp_path, corpus):
+    clips = find_clips(str(corpus))
+    (tmp_path / "files.txt").write_text("\n".join(map(str, clips)) + "\n\n")
+    assert find_clips("", str(tmp_path / "files.txt")) == clips
+    with pytest.raises(UserError, match="--data_path"):
+        find_clips("", "")
+    with pytest.raises(UserError, match="cannot read"):
+        find_clips("", str(tmp_path / "none.txt"))
+
+
 @pytest.mark.parametrize(
     ("content", "lines"),
     [
@@ -90,7 +126,7 @@ def test_without_a_metadata_file_any_clips_will_do(tmp_path):
         (b"a\nb\n", ["a", "b"]),
         (b"a\r\nb\rc", ["a", "b", "c"]),
         (b"\xef\xbb\xbfa\n\n", ["a", ""]),
-        ("a\u2028b\x0bc\x0c\x85d\n".encode(), ["a\u2028b\x0bc\x0c\x85d"]),  # which splitlines would split at
+        ("a\u2028b\x0bc\x0c\x1c\x85d\n".encode(), ["a\u2028b\x0bc\x0c\x1c\x85d"]),  # which splitlines would split at
         (b"a\xef\xbb\xbfb", ["a\ufeffb"]),
     ],
 )

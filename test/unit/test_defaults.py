@@ -67,7 +67,7 @@ def test_a_function_has_the_defaults_of_the_configuration_or_of_the_program(func
 
 
 @pytest.mark.parametrize("program", [waveglow.infer, tacotron2.infer])
-def test_what_must_be_said(program):
+def test_voices_and_folders_must_be_named_and_a_seed_has_63_bits(program):
     for missing in REQUIRED[:2]:
         with pytest.raises(SystemExit):
             program.read_arguments([option for option in REQUIRED if option != missing])
@@ -76,7 +76,7 @@ def test_what_must_be_said(program):
         program.read_arguments([*REQUIRED, f"--seed={2**63}"])
 
 
-def test_the_smallest_values_of_options():
+def test_options_may_have_their_smallest_values():
     options = dict(seed=0, sigma=0, denoiser_strength=0, chunk_frames=1)
     args = waveglow.infer.read_arguments([*REQUIRED, *(f"--{name}={value}" for name, value in options.items())])
     assert {name: getattr(args, name) for name in options} == options

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import importlib.util
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import torch
 from common import device as devices
 from common.device import pick_device
 from common.program import UserError
+from conftest import ROOT
 
 CPU = pick_device("cpu")
 
@@ -61,6 +64,12 @@ def cards(monkeypatch):
     return have
 
 
+def test_a_card_is_a_device_of_torch(monkeypatch):
+    monkeypatch.setattr(torch, "cuda", Cards(2))
+    assert pick_device("cuda", 1).torch_device == torch.device("cuda", 1)
+    assert pick_device("cpu", 1).torch_device == torch.device("cpu")
+
+
 NO_NPU, NO_CUDA = "no NPU is visible to torch_npu", "no CUDA card is visible to PyTorch"
 
 
@@ -73,7 +82,9 @@ NO_NPU, NO_CUDA = "no NPU is visible to torch_npu", "no CUDA card is visible to 
         (2, 2, "cpu", 5, "cpu", "as asked"),
     ],
 )  # fmt: skip
-def test_the_card_that_is_taken(cards, npus, cudas, wanted, index, card, why):
+def test_of_npu_cuda_and_cpu_the_first_that_is_there_is_taken_or_the_one_asked_for(
+    cards, npus, cudas, wanted, index, card, why
+):
     found = cards(npus, cudas)
     picked = pick_device(wanted, index)
     kind = card.partition(":")[0]
@@ -90,13 +101,15 @@ def test_the_card_that_is_taken(cards, npus, cudas, wanted, index, card, why):
         (2, 0, "cuda", 0, f"--device=cuda: {NO_CUDA}; --device=auto takes what is there"),
         (2, 2, "npu", 2, "npu card 2 was asked for, but this machine has 2: start fewer processes (--nproc) or choose"
                          " another --device_id"),
+        (0, 2, "cuda", 2, "cuda card 2 was asked for, but this machine has 2: start fewer processes (--nproc) or choose"
+                          " another --device_id"),
         (1, 2, "auto", 1, "npu card 1 was asked for, but this machine has 1: start fewer processes (--nproc) or choose"
                           " another --device_id"),
         (1, 1, "gpu", 0, "--device is 'gpu', must be auto, npu, cuda, cpu"),
         (1, 1, "", 0, "--device is '', must be auto, npu, cuda, cpu"),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_refused(cards, npus, cudas, wanted, index, says):
+def test_a_card_that_is_not_there_is_refused(cards, npus, cudas, wanted, index, says):
     found = cards(npus, cudas)
     with pytest.raises(UserError) as caught:
         pick_device(wanted, index)
@@ -108,6 +121,20 @@ def test_the_half_precision_is_that_of_the_card_itself(cards):
     found = cards(cudas=2)
     found.cuda.capabilities = {1: (8, 0)}
     assert [pick_device("cuda", index).half for index in (0, 1)] == [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize(("capability", "half"), [((8, 0), "bfloat16"), ((7, 9), "float16"), ((12, 0), "bfloat16")])
+def test_half_precision_is_the_device_s(monkeypatch, capability, half):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    assert pick_device("cuda").half == getattr(torch, half)
+    assert CPU.half == torch.bfloat16
+    npu = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, set_device=lambda index: None)
+    monkeypatch.setattr(torch, "npu", npu, raising=False)
+    monkeypatch.setattr(torch, "device", lambda *args: args)  # which knows "npu" only with torch_npu
+    assert pick_device("npu").half == torch.float16
 
 
 @pytest.mark.parametrize("kind", ["npu", "cuda"])
@@ -155,6 +182,93 @@ def test_the_first_two_numbers_of_torch_npu_are_those_of_torch(monkeypatch, vers
         pick_device("npu")
     expected = f"torch_npu {version} does not fit torch 2.9.0+cpu: their first two numbers must be the same"
     assert (expected in str(caught.value)) != fits and ("is not installed" in str(caught.value)) == fits
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine without cards; CUDA can be added."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
+    monkeypatch.delattr(torch, "npu", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+def test_a_torch_npu_that_does_not_load_is_said_with_the_reason(bare, error, tmp_path):
+    """torch_npu without CANN, or beside CUDA."""
+    bare.delitem(sys.modules, "torch_npu")
+    (tmp_path / "torch_npu.py").write_text(f"raise {error.__name__}('libhccl.so: cannot open')")
+    bare.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"torch_npu does not load \(libhccl.so.*env_npu.sh"):
+        pick_device("npu")
+
+
+@pytest.fixture
+def torch_npu_that_fails(bare, tmp_path):
+    """Installed, and not to be loaded."""
+    bare.delitem(sys.modules, "torch_npu")
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libtorch_npu.so: undefined symbol')")
+    bare.syspath_prepend(tmp_path)
+    return bare
+
+
+def test_a_cann_that_is_too_old_is_said_with_the_versions(torch_npu_that_fails):
+    torch_npu_that_fails.setattr(devices, "cann_version", lambda: (5, 0))
+    with pytest.raises(UserError, match=r"^--device=npu: CANN 5.0 is too old: PyTorch 2.1, .* needs CANN 7.0 or later"):
+        pick_device("npu")
+    torch_npu_that_fails.setattr(devices, "cann_version", lambda: (7, 0))
+    with pytest.raises(UserError, match="torch_npu does not load"):
+        pick_device("npu")
+
+
+def test_an_old_cann_is_said_before_that_torch_npu_is_missing(bare):
+    bare.setattr(devices, "cann_version", lambda: (5, 1))
+    with pytest.raises(UserError, match=r"CANN 5.1 is too old"):
+        pick_device("npu")
+
+
+@pytest.mark.parametrize(
+    ("program", "version", "message"),
+    [
+        (
+            ["-m", "waveglow.train", "--data_path=x"],
+            torch.__version__,
+            "torch_npu does not load (libhccl.so: cannot open)",
+        ),
+        (["tools/synthesize.py", "A text."], "1.11.0", "torch_npu 1.11.0 does not fit torch"),
+    ],
+)
+def test_a_torch_npu_that_torch_would_load_by_itself_is_said_in_one_line(program, version, message, tmp_path):
+    """As PyTorch 2.5 and later do, where it is installed."""
+    (tmp_path / "torch_npu.py").write_text("raise ImportError('libhccl.so: cannot open')")
+    package = tmp_path / f"torch_npu-{version}.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch-npu\nVersion: {version}\n")
+    (package / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
+    options = ["--device=npu", f"--output{'_directory' if program[0] == '-m' else ''}={tmp_path}/out"]
+    done = subprocess.run(
+        [sys.executable, *program, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: --device=npu: {message}")
+
+
+def test_a_card_that_another_process_has_is_said(bare):
+    said = []
+
+    def fail(index):
+        raise RuntimeError(said[-1])
+
+    npu = SimpleNamespace(is_available=lambda: True, device_count=lambda: 8, set_device=fail)
+    bare.setattr(torch, "npu", npu, raising=False)
+    said.append("SetDevice failed\nEL0005: [PID: 7] The resources are busy.")
+    with pytest.raises(UserError, match=r"^npu card 3 is taken by another process .* choose another --device_id$"):
+        pick_device("npu", 3)
+    said.append("507899: driver error")
+    with pytest.raises(RuntimeError, match="507899"):
+        pick_device("npu", 3)
 
 
 # ---- CANN ----
@@ -215,6 +329,6 @@ def test_of_several_notes_the_first_that_can_be_read_counts(cann, tmp_path):
         ("eight", None), ("8", None),
     ],
 )  # fmt: skip
-def test_forms_of_a_version(cann, text, version):
+def test_a_version_of_cann_is_read_in_each_of_its_forms(cann, text, version):
     cann("root/cann", text)
     assert devices.cann_version() == version

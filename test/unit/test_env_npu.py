@@ -1,12 +1,12 @@
-"""What an Ascend server needs: test/env_npu.sh finds CANN wherever it is and keeps a user's own settings; packages."""
+"""What an Ascend server needs: test/env_npu.sh finds CANN wherever it is, and keeps what the user has set."""
 
 import os
-import re
 import subprocess
 
 import pytest
+from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 SHOW = 'source "$1/test/env_npu.sh"; echo "found=${FOUND:-}"; env'
 
@@ -148,10 +148,56 @@ def test_env_npu_leaves_a_shell_without_cann_as_it_was(elsewhere, tmp_path):
     assert done.stdout.count("no CANN in") == 2
 
 
-def test_the_packages_for_an_npu():
-    """A torch_npu of the release of the torch that is asked for, and what CANN's compiler imports without bringing it
-    (its installation guide, Python packages)."""
-    needed = dict(re.findall(r"^([\w-]+)(?:==)?(\S*)$", (ROOT / "requirement-npu.txt").read_text(), re.MULTILINE))
-    torch = re.search(r"^torch==(\S+)$", (ROOT / "requirement.txt").read_text(), re.MULTILINE)[1]
-    assert needed["torch-npu"] == torch
-    assert needed.keys() >= {"attrs", "decorator", "pathlib2", "psutil", "pyyaml", "tornado"}
+DEFAULTS = {
+    "ASCEND_SLOG_PRINT_TO_STDOUT": "0", "ASCEND_GLOBAL_LOG_LEVEL": "3", "ASCEND_GLOBAL_EVENT_ENABLE": "0",
+    "TASK_QUEUE_ENABLE": "1", "COMBINED_ENABLE": "1", "INF_NAN_MODE_ENABLE": "1", "HCCL_WHITELIST_DISABLE": "1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def stub(tmp_path):
+    return StubPython(tmp_path / "a stub")
+
+
+@pytest.fixture
+def ascend(stub):
+    """A function that sources env_npu.sh beside a CANN, and then runs a command: its output."""
+    (stub.folder / "Ascend/cann").mkdir(parents=True)
+    (stub.folder / "Ascend/cann/set_env.sh").write_text("true ${NEVER_SET}\n${CANN_DOES:-true}\n")
+
+    def source(command, **changes):
+        done = stub.run("-c", f'{command[0]}; source "$1/test/env_npu.sh"; {command[1]}', "-", str(ROOT), **changes)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return source
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_ascend_is_set_to_and_what_the_user_has_set(ascend, name):
+    unset = dict.fromkeys(DEFAULTS)
+    assert ascend(("set -eu", f"echo ${name}"), **unset) == [DEFAULTS[name]]
+    assert ascend(("set -eu", f"echo ${name}"), **unset | {name: "7"}) == ["7"]
+
+
+@pytest.mark.parametrize(("options", "flags"), [("set -u", "u"), ("set +u", "")])
+def test_the_shell_s_own_option_is_as_it_was(ascend, options, flags):
+    assert ascend((options, 'case $- in *u*) echo u;; *) echo "";; esac')) == [flags]
+    assert ascend(("set -e", "declare -F _env_npu_setup || echo gone")) == ["gone"]
+
+
+def test_a_cann_whose_script_fails_is_told_and_does_not_end_the_shell(ascend, stub):
+    (said, alive) = ascend(("set -eu", "echo alive"), CANN_DOES="false")
+    assert (said, alive) == (f"env_npu.sh: {stub.folder}/Ascend/cann/set_env.sh reported an error", "alive")
+
+
+def test_the_drivers_of_all_eight_cards_log_errors_alone(ascend, stub):
+    write_programs(stub.folder / "bin", {"msnpureport": '#!/bin/bash\necho "$*" >>"$STUB_FOLDER/reports"\nexit 1\n'})
+    assert ascend(("set -e", "echo alive")) == ["alive"]
+    reports = (stub.folder / "reports").read_text().splitlines()
+    assert reports == [*(f"-g error -d {card}" for card in range(8)), "-e disable"]
+
+
+@pytest.mark.parametrize("ends", ["true", "false"])
+def test_many_files_may_be_open_where_that_is_allowed(ascend, ends):
+    assert ascend((f"set -e; ulimit() {{ echo ulimit $*; {ends}; }}", "echo alive")) == ["ulimit -SHn 512000", "alive"]

@@ -48,3 +48,11 @@ def test_a_graph_of_onnx_has_the_formula(monkeypatch):
     before = x.clone()
     assert torch.equal(_gated(x, condition), formula(x, condition))
     assert torch.equal(x, before)
+
+
+def test_the_gate_spoils_nothing_unnoticed():
+    """It overwrites its input, which the backward pass of exp, unlike that of a convolution, wants to see again."""
+    needed = torch.ones(1, 4, 5, requires_grad=True).exp()
+    gated = _Gate.apply(needed, torch.ones(1, 4, 5))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gated.sum().backward()

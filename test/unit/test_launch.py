@@ -175,6 +175,7 @@ def test_a_port_that_is_taken_is_said_on_the_first_machine(launched, monkeypatch
         options = ["--nnodes=2", f"--master_port={port}", "train.py"]
         code, said, got = launched("--node_rank=0", *options)
         assert (code, said, got) == (1, f"error: port {port} is taken: choose another --master_port\n", [])
+        assert launched("--nproc_per_node=2", f"--master_port={port}", "train.py")[:2] == (code, said)
         assert launched("--node_rank=1", *options)[0] == 0  # there it is another machine's
         monkeypatch.setenv("PET_MASTER_PORT", str(port))
         assert launched("--nnodes=2", "train.py")[:2] == (code, said)
@@ -268,3 +269,5 @@ def test_who_failed_first_in_each_order():
         if "timestamp" in first.error_file_data:
             twin.error_file_data = first.error_file_data | {"timestamp": 5}
         assert first_failure({0: first, 1: twin})[0] == 1
+    # What counts is when it was reported, not when the launcher saw it.
+    assert first_failure({0: failure(1, 5, timestamp=9), 1: failure(1, 6, timestamp=8)})[0] == 1

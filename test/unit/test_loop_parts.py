@@ -17,6 +17,7 @@ from common.program import UserError
 from common.training import loop
 from common.training.averaging import WeightAverage
 from common.training.run import Run
+from runs import make_run
 
 CPU = pick_device("cpu")
 
@@ -93,6 +94,29 @@ def test_an_epoch_is_done_when_too_few_clips_are_left_for_a_step(clips, is_done)
     run = made(Progress(epoch=3, clips=clips))
     assert loop.next_epoch_if_done(run, SimpleNamespace(clips_per_epoch=22), 4) == is_done
     assert (run.progress.epoch, run.progress.clips) == ((4, 0) if is_done else (3, clips))
+
+
+def test_throughput_leaves_the_warm_up_out():
+    """Five steps, of which the first may compile; but a run of no more has nothing else."""
+    assert loop.throughput([9.0] * 5 + [1.5] + [0.5] * 7, clips_per_step=4) == pytest.approx(4 * 8 / 5)
+    assert loop.throughput([9.0] * 5 + [1.0], clips_per_step=4) == pytest.approx(4.0)
+    assert loop.throughput([9.0] + [1.0] * 4, clips_per_step=4) == pytest.approx(4 * 5 / 13)
+    assert loop.throughput([2.0] * 3, clips_per_step=4) == pytest.approx(2.0)
+    assert math.isnan(loop.throughput([], clips_per_step=4))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "steps", "left"), [(3, 0, 15, 15), (3, 4, 4, 2), (3, 15, 15, 13), (3, 18, 15, 15)]
+)
+def test_the_bar_goes_to_the_end_of_the_run(config, tmp_path, monkeypatch, epochs, max_steps, steps, left):
+    """From the steps of this run, however many those had that it was finetuned from."""
+    bars = []
+    monkeypatch.setattr(loop, "progress_bar", lambda *args: bars.append(args))
+    run = make_run(config[1], tmp_path, epochs=epochs, max_steps=max_steps)
+    run.progress.iteration, run.progress.first_iteration = 102, 100
+    loop.make_bar(run, 5)
+    assert bars == [("training", steps, 2)]
+    assert loop.steps_left(run, SimpleNamespace(clips_per_epoch=23), 4) == left
 
 
 def test_a_step_is_counted_and_shown(caplog):

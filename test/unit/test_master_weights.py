@@ -148,6 +148,7 @@ def test_inputs_and_operators_are_of_the_types_of_the_level(level, half, inputs,
     ("level", "half", "loss_scale", "scale", "is_dynamic"),
     [
         ("O0", torch.float16, "dynamic", 1.0, False),
+        ("O0", torch.float16, 128.0, 1.0, False),
         ("O1", torch.float16, "dynamic", 65536.0, True),
         ("O2", torch.float16, "dynamic", 65536.0, True),
         ("O1", torch.float16, "64", 64.0, False),

@@ -92,7 +92,7 @@ def test_who_ends_waits_for_nobody_who_is_gone(monkeypatch):
     meeting.part(Ended(), 1, 2)
 
 
-def test_so_is_an_address_where_nobody_answers(monkeypatch):
+def test_an_address_where_nobody_answers_is_said_every_half_minute_and_in_the_end(monkeypatch):
     monkeypatch.setattr(meeting, "time", Clock())
     said = []
     with socket.socket() as nobody:
@@ -133,6 +133,44 @@ def test_a_port_that_cannot_be_served_is_said():
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=rf"^no meeting at 127.0.0.1:{port} \(MASTER_ADDR, MASTER_PORT\): .+$"):
             meeting.connect("127.0.0.1", port, True, 1, print)
+
+
+@BUSY
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.text(max_size=3)), min_size=1))
+def test_what_differs_is_named_and_nothing_else(everyones):
+    differ = {name for facts in everyones for name in facts if any(f.get(name) != facts[name] for f in everyones)}
+    found = meeting.differing(everyones)
+    assert {line.split(" is ")[0] for line in found} == differ
+    assert len(found) == len(differ)
+
+
+def test_what_one_has_not_is_missing_there():
+    """Which is not the same as nothing; of the others the kind is named."""
+    everyones = [{"a": None, "b": 1}, {"b": 1}, {"a": None, "b": 1, "c": "x"}]
+    assert meeting.differing(everyones, "machine") == [
+        "a is None on machine 0, 2, missing on machine 1", "c is missing on machine 0, 1, 'x' on machine 2",
+    ]  # fmt: skip
+
+
+def test_many_are_told_in_the_order_of_their_numbers():
+    (line,) = meeting.differing([{"size": 7 if rank in (2, 10) else 8} for rank in range(12)])
+    assert line == "size is 8 on rank 0, 1, 3, 4, 5, 6, 7, 8, 9, 11, 7 on rank 2, 10"
+
+
+def test_who_has_what_is_told():
+    with pytest.raises(UserError, match=r"^the processes disagree: size is 4 on rank 0, 2, 2 on rank 1: mend it$"):
+        meeting.check_same([{"size": 4}, {"size": 2}, {"size": 4}], "mend it")
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_three_of_many_fields_are_named_and_the_others_counted(number):
+    fields = {f"field{i}": 0 for i in range(number)}
+    with pytest.raises(UserError) as raised:
+        meeting.check_same([fields, dict.fromkeys(fields, 1)], "mend it")
+    named = [name for name in fields if f"{name} is 0 on rank 0, 1 on rank 1" in str(raised.value)]
+    assert named == list(fields)[:3]
+    assert str(raised.value).endswith(f"; and {number - 3} more: mend it" if number > 3 else "1 on rank 1: mend it")
+    meeting.check_same([fields, fields], "mend it")
 
 
 @BUSY
@@ -220,7 +258,7 @@ def test_a_program_of_one_process_does_not_take_leftover_variables_for_its_own(t
 
 
 @pytest.mark.slow
-def test_nor_does_a_script(checkout, config):
+def test_a_script_of_one_process_does_not_take_leftover_variables_for_its_own(checkout, config):
     corpus = make_corpus(checkout / "a corpus")
     options = [f"--config={config[0]}", f"--data_path={corpus}", f"--output_directory={checkout / 'out'}"]
     done = run_script(checkout, "train_performance_1p.sh", *options, "--device=cpu", "--max_steps=1", **LEFT)

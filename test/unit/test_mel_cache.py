@@ -1,7 +1,12 @@
 """Mel spectrograms of clips are computed once, kept in files, and computed anew where anything has changed."""
 
+import hashlib
+import io
+import logging
 import multiprocessing
 import os
+import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,23 +17,17 @@ from hypothesis import strategies as st
 
 from common import files
 from common.audio import MelSpectrogram
+from common.config import AudioConfig
 from common.program import UserError
 from conftest import RATE, make_corpus
 from runs import start
+from tacotron2 import data as module
 from tacotron2.config import DataConfig
 from tacotron2.data import (
     MelCache,
-    Utterances,
-    find_utterances,
 )
-from tacotron2.text import text_to_sequence
 
 CONFIG = DataConfig()
-
-
-def clips_of(corpus):
-    training, held_back = find_utterances(CONFIG, str(corpus))
-    return held_back + training
 
 
 class Counted(MelSpectrogram):
@@ -62,16 +61,12 @@ def test_mels_are_computed_once(corpus, cache, tmp_path):
     assert torch.equal(first[3], MelSpectrogram(n_mel_channels=6)(audio[None])[0])
 
 
-def test_what_has_changed_is_computed_anew(corpus, cache, tmp_path):
+def test_a_clip_that_has_changed_is_computed_anew(corpus, cache):
     wav = corpus / "wavs/clip00.wav"
     before = cache(wav)
     soundfile.write(wav, np.random.default_rng(0).uniform(-0.5, 0.5, before.shape[1] * 256), RATE)
     assert not torch.equal(cache(wav), before)
-    other = MelCache(cache.folder, CONFIG, Counted(tmp_path / "log", n_mel_channels=8))
-    assert len(other(wav)) == 8
-    lower = MelCache(cache.folder, DataConfig(mel_fmax=4000.0), cache.mel)
-    lower(wav)
-    assert cache.mel.count == 4
+    assert cache.mel.count == 2
 
 
 def rewritten(wav, seconds, audio):
@@ -158,23 +153,76 @@ def test_several_processes_fill_the_cache_at_once(corpus, cache):
     assert len(wavs) <= cache.mel.count <= 4 * len(wavs)
 
 
-def test_a_clip_that_cannot_be_read_any_more(corpus, cache, caplog):
-    clips = clips_of(corpus)
+def test_a_clip_that_is_gone_is_named(corpus, cache):
     (corpus / "wavs/clip02.wav").unlink()
     with pytest.raises(UserError, match=r"clip02\.wav: No such file"):
-        Utterances(clips, CONFIG, cache, "stop")[2]
-    assert Utterances(clips, CONFIG, cache, "skip")[2]["names"] == "clip03.wav"
-    assert "skipped: " in caplog.text
-
-
-def test_what_the_model_gets_of_a_clip(corpus, cache):
-    item = Utterances(clips_of(corpus), CONFIG, cache, "stop")[(5, 2)]
-    assert item["names"] == "clip02.wav"
-    assert item["text"].tolist() == text_to_sequence("A tone.", ["english_cleaners"])
-    assert torch.equal(item["mel"], cache(corpus / "wavs/clip02.wav"))
+        cache(corpus / "wavs/clip02.wav")
 
 
 def test_two_loaders_of_a_training_fill_the_cache(toy, tmp_path):
     corpus = make_corpus(tmp_path / "corpus", seconds=0.2)
     start(toy, corpus, tmp_path / "out", max_steps=3, workers=2)
     assert len(list((tmp_path / "out/mels").iterdir())) == 13
+
+
+@pytest.fixture
+def wav(tmp_path):
+    soundfile.write(tmp_path / "a.b.wav", 0.3 * np.sin(np.arange(3000) / 9), RATE)
+    return tmp_path / "a.b.wav"
+
+
+def cache_of(folder, bands=6, **settings):
+    config = replace(CONFIG, **settings)
+    audio = {each.name: getattr(config, each.name) for each in fields(AudioConfig)}
+    return MelCache(folder, config, MelSpectrogram(**audio, n_mel_channels=bands))
+
+
+def test_a_spectrogram_is_kept_under_the_clip_s_name_with_a_checksum(wav, tmp_path):
+    mel = cache_of(tmp_path / "mels")(wav)
+    (path,) = (tmp_path / "mels").iterdir()
+    assert re.fullmatch(r"a\.b_[0-9a-f]{8}\.npy", path.name)
+    array, checksum = path.read_bytes()[:-32], path.read_bytes()[-32:]
+    assert np.array_equal(np.load(io.BytesIO(array)), mel.numpy()) and len(checksum) == hashlib.sha256().digest_size
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"filter_length": 2048}, {"hop_length": 128}, {"win_length": 800}, {"mel_fmin": 20.0}, {"mel_fmax": 7000.0},
+        {"bands": 8},
+    ],
+)  # fmt: skip
+def test_a_spectrogram_of_other_settings_is_another_one(wav, tmp_path, settings):
+    plain, other = cache_of(tmp_path / "mels"), cache_of(tmp_path / "mels", **settings)
+    assert not torch.equal(plain(wav), other(wav)) and len(list((tmp_path / "mels").iterdir())) == 2
+    assert torch.equal(plain(wav), cache_of(tmp_path / "none")(wav))
+
+
+def test_what_cannot_be_read_is_made_anew(wav, tmp_path, monkeypatch, caplog):
+    cache = cache_of(tmp_path / "mels")
+    mel = cache(wav)
+    (path,) = (tmp_path / "mels").iterdir()
+
+    def broken(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "open_input", broken)
+    assert torch.equal(cache(wav), mel)
+    assert caplog.messages == [f"cannot read {path}: Input/output error; the mel spectrogram is made anew"]
+
+
+def test_where_nothing_can_be_written_it_is_tried_once(wav, tmp_path, monkeypatch, caplog):
+    tries = []
+
+    def full(path):
+        tries.append(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "written_whole", full)
+    caplog.set_level(logging.WARNING)
+    cache = cache_of(tmp_path / "mels")
+    assert torch.equal(cache(wav), cache(wav))
+    assert len(tries) == 1
+    assert caplog.messages == [
+        f"cannot write {tries[0]}: No space left on device; mel spectrograms are computed each time"
+    ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
 from test_tacotron2_model import reference as tacotron2_reference
-from test_train_voice import check_graphed_step
+from test_train_voice_training import check_graphed_step
 from test_vocoder import make_checkpoint, mel
 
 from common.device import pick_device

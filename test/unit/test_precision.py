@@ -133,24 +133,12 @@ def test_a_dynamic_scale_goes_on_where_it_was(config, tmp_path, monkeypatch):
     assert resumed.precision.scale == 2.0**16
 
 
-def test_a_static_scale_is_the_configurations():
-    """Whatever a checkpoint holds."""
-    _, precision, _ = setup("O1", 128.0)
-    precision.load_state_dict({"scale": 2.0, "good_steps": 5})
-    assert precision.scale == 128.0
-
-
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0**20])
 def test_a_dynamic_scale_is_the_checkpoints_with_its_good_steps(scale):
     """One below 1, too, as another program may have lowered it."""
     _, precision, _ = setup("O1", "dynamic")
     precision.load_state_dict({"scale": scale, "good_steps": 5})
     assert precision.state_dict() == {"scale": scale, "good_steps": 5}
-
-
-def test_no_scale_where_none_is_needed():
-    assert Precision("O2", 128.0, CPU, torch.nn.Linear(1, 1)).scale == 1.0
-    assert Precision("O0", 128.0, FLOAT16, torch.nn.Linear(1, 1)).scale == 1.0
 
 
 @needs_float16

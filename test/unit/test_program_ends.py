@@ -184,6 +184,28 @@ def test_a_word_of_a_peer_is_found_behind_other_errors():
     assert not is_of_a_peer(None)
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        # torch_npu's, when another rank is gone
+        ("InnerRunOpApi:OpParamMaker.cpp:281 OPS function error: HcclAllreduce, error code is 6", True),
+        ("ERR00100 PTA call acl api failed\nEI0002: The wait execution of the Notify register times out.", True),
+        ("EI0006: Getting socket times out. Reason: Remote Rank did not send the data in time.", True),
+        ("[gloo/transport/tcp/pair.cc:534] Connection closed by peer", True),
+        ("NPU out of memory. Tried to allocate 2.00 GiB", False),
+        ("EZ9999: Inner Error!", False),
+    ],
+)
+def test_an_error_that_only_says_that_another_rank_is_gone(message, expected):
+    try:
+        try:
+            raise RuntimeError(message)
+        except RuntimeError as error:
+            raise ValueError("while exchanging gradients") from error
+    except ValueError as error:
+        assert is_of_a_peer(error) == expected
+
+
 # ---- options and signals ----
 
 

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from test_interchange_variants import fused
 
 from common.checkpoints import native
 from common.checkpoints.interchange import read
@@ -66,45 +65,22 @@ def test_finetuning_counts_on_and_keeps_its_origin(config, corpus, tmp_path):
     assert base.progress.finetuned_from == ""
 
 
-def test_auto_goes_on_with_the_latest_run_of_its_case(config, corpus, tmp_path):
-    out = tmp_path / "out"
-    start(config[1], corpus, out, max_steps=4)
-    later, _ = start(config[1], corpus, out, resume="no", max_steps=2, learning_rate=1e-4)
-    run, _ = start(config[1], corpus, out, max_steps=3, learning_rate=1e-4)
-    assert run.progress.losses[:2] == later.progress.losses
-    # a measurement of speed is no beginning of a training
-    path = out / "waveglow_3"
-    state = native.load(path)
-    state["progress"] |= {"case": "perf", "started": state["progress"]["started"] + 100, "iteration": 9}
-    native.save(out / "waveglow_9", state)
-    again, _ = start(config[1], corpus, out, max_steps=3, learning_rate=1e-4)
-    assert again.progress.iteration == 3
-
-
-def test_auto_passes_over_a_torn_checkpoint(config, corpus, tmp_path, caplog):
-    out = tmp_path / "out"
-    start(config[1], corpus, out, max_steps=4, iters_per_checkpoint=2)
-    torn = out / "waveglow_4"
-    torn.write_bytes(torn.read_bytes()[:5000])
-    _, summary = start(config[1], corpus, out, max_steps=5)
-    assert summary.iteration == 5
-    assert "passed over" in caplog.text
-
-
-def test_another_model_is_refused_by_the_name_of_the_field(config, corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("section", "field", "value", "saved"),
+    [
+        ("waveglow_config", "n_flows", 3, 2),
+        ("data_config", "mel_fmax", 7000.0, 8000.0),
+        ("train_config", "sigma", 0.7, 1.0),
+    ],
+)
+def test_another_model_or_training_is_refused_by_the_name_of_the_field(
+    config, corpus, tmp_path, section, field, value, saved
+):
     start(config[1], corpus, tmp_path / "out", max_steps=1)
     other = json.loads(json.dumps(config[1]))
-    other["waveglow_config"]["n_flows"] = 3
-    with pytest.raises(UserError, match=r"waveglow_config\.n_flows = 2, the config says 3"):
-        start(other, corpus, tmp_path / "out")
-    other = json.loads(json.dumps(config[1]))
-    other["waveglow_config"]["WN_config"]["n_channels"] = 12
-    with pytest.raises(UserError, match=r"waveglow_config\.WN_config\.n_channels = 8, the config says 12"):
-        start(other, corpus, tmp_path / "out")
-    other = json.loads(json.dumps(config[1]))
-    other["data_config"]["mel_fmax"] = 7000.0
-    with pytest.raises(UserError, match=r"data_config\.mel_fmax = 8000\.0, the config says 7000\.0"):
-        start(other, corpus, tmp_path / "out")
+    other[section][field] = value
+    with pytest.raises(UserError, match=rf"{section}\.{field} = {saved}, the config says {value}"):
+        start(other, corpus, tmp_path / "out", max_steps=2)
 
 
 def test_without_the_random_states_it_would_differ(config, corpus, tmp_path):
@@ -118,22 +94,6 @@ def test_without_the_random_states_it_would_differ(config, corpus, tmp_path):
     assert torch.equal(weights(parts(tmp_path / "a", {})), weights(whole))
     other = [{"cpu": torch.Generator().manual_seed(5).get_state()}]
     assert not torch.equal(weights(parts(tmp_path / "b", {"rng_states": other})), weights(whole))
-
-
-@pytest.mark.parametrize(
-    ("section", "field", "value", "saved"),
-    [
-        ("train_config", "sigma", 0.7, 1.0),
-        ("train_config", "seed", 7, 1234),
-        ("data_config", "segment_length", 4096, 2048),
-    ],
-)
-def test_a_contradiction_is_refused_by_the_name_of_the_field(config, corpus, tmp_path, section, field, value, saved):
-    start(config[1], corpus, tmp_path / "out", max_steps=1)
-    other = json.loads(json.dumps(config[1]))
-    other[section][field] = value
-    with pytest.raises(UserError, match=rf"{section}\.{field} = {saved}, the config says {value}: --resume=no begins"):
-        start(other, corpus, tmp_path / "out", max_steps=2)
 
 
 def test_what_may_change_is_said(config, corpus, tmp_path, caplog):
@@ -216,17 +176,7 @@ def test_the_optimizer_of_a_foreign_file_is_taken_by_the_names_of_the_weights(co
         assert torch.equal(state["exp_avg_sq"], moments[name] + 1)
 
 
-def test_an_ignored_layer_stays_fresh_where_the_file_has_weight_norm_fused(config, tmp_path, reference):
-    torch.save(fused(reference["state_dict"]), tmp_path / "fused")
-    values = config[1] | {"waveglow_config": reference["config"]}
-    fresh = make_run(values, tmp_path / "fresh").model.state_dict()
-    run = make_run(values, tmp_path / "out", checkpoint_path=str(tmp_path / "fused"), ignore_layers=["WN.0.start"])
-    run.start("auto")
-    same = {name for name, tensor in run.model.state_dict().items() if torch.equal(tensor, fresh[name])}
-    assert same == {f"WN.0.start.{name}" for name in ("weight_g", "weight_v", "bias")}
-
-
-def test_no_optimizer_to_keep(config, tmp_path, reference):
+def test_an_optimizer_to_keep_must_be_in_the_file(config, tmp_path, reference):
     tuning = {"checkpoint_path": str(ROOT / "test/data/reference/waveglow_ascend.pt"), "keep_optimizer": True}
     run = make_run(config[1] | {"waveglow_config": reference["config"]}, tmp_path, **tuning)
     with pytest.raises(UserError, match=r"waveglow_ascend\.pt holds no state of an Adam"):

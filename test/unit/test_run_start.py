@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -15,7 +16,7 @@ from common.random_numbers import rng_state
 from common.training import run as runs_module
 from common.training.run import check_same_training, checked_rng_state
 from conftest import toy_config
-from runs import CPU, make_run, model_of, same
+from runs import CPU, make_run, model_of, same, start
 from waveglow.config import Config
 
 
@@ -58,6 +59,20 @@ def test_auto_goes_on_with_the_last_of_these(tmp_path, order):
     expected = Progress(**order[-1])
     assert (run.progress.iteration, run.progress.run) == (expected.iteration, expected.run)
     assert same(model_of(run), native.load(run.path())["model"])
+
+
+@pytest.mark.parametrize("set_back", [3600, 10**9])
+def test_a_clock_set_back_changes_nothing(config, corpus, tmp_path, monkeypatch, set_back):
+    out = tmp_path / "out"
+    start(config[1], corpus, out, max_steps=4)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - set_back)
+    later, _ = start(config[1], corpus, out, resume="no", max_steps=2, learning_rate=1e-4)
+    os.utime(out / "waveglow_2", (0, 0))
+    again = make_run(config[1], out, max_steps=3, learning_rate=1e-4)
+    again.start("auto")
+    assert again.progress.losses == later.progress.losses
+    assert [saved.path.name for saved in again.saved()] == ["waveglow_2"]
 
 
 def test_without_a_checkpoint_of_its_own_a_run_begins_with_the_next_number(tmp_path):
@@ -174,7 +189,7 @@ def test_the_average_of_a_run_begins_with_its_first_weights(tmp_path):
     again = begun(tmp_path / "out", **tuning)
     assert same(again.average.weights, run.average.weights) and not same(again.average.weights, model_of(again))
     native.save(run.path(), {name: value for name, value in native.load(run.path()).items() if name != "average"})
-    with pytest.raises(UserError, match="holds something other than tensors among its weights"):
+    with pytest.raises(UserError, match="lacks the average of the weights that its run keeps: --checkpoint_path="):
         begun(tmp_path / "out", **tuning)
 
 
@@ -237,9 +252,11 @@ def test_an_optimizer_that_is_loaded_counts_on(tmp_path, monkeypatch):
 # ---- what may change ----
 
 
-@pytest.mark.parametrize("section", ["train_config", "data_config"])
-def test_a_field_that_must_not_change_is_named(section):
-    field, value = {"train_config": ("sigma", 0.5), "data_config": ("segment_length", 512)}[section]
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("train_config", "sigma", 0.5), ("train_config", "seed", 7), ("data_config", "segment_length", 512)],
+)
+def test_a_field_that_must_not_change_is_named(section, field, value):
     ours = Config()
     theirs = asdict(ours)
     check_same_training("a", theirs, ours)

@@ -174,7 +174,7 @@ def test_a_failure_stops_the_run_at_the_next_step(config, corpus, tmp_path, monk
     assert max(int(name.split("_")[1]) for name in names(tmp_path)) < 50
 
 
-def test_or_training_goes_on(config, corpus, tmp_path, monkeypatch, caplog):
+def test_training_goes_on_after_a_failure_where_that_is_configured(config, corpus, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(native, "save", failing({2}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
     _, summary = start(config[1], corpus, tmp_path, **often)
@@ -191,7 +191,7 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_its_checkpoints(tmp_pa
         raise ZeroDivisionError
 
 
-def test_but_the_last_one_must_be_written(config, corpus, tmp_path, monkeypatch):
+def test_the_last_checkpoint_must_be_written_whatever_is_configured(config, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(native, "save", failing({4}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
     with pytest.raises(UserError, match="waveglow_4: disk full"):

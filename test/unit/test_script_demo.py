@@ -107,7 +107,7 @@ def test_a_stage_that_was_stopped_ends_it_well(demo, stub, tmp_path):
 
 
 @pytest.mark.parametrize(("option", "name"), [("--nonsense=1", "--nonsense=1"), ("--nproc=2", "--nproc=2")])
-def test_what_is_refused(demo, stub, option, name):
+def test_an_option_that_it_does_not_know_is_refused(demo, stub, option, name):
     done = demo(option)
     assert (done.returncode, stub.calls) == (2, [])
     assert done.stderr == f"error: unknown option {name} (--help lists the options)\n"

@@ -144,7 +144,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("option", WRONG)
-def test_what_is_refused(stub, option):
+def test_a_wrong_option_is_refused_by_its_name(stub, option):
     done = stub.script("train_full_8p.sh", *DATA, option)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -152,6 +152,22 @@ def test_what_is_refused(stub, option):
     if option in ("--nproc=0", "--nnodes=0"):
         assert line == "error: --nproc and --nnodes must be at least 1"
     assert not stub.calls
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--batch_size", "3"], "error: options are written --name=value, not 3"),
+        (["--nproc"], "error: options are written --name=value, not --nproc"),
+        (["--network=GPT"], "error: --network is GPT, must be WaveGlow or Tacotron2"),
+        (["--nproc=two"], "--nproc must be a number"), (["--nproc=08"], "--nproc must be a number"),
+        (["--master_port=99999"], "--master_port must"), (["--node_rank=1"], "must be below --nnodes"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_said_with_what_would_be_right(stub, options, said):
+    done = stub.script("train_full_8p.sh", *DATA, *options)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, stub.calls) == (2, []) and said in line
 
 
 def test_cards_are_chosen_for_one_process(stub):
@@ -215,7 +231,7 @@ def test_logs_lie_where_they_are_wanted(stub, tmp_path):
 # ---- ends ----
 
 
-def test_what_must_be_said(stub):
+def test_what_a_script_cannot_do_without_must_be_said(stub):
     required = {
         "train_full_8p.sh": ["data_path", "output_directory"],
         "train_performance_1p.sh": ["data_path", "output_directory"],
@@ -230,6 +246,8 @@ def test_what_must_be_said(stub):
             assert done.stderr == f'[Error] para "{missing}" must be configured: --{missing}=...\n'
     assert stub.script("train_full_8p.sh", "--training_files=/x", "--output_directory=/out").returncode == 0
     assert stub.script("train_eval_8p.sh", "--training_files=/x", "--output_directory=/out").returncode == 1
+    done = stub.script("train_eval_8p.sh", "--data_path=/x", "--int8")
+    assert (done.returncode, done.stderr) == (1, '[Error] para "pth_path" must be configured: --pth_path=...\n')
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -1,11 +1,12 @@
-"""What stands in front of every program: which Python is found, which packages are installed, what Ascend needs."""
+"""What stands in front of every program: which Python is found, which packages are installed."""
 
+import re
 import shutil
 
 import pytest
 from stub_python import StubPython
 
-from conftest import ROOT, write_programs
+from conftest import ROOT
 
 REQUIREMENTS = {
     "requirement.txt": "torch==2.9\nnumpy==2.1\ntorchx==1\n",
@@ -118,6 +119,15 @@ def test_torch_npu_keeps_its_torch_and_numpy(stub, root):
     assert stub.calls == []
 
 
+def test_the_packages_for_an_npu_fit_the_torch_that_is_asked_for():
+    """A torch_npu of the release of the torch that is asked for, and what CANN's compiler imports without bringing it
+    (its installation guide, Python packages)."""
+    needed = dict(re.findall(r"^([\w-]+)(?:==)?(\S*)$", (ROOT / "requirement-npu.txt").read_text(), re.MULTILINE))
+    torch = re.search(r"^torch==(\S+)$", (ROOT / "requirement.txt").read_text(), re.MULTILINE)[1]
+    assert needed["torch-npu"] == torch
+    assert needed.keys() >= {"attrs", "decorator", "pathlib2", "psutil", "pyyaml", "tornado"}
+
+
 def test_without_an_environment_one_is_made(stub, root):
     venv = root / ".venv"
     venv.mkdir()  # of a run that was killed
@@ -130,7 +140,7 @@ def test_without_an_environment_one_is_made(stub, root):
     assert stub.calls == [] and f"ready with {venv}" in done.stdout
 
 
-def test_conda_s_is_one(stub, root):
+def test_conda_s_environment_is_one(stub, root):
     set_up(stub, root, VIRTUAL_ENV=None, CONDA_PREFIX="/conda")
     assert stub.call.arguments == INSTALL and not (root / ".venv").exists()
 
@@ -173,55 +183,3 @@ def test_the_service_gets_its_packages_and_its_options(stub, root, tmp_path, opt
     assert service.environment["PYTHONPATH"] == f"{root}:/a:/b" and service.environment["PYTHONSAFEPATH"] == "1"
     assert stub.run(root / "tools/serve.sh", PYTHONPATH=None, DOES="exit 3").returncode == 3
     assert stub.call.environment["PYTHONPATH"] == str(root)
-
-
-# ---- Ascend ----
-
-DEFAULTS = {
-    "ASCEND_SLOG_PRINT_TO_STDOUT": "0", "ASCEND_GLOBAL_LOG_LEVEL": "3", "ASCEND_GLOBAL_EVENT_ENABLE": "0",
-    "TASK_QUEUE_ENABLE": "1", "COMBINED_ENABLE": "1", "INF_NAN_MODE_ENABLE": "1", "HCCL_WHITELIST_DISABLE": "1",
-}  # fmt: skip
-
-
-@pytest.fixture
-def ascend(stub):
-    """A function that sources env_npu.sh beside a CANN, and then runs a command: its output."""
-    (stub.folder / "Ascend/cann").mkdir(parents=True)
-    (stub.folder / "Ascend/cann/set_env.sh").write_text("true ${NEVER_SET}\n${CANN_DOES:-true}\n")
-
-    def source(command, **changes):
-        done = stub.run("-c", f'{command[0]}; source "$1/test/env_npu.sh"; {command[1]}', "-", str(ROOT), **changes)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    return source
-
-
-@pytest.mark.parametrize("name", DEFAULTS)
-def test_what_ascend_is_set_to_and_what_the_user_has_set(ascend, name):
-    unset = dict.fromkeys(DEFAULTS)
-    assert ascend(("set -eu", f"echo ${name}"), **unset) == [DEFAULTS[name]]
-    assert ascend(("set -eu", f"echo ${name}"), **unset | {name: "7"}) == ["7"]
-
-
-@pytest.mark.parametrize(("options", "flags"), [("set -u", "u"), ("set +u", "")])
-def test_the_shell_s_own_option_is_as_it_was(ascend, options, flags):
-    assert ascend((options, 'case $- in *u*) echo u;; *) echo "";; esac')) == [flags]
-    assert ascend(("set -e", "declare -F _env_npu_setup || echo gone")) == ["gone"]
-
-
-def test_a_cann_whose_script_fails_is_told_and_does_not_end_the_shell(ascend, stub):
-    (said, alive) = ascend(("set -eu", "echo alive"), CANN_DOES="false")
-    assert (said, alive) == (f"env_npu.sh: {stub.folder}/Ascend/cann/set_env.sh reported an error", "alive")
-
-
-def test_the_drivers_of_all_eight_cards_log_errors_alone(ascend, stub):
-    write_programs(stub.folder / "bin", {"msnpureport": '#!/bin/bash\necho "$*" >>"$STUB_FOLDER/reports"\nexit 1\n'})
-    assert ascend(("set -e", "echo alive")) == ["alive"]
-    reports = (stub.folder / "reports").read_text().splitlines()
-    assert reports == [*(f"-g error -d {card}" for card in range(8)), "-e disable"]
-
-
-@pytest.mark.parametrize("ends", ["true", "false"])
-def test_many_files_may_be_open_where_that_is_allowed(ascend, ends):
-    assert ascend((f"set -e; ulimit() {{ echo ulimit $*; {ends}; }}", "echo alive")) == ["ulimit -SHn 512000", "alive"]

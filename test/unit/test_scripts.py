@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from common.checkpoints import native
-from conftest import make_corpus, run_script, script_environment, write_config
+from conftest import make_corpus, run_script, script_environment, toy_config, toy_tacotron2_config, write_config
 
 RESULT_KEYS = [
     "Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime", "TrainAccuracy",
@@ -232,18 +232,6 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(place):
     assert [p.name for p in saved.parent.iterdir()] == ["waveglow_1"]
 
 
-def test_a_port_that_is_taken(place):
-    checkout, options = place
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        several = ["--nproc=2", f"--master_port={port}", "--master_addr=127.0.0.1"]
-        done = run_script(checkout, "train_full_8p.sh", *options, *several)
-    assert done.returncode != 0
-    assert f"error: port {port} is taken: choose another --master_port" in done.stderr
-
-
 @pytest.mark.slow
 def test_two_nodes_on_one_machine(place):
     """--nnodes, --node_rank, --master_addr and --master_port reach torchrun."""
@@ -265,31 +253,6 @@ def test_two_nodes_on_one_machine(place):
 
 
 @pytest.mark.parametrize(
-    ("script", "options", "code", "message"),
-    [
-        ("train_full_8p.sh", [], 1, '[Error] para "data_path" must be configured'),
-        ("train_full_8p.sh", ["--data_path=x"], 1, '[Error] para "output_directory" must be configured'),
-        ("train_finetune_1p.sh", ["--data_path=x"], 1, '[Error] para "checkpoint_path" must be configured'),
-        ("train_eval_8p.sh", ["--data_path=x"], 1, '[Error] para "pth_path" must be configured'),
-        ("train_eval_8p.sh", ["--data_path=x", "--int8"], 1, '[Error] para "pth_path" must be configured'),
-        ("train_full_8p.sh", ["--batch_size", "3"], 2, "error: options are written --name=value, not 3"),
-        ("train_full_8p.sh", ["--nproc"], 2, "error: options are written --name=value, not --nproc"),
-        ("train_full_8p.sh", ["--network=GPT"], 2, "error: --network is GPT, must be WaveGlow or Tacotron2"),
-        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--nproc=two"], 2, "--nproc must be a number"),
-        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--nproc=08"], 2, "--nproc must be a number"),
-        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--master_port=99999"], 2, "--master_port must"),
-        ("train_full_8p.sh", ["--data_path=x", "--output_directory=y", "--node_rank=1"], 2, "must be below --nnodes"),
-        ("demo.sh", ["--nonsense=1"], 2, "error: unknown option --nonsense"),
-    ],
-)
-def test_wrong_options(checkout, script, options, code, message):
-    done = run_script(checkout, script, *options)
-    assert done.returncode == code
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
         (["--output_directory=/proc/nothing"], 1, "error: cannot write to output_directory /proc/nothing"),
@@ -305,7 +268,7 @@ def test_bad_input_is_one_line(place, changes, code, message):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_the_ports_variable_decides_over_device_id(place):
+def test_the_log_lies_where_the_port_s_variable_says(place):
     checkout, options = place
     done = run_script(
         checkout, "train_performance_1p.sh", *options, "--device_id=1", "--max_steps=1", ASCEND_DEVICE_ID="2"
@@ -313,6 +276,27 @@ def test_the_ports_variable_decides_over_device_id(place):
     assert done.returncode == 0, done.stderr
     assert "device id is 2, as ASCEND_DEVICE_ID says" in done.stdout.splitlines()
     assert (checkout / "test/output/2/train_2.log").is_file() and not (checkout / "test/output/1").exists()
-    wrong = run_script(checkout, "train_performance_1p.sh", *options, ASCEND_DEVICE_ID="npu:1")
-    assert wrong.returncode == 2
-    assert wrong.stderr == "error: ASCEND_DEVICE_ID must be a number up to 9999, not npu:1\n"
+
+
+TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["WaveGlow", "Tacotron2"])
+def test_a_file_list_through_the_script(checkout, tmp_path, network):
+    """Its paths are relative to the list."""
+    make_corpus(tmp_path / "data", clips=4)
+    lines = [f"wavs/clip0{i}.wav" + "|A tone." * (network == "Tacotron2") for i in range(4)]
+    (tmp_path / "data/list.txt").write_text("\n".join(lines))
+    values = TOYS[network.lower()]()
+    values["train_config"]["batch_size"] = 2
+    options = [
+        "--nproc=1", "--output_directory=out", "--max_steps=1", "--device=cpu", f"--network={network}",
+        "--training_files=data/list.txt",
+    ]  # fmt: skip
+    config = write_config(tmp_path / "config.json", values)
+    done = run_script(checkout, "train_full_8p.sh", *options, f"--config={config}", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "data: 4 clips" in done.stdout
+    both = run_script(checkout, "train_full_8p.sh", *options, "--data_path=data", cwd=tmp_path)
+    assert both.returncode == 1 and "not both" in both.stderr

@@ -6,7 +6,8 @@ import sys
 import pytest
 import soundfile
 import torch
-from test_another_alphabet import CPU, GERMAN, RUSSIAN, speak, speaking
+from alphabets import GERMAN, RUSSIAN
+from test_another_alphabet import CPU, speak, speaking
 
 from common.checkpoints import native
 from common.program import UserError
@@ -84,12 +85,6 @@ def test_up_to_twenty_symbols_whose_rows_are_drawn_are_named(caplog, drawn, show
     assert caplog.messages[-1].endswith(named + " ..." * (drawn > shown))
 
 
-def test_the_same_alphabet_is_trained_on(tmp_path):
-    before, path = saved(tmp_path, "before", GERMAN)
-    run = begun(tmp_path, "after", GERMAN, checkpoint_path=str(path))
-    assert torch.equal(embedding(run), embedding(before)) and run.progress.iteration == 70
-
-
 def test_an_old_checkpoint_is_of_nvidias_symbols(tmp_path):
     before, path = saved(tmp_path, "before", None)
     state = native.load(path)
@@ -98,35 +93,6 @@ def test_an_old_checkpoint_is_of_nvidias_symbols(tmp_path):
     run = begun(tmp_path, "after", SYMBOLS, checkpoint_path=str(path))
     assert torch.equal(embedding(run), embedding(before)) and run.progress.iteration == 70
     assert Synthesizer(path, CPU).symbols("Hello.") == text_to_sequence("hello.", [])
-
-
-@pytest.mark.parametrize("layer", ["postnet", "decoder.gate_layer", "embedding.weight"])
-def test_layers_are_left_fresh_by_name(tmp_path, caplog, layer):
-    before, path = saved(tmp_path, "before", GERMAN)
-    fresh = begun(tmp_path, "after", GERMAN).model.state_dict()
-    with caplog.at_level("INFO"):
-        run = begun(tmp_path, "after", GERMAN, checkpoint_path=str(path), ignore_layers=[layer])
-    for name, tensor in run.model.state_dict().items():
-        source = fresh if name == layer or name.startswith(f"{layer}.") else before.model.state_dict()
-        assert torch.equal(tensor, source[name]), name
-    assert run.progress.iteration == 0 and f"left fresh: {layer}, " in caplog.text
-
-
-def test_fresh_layers_may_have_another_size(tmp_path):
-    _, path = saved(tmp_path, "before", GERMAN)
-    values = speaking(GERMAN)
-    values["tacotron2_config"]["postnet_embedding_dim"] = 10
-    changes = {"checkpoint_path": str(path), "ignore_layers": ["postnet"]}
-    make_run(values, tmp_path / "out", **changes).start("no")
-    with pytest.raises(UserError, match=r"(?s)weights differ:.*postnet"):
-        make_run(values, tmp_path / "out", **changes | {"ignore_layers": ["encoder"]}).start("no")
-
-
-def test_a_layer_that_there_is_not(tmp_path):
-    _, path = saved(tmp_path, "before", GERMAN)
-    for layer, hint in (("embeding", "perhaps embedding"), ("x", "there are decoder, embedding, encoder, postnet")):
-        with pytest.raises(UserError, match=f"there is no layer '{layer}', {hint}"):
-            begun(tmp_path, "after", GERMAN, checkpoint_path=str(path), ignore_layers=[layer])
 
 
 # ---- foreign checkpoints ----

@@ -1,24 +1,18 @@
-"""The clips of a corpus, one by one: which text is whose, what is a fault, what is kept of a spectrogram."""
+"""The clips of a corpus, one by one: which text is whose, what is a fault, what the model gets."""
 
-import hashlib
-import io
-import logging
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from common.audio import Fault, MelSpectrogram
+from common.audio import Fault
 from common.bad_clips import BadClips
-from common.config import AudioConfig
 from common.program import UserError
 from conftest import RATE
-from tacotron2 import data as module
 from tacotron2.config import DataConfig
-from tacotron2.data import Clip, MelCache, Utterances, count_samples_and_symbols, find_utterances
+from tacotron2.data import Clip, Utterances, count_samples_and_symbols, find_utterances
 from tacotron2.text import text_to_sequence
 
 CONFIG = DataConfig()
@@ -61,7 +55,7 @@ def test_who_gathers_mistakes_is_told_of_them_later(corpus):
         pytest.param(np.zeros(1024), "a" * 60, f"is silent, though its text is {'a' * 50!r}", Fault.SILENT, id="mute"),
     ],
 )
-def test_what_cannot_be_learned_from(tmp_path, audio, text, said, kind):
+def test_a_clip_that_cannot_be_learned_from_is_a_fault_with_its_reason(tmp_path, audio, text, said, kind):
     path = tmp_path / "a.wav"
     soundfile.write(path, audio, RATE)
     clip, bad = Clip(path, text), BadClips("skip")
@@ -96,67 +90,14 @@ def test_clips_are_looked_up_by_number_or_by_epoch_and_number(corpus, tmp_path):
         assert item["text"].tolist() == text_to_sequence("{T OW1 N} two.", ["english_cleaners"])
 
 
-# ---- the cache ----
+def test_a_clip_that_cannot_be_read_any_more_ends_the_run_or_gives_way_to_the_next(corpus, caplog):
+    def mel(path):
+        if path.name == "clip02.wav":
+            raise UserError(f"{path}: No such file")
+        return path.name
 
-
-@pytest.fixture
-def wav(tmp_path):
-    soundfile.write(tmp_path / "a.b.wav", 0.3 * np.sin(np.arange(3000) / 9), RATE)
-    return tmp_path / "a.b.wav"
-
-
-def cache_of(folder, bands=6, **settings):
-    config = replace(CONFIG, **settings)
-    audio = {each.name: getattr(config, each.name) for each in fields(AudioConfig)}
-    return MelCache(folder, config, MelSpectrogram(**audio, n_mel_channels=bands))
-
-
-def test_a_spectrogram_is_kept_under_the_clip_s_name_with_a_checksum(wav, tmp_path):
-    mel = cache_of(tmp_path / "mels")(wav)
-    (path,) = (tmp_path / "mels").iterdir()
-    assert re.fullmatch(r"a\.b_[0-9a-f]{8}\.npy", path.name)
-    array, checksum = path.read_bytes()[:-32], path.read_bytes()[-32:]
-    assert np.array_equal(np.load(io.BytesIO(array)), mel.numpy()) and len(checksum) == hashlib.sha256().digest_size
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"filter_length": 2048}, {"hop_length": 128}, {"win_length": 800}, {"mel_fmin": 20.0}, {"mel_fmax": 7000.0},
-        {"bands": 8},
-    ],
-)  # fmt: skip
-def test_a_spectrogram_of_other_settings_is_another_one(wav, tmp_path, settings):
-    plain, other = cache_of(tmp_path / "mels"), cache_of(tmp_path / "mels", **settings)
-    assert not torch.equal(plain(wav), other(wav)) and len(list((tmp_path / "mels").iterdir())) == 2
-    assert torch.equal(plain(wav), cache_of(tmp_path / "none")(wav))
-
-
-def test_what_cannot_be_read_is_made_anew(wav, tmp_path, monkeypatch, caplog):
-    cache = cache_of(tmp_path / "mels")
-    mel = cache(wav)
-    (path,) = (tmp_path / "mels").iterdir()
-
-    def broken(path):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(module, "open_input", broken)
-    assert torch.equal(cache(wav), mel)
-    assert caplog.messages == [f"cannot read {path}: Input/output error; the mel spectrogram is made anew"]
-
-
-def test_where_nothing_can_be_written_it_is_tried_once(wav, tmp_path, monkeypatch, caplog):
-    tries = []
-
-    def full(path):
-        tries.append(path)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module, "written_whole", full)
-    caplog.set_level(logging.WARNING)
-    cache = cache_of(tmp_path / "mels")
-    assert torch.equal(cache(wav), cache(wav))
-    assert len(tries) == 1
-    assert caplog.messages == [
-        f"cannot write {tries[0]}: No space left on device; mel spectrograms are computed each time"
-    ]
+    clips = [Clip(corpus / f"wavs/clip{i:02}.wav", "A tone.") for i in range(4)]
+    with pytest.raises(UserError, match=r"clip02\.wav: No such file"):
+        Utterances(clips, CONFIG, mel, "stop")[2]
+    assert Utterances(clips, CONFIG, mel, "skip")[2]["names"] == "clip03.wav"
+    assert "skipped: " in caplog.text

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from common.bad_clips import BadClips
+import tacotron2.data
+from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips
 from common.program import UserError
 from conftest import RATE
@@ -31,33 +32,9 @@ def transcripts(corpus, content):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "clip00|One.\nclip01|Two.\n",
-        "clip00|1.|One.\nclip01|2.|Two.",
-        "\ufeffclip00|One.\r\nclip01|Two.\r\n\r\n",
-        "\n  clip00 | One. \n\nclip01|Two.\n",
-    ],
-    ids=["two columns", "three columns, the last read", "BOM and CRLF", "blanks"],
-)
-def test_a_transcript_is_read(corpus, content):
-    assert transcripts(corpus, content) == {"clip00": "One.", "clip01": "Two."}
-
-
-def test_only_line_feeds_end_a_line(corpus):
-    """Of other characters that Python takes for line ends a text may hold some."""
-    text = "One\x0b two\x1c three\x85 four\u2028 five."
-    assert transcripts(corpus, f"clip00|{text}\nclip01|Two.\n")["clip00"] == text
-
-
-@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("clip00|One.\nclip01\n", "line 2 has 1 columns split by |, must be 2 or 3"),
-        ("clip00|One.\nclip01|2.|Two.|2\n", "line 2 has 4 columns split by |, must be 2 or 3"),
-        ("clip00|One.\n\nclip00|Two.\n", "line 3: clip00 occurs a second time"),
-        ("clip00|One.\nclip01|\n", "line 2: the text of clip01 is empty"),
-        ("clip00|One.\r\nclip01|2.| \r\n", "line 2: the text of clip01 is empty"),
         ("clip00|One.\nclip99|Two.\n", "line 2: there is no wavs/clip99.wav"),
         (b"clip00|One.\nclip01|\xff\n", "is not UTF-8 text: byte 19 is 0xff"),
         ("clip00|One.\n", "at least 2 clips are needed"),
@@ -76,6 +53,15 @@ def test_mistakes_that_leave_too_few_clips_are_named(corpus):
     (corpus / "metadata.csv").write_text("clip00|One.\nclip01\n")
     with pytest.raises(UserError, match="line 2 has 1 columns"):
         find_utterances(CONFIG, str(corpus), BadClips())
+
+
+def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):
+    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
+    (corpus / "metadata.csv").write_text("".join(f"{name}|anna|A tone.|A tone.\n" for name in names))
+    bad = BadClips(folder=tmp_path)
+    with pytest.raises(UserError, match=r"metadata.csv line 1 has 4 columns split by \|, must be 2 or 3"):
+        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus), bad)
+    assert len((tmp_path / NAME).read_text().splitlines()) == len(names)
 
 
 def test_a_missing_transcript_is_named(corpus):

@@ -36,7 +36,7 @@ def test_outputs_are_the_references(name):
 
 @pytest.mark.parametrize("form", ["native", *FORMS])
 @pytest.mark.parametrize("name", FILES)
-def test_so_they_are_after_conversion(tmp_path, name, form):
+def test_outputs_are_the_references_after_conversion_too(tmp_path, name, form):
     checkpoint = read(DATA / name)
     native = to_native(checkpoint, name)
     write(str(tmp_path / "out"), native if form == "native" else FORMS[form](checkpoint))

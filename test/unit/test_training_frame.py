@@ -137,14 +137,16 @@ def test_the_precision_is_the_one_asked_for_or_the_devices(tmp_path, fp16_run, a
     assert run.precision.level == level and run.precision.scale == (1.0 if level == "O0" else 64.0)
 
 
-def test_the_results_are_of_all_processes_and_of_this_run(monkeypatch):
+@pytest.mark.parametrize(("first_iteration", "losses"), [(3, [2.0, 1.0]), (5, [])])
+def test_the_results_are_of_all_processes_and_of_this_run(monkeypatch, first_iteration, losses):
+    """Without the losses of the run that it was finetuned from."""
     monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(0, 4, 0))
     config = SimpleNamespace(train_config=SimpleNamespace(batch_size=24))
-    run = SimpleNamespace(config=config, progress=Progress(5, 3, losses=[9.0, 8.0, 7.0, 2.0, 1.0]))
+    run = SimpleNamespace(config=config, progress=Progress(5, first_iteration, losses=[9.0, 8.0, 7.0, 2.0, 1.0]))
     found = main.results_of(run, SUMMARY, "WaveGlow_for_PyTorch", "perf")
     assert vars(found) == {
         "network": "WaveGlow_for_PyTorch", "rank_size": 4, "batch_size": 24, "case": "perf", "fps": 4.0,
-        "samples_per_second": 800.0, "iteration_seconds": 0.125, "losses": [2.0, 1.0],
+        "samples_per_second": 800.0, "iteration_seconds": 0.125, "losses": losses,
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from common.program import UserError
 from common.training import batches, profiling, tensorboard
 from common.training.batches import StepSampler, shuffled, training_batches
 from common.training.profiling import profiled
-from common.training.tensorboard import TensorBoard
+from common.training.tensorboard import SummaryWriter, TensorBoard
 
 CPU = pick_device("cpu")
 
@@ -143,6 +143,13 @@ def test_a_card_is_profiled_beside_the_processor(profiler, tmp_path):
     assert sorted(profiler.asked[0][1]) == ["cpu", "cuda"]
 
 
+def test_the_crossings_of_a_step_are_those_since_the_one_before(caplog):
+    caplog.set_level("INFO")
+    before, now = Crossings(3, 1_000_000, 0.5, 0.25), Crossings(7, 3_500_000, 0.75, 0.375)
+    profiling._log_crossings(before, now)
+    assert "device and host: 4, 2.5 MB, 250.0 ms; computing on the host: 125.0 ms" in caplog.text
+
+
 @pytest.mark.parametrize(("kind", "sort_by"), [("cuda", "self_cuda_time_total"), ("cpu", "self_cpu_time_total")])
 def test_a_trace_and_a_table_are_written_by_rank(tmp_path, monkeypatch, caplog, kind, sort_by):
     caplog.set_level(logging.INFO)
@@ -165,6 +172,15 @@ def test_tensorboard_does_what_it_is_asked_with_its_writer(monkeypatch):
     TensorBoard("a/logs").write(lambda *args: done.append(args), "loss", 0.5, 3)
     TensorBoard("").write(lambda *args: done.append(args))
     assert made == ["a/logs"] and done == [("writer", "loss", 0.5, 3)]
+
+
+def test_the_first_process_alone_writes_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, is_written in ((1, False), (0, True)):
+        monkeypatch.setenv("RANK", str(rank))
+        board = TensorBoard(str(tmp_path / "logs"))
+        board.write(SummaryWriter.close)
+        assert (tmp_path / "logs").exists() == is_written
 
 
 def test_after_a_failure_tensorboard_writes_no_more_and_says_so_once(monkeypatch, caplog):

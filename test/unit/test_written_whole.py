@@ -14,6 +14,7 @@ import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_links_stay_and_the_file_behind_them_is_written(tmp_path_factory, links,
     assert sum(1 for path in root.rglob("*") if not path.is_dir()) == links + (there or not fails)
 
 
-def test_a_link_that_leads_nowhere(tmp_path):
+def test_a_link_that_leads_nowhere_is_said_and_stays(tmp_path):
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "dangling").symlink_to("no folder/name")
     for name, says in (("circle", "Too many levels"), ("dangling", "No such file or directory")):
@@ -126,7 +127,7 @@ def test_a_pipe_gets_the_whole_file_or_nothing(tmp_path, save):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_a_wav_into_a_pipe(tmp_path):
+def test_a_pipe_gets_a_whole_wav(tmp_path):
     from tools.synthesize import wav_writer
 
     got = read_pipe(tmp_path / "pipe.wav")
@@ -165,6 +166,31 @@ def test_a_reader_that_is_slower_than_the_writer_gets_all_of_it(tmp_path):
     write(path, content)
     reader.join(timeout=20)
     assert got == [content]
+
+
+def test_of_a_pipe_the_space_is_that_of_the_folder_in_between(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=12_340_000))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WriteError) as caught, written_whole(tmp_path / "pipe"):
+        raise OSError(errno.ENOSPC, "it said")
+    said = str(caught.value)
+    assert said.startswith(f"cannot write {tmp_path}/pipe: it said (12.3 MB are free in /") and "pipe)" not in said
+
+
+def test_a_stream_that_cannot_be_opened_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: 0, sleep=lambda s: pytest.fail("it waits")))
+    real = os.open
+
+    def refuse(path, flags, *mode, **options):
+        if str(path).endswith("/pipe") and flags & os.O_WRONLY:
+            assert flags & os.O_NOCTTY  # a terminal that is written to does not become the program's own
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(WriteError, match=r"pipe: Permission denied$"), written_whole(tmp_path / "pipe"):
+        pass
 
 
 def test_a_socket_is_refused(tmp_path):
@@ -213,9 +239,3 @@ def test_a_program_on_a_full_disk_ends_with_one_line_and_keeps_what_it_has(small
     assert done.returncode == 1
     assert re.fullmatch(rf"error: cannot write {small_disk}/c: No space .*\n", done.stderr), done.stderr
     assert sorted(path.name for path in small_disk.iterdir()) == ["a", "b"]
-
-
-def test_errors_about_other_files_keep_their_names(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere") as caught, written_whole(tmp_path / "out"):
-        (tmp_path / "nowhere").read_bytes()
-    assert not isinstance(caught.value, WriteError)

@@ -5,16 +5,21 @@ import math
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+import waveglow.config
 from common.checkpoints.interchange import read
+from common.config_reading import from_dict
 from common.cuda_graph import Stream
 from conftest import toy_config
 from runs import CPU, make_run
 from tools.voice import graphed_step as graphed_module
 from tools.voice import timed_training
+from tools.voice.graphed_step import graphed_step
 from tools.voice.timed_training import learning_rate, recent_loss
+from waveglow.loss import WaveGlowLoss
 
 GO_ON = SimpleNamespace(requested=0)
 
@@ -78,6 +83,22 @@ def test_a_signal_ends_it_before_its_time(run, monkeypatch):
     assert run.progress.iteration == 3 and run.path().exists()
 
 
+@pytest.mark.parametrize(("loss", "norm"), [(np.nan, 1.0), (1.0, np.inf)])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, loss, norm):
+    clock(monkeypatch, *range(1, 100))
+    run = make_run(toy_config(), tmp_path, ema_decay=0.9)
+    before = [parameter.detach().clone() for parameter in run.precision.model_params]
+
+    def step():
+        for parameter in run.precision.model_params:
+            parameter.grad = torch.full_like(parameter, np.nan)
+        return torch.tensor(loss), torch.tensor(norm)
+
+    timed_training.train(run, step, Stream(CPU, first=True), 5, SimpleNamespace(requested=False))
+    assert run.progress.iteration > 1
+    assert all(map(torch.equal, before, run.precision.model_params))
+
+
 def test_losses_are_read_20_at_a_time_and_told_each_quarter_of_a_minute(run, monkeypatch, caplog):
     """One after the other, none twice."""
     caplog.set_level(logging.INFO)
@@ -104,7 +125,7 @@ def test_the_loss_that_is_told_is_that_of_the_last_200_steps():
     ("done", "steps", "share"),
     [(0.0, 0, 0.25), (0.1, 2, 0.75), (0.5, 3, 1.0), (0.5, 99, 1.0), (0.75, 99, 0.5), (1.0, 99, 0.0), (0.75, 1, 0.25)],
 )
-def test_rates(done, steps, share):
+def test_the_rate_rises_stays_and_falls(done, steps, share):
     config = SimpleNamespace(train_config=SimpleNamespace(learning_rate=2.0, warmup_steps=4))
     run = SimpleNamespace(config=config, progress=SimpleNamespace(iteration=steps))
     assert learning_rate(run, done) == pytest.approx(2.0 * share, abs=1e-12)
@@ -145,3 +166,29 @@ def test_gradients_of_a_step_are_its_own_clipped_and_of_its_precision(run):
         assert not value.requires_grad and weights[0].grad is memory
     assert inside == ["in", "loss", "out"] * 3
     assert first["x"].tolist() == [1, 1]
+
+
+def check_graphed_step(folder, device, clip=0.5):
+    """Loss and gradients are those of the plain step, of other batches than the first one, too."""
+    values = toy_config()
+    run = make_run(values, folder, device, grad_clip=clip)
+    config = from_dict(waveglow.config.Config, values)
+    audio = torch.randn(3, 4, config.data_config.segment_length, device=device.torch_device) / 10
+    mel = waveglow.config.build_mel(config).to(device.torch_device)
+    batches = [{"audio": each, "mel": mel(each)} for each in audio]
+    criterion = WaveGlowLoss()
+    step = graphed_step(run, Stream(device, first=True), lambda batch: criterion(run.model(**batch)), batches[0])
+    for batch in batches[1:]:
+        loss = step(batch)[0].item()
+        gradients = [parameter.grad.clone() for parameter in run.precision.model_params]
+        run.model.zero_grad(set_to_none=False)
+        plain = criterion(run.model(**batch))
+        plain.backward()
+        torch.nn.utils.clip_grad_norm_(run.precision.model_params, clip)
+        assert loss == pytest.approx(plain.item(), rel=1e-5)
+        for ours, parameter in zip(gradients, run.precision.model_params, strict=True):
+            assert (ours - parameter.grad).abs().max() < 1e-4
+
+
+def test_a_step_is_the_plain_one(tmp_path):
+    check_graphed_step(tmp_path, CPU)

@@ -41,8 +41,7 @@ def test_clips_lie_one_behind_the_other(corpus):
         assert torch.equal(clip, torch.full((len(clip),), 1000 * (number + 1) / 32768))
 
 
-def test_a_corpus_is_read_as_16_bit_with_its_texts(monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_a_corpus_is_read_as_16_bit_with_its_texts(monkeypatch):
     found = [SimpleNamespace(path=str(i), text=f"Text {i}.") for i in range(3)]
     monkeypatch.setattr(module, "find_utterances", lambda data, folder: (found, [SimpleNamespace(path="held back")]))
     monkeypatch.setattr(module, "read_wav", lambda path, rate: np.full(rate * (int(path) + 1), 0.25, np.float32))
@@ -50,7 +49,15 @@ def test_a_corpus_is_read_as_16_bit_with_its_texts(monkeypatch, tmp_path, caplog
     assert made.lengths.tolist() == [RATE, 2 * RATE, 3 * RATE]
     assert (made.audio.dtype, len(made.audio), set(made.audio.tolist())) == (torch.int16, 6 * RATE, {8192})
     assert made.texts == ["Text 0.", "Text 1.", "Text 2."]
-    assert caplog.messages == ["data: 3 clips, 0.00 h"]
+
+
+def test_clips_are_counted_and_their_hours_by_the_rate_of_the_configuration(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    found = [SimpleNamespace(path="a", text="A.")] * 24
+    monkeypatch.setattr(module, "find_utterances", lambda data, folder: (found, []))
+    monkeypatch.setattr(module, "read_wav", lambda path, rate: np.zeros(15 * rate, np.float32))
+    load_corpus("folder", config_of(tacotron2.config, toy_tacotron2_config(), {"sampling_rate": 16000}), CPU)
+    assert caplog.messages == ["data: 24 clips, 0.10 h"]
 
 
 def test_segments_come_from_clips_that_are_longer(corpus):
@@ -64,6 +71,29 @@ def test_segments_come_from_clips_that_are_longer(corpus):
     first = batch["audio"][:, :1]
     assert {round(value * 32.768) for value in first.flatten().tolist()} == {1, 2, 3, 4, 5, 7}
     assert (batch["audio"] == first).all()  # of one clip each
+
+
+def test_segments_lie_within_a_clip(corpus):
+    """With samples that tell where they are from; so many come from every longer clip, and from all of it."""
+    config = config_of(waveglow.config, toy_config(), batch_size=1000)
+    starts, lengths, size = corpus.starts(), corpus.lengths, config.data_config.segment_length
+    numbered = torch.arange(len(corpus.audio), dtype=torch.int32)
+    corpus = SimpleNamespace(audio=numbered, lengths=lengths, starts=corpus.starts)
+    found = (Segments(corpus, config, CPU).batch()["audio"] * 32768).numpy().astype(int)
+    assert found.shape == (1000, size)
+    assert (np.diff(found) == 1).all()
+    clips = np.searchsorted(starts, found[:, 0], side="right") - 1
+    assert set(clips) == set(np.flatnonzero(lengths > size))
+    places = (found[:, 0] - starts[clips]) / (lengths[clips] - size)
+    assert places.min() < 0.1
+    assert 0.9 < places.max() <= 1
+
+
+def test_segments_have_their_spectrograms(corpus):
+    config = config_of(waveglow.config, toy_config())
+    batch = Segments(corpus, config, CPU).batch()
+    expected = waveglow.config.build_mel(config)(batch["audio"])
+    assert torch.equal(batch["mel"], expected)
 
 
 def test_without_a_clip_that_is_longer_there_are_none(corpus):
@@ -124,7 +154,8 @@ def epochs(corpus, seed, count=3):
     made = []
     for _, (number, batch) in zip(range(3 * count), utterances.batches()):
         bucket = utterances.buckets[number]
-        assert batch["mel"].dtype == torch.float32 and batch["text"].shape[1] == bucket["text"].shape[1]
+        assert batch["mel"].dtype == torch.float32
+        assert all(tensor.shape[1:] == bucket[name].shape[1:] for name, tensor in batch.items())
         assert len(batch["text"]) == 2
         made.append((number, tuple(zip(batch["mel_lengths"].tolist(), batch["text_lengths"].tolist()))))
     return made

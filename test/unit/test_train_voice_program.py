@@ -1,17 +1,22 @@
 """tools/train_voice.py: its options, what it trains with, where its weights begin."""
 
 import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from test_synthesize import run as synthesize
 
 import tacotron2.config
 import waveglow.config
+from common import program
+from common.checkpoints.interchange import read
 from common.program import UserError
-from conftest import toy_config, toy_tacotron2_config, write_config
+from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
 from runs import CPU, make_run
 from tacotron2.loss import Tacotron2Loss
 from tools import train_voice
@@ -23,7 +28,7 @@ def read_options(monkeypatch, *options):
     return train_voice.read_arguments()
 
 
-def test_options(monkeypatch, capsys):
+def test_options_have_defaults_and_the_minutes_a_limit(monkeypatch, capsys):
     args = read_options(monkeypatch)
     assert (args.data_path, args.output_directory, args.minutes, args.device) == ("corpus", "out", 8.0, "cuda")
     assert (args.tacotron2, args.waveglow) == (None, None)
@@ -109,7 +114,7 @@ def test_configurations_that_a_graph_can_train(tmp_path, train, refused):
 
 
 def test_given_weights_are_those_of_the_average_too(tmp_path):
-    """And what is written says where they come from."""
+    """And what is written says where they come from; those of another size are refused."""
     origin = make_run(toy_config(), tmp_path, ema_decay=0.9)
     with torch.no_grad():
         for parameter in origin.model.parameters():
@@ -128,6 +133,10 @@ def test_given_weights_are_those_of_the_average_too(tmp_path):
     for name, weight in origin.average.weights.items():
         assert torch.equal(run.average.weights[name], weight)
         assert torch.equal(run.model.state_dict()[name], weight)
+    values["waveglow_config"] |= {"n_flows": 4}
+    write_config(tmp_path / "c.json", values)
+    with pytest.raises(UserError, match="n_flows"):
+        train_voice.start(args, "waveglow", waveglow.config, CPU)
 
 
 @pytest.fixture
@@ -213,3 +222,52 @@ def test_waveglow_s_upsampling_begins_as_an_interpolation(monkeypatch, tmp_path,
     assert std[5].item() == pytest.approx(0.1)
     for name in ("upsample.weight", "upsample.bias"):
         assert torch.equal(run.average.weights[name], state[name])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("tones") / "corpus", clips=25, seconds=0.3)
+
+
+class Clock(threading.local):
+    """Stands in for the module time: with each look of a thread a second has gone by for it."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_the_program_trains_both_models_which_then_speak(data, tmp_path, monkeypatch, run_here):
+    """As long as it is told; the losses fall."""
+    monkeypatch.setattr(train_voice, "time", Clock())
+    monkeypatch.setattr(timed_training, "time", Clock())
+    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=lambda *_: None))
+    options = []
+    for name, values in (("tacotron2", toy_tacotron2_config()), ("waveglow", toy_config())):
+        train = {"ema_decay": 0.9, "batch_size": 4, "learning_rate": 3e-3, "grad_clip": 1.0}
+        path = write_config(tmp_path / f"{name}.json", values | {"train_config": train})
+        options.append(f"--{name}_config={path}")
+    out = tmp_path / "out"
+    done = run_here(train_voice.main, data, out, "--minutes=0.25", "--device=cpu", *options)
+    assert done.returncode == 0, done.stderr
+    found = {path.name.split("_")[0]: path for path in out.iterdir()}
+    assert found.keys() == {"tacotron2", "waveglow"}
+    for name, path in found.items():
+        losses = read(path, name).progress["losses"]
+        assert len(losses) == int(path.name.split("_")[1]) == 14
+        assert max(losses[-3:]) < min(losses[:3])
+    # A toy that cannot find an end is flawed, and yet it speaks.
+    models = [f"--{name}={path}" for name, path in found.items()]
+    synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
+    assert (tmp_path / "speech.wav").stat().st_size > 1000
+
+
+def test_the_program_says_what_does_not_fit(data, tmp_path):
+    """And the exit code tells that it failed."""
+    path = write_config(tmp_path / "waveglow.json", toy_config())
+    command = [sys.executable, ROOT / "tools/train_voice.py", data, tmp_path / "out", "--device=cpu"]
+    done = subprocess.run([*command, f"--waveglow_config={path}"], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 1
+    assert "--waveglow_config: train_config needs an ema_decay above 0" in done.stderr

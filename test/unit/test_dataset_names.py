@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 
 import tacotron2.data
-from common.bad_clips import NAME, BadClips
 from common.corpus import find_clips, read_transcripts
 from common.program import UserError
-from conftest import make_corpus, run_script, toy_config, toy_tacotron2_config, write_config
-
-TOYS = {"waveglow": toy_config, "tacotron2": toy_tacotron2_config}
+from conftest import make_corpus
 
 
 def rename(corpus, change):
@@ -129,20 +126,6 @@ def test_names_that_differ_only_in_case_are_told_apart(tmp_path):
         find_clips(str(corpus))
 
 
-def test_two_clips_of_one_name(tmp_path):
-    corpus = make_corpus(tmp_path / "c", clips=3)
-    (corpus / "wavs/clip01.wav").rename(corpus / "wavs/clip00.WAV")
-    with pytest.raises(UserError, match=r"clip00\.wav has the same name as clip00\.WAV"):
-        find_clips(str(corpus))
-
-
-def test_other_audio_beside_the_wavs_is_said(corpus, caplog):
-    for name in ("more.flac", "other.mp3", "notes.txt"):
-        (corpus / "wavs" / name).write_bytes(b"")
-    find_clips(str(corpus))
-    assert "2 files in wavs/ are left out: they are no .wav: more.flac, ..." in caplog.text
-
-
 @pytest.mark.parametrize("speakers", [["anna"], ["anna", "bob"]])
 def test_a_speaker_is_no_text(corpus, speakers):
     names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
@@ -162,45 +145,3 @@ def test_texts_may_occur_twice_but_not_half_of_them(tmp_path, lines, texts, take
     else:
         with pytest.raises(UserError, match=f"only {texts} different values"):
             read_transcripts(path)
-
-
-def test_where_no_line_can_be_read_it_is_said_why(corpus, tmp_path):
-    names = [line.split("|")[0] for line in (corpus / "metadata.csv").read_text().splitlines()]
-    (corpus / "metadata.csv").write_text("".join(f"{name}|anna|A tone.|A tone.\n" for name in names))
-    bad = BadClips(folder=tmp_path)
-    with pytest.raises(UserError, match=r"metadata.csv line 1 has 4 columns split by \|, must be 2 or 3"):
-        tacotron2.data.find_utterances(tacotron2.data.DataConfig(), str(corpus), bad)
-    assert len((tmp_path / NAME).read_text().splitlines()) == len(names)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["WaveGlow", "Tacotron2"])
-def test_a_file_list_through_the_script(checkout, tmp_path, network):
-    """Its paths are relative to the list."""
-    make_corpus(tmp_path / "data", clips=4)
-    lines = [f"wavs/clip0{i}.wav" + "|A tone." * (network == "Tacotron2") for i in range(4)]
-    (tmp_path / "data/list.txt").write_text("\n".join(lines))
-    values = TOYS[network.lower()]()
-    values["train_config"]["batch_size"] = 2
-    options = [
-        "--nproc=1",
-        "--output_directory=out",
-        "--max_steps=1",
-        "--device=cpu",
-        f"--network={network}",
-        "--training_files=data/list.txt",
-    ]
-    config = write_config(tmp_path / "config.json", values)
-    done = run_script(
-        checkout,
-        "train_full_8p.sh",
-        *options,
-        "--nproc=1",
-        f"--config={config}",
-        "--output_directory=out",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "data: 4 clips" in done.stdout
-    both = run_script(checkout, "train_full_8p.sh", *options, "--data_path=data", cwd=tmp_path)
-    assert both.returncode == 1 and "not both" in both.stderr

@@ -1,0 +1,5 @@
+"""Alphabets of other languages than English."""
+
+MARKS = list("_-!'(),.:;? ")
+GERMAN = MARKS + list("abcdefghijklmnopqrstuvwxyzäöüß")
+RUSSIAN = MARKS + list("абвгдеёжзийклмнопрстуфхцчшщъыьэюя")
