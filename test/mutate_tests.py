@@ -46,14 +46,14 @@ STARTS_PROGRAMS = re.compile(r"subprocess|run_script|run_infer")
 def tests_of(name: str, nearest: int) -> list[str]:
     """The files of test/unit that are nearest to it by imports; among equals those that start no programs, then those
     that import the least."""
-    sources = [path.relative_to(ROOT) for top in ("common", "waveglow", "tacotron2", "tools", "test/unit")
-               for path in sorted((ROOT / top).rglob("*.py")) if path.name != "conftest.py"]  # fmt: skip
+    sources = [path for top in (*PACKAGES, "test/unit")
+               for path in sorted(Path(top).rglob("*.py")) if path.name != "conftest.py"]  # fmt: skip
     names = {module_name(path) for path in sources}
-    imports = {path: imported(ROOT / path) & names for path in sources}
+    imports = {path: imported(path) & names for path in sources}
     importers = {each: [path for path in sources if each in imports[path]] for each in names}
     found: list[Path] = []
     seen, ring = set(), [Path(name)]
-    starts = {path: len(STARTS_PROGRAMS.findall((ROOT / path).read_text())) for path in sources}
+    starts = {path: len(STARTS_PROGRAMS.findall(path.read_text())) for path in sources}
     while ring and len(found) < nearest:
         around = {each for path in ring for each in importers[module_name(path)]} - seen
         seen |= around
