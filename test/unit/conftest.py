@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from common import program  # noqa: E402 - only now can it be found
+from common.checkpoints.saving import Saver  # noqa: E402
 
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
@@ -187,6 +188,13 @@ def small_disk(tmp_path):
 def toy():
     """Tacotron2's configuration of toy size."""
     return toy_tacotron2_config()
+
+
+@pytest.fixture
+def disk_that_keeps_up(monkeypatch):
+    """The training waits until a checkpoint is written, so that none is left out, however slow the disk is."""
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self, *checkpoint: save(self, *checkpoint) or self._last.result())
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def test_a_flipped_bit_in_a_weight_is_damage_by_name(trained):
             reader(trained / "damaged")
 
 
+@pytest.mark.usefixtures("disk_that_keeps_up")
 @pytest.mark.parametrize(
     ("damage", "said"), [("a flipped bit", "is damaged"), ("torn", "is truncated or no checkpoint")]
 )

@@ -106,6 +106,7 @@ def test_what_may_change_is_said(config, corpus, tmp_path, caplog):
         assert f"changed since the checkpoint: {change}" in caplog.text
 
 
+@pytest.mark.usefixtures("disk_that_keeps_up")
 def test_a_run_from_a_chosen_checkpoint_is_what_auto_goes_on_with(config, corpus, tmp_path):
     """The later checkpoints of the run that was left are neither taken nor removed nor lost."""
     out = tmp_path / "out"

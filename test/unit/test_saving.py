@@ -69,6 +69,7 @@ def test_a_copy_is_of_the_same_kinds_and_of_its_own():
         assert torch.equal(each, tensor) and each.data_ptr() != tensor.data_ptr() and not each.requires_grad
 
 
+@pytest.mark.usefixtures("disk_that_keeps_up")
 def test_a_run_that_goes_on_counts_what_it_wrote_before(config, corpus, tmp_path):
     out = tmp_path / "out"
     often = {"iters_per_checkpoint": 1, "iters_per_validation": 1, "keep_checkpoints": 2, "learning_rate": 1e-3}
@@ -174,6 +175,7 @@ def test_a_failure_stops_the_run_at_the_next_step(config, corpus, tmp_path, monk
     assert max(int(name.split("_")[1]) for name in names(tmp_path)) < 50
 
 
+@pytest.mark.usefixtures("disk_that_keeps_up")
 def test_training_goes_on_after_a_failure_where_that_is_configured(config, corpus, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(native, "save", failing({2}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
@@ -191,6 +193,7 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_its_checkpoints(tmp_pa
         raise ZeroDivisionError
 
 
+@pytest.mark.usefixtures("disk_that_keeps_up")
 def test_the_last_checkpoint_must_be_written_whatever_is_configured(config, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(native, "save", failing({4}))
     often = {"max_steps": 4, "iters_per_checkpoint": 2, "on_save_error": "continue"}
