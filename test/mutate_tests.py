@@ -157,7 +157,12 @@ def lines_of(test: str, name: str) -> Lines | None:
 
 
 def tests_of_lines(name: str, number: int, known: Iterable[Lines]) -> list[str]:
-    """The tests that run the statement of a line: of each file in turn that which runs the fewest lines of ``name``."""
+    """The tests that run the statement of a line: of each file in turn that which runs the fewest lines of ``name``.
+
+    None for what runs at import, which whatever test is the first does.
+    """
+    if not is_in_a_function(name, number):
+        return []
     wanted = statement(name, number)
     of_files = []
     for each in known:
@@ -181,3 +186,10 @@ def statement(name: str, number: int) -> range:
             if number <= end:
                 found = range(node.lineno, end + 1)
     return found
+
+
+def is_in_a_function(name: str, number: int) -> bool:
+    """Whether a line is in the body of one."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(Path(name).read_text())) if isinstance(node, functions))
+    return any(node.body[0].lineno <= number <= node.end_lineno for node in nodes)
