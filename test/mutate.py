@@ -1,7 +1,7 @@
 """Put small mistakes into the product, one at a time, and see whether the tests catch them.
 
     pip install -r requirement-mutate.txt
-    python test/mutate.py                                       # 20 mistakes in each file of the core: hours
+    python test/mutate.py                                       # 4 mistakes in each file of the core: an hour or two
     python test/mutate.py common/training/loop.py --limit=0     # every mistake in a file
     python test/mutate.py common/training/loop.py --again       # after new tests: what survived, once more
 
@@ -84,7 +84,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limit",
         type=int,
-        default=20,
+        default=4,
         metavar="N",
         help="mistakes in a file, drawn at random; 0 = all (default: %(default)s)",
     )

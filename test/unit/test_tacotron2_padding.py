@@ -5,7 +5,6 @@ import torch
 
 from tacotron2.attention import LocationLayer
 from tacotron2.loss import off_diagonal_attention
-from tacotron2.train import sum_of_diagonality
 
 FRAMES, SYMBOLS = torch.tensor([9, 5, 2]), torch.tensor([4, 6, 1])
 
@@ -28,12 +27,6 @@ def test_guided_attention_is_the_mean_over_what_is_no_padding():
     assert expected > 0.05
     found = off_diagonal_attention(alignments(), SYMBOLS, FRAMES)
     assert found.item() == pytest.approx(expected.item(), rel=5e-6)
-
-
-def test_diagonality_is_added_up_over_the_clips():
-    sums = alone(lambda each, n, t: sum_of_diagonality(each, {"text_lengths": n, "mel_lengths": t}, 1))
-    found = sum_of_diagonality(alignments(), {"text_lengths": SYMBOLS, "mel_lengths": FRAMES}, 1)
-    assert found == pytest.approx(sum(sums)) and found > 0.5
 
 
 def test_the_location_of_attention_is_that_of_the_clip_alone():

@@ -148,15 +148,6 @@ def test_missing_alignment_is_warned_of_in_time(toy, corpus, tmp_path, caplog, m
     assert "no diagonal" not in caplog.text
 
 
-def test_diagonality_is_that_of_each_clips_own_part():
-    alignments = torch.zeros(2, 6, 4)
-    alignments[0, range(4), range(4)] = 1
-    alignments[0, 4:] = 0.25
-    alignments[1, :, 0] = 1
-    batch = {"mel_lengths": torch.tensor([4, 6]), "text_lengths": torch.tensor([4, 1])}
-    assert train.sum_of_diagonality(alignments, batch, 1) == pytest.approx(2)
-
-
 def test_guided_attention_is_part_of_the_loss(toy, corpus, tmp_path):
     plain, guided = (
         start(toy, corpus, tmp_path / str(weight), max_steps=1, guided_attention=weight)[0] for weight in (0.0, 10.0)
