@@ -40,7 +40,7 @@ def wait_for(condition):
 
 def test_results_come_in_the_order_of_the_items(stop, tmp_path):
     """From as many processes as were asked for, each of which begins once, and a few items ahead of what is taken."""
-    taken = []
+    taken, others = [], multiprocessing.active_children()
     items = (taken.append(i) or i for i in range(30))
     results = in_processes(partial(shared_work.begin, tmp_path), items, 2, stop)
     assert taken == []
@@ -52,7 +52,7 @@ def test_results_come_in_the_order_of_the_items(stop, tmp_path):
     began = {path.name for path in tmp_path.glob("began *")}
     assert began >= {f"began {process}" for _, process in found} and len(began) == 2
     assert f"began {os.getpid()}" not in began
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)  # of tests before, which stopped such work
 
 
 def test_without_items_there_is_nothing(stop, tmp_path):
