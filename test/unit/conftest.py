@@ -191,6 +191,14 @@ def toy():
 
 
 @pytest.fixture
+def no_process_left():
+    """After the test no process is left that it has started; others may have left some that are about to end."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.fixture
 def disk_that_keeps_up(monkeypatch):
     """The training waits until a checkpoint is written, so that none is left out, however slow the disk is."""
     save = Saver.save

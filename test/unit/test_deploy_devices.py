@@ -77,11 +77,11 @@ def works(cards, sentences=3):
     return [Work(cards, contents, i, 2, [], [[clip]] * sentences, 0.6, with_waveglow=False) for i in range(2)]
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_a_process_that_dies_ends_the_others(monkeypatch, cards):
     monkeypatch.setattr(devices, "_process", die_or_wait)
     with pytest.raises(UserError, match="device 1: its process ended with code -9"):
         devices.run_on_devices(works(cards))
-    assert multiprocessing.active_children() == []
 
 
 def die_or_wait(work, connection):
@@ -170,13 +170,13 @@ def test_who_waits_is_told_how_far_it_is(monkeypatch, caplog):
     assert [says for says in told if says in caplog.text] == told
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_devices_without_a_word_are_given_up(monkeypatch, cards):
     monkeypatch.setattr(devices, "_process", hang)
     monkeypatch.setattr(devices, "LONGEST_SILENCE", 0.1)
     monkeypatch.setattr(devices, "LONGEST_END", 0.5)
     with pytest.raises(UserError, match="device 0, 1: not a word for"):
         devices.run_on_devices(works(cards))
-    assert multiprocessing.active_children() == []
 
 
 def hang(work, connection):
