@@ -58,8 +58,8 @@ def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
     """``work`` as a function that replays what this call records of it, without computing it yet.
 
     ``work`` finds its tensors where they are now and returns the same ones each time. It must not wait for the card. It
-    must have run before, as ``RUNS_BEFORE_A_RECORDING`` says. The graph is for the calling thread, until it records
-    another.
+    must have run before, as ``RUNS_BEFORE_A_RECORDING`` says. The graph is for the calling thread; another one of that
+    thread, recorded or replayed, may overwrite what was returned, but for what ``work`` had from outside.
     """
     before = getattr(_of_thread, "graph", None)
     # A recording needs a stream of its own.
@@ -78,8 +78,8 @@ def recorded_by_shape(work: Callable[..., Tensor], device: Device) -> Callable[.
     of_thread = local()
 
     def replayed(*given: Tensor) -> Tensor:
-        recordings: dict[str, Callable[..., Tensor]] = of_thread.__dict__
-        key = str([(each.dtype, each.shape) for each in given])
+        recordings: dict[tuple, Callable[..., Tensor]] = vars(of_thread).setdefault("recordings", {})
+        key = tuple((each.dtype, each.shape) for each in given)
         recordings[key] = recording = recordings.pop(key, None) or _recorded_at_last(work)  # the latest comes last
         if len(recordings) > LARGEST_NUMBER:
             del recordings[next(iter(recordings))]

@@ -93,9 +93,8 @@ def fork(arguments: list[str], cpu: int, seconds: float) -> tuple[int, str]:
         if not (child := os.fork()):
             code = 1
             try:
-                ctypes.CDLL(None).prctl(
-                    PR_SET_PDEATHSIG, signal.SIGKILL
-                )  # it would keep the lock of a run that is over
+                # It would keep the lock of a run that is over.
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 os.setsid()
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)

@@ -167,10 +167,8 @@ class WaveGlow(nn.Module):
         [B, 1, 1] those of each clip. ``inside`` [1, 1, L]: 1 for the groups of the clips, 0 for those behind their
         end, where mel is 0; the audio before it is that of the clips alone.
         """
-        batch, _, frames = mel.shape
-        if noise is None:
-            noise = [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
-        remaining, *early = noise
+        remaining, *early = self.draw_noise(mel) if noise is None else noise
+        frames = mel.shape[2]
         condition = self._conditioning(mel, self.groups(frames), plainly=False)
         x = sigma * remaining
         for k in reversed(range(len(self.WN))):
@@ -199,6 +197,11 @@ class WaveGlow(nn.Module):
         groups = self.groups(frames)
         early = [self.n_early_size] * sum(self._exits_before(k) for k in range(len(self.WN)))
         return [(batch, channels, groups) for channels in (self.n_remaining_channels, *early)]
+
+    def draw_noise(self, mel: Tensor) -> list[Tensor]:
+        """The noise of ``infer`` for mel [B, n_mel, T], where it is, by torch's default generator."""
+        batch, _, frames = mel.shape
+        return [torch.randn(s, dtype=mel.dtype, device=mel.device) for s in self.noise_shapes(batch, frames)]
 
     @property
     def context_frames(self) -> int:

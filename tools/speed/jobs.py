@@ -164,9 +164,8 @@ def waveglow_infer(device: Device, precision: str, batch: int) -> Job:
     infer = recorded_inference(model, device)
 
     def work() -> Tensor:
-        noise = [torch.randn(shape, dtype=mel.dtype, device=mel.device) for shape in model.noise_shapes(batch, FRAMES)]
         with level.autocast():
-            return infer(mel, 0.6, noise).float().cpu()
+            return infer(mel, 0.6, model.draw_noise(mel)).float().cpu()
 
     return Job(work, batch * FRAMES * config.data_config.hop_length)
 
