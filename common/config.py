@@ -1,7 +1,7 @@
 """Configuration: the sections of NVIDIA's names as dataclasses, which check their values."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from common.config_fields import MayChange
 from common.program import UserError, shown
@@ -13,7 +13,8 @@ LARGEST_COUNT = 2**40
 MOST_NAMES = 100
 "Entries of a list in a configuration."
 
-Amp = Literal["", "O0", "O1", "O2"]
+Amp = Literal["", "O0", "TF32", "O1", "O2"]
+AMP_LEVELS: tuple[str, ...] = get_args(Amp)[1:]
 
 
 @dataclass
@@ -85,7 +86,8 @@ class TrainConfig:
     fp16_run: bool = False
     "Half precision where it pays: amp O2 on an NPU, O1 on CUDA, O0 on a CPU."
     amp: Amp = ""
-    "O0 float32, O1 autocast, O2 half-precision model with float32 master weights; overrides fp16_run."
+    """O0 float32, TF32 the same with rounded factors on CUDA cards, O1 autocast, O2 half-precision model with float32
+    master weights; overrides fp16_run."""
     loss_scale: str | float = "dynamic"
     "Factor of the loss in float16: a number or 'dynamic'."
     workers: MayChange[int] = 2

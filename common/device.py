@@ -153,9 +153,10 @@ def keep_freed_memory(device: Device) -> None:
 
 
 def use_exact_float32(device: Device) -> None:
-    """Keep a card from rounding float32 convolutions to a shorter format, HF32 or TF32, as it does by default."""
+    """Keep a card from rounding the factors of float32 convolutions and products to a shorter format, HF32 or TF32. By
+    default it does in convolutions."""
     if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     elif device.type == "npu":
         for kind in ("conv", "matmul"):
             if hasattr(torch_module("npu"), kind):  # not on the releases of 5.0.3's time

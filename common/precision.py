@@ -1,8 +1,9 @@
-"""apex's opt levels O0, O1 and O2, and the loss scale that float16 needs.
+"""apex's opt levels O0, O1 and O2, TF32, and the loss scale that float16 needs.
 
-O0 is float32. O1 runs each operator in the precision autocast chooses. O2 keeps the model in half
-precision, batch norm in float32, and lets the optimizer work on float32 master copies of its
-weights. Half precision is the device's: bfloat16 on the CPU and on CUDA cards that have it, else float16.
+O0 is float32. TF32 is float32 whose products and convolutions round their factors to 10 bits, which CUDA cards compute
+many times as fast; elsewhere it is O0. O1 runs each operator in the precision autocast chooses. O2 keeps the model in
+half precision, batch norm in float32, and lets the optimizer work on float32 master copies of its weights. Half
+precision is the device's: bfloat16 on the CPU and on CUDA cards that have it, else float16.
 """
 
 import copy
@@ -19,11 +20,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from common.adam import make_adam
-from common.device import Device, clear_overflow_flag, overflow_flag, use_exact_float32
+from common.device import Device, clear_overflow_flag, overflow_flag, use_exact_float32, use_tf32
 from common.program import UserError, first_line, shown
 
 log = logging.getLogger(__name__)
 
+HALF = ("O1", "O2")
+"Levels that compute in half precision."
 INITIAL_DYNAMIC_SCALE = 2.0**16
 LARGEST_DYNAMIC_SCALE = 2.0**24
 GROWTH_INTERVAL = 2000
@@ -59,16 +62,18 @@ class Precision:
         self.level = level
         self.device = device
         # bfloat16 has float32's range and needs no scale.
-        scaled = level != "O0" and device.half == torch.float16
+        scaled = level in HALF and device.half == torch.float16
         self.dynamic = scaled and loss_scale == "dynamic"
         self.scale = 1.0 if not scaled else INITIAL_DYNAMIC_SCALE if self.dynamic else float(loss_scale)
         self.good_steps = 0
         self.model_params = [p for p in model.parameters() if p.requires_grad]
         self.master_params = self.model_params
         self._gradients_are_own = device.type != "npu"
-        if level == "O0":
+        if level == "TF32" and device.type == "cuda":
+            use_tf32(device)
+        elif level not in HALF:
             use_exact_float32(device)
-        elif level == "O2":
+        if level == "O2":
             self._keep_masters(model)
 
     def _keep_masters(self, model: nn.Module) -> None:

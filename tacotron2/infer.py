@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common import distributed, program
 from common.bad_clips import BadClips
+from common.config import AMP_LEVELS
 from common.device import pick_device
 from common.evaluation.runner import CLIPS_ON_PAGE, check_outputs_differ, facts_of_evaluation, shared_out, write_json
 from common.files import make_output_folder
@@ -85,7 +86,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--pth_path", required=True, metavar="FILE", help="checkpoint, of any form")
     add("--output_directory", required=True, metavar="DIR", help="for wavs, mels, evaluation.json and index.html")
     add("--seed", type=int, default=1234, help="the same seed gives the same speech (default: %(default)s)")
-    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--amp", choices=AMP_LEVELS, help="precision (default: the device's)")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")
     add(
         "--teacher_forced",

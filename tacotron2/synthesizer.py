@@ -164,7 +164,7 @@ class Synthesizer(BaseSynthesizer):
         hints: Hints | None = None,
         cleaners: Sequence[str] = (),
     ):
-        """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's;
+        """``path``: a checkpoint of any form; ``amp``: O0, TF32, O1 or O2, by default the device's;
         ``dictionary``: a file, by default that of the training; empty for none; ``hints``: what the file does not
         say; ``cleaners``: names, by default those of the training. UserError for unknown names, and if the symbols
         of the file are not known."""

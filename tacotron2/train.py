@@ -17,7 +17,7 @@ from common.evaluation import pictures
 from common.files import remove_leftovers
 from common.random_numbers import own_random_numbers
 from common.training.agreement import agree_on_corpus
-from common.training.batches import load, training_batches
+from common.training.batches import load, to_device, training_batches
 from common.training.loop import Task
 from common.training.main import train_program, training_parser
 from common.training.run import Run
@@ -100,7 +100,7 @@ def make_task(run: Run[Config, Tacotron2], data_path: str) -> Task:
 
     return Task(
         batches=training_batches(
-            training_set, bucketed(samples, settings.batch_size, settings.seed), settings, collate
+            training_set, bucketed(samples, settings.batch_size, settings.seed), settings, run.device, collate
         ),
         loss=loss,
         validate=validate,
@@ -116,7 +116,7 @@ def run_teacher_forced(
     """The loss of a batch of ``collate``, a scalar, and the model's output: two mels [B, n_mel, T], gate [B, S],
     alignments [B, S, N]."""
     names = ("text", "text_lengths", "mel", "mel_lengths")
-    text, text_lengths, mel, mel_lengths = (batch[name].to(run.device.torch_device) for name in names)
+    text, text_lengths, mel, mel_lengths = (to_device(batch[name], run.device) for name in names)
     output = model(text, text_lengths, mel, mel_lengths)
     return criterion(output, text_lengths, mel, mel_lengths), output
 

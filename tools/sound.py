@@ -11,6 +11,7 @@ from torch import Tensor
 import tacotron2.config
 import waveglow.config
 from common.checkpoints.interchange import AUDIO
+from common.config import AMP_LEVELS
 from common.hints import Hints, add_hint_options, read_hints
 from common.program import Parser, UserError
 from common.voices import DEFAULT, Settings, find_voice
@@ -30,7 +31,7 @@ def add_sound_options(parser: Parser) -> None:
     add("--denoiser_strength", type=float, help="0 = off (default: the voice's, or off); try 0.1")
     add("--cleaners", metavar="NAME,...", help="how texts are read (default: the voice's, else those of the training)")
     add("--seed", type=int, default=1234, help="the same seed gives the same sound (default: %(default)s)")
-    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--amp", choices=AMP_LEVELS, help="precision (default: the device's)")
     add("--int8", action="store_true", help="WaveGlow's convolutions in 8-bit integers, the fastest on CPUs with VNNI")
     add_hint_options(parser, speech=True)
 

@@ -24,7 +24,7 @@ from common import program
 from common.checkpoints.interchange import read
 from common.config_reading import load_config
 from common.cuda_graph import Stream
-from common.device import Device, pick_device, use_tf32
+from common.device import Device, pick_device
 from common.files import make_output_folder
 from common.folder_lock import hold_folder
 from common.log import open_log
@@ -72,7 +72,6 @@ def main() -> None:
     # bfloat16 needs no loss scale, which a graph could not adapt.
     device = replace(device, half=torch.bfloat16)
     runs = [start(args, "tacotron2", tacotron2.config, device), start(args, "waveglow", waveglow.config, device)]
-    use_tf32(device)
     corpus = load_corpus(args.data_path, runs[0].config, device)
     streams = [Stream(device, first=run is runs[0]) for run in runs]
     steps = [tacotron2_step(runs[0], corpus, streams[0]), waveglow_step(runs[1], corpus, streams[1])]
@@ -108,7 +107,7 @@ def start(args: argparse.Namespace, name: str, package: ModuleType, device: Devi
     config = load_config(getattr(args, f"{name}_config"), package.Config)
     config.train_config.output_directory = args.output_directory
     if not config.train_config.ema_decay or config.train_config.amp == "O2":
-        raise UserError(f"--{name}_config: train_config needs an ema_decay above 0, and O0 or O1 as amp, here")
+        raise UserError(f"--{name}_config: train_config needs an ema_decay above 0, and another amp than O2, here")
     run = make_run(name, config, package.build_model, device)
     if origin := getattr(args, name):
         origin = checkpoint_of(origin)

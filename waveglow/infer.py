@@ -9,6 +9,7 @@ from pathlib import Path
 from common import distributed, program
 from common.audio import say_clipped
 from common.bad_clips import BadClips
+from common.config import AMP_LEVELS
 from common.corpus import find_clips, hold_back_clips, wavs_in
 from common.device import pick_device
 from common.evaluation.runner import check_outputs_differ, facts_of_evaluation, shared_out, write_json
@@ -93,7 +94,7 @@ def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--denoiser_strength", type=float, default=0.0, help="0 = off (default); try 0.1")
     add("--seed", type=int, default=1234, help="of the noise (default: %(default)s)")
     add("--chunk_frames", type=int, default=1000, metavar="N", help="mel frames done at a time; fewer take less memory")
-    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: the device's)")
+    add("--amp", choices=AMP_LEVELS, help="precision (default: the device's)")
     add("--int8", action="store_true", help="convolutions in 8-bit integers, the fastest on CPUs with VNNI")
     add("--earlier", default="", metavar="DIR,...", help="earlier evaluations of these clips, for the page to play too")
     add("--on_bad_clip", default="stop", choices=["stop", "skip"], help="what to do with clips that cannot be used")

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from common.device import Device
 from common.evaluation import pictures
 from common.program import UserError
 from common.training.agreement import agree_on_corpus
-from common.training.batches import load, shuffled, training_batches
+from common.training.batches import load, shuffled, to_device, training_batches
 from common.training.loop import Task
 from common.training.main import train_program, training_parser
 from common.training.run import Run
@@ -76,7 +77,7 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
     criterion = WaveGlowLoss(config.train_config.sigma)
 
     def loss(model: torch.nn.Module, batch: dict) -> torch.Tensor:
-        mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
+        mel, audio = (to_device(batch[name], device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
     def validate() -> float:
@@ -93,7 +94,9 @@ def make_task(run: Run[Config, WaveGlow], data_path: str) -> Task:
         show_sample(writer, iteration, run, held_back_set[0], mel)
 
     return Task(
-        batches=training_batches(training_set, shuffled(len(clips), config.train_config.seed), config.train_config),
+        batches=training_batches(
+            training_set, shuffled(len(clips), config.train_config.seed), config.train_config, device
+        ),
         loss=loss,
         validate=validate,
         show=show,
@@ -156,9 +159,9 @@ def show_sample(
     target = item["mel"][:, :SHOWN_FRAMES]
     generator = torch.Generator().manual_seed(run.config.train_config.seed)
     noise = [torch.randn(shape, generator=generator) for shape in run.model.noise_shapes(1, target.shape[1])]
-    to_device = lambda x: x.to(device.torch_device, run.precision.input_dtype)  # noqa: E731
+    there = partial(to_device, device=device, dtype=run.precision.input_dtype)
     with run.precision.autocast():
-        audio = run.model.infer(to_device(target[None]), 0.6, [to_device(n) for n in noise]).float().cpu()
+        audio = run.model.infer(there(target[None]), 0.6, [there(n) for n in noise]).float().cpu()
     writer.add_audio("clip/synthesized", audio.clamp(-1, 1), iteration, rate)
     writer.add_audio("clip/recorded", item["audio"][None, : audio.shape[1]], iteration, rate)
     recorded = mel(item["audio"][None])[0, :, :SHOWN_FRAMES]

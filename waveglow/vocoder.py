@@ -113,7 +113,7 @@ class Vocoder(BaseVocoder):
         int8: bool = False,
         hints: Hints | None = None,
     ):
-        """``path``: a checkpoint of any form; ``amp``: O0, O1 or O2, by default the device's; memory grows
+        """``path``: a checkpoint of any form; ``amp``: O0, TF32, O1 or O2, by default the device's; memory grows
         with ``chunk_frames``; ``int8``: convolutions in 8-bit integers; ``hints``: what the file does not say."""
         loaded = inference.load(path, "waveglow", Config, build_model, hints)
         super().__init__(loaded.config, loaded.model, chunk_frames)

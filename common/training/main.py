@@ -17,7 +17,7 @@ from common.layers.channels_last import use_channels_last
 from common.layers.matmul import is_slow_in_half
 from common.layers.npu import patch_for_npu
 from common.options import add_run_options, add_training_options, configure, start_log
-from common.precision import amp_level, make_precision
+from common.precision import HALF, amp_level, make_precision
 from common.result_files import Results
 from common.training.agreement import agree_on_start, facts_of_start
 from common.training.averaging import WeightAverage
@@ -85,7 +85,7 @@ def make_run(
     crossings = patch_for_npu(model, config.npu_config, device)
     use_channels_last(model, device)
     level = amp_level(settings.amp, settings.fp16_run, device)
-    if level != "O0" and is_slow_in_half(device):
+    if level in HALF and is_slow_in_half(device):
         log.warning("this processor has no bfloat16, which %s computes in: --amp=O0 is several times as fast", level)
     precision = make_precision(level, settings.loss_scale, device, model)
     optimizer = precision.make_optimizer(settings.learning_rate, settings.weight_decay)

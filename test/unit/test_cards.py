@@ -164,18 +164,17 @@ def test_float32_is_exact_unless_asked_otherwise(monkeypatch):
     """HF32 off on an NPU, as far as its release has it; TF32 on for convolutions, and for products where asked."""
     npu = SimpleNamespace(conv=SimpleNamespace(allow_hf32=True), matmul=SimpleNamespace(allow_hf32=True))
     monkeypatch.setattr(torch, "npu", npu, raising=False)
-    cudnn, products = torch.backends.cudnn, SimpleNamespace()
+    cudnn, products = torch.backends.cudnn, SimpleNamespace(allow_tf32=True)
     monkeypatch.setattr(torch.backends.cuda, "matmul", products)
     monkeypatch.setattr(cudnn, "allow_tf32", True)
     devices.use_exact_float32(NPU)
     assert (npu.conv.allow_hf32, npu.matmul.allow_hf32) == (False, False)
-    assert cudnn.allow_tf32
     monkeypatch.setattr(torch, "npu", SimpleNamespace())
     devices.use_exact_float32(NPU)
     devices.use_exact_float32(CPU)
-    assert cudnn.allow_tf32
+    assert (cudnn.allow_tf32, products.allow_tf32) == (True, True)
     devices.use_exact_float32(CUDA)
-    assert not cudnn.allow_tf32
+    assert (cudnn.allow_tf32, products.allow_tf32) == (False, False)
     for device, options, expected in (
         (CPU, {}, (False, False)), (NPU, {}, (False, False)), (CUDA, {}, (True, True)),
         (CUDA, {"products": False}, (True, False)),

@@ -14,6 +14,7 @@ from common.corpus import find_clips, first_readable, hold_back_clips
 from common.program import UserError
 from common.training.batches import StepSampler, load, shuffled, training_batches
 from conftest import RATE, make_corpus
+from runs import CPU
 from waveglow.config import DataConfig
 from waveglow.data import (
     HeldBackSegments,
@@ -56,7 +57,7 @@ def test_loader_processes_change_nothing(corpus, workers):
 def test_loading_draws_no_random_number_of_the_trainings(corpus, workers):
     before = torch.get_rng_state()
     config = TrainConfig(batch_size=4, workers=workers)
-    learned = training_batches(segments(corpus), shuffled(13, 1), config)(0, 0)
+    learned = training_batches(segments(corpus), shuffled(13, 1), config, CPU)(0, 0)
     assert len(next(learned)["names"]) == 4
     learned.close()
     assert len(list(load(HeldBackSegments(find_clips(corpus)[:1], CONFIG, MelSpectrogram(n_mel_channels=6))))) == 4

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common import precision
 from common.checkpoints import native
 from common.device import pick_device
 from common.precision import LARGEST_DYNAMIC_SCALE, Precision
@@ -16,6 +17,24 @@ from runs import make_run, needs_float16, start, weights
 
 CPU = pick_device("cpu")
 FLOAT16 = replace(CPU, half=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "expected"),
+    [
+        ("O0", "cuda", ["exact"]), ("O0", "cpu", ["exact"]), ("O1", "cuda", []), ("O2", "cuda", []),
+        ("TF32", "cuda", ["rounded"]), ("TF32", "cpu", ["exact"]), ("TF32", "npu", ["exact"]),
+    ],
+)  # fmt: skip
+def test_products_are_rounded_by_level_tf32_on_cuda_cards_alone(monkeypatch, level, kind, expected):
+    did = []
+    monkeypatch.setattr(precision, "use_exact_float32", lambda device: did.append("exact"))
+    monkeypatch.setattr(precision, "use_tf32", lambda device: did.append("rounded"))
+    device = replace(FLOAT16, type=kind)
+    made = Precision(level, "dynamic", device, torch.nn.Linear(1, 1))
+    assert did == expected
+    half = level in ("O1", "O2")
+    assert (made.scale, made.dynamic) == ((2.0**16, True) if half else (1.0, False))
 
 
 def setup(level, loss_scale):
@@ -273,7 +292,8 @@ def test_such_an_overflow_leaves_out_the_step(config, corpus, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("level", "is_slow", "warned"), [("O1", True, True), ("O1", False, False), ("O0", True, False)]
+    ("level", "is_slow", "warned"),
+    [("O1", True, True), ("O1", False, False), ("O0", True, False), ("TF32", True, False)],
 )
 def test_a_processor_without_bfloat16_is_said_to_be_slow_in_it(tmp_path, monkeypatch, caplog, level, is_slow, warned):
     monkeypatch.setattr(main, "is_slow_in_half", lambda device: is_slow)

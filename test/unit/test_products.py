@@ -1,6 +1,7 @@
 """Products by oneDNN are those of PyTorch's own route, gradients included."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.device import pick_device
 from common.layers import matmul
-from common.layers.matmul import FEW_ROWS, can_pack, constant_linear, dtype_of_products, linear, product_over_rows
+from common.layers.matmul import (
+    FEW_ROWS,
+    ROWS_ON_CARD,
+    can_pack,
+    constant_linear,
+    dtype_of_products,
+    linear,
+    product_over_rows,
+)
 from runs import CPU
 
 PACKED = torch.ops.mkldnn._linear_pointwise
@@ -103,6 +112,31 @@ def test_few_rows_in_float32_are_mkls_on_intels_processors(monkeypatch, intel):
     half = torch.randn(12, 30).bfloat16()
     of_half = {PACKED} if can_pack(half) else {torch.ops.aten.mm}  # not on a processor without AVX-512
     assert operators(constant_linear(half), torch.randn(1, 30).bfloat16()) == of_half
+
+
+class OnCard(torch.Tensor):
+    """A tensor that says it is on a CUDA card."""
+
+    is_cuda = True
+
+    def detach(self):
+        return self
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, [ROWS_ON_CARD, 2, 9]), (torch.bfloat16, [1, 2, 9])])
+def test_a_single_float32_row_is_several_on_a_cuda_card(monkeypatch, dtype, expected):
+    multiplied = []
+    monkeypatch.setattr(matmul, "can_pack", lambda weight: False)  # as on a card
+    monkeypatch.setattr(
+        matmul, "F", SimpleNamespace(linear=lambda x, *given: multiplied.append(len(x)) or F.linear(x, *given))
+    )
+    weight, bias, x = torch.randn(4, 6).to(dtype), torch.randn(4).to(dtype), torch.randn(9, 6).to(dtype)
+    product = constant_linear(weight.as_subclass(OnCard), bias)
+    for rows in (1, 2, 9):
+        y = product(x[:rows])
+        assert y.shape == (rows, 4)
+        assert torch.allclose(y, F.linear(x[:rows], weight, bias), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+    assert multiplied == expected
 
 
 @pytest.mark.parametrize("text, intel", [("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False)])

@@ -67,7 +67,7 @@ def test_batches_and_levels_are_those_of_cpus_and_cards():
         "voice-infer": (1,),
     }  # fmt: skip
     assert LEVELS == {
-        "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
+        "float32": "O0", "tf32": "TF32", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
         "int8": "O0",
     }  # fmt: skip
 

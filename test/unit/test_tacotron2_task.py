@@ -214,8 +214,13 @@ def test_the_settings_of_a_training_reach_what_they_are_of(toy, corpus, tmp_path
     assert [clip.path.name for clip in held_back] == ["clip00.wav"] and len(training) == 12
     assert made["Tacotron2Loss"] == [(0.5, 2)]
     assert made["bucketed"] == [(LENGTHS[1:], 3, 9)]
-    ((some, _, settings, join),) = made["training_batches"]
-    assert some.clips == training and settings is run.config.train_config and join is train.collate
+    ((some, _, settings, device, join),) = made["training_batches"]
+    assert (
+        some.clips == training
+        and settings is run.config.train_config
+        and device is run.device
+        and join is train.collate
+    )
     assert len(next(iter(task.batches(0, 0)))["names"]) == 3
 
 

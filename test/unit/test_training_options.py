@@ -67,7 +67,7 @@ def test_the_help_names_every_option_of_the_training(name, monkeypatch, capsys):
     said = " ".join(capsys.readouterr().out.split())
     for option in (
         "--output_directory DIR", "--checkpoint_path FILE", "--keep_optimizer", "--ignore_layers NAME,...",
-        "--epochs N", "--max_steps N", "--batch_size N", "--learning_rate X", "--amp {O0,O1,O2}",
+        "--epochs N", "--max_steps N", "--batch_size N", "--learning_rate X", "--amp {O0,TF32,O1,O2}",
         "--loss_scale N|dynamic", "--workers N", "--profile N", "--keep_checkpoints N",
         "--on_save_error {stop,continue}", "--on_bad_clip {stop,skip}", "--hang_limit SECONDS",
         "--training_files FILE", "--data_path DIR", "--config FILE", "--resume auto|no|FILE",

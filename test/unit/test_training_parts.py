@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from common import distributed
 from common.config import TrainConfig
@@ -15,11 +16,12 @@ from common.device import pick_device
 from common.layers.npu import Crossings
 from common.program import UserError
 from common.training import batches, profiling, tensorboard
-from common.training.batches import StepSampler, shuffled, training_batches
+from common.training.batches import StepSampler, shuffled, to_device, training_batches
 from common.training.profiling import profiled
 from common.training.tensorboard import SummaryWriter, TensorBoard
 
 CPU = pick_device("cpu")
+CARDS = [replace(CPU, type=kind) for kind in ("cuda", "npu")]
 
 
 # ---- batches ----
@@ -59,18 +61,22 @@ def test_processes_take_a_step_each_after_the_other_and_whole_steps_alone(
         assert list(islice(sampler, len(expected))) == expected
 
 
+@pytest.mark.parametrize(("device", "pinned"), [(CPU, False), (CARDS[0], True), (CARDS[1], False)])
 @pytest.mark.parametrize(("workers", "timeout"), [(0, 0), (3, 600)])
-def test_a_loader_has_the_processes_that_are_configured_and_does_not_wait_forever(monkeypatch, workers, timeout):
-    """A time limit goes with processes alone."""
+def test_a_loader_has_the_processes_that_are_configured_and_does_not_wait_forever(
+    monkeypatch, workers, timeout, device, pinned
+):
+    """A time limit goes with processes alone, pinned memory with CUDA cards."""
     asked = []
     monkeypatch.setattr(batches, "load", lambda dataset, **options: asked.append((dataset, options)) or ["a", "b"])
     monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(1, 2, 1))
     config = TrainConfig(batch_size=2, grad_accumulation=3, workers=workers)
-    begin = training_batches("set", shuffled(12, 1), config, collate=sum)
+    begin = training_batches("set", shuffled(12, 1), config, device, collate=sum)
     assert list(begin(5, 12)) == ["a", "b"]
     ((dataset, options),) = asked
     sampler = options.pop("batch_sampler")
-    assert dataset == "set" and options == {"collate_fn": sum, "num_workers": workers, "timeout": timeout}
+    expected = {"collate_fn": sum, "num_workers": workers, "timeout": timeout, "pin_memory": pinned}
+    assert dataset == "set" and options == expected
     assert (sampler.batch_size, sampler.share, sampler.rank, sampler.clips_per_step) == (2, 6, 1, 12)
     assert (sampler.epoch, sampler.first) == (5, 12)
 
@@ -78,12 +84,38 @@ def test_a_loader_has_the_processes_that_are_configured_and_does_not_wait_foreve
 def test_clips_for_one_step_are_enough(monkeypatch):
     monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(0, 2, 0))
     config = TrainConfig(batch_size=2, grad_accumulation=3)
-    training_batches("set", shuffled(12, 1), config)
+    training_batches("set", shuffled(12, 1), config, CPU)
     with pytest.raises(UserError) as error:
-        training_batches("set", shuffled(11, 1), config)
+        training_batches("set", shuffled(11, 1), config, CPU)
     assert str(error.value) == (
         "11 training clips do not make one step of 12 clips (2 x 3 x 2 processes): lower --batch_size"
     )
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+@pytest.mark.parametrize("device", [CPU, *CARDS])
+def test_a_batch_comes_to_the_device_in_the_precision_asked_for(device, dtype):
+    for given in (torch.tensor([1.5, 70000.0]), torch.tensor([3, 4])):
+        there = to_device(given, device, dtype)
+        assert there.dtype == (dtype or given.dtype)
+        assert torch.equal(there, given.to(there.dtype))
+
+
+def test_only_a_cuda_card_converts_after_the_copy_which_need_not_be_waited_for():
+    class Noted(torch.Tensor):
+        calls = []
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                cls.calls.append((args[1:], kwargs or {}))
+            return super().__torch_function__(function, types, args, kwargs)
+
+    for device in (CPU, *CARDS):
+        to_device(torch.ones(2).as_subclass(Noted), device, torch.float16)
+    cpu = CPU.torch_device
+    plain = ((cpu, torch.float16), {})
+    assert Noted.calls == [plain, ((cpu,), {"non_blocking": True}), ((torch.float16,), {}), plain]
 
 
 # ---- profile ----

@@ -11,6 +11,7 @@ from functools import partial
 from multiprocessing import parent_process
 
 from common import program
+from common.config import AMP_LEVELS
 from common.device import device_count, pick_device
 from common.hints import add_hint_options
 from common.log import open_log
@@ -113,7 +114,7 @@ def read_arguments() -> argparse.Namespace:
     add("--memory", type=float, default=MEMORY, metavar="GIB", help="for a process's voices (default: %(default)g)")
     add("--queue", type=int, default=Limits.speeches, metavar="N", help="texts at once (default: %(default)s)")
     add("--device", default="auto", help="auto (npu, else cuda, else cpu), npu, cuda or cpu")
-    add("--amp", choices=["O0", "O1", "O2"], help="precision (default: O1 on CPUs with bfloat16, else the device's)")
+    add("--amp", choices=AMP_LEVELS, help="precision (default: O1 on CPUs with bfloat16, else the device's)")
     what = "what runs Tacotron2 (default: %(default)s); onnxruntime is faster on CPUs, the first start takes minutes"
     add("--engine", default="torch", choices=["torch", "onnxruntime"], help=what)
     add_quant_mode(parser, "force_float32")

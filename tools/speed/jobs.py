@@ -29,6 +29,7 @@ from common.corpus import find_clips
 from common.device import Device
 from common.inference import prepare
 from common.program import StopSignal
+from common.training.batches import to_device
 from common.training.loop import step
 from common.training.main import make_run
 from common.training.run import AnyModel, Run
@@ -43,7 +44,7 @@ from waveglow.train import compile_couplings
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS: dict[str, Amp] = {
-    "float32": "O0", "tf32": "O0", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
+    "float32": "O0", "tf32": "TF32", "bf16": "O1", "half": "O1", "half, recomputed": "O1", "half, compiled": "O1",
     "int8": "O0",
 }  # fmt: skip
 "Precisions and their amp levels; recomputed: WaveGlow's activations are not kept; compiled: its couplings are."
@@ -118,7 +119,7 @@ def waveglow_train(device: Device, precision: str, batch: int) -> Job:
 
     def loss(run: Run[waveglow.config.Config, WaveGlow], model: nn.Module, batch: dict) -> Tensor:
         run.model.recompute = precision == "half, recomputed"
-        mel, audio = (batch[name].to(device.torch_device, run.precision.input_dtype) for name in ("mel", "audio"))
+        mel, audio = (to_device(batch[name], device, run.precision.input_dtype) for name in ("mel", "audio"))
         return criterion(model(mel, audio))
 
     work = _training("waveglow", config, build_model, device, precision, loss, batches)
@@ -151,6 +152,9 @@ def _training(
     config.train_config.amp = LEVELS[precision]
     run = make_run(name, config, build_model, device)
     run.model.train()
+    if device.type == "cuda":
+        # As the loader does.
+        batch = {name: each.pin_memory() if isinstance(each, Tensor) else each for name, each in batch.items()}
     no_beat = lambda *_, **__: None  # noqa: E731 - tools/benchmark.py has a limit of its own
     return lambda: step(run, partial(loss, run), run.model, [batch], StopSignal(), no_beat)
 
