@@ -70,7 +70,8 @@ class _GateOnCard(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """As ``_Gate.backward``: [B, C, L] -> twice [B, 2C, L]."""
         (x,) = ctx.saved_tensors
-        grad_x = torch.ops.aten.glu_backward(gradient, x, 1)
+        # In the memory layout of x, which by itself this kernel does not keep.
+        grad_x = torch.ops.aten.glu_backward.grad_input(gradient, x, 1, grad_input=torch.empty_like(x))
         filter_, grad_filter = (each.chunk(2, dim=1)[0] for each in (x, grad_x))
         torch.ops.aten.tanh_backward.grad_input(grad_filter, filter_, grad_input=grad_filter)
         return grad_x, grad_x

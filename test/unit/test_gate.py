@@ -32,6 +32,18 @@ def test_values_and_gradients_are_those_of_the_formula(gate, channels_last):
 
 
 @pytest.mark.parametrize("gate", [_Gate, _GateOnCard])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_gradient_lies_in_memory_as_the_input_does(gate, channels_last):
+    """The convolution in front of the gate wants it so."""
+    x, condition = (each.transpose(1, 2).contiguous().transpose(1, 2) if channels_last else each for each in numbers())
+    seen = []
+    given = x.clone()
+    given.register_hook(lambda gradient: seen.append(gradient.stride()))
+    gate.apply(given, condition).sum().backward()
+    assert seen == [x.stride()]
+
+
+@pytest.mark.parametrize("gate", [_Gate, _GateOnCard])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_loses_no_more_than_the_formula(gate, dtype):
     """Twice its error at most, and that of two roundings."""
