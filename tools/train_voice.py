@@ -109,6 +109,8 @@ def start(args: argparse.Namespace, name: str, package: ModuleType, device: Devi
     if not config.train_config.ema_decay or config.train_config.amp == "O2":
         raise UserError(f"--{name}_config: train_config needs an ema_decay above 0, and another amp than O2, here")
     run = make_run(name, config, package.build_model, device)
+    if not run.optimizer.param_groups[0].get("fused"):
+        raise UserError("this program needs PyTorch's fused Adam, which CPUs have from PyTorch 2.4 on")
     if origin := getattr(args, name):
         origin = checkpoint_of(origin)
         checkpoint = read(origin, name)

@@ -43,6 +43,16 @@ def float16_runs() -> bool:
     return True
 
 
+def fused_adam_runs() -> bool:
+    """Whether this PyTorch has a fused Adam for CPUs."""
+    try:
+        torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], fused=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_fused_adam = pytest.mark.skipif(not fused_adam_runs(), reason="this PyTorch has no fused Adam for CPUs")
 needs_float16 = pytest.mark.skipif(not float16_runs(), reason="this PyTorch has no float16 on CPUs")
 
 

@@ -17,7 +17,7 @@ from common import program
 from common.checkpoints.interchange import read
 from common.program import UserError
 from conftest import ROOT, make_corpus, toy_config, toy_tacotron2_config, write_config
-from runs import CPU, make_run
+from runs import CPU, make_run, needs_fused_adam
 from tacotron2.loss import Tacotron2Loss
 from tools import train_voice
 from tools.voice import timed_training
@@ -89,6 +89,7 @@ def test_an_npu_is_refused(monkeypatch, tmp_path):
         train_voice.main()
 
 
+@needs_fused_adam
 @pytest.mark.parametrize(
     ("train", "refused"),
     [({"ema_decay": 0.9}, False), ({"ema_decay": 0.9, "amp": "O1"}, False), ({"ema_decay": 0.0}, True),
@@ -111,6 +112,20 @@ def test_configurations_that_a_graph_can_train(tmp_path, train, refused):
     assert run.config.train_config.output_directory == str(tmp_path)
 
 
+def test_without_a_fused_adam_it_ends_with_what_is_missing(tmp_path, monkeypatch):
+    values = toy_config()
+    values["train_config"] |= {"ema_decay": 0.9}
+    path = write_config(tmp_path / "c.json", values)
+    args = SimpleNamespace(waveglow_config=str(path), output_directory=str(tmp_path), waveglow=None)
+    foreach = SimpleNamespace(param_groups=[{"fused": None}])
+    monkeypatch.setattr(train_voice, "make_run", lambda *_: SimpleNamespace(optimizer=foreach))
+    with pytest.raises(
+        UserError, match=r"^this program needs PyTorch's fused Adam, which CPUs have from PyTorch 2\.4 on$"
+    ):
+        train_voice.start(args, "waveglow", waveglow.config, CPU)
+
+
+@needs_fused_adam
 def test_given_weights_are_those_of_the_average_too(tmp_path):
     """And what is written says where they come from; those of another size are refused."""
     origin = make_run(toy_config(), tmp_path, ema_decay=0.9)
@@ -237,6 +252,7 @@ class Clock(threading.local):
         return self.now
 
 
+@needs_fused_adam
 def test_the_program_trains_both_models_which_then_speak(data, tmp_path, monkeypatch, run_here):
     """As long as it is told; the losses fall."""
     monkeypatch.setattr(train_voice, "time", Clock())
@@ -262,6 +278,7 @@ def test_the_program_trains_both_models_which_then_speak(data, tmp_path, monkeyp
     assert (tmp_path / "speech.wav").stat().st_size > 1000
 
 
+@needs_fused_adam
 def test_the_program_says_what_does_not_fit(data, tmp_path):
     """And the exit code tells that it failed."""
     path = write_config(tmp_path / "waveglow.json", toy_config())

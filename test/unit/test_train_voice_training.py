@@ -14,7 +14,7 @@ from common.checkpoints.interchange import read
 from common.config_reading import from_dict
 from common.cuda_graph import Stream
 from conftest import toy_config
-from runs import CPU, make_run
+from runs import CPU, make_run, needs_fused_adam
 from tools.voice import graphed_step as graphed_module
 from tools.voice import timed_training
 from tools.voice.graphed_step import graphed_step
@@ -49,6 +49,7 @@ def steps_of(run, losses=None):
     return step
 
 
+@needs_fused_adam
 def test_steps_are_made_until_the_time_is_over(run, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     clock(monkeypatch, 100.0, 100.0, 110.0, 130.0, 139.9, 140.0)
@@ -70,6 +71,7 @@ def test_steps_are_made_until_the_time_is_over(run, monkeypatch, caplog):
         assert torch.equal(found.weights[name], weight)
 
 
+@needs_fused_adam
 def test_a_signal_ends_it_before_its_time(run, monkeypatch):
     clock(monkeypatch, *range(100))
     stop = SimpleNamespace(requested=0)
@@ -83,6 +85,7 @@ def test_a_signal_ends_it_before_its_time(run, monkeypatch):
     assert run.progress.iteration == 3 and run.path().exists()
 
 
+@needs_fused_adam
 @pytest.mark.parametrize(("loss", "norm"), [(np.nan, 1.0), (1.0, np.inf)])
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, loss, norm):
     clock(monkeypatch, *range(1, 100))
@@ -99,6 +102,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch, loss, 
     assert all(map(torch.equal, before, run.precision.model_params))
 
 
+@needs_fused_adam
 def test_losses_are_read_20_at_a_time_and_told_each_quarter_of_a_minute(run, monkeypatch, caplog):
     """One after the other, none twice."""
     caplog.set_level(logging.INFO)
