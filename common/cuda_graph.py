@@ -24,7 +24,8 @@ LARGEST_NUMBER = 16
 "Graphs that ``recorded_by_shape`` keeps."
 
 _of_thread = local()
-"The latest graph of each thread. Their graphs share memory, which the card would give back with the last of them."
+"""The stream and the latest graph of each thread. Its graphs share memory, which the card would give back with the last
+of them."""
 
 
 class Stream:
@@ -54,6 +55,11 @@ class Stream:
         return replay
 
 
+def is_recording() -> bool:
+    """Whether this thread's work on its CUDA card is being recorded now."""
+    return torch.cuda.is_current_stream_capturing()
+
+
 def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
     """``work`` as a function that replays what this call records of it, without computing it yet.
 
@@ -62,8 +68,9 @@ def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
     thread, recorded or replayed, may overwrite what was returned, but for what ``work`` had from outside.
     """
     before = getattr(_of_thread, "graph", None)
-    # A recording needs a stream of its own.
-    _of_thread.graph, replay = _record(work, torch.cuda.Stream(), before.pool() if before else None)
+    # A recording needs another stream than the usual one. For each stream libraries keep memory for themselves.
+    _of_thread.stream = getattr(_of_thread, "stream", None) or torch.cuda.Stream()
+    _of_thread.graph, replay = _record(work, _of_thread.stream, before.pool() if before else None)
     return replay
 
 

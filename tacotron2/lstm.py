@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.layers.matmul import constant_linear, product_over_rows
+from tacotron2.blocks import over_frames
 
 FRAMES_AT_A_TIME = 16
 "Frames whose derivatives are computed at once in the backward pass; this many fit in the cache."
@@ -44,11 +45,15 @@ class _LSTMOverTime(torch.autograd.Function):
         product = constant_linear(weight.to(known.dtype))
         gates, cells = room_for_gates_and_cells(known)
         hidden = known.new_zeros(len(known) + 1, *cells.shape[1:])
-        for gate, cell, cell_after, mask, h, h_after in zip(
-            gates, cells, cells[1:], repeat(1) if masks is None else masks, hidden, hidden[1:]
-        ):
-            gate += product(h)
-            torch.mul(step(gate, cell, cell_after), mask, out=h_after)
+
+        def go_on(masks: Tensor | None, gates: Tensor, cells: Tensor, hidden: Tensor) -> None:
+            for gate, cell, cell_after, mask, h, h_after in zip(
+                gates, cells, cells[1:], repeat(1) if masks is None else masks, hidden, hidden[1:]
+            ):
+                gate += product(h)
+                torch.mul(step(gate, cell, cell_after), mask, out=h_after)
+
+        over_frames(go_on, read=[masks], updated=[gates, cells, hidden], written=[])
         ctx.save_for_backward(weight, masks, gates, cells, hidden)
         return hidden[1:]
 
@@ -59,11 +64,19 @@ class _LSTMOverTime(torch.autograd.Function):
         weight, masks, gates, cells, hidden = ctx.saved_tensors
         product = constant_linear(weight.to(hidden.dtype).t())
         grad_known = torch.empty_like(gates, dtype=hidden.dtype)
-        grad_cell, grad_before = torch.zeros_like(cells[0]), torch.zeros_like(hidden[0])
-        frames = zip(derivatives(gates, cells, masks), *map(reversed, (grad_hidden.unbind(), grad_known.unbind())))
-        for frame, grad_h, grad_gate in frames:
-            grad_gate.copy_(step_backward(frame, grad_before.to(cells.dtype).add_(grad_h), grad_cell))
-            grad_before = product(grad_gate)
+        grad_cell, grad_first = torch.zeros_like(cells[0]), torch.zeros_like(hidden[0])
+
+        def go_back(
+            gates: Tensor, cells: Tensor, masks: Tensor | None, grad_hidden: Tensor, grad_known: Tensor
+        ) -> None:
+            grad_before = grad_first
+            frames = zip(derivatives(gates, cells, masks), *map(reversed, (grad_hidden.unbind(), grad_known.unbind())))
+            for frame, grad_h, grad_gate in frames:
+                grad_gate.copy_(step_backward(frame, grad_before.to(cells.dtype).add_(grad_h), grad_cell))
+                grad_before = product(grad_gate)
+            grad_first.copy_(grad_before)
+
+        over_frames(go_back, [gates, cells, masks, grad_hidden], [], [grad_known], backwards=True)
         return grad_known, weight_gradient(grad_known, hidden[:-1], weight), None
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common import cuda_graph
-from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, recorded, recorded_by_shape
+from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, is_recording, recorded, recorded_by_shape
 from common.device import pick_device
 
 CUDA = replace(pick_device("cpu"), type="cuda")
@@ -128,17 +128,23 @@ def test_a_stream_s_work_runs_before_it_is_recorded_with_the_stream_s_memory(car
 
 
 def test_a_thread_s_recordings_share_memory(card):
-    """Each on a stream of its own; that of another thread has its own memory."""
+    """And a stream; that of another thread has its own ones."""
     result, work = work_of(card)
     replays = [recorded(work), recorded(work)]
-    assert card.noted == recording("side 1", None) + recording("side 2", "pool of the graph")
+    assert card.noted == recording("side 1", None) + recording("side 1", "pool of the graph")
     card.noted.clear()
     assert [replay() for replay in replays] == [result] * 2 and card.noted == [("replay", "default")] * 2
     card.noted.clear()
     other = threading.Thread(target=recorded, args=(work,))
     other.start()
     other.join()
-    assert card.noted == recording("side 3", None)
+    assert card.noted == recording("side 2", None)
+
+
+@pytest.mark.parametrize("capturing", [True, False])
+def test_whether_something_is_recorded_is_what_the_card_says(card, capturing):
+    card.is_current_stream_capturing = lambda: capturing
+    assert is_recording() is capturing
 
 
 def test_a_recording_that_fails_has_ended(card):

@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_tacotron2_blocks import gradients_and_result
+from test_tacotron2_gradients import recurrence
+from test_tacotron2_lstm import inputs as lstm_inputs
 from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
 from test_tacotron2_model import reference as tacotron2_reference
 from test_train_voice_training import check_graphed_step
@@ -14,6 +17,8 @@ from conftest import toy_config, toy_tacotron2_config
 from reference_curve import REFERENCE, TOLERANCE, Training, distance
 from runs import CPU, CURVE, model_of, start
 from runs import distance as distance_of_runs
+from tacotron2.attention_recurrence import attend_over_time
+from tacotron2.lstm import lstm_over_time
 from waveglow.model import WaveGlow
 from waveglow.vocoder import Vocoder
 
@@ -120,6 +125,25 @@ def test_compiled_couplings_learn_the_same(corpus, tmp_path, card):
     plain, _ = start(toy_config(), corpus, tmp_path / "plain", device=card, max_steps=20)
     compiled, _ = start(toy_config(), corpus, tmp_path / "compiled", device=card, max_steps=20, compile=True)
     assert distance_of_runs(compiled.progress.losses, plain.progress.losses) < 1e-4
+
+
+@pytest.mark.parametrize("steps", [70, 130])
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_the_recurrences_have_the_gradients_of_the_cpu(steps, with_masks):
+    """In blocks that are recorded, each time anew."""
+    attention, padding, dropout = recurrence(steps)
+    known, weight, masks = lstm_inputs(steps)
+    loops = [
+        (attend_over_time, attention, [padding, dropout if with_masks else None]),
+        (lstm_over_time, [known, weight], [masks if with_masks else None]),
+    ]
+    for function, tensors, constant in loops:
+        expected = gradients_and_result(function, tensors, constant)
+        there = [each.detach().cuda().requires_grad_() for each in tensors]
+        others = [each if each is None else each.cuda() for each in constant]
+        for _ in range(3):
+            found = gradients_and_result(function, there, others)
+            assert all(relative_error(*each) < 1e-9 for each in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])

@@ -1,7 +1,9 @@
-"""Where a clip ends; blocks of steps recorded as a graph compute what single steps do: here a recording is the work."""
+"""Where a clip ends; blocks of steps recorded as a graph compute what single steps do. A stand-in replays what was
+recorded."""
 
 import pytest
 import torch
+from graph_tape import taped
 from test_tacotron2_model import toy, toy_batch
 
 from tacotron2 import decoding
@@ -24,7 +26,7 @@ def decoder_and_values():
 @pytest.mark.parametrize("limits", [100, torch.tensor([3, 9, 100, 14])])
 @torch.no_grad()
 def test_recorded_steps_are_the_plain_ones(monkeypatch, limits):
-    monkeypatch.setattr(decoding, "recorded", lambda work: work)
+    monkeypatch.setattr(decoding, "recorded", taped)
     decoder, values, padding, masks = decoder_and_values()
     take_steps = decoding.steps_of_decoder(decoder, values, padding, limits)
     expected, end = take_steps(masks, decoding.start(decoder, values))
