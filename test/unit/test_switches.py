@@ -1,6 +1,7 @@
 """tools/speed/switches.py: every change is one of speed alone, and the table tells what was measured or why not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from common.config_reading import from_dict
 from common.device import pick_device
 from common.layers import matmul
 from common.layers.conv import Conv1d
+from common.layers.matmul import dtype_of_products
 from common.program import UserError
 from conftest import toy_config
 from tools.speed import jobs, switches
@@ -21,7 +23,7 @@ from waveglow.loss import WaveGlowLoss
 CPU = pick_device("cpu")
 TRIED_HERE = [
     switches.earlier_gate, switches.single_row, switches.unrecorded_inference, switches.channels_last,
-    switches.whole_tiles, switches.tried_algorithms,
+    switches.whole_tiles, switches.tried_algorithms, switches.at_group_rate, switches.whole_loops,
 ]  # fmt: skip
 "Changes that need no card."
 
@@ -131,3 +133,27 @@ def test_the_slower_way_shows_as_a_ratio_below_one(monkeypatch):
     monkeypatch.setattr(switches, "in_turns", lambda works: [times[each] for each in works])
     line = switches.measured(SWITCHES[0], replace(CPU))
     assert line.endswith("| 100.0 ms (100.0-100.0) | 200.0 ms (200.0-200.0) | 0.50 |")
+
+
+@pytest.mark.parametrize(("precision", "half"), [("half", True), ("tf32", False)])
+def test_a_training_is_recorded_with_the_batch_and_in_the_precision_of_the_job(monkeypatch, precision, half):
+    seen = []
+
+    def record(model, sample):
+        assert model.training
+        is_half = dtype_of_products(sample[0]) == torch.bfloat16
+        seen.append(([tuple(each.shape) for each in sample], is_half, torch.is_autocast_cache_enabled()))
+
+    run = SimpleNamespace(model=torch.nn.Linear(1, 1).eval(), precision=SimpleNamespace(level=jobs.LEVELS[precision]))
+    monkeypatch.setattr(jobs, "make_run", lambda *given: given == ("name", "device") and run)
+    monkeypatch.setattr(switches, "torch_module", lambda kind: SimpleNamespace(make_graphed_callables=record))
+    with switches.recorded_training(CPU):
+        assert jobs.make_run("name", "device") is run
+    assert seen == [([(2, 80, 32), (2, 8000)], half, False)]
+
+
+def test_changes_together_are_all_on(monkeypatch):
+    before = Conv1d.convolve
+    with switches.together(CPU, [switches.channels_last, switches.single_row]):
+        assert Conv1d.convolve is not before and matmul.ROWS_ON_CARD == 1
+    assert Conv1d.convolve is before and matmul.ROWS_ON_CARD > 1

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import common.layers.matmul
+import tacotron2.blocks
 import waveglow.wn
 from common import program
 from common.device import Device, card_name, pick_device, reset_peak_memory, torch_module, use_exact_float32, use_tf32
@@ -33,6 +34,7 @@ from common.log import open_log
 from common.program import UserError, first_line
 from common.training.run import Run
 from tools.speed import jobs
+from waveglow.model import WaveGlow
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,20 @@ def recorded_training(device: Device) -> Iterator[None]:
 
 
 @contextmanager
+def at_group_rate(device: Device) -> Iterator[None]:
+    """WaveGlow's conditions by more multiplications, but fewer kernels, which move less memory."""
+    with mock.patch.object(WaveGlow, "_pays_to_compose", lambda *_: False):
+        yield
+
+
+@contextmanager
+def whole_loops(device: Device) -> Iterator[None]:
+    """Tacotron2's loops over frames launch their kernels one by one."""
+    with mock.patch.object(tacotron2.blocks, "FEWEST", 2**30):
+        yield
+
+
+@contextmanager
 def channels_last(device: Device) -> Iterator[None]:
     """WaveGlow's convolutions with the channels last, and with them all tensors between them."""
 
@@ -146,17 +162,17 @@ SWITCHES = [
     Switch("cuDNN tries its algorithms", "waveglow-infer", "half", tried_algorithms),
     Switch("the training's gate takes the CPU's kernels", "waveglow-train", "half", earlier_gate),
     Switch("channels last", "waveglow-train", "half", channels_last),
+    Switch("conditions at the rate of the groups", "waveglow-train", "half", at_group_rate),
+    Switch("channels last, conditions at the rate of the groups", "waveglow-train", "half",
+           partial(together, changes=[channels_last, at_group_rate])),
     Switch("outputs filled up to multiples of 8", "waveglow-train", "half", whole_tiles),
     Switch("the training step is recorded", "waveglow-train", "half", recorded_training),
-    Switch(
-        "recorded, channels last", "waveglow-train", "half",
-        partial(together, changes=[channels_last, recorded_training]),
-    ),
-    Switch(
-        "recorded, channels last, filled up, cuDNN tries", "waveglow-train", "half",
-        partial(together, changes=[channels_last, whole_tiles, tried_algorithms, recorded_training]),
-    ),
+    Switch("recorded, channels last", "waveglow-train", "half",
+           partial(together, changes=[channels_last, recorded_training])),
+    Switch("recorded, channels last, filled up, cuDNN tries", "waveglow-train", "half",
+           partial(together, changes=[channels_last, whole_tiles, tried_algorithms, recorded_training])),
     Switch("the training step is recorded", "waveglow-train", "tf32", recorded_training),
+    Switch("loops over frames are not in blocks", "tacotron2-train", "half", whole_loops),
 ]  # fmt: skip
 
 
