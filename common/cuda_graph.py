@@ -21,7 +21,7 @@ RUNS_BEFORE_A_RECORDING = 2
 "Libraries set themselves up in these runs, which they must not do while a graph is recorded."
 
 LARGEST_NUMBER = 16
-"Graphs that ``recorded_by_shape`` keeps."
+"Graphs of one kind of work that a thread keeps."
 
 _of_thread = local()
 """The stream and the latest graph of each thread. Its graphs share memory, which the card would give back with the last
@@ -85,14 +85,19 @@ def recorded_by_shape(work: Callable[..., Tensor], device: Device) -> Callable[.
     of_thread = local()
 
     def replayed(*given: Tensor) -> Tensor:
-        recordings: dict[tuple, Callable[..., Tensor]] = vars(of_thread).setdefault("recordings", {})
-        key = tuple((each.dtype, each.shape) for each in given)
-        recordings[key] = recording = recordings.pop(key, None) or _recorded_at_last(work)  # the latest comes last
-        if len(recordings) > LARGEST_NUMBER:
-            del recordings[next(iter(recordings))]
-        return recording(*given)
+        shapes = tuple((each.dtype, each.shape) for each in given)
+        return kept_by_thread(of_thread, shapes, lambda: _recorded_at_last(work))(*given)
 
     return replayed
+
+
+def kept_by_thread(of_thread: local, shapes: tuple, make: Callable[[], Result]) -> Result:
+    """What this thread has made for tensors of these shapes, or makes now; it keeps the LARGEST_NUMBER used last."""
+    kept: dict[tuple, Result] = vars(of_thread).setdefault("kept", {})
+    kept[shapes] = found = kept.pop(shapes, None) or make()  # the latest comes last
+    if len(kept) > LARGEST_NUMBER:
+        del kept[next(iter(kept))]
+    return found
 
 
 def _recorded_at_last(work: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -254,12 +254,18 @@ class Tacotron2(nn.Module):
         return utterances
 
     @torch.no_grad()
-    def infer(self, text: Tensor, text_lengths: Tensor, seeds: list[int] | None = None) -> list[Utterance]:
+    def infer(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        seeds: list[int] | None = None,
+        make_steps: decoding.MakeSteps | None = None,
+    ) -> list[Utterance]:
         """Speak each text, as if it was a batch of its own.
 
         text [B, N] ids, text_lengths [B]. A clip's prenet dropout follows from its seed; without
-        seeds they are drawn from torch's default generator. RuntimeError in training mode, whose
-        dropout and batch statistics belong to no clip; ValueError for a text without symbols.
+        seeds they are drawn from torch's default generator. ``make_steps`` as of ``decoding.decode``. RuntimeError in
+        training mode, whose dropout and batch statistics belong to no clip; ValueError for a text without symbols.
         """
         if self.training:
             raise RuntimeError("infer needs the model in evaluation mode: call eval()")
@@ -269,7 +275,7 @@ class Tacotron2(nn.Module):
             seeds = torch.randint(2**31, (len(text),)).tolist()
         padding = padding_mask(text_lengths, text.shape[1])
         values = self.encoder(self.embedding(text).transpose(1, 2), padding, alone=True)
-        decoded, lengths, stopped = decoding.infer(self.decoder, values, padding, seeds)
+        decoded, lengths, stopped = decoding.infer(self.decoder, values, padding, seeds, make_steps)
         frames = padding_mask(lengths, decoded.mel.shape[2])
         mel = decoded.mel + self.postnet(decoded.mel.to(values.dtype), frames).float()
         # The whole batch is copied from a card at once, since the host waits for each copy.

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from common import inference
@@ -22,6 +23,7 @@ from common.program import UserError
 from tacotron2.alignment import alignment_quality, end_of_text
 from tacotron2.config import Config, build_mel, build_model, check_symbols
 from tacotron2.model import Utterance
+from tacotron2.recorded_steps import SYMBOLS, RecordedSteps
 from tacotron2.sentences import LONGEST_PIECE, Piece, take_apart
 from tacotron2.text import text_to_sequence
 from tacotron2.text.cleaners import clean
@@ -174,6 +176,7 @@ class Synthesizer(BaseSynthesizer):
         self.device, self.model, self.training = device, loaded.model, loaded.training
         level = amp_level(amp, self.config.train_config.fp16_run, device)
         self.precision = inference.prepare(self.model, device, level, self.config.npu_config)
+        self._make_steps = RecordedSteps(self.model.decoder)
         self.bytes = sum(weight.nbytes for weight in self.model.state_dict().values())
         log.info("Tacotron2 on device: %s (%s); precision: %s", device.torch_device, device.why, level)
 
@@ -183,10 +186,13 @@ class Synthesizer(BaseSynthesizer):
         return build_mel(self.config)
 
     def infer(self, texts: list[list[int]], seeds: list[int]) -> list[Utterance]:
-        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True).to(self.device.torch_device)
+        text = pad_sequence([torch.tensor(symbols) for symbols in texts], batch_first=True)
+        if self.device.type == "cuda":
+            text = F.pad(text, (0, -text.shape[1] % SYMBOLS))
+        text = text.to(self.device.torch_device)
         lengths = torch.tensor([len(symbols) for symbols in texts], device=self.device.torch_device)
         with self.precision.autocast():
-            return self.model.infer(text, lengths, seeds)
+            return self.model.infer(text, lengths, seeds, self._make_steps)
 
 
 def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -23,8 +23,8 @@ Infer: TypeAlias = Callable[[Tensor, float, list[Tensor]], Tensor]
 
 
 def recorded_inference(model: WaveGlow, device: Device) -> Infer:
-    """``infer`` of a fused model for one device; on a CUDA card it replays graphs, in the precision in which it is first
-    called for a length."""
+    """``infer`` of a fused model for one device; on a CUDA card it replays graphs, in the precision in which it is
+    first called for a length."""
     if device.type != "cuda":
         return model.infer
 

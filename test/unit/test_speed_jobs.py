@@ -15,6 +15,7 @@ from common.config_reading import from_dict
 from common.corpus import read_transcripts
 from conftest import RATE, toy_config, toy_tacotron2_config
 from runs import CPU
+from tacotron2.recorded_steps import RecordedSteps
 from tools.speed import jobs
 from tools.speed.jobs import JOBS, LEVELS, batches_on, noise_corpus, tacotron2_batch, waveglow_batch
 
@@ -160,7 +161,8 @@ def test_texts_of_128_symbols_become_frames_whatever_the_gate_says(toys, prepare
     job = JOBS["tacotron2-infer"](CPU, precision, 2)
     assert [mel.shape for mel in job.work()] == [(80, 5)] * 2
     assert job.units == 10 and prepared == [level]
-    ((text, lengths, seeds),) = given
+    ((text, lengths, seeds, make_steps),) = given
+    assert isinstance(make_steps, RecordedSteps)
     assert (text.shape, lengths.tolist(), seeds) == ((2, 128), [128, 128], [0, 1])
     assert text.min() >= 1 and text.max() <= 147
 

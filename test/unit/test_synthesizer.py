@@ -66,7 +66,7 @@ def spoken_by_fake(synthesizer, monkeypatch, make):
     """Let ``make(seed)`` give the utterances; returns the list of the seeds of all calls."""
     calls = []
 
-    def infer(text, text_lengths, seeds):
+    def infer(text, text_lengths, seeds, make_steps):
         calls.append(seeds)
         return [make(seed) for seed in seeds]
 
@@ -123,7 +123,7 @@ def test_what_never_ends_is_tried_again_and_said(path, caplog):
     synthesizer = Synthesizer(path, CPU)
     seeds = []
     original = synthesizer.model.infer
-    synthesizer.model.infer = lambda text, lengths, some: seeds.append(some) or original(text, lengths, some)
+    synthesizer.model.infer = lambda text, lengths, some, _: seeds.append(some) or original(text, lengths, some)
     (spoken,) = synthesizer.speak(["Hello there, this is long enough to be shortened."])
     assert len(seeds) == TRIES
     assert len({each for some in seeds for each in some}) == TRIES

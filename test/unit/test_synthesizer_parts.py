@@ -13,6 +13,7 @@ from common.hints import NAME_SYMBOLS
 from common.program import UserError
 from runs import CPU
 from tacotron2.config import Config, DataConfig, Tacotron2Config, build_mel
+from tacotron2.recorded_steps import SYMBOLS
 from tacotron2.sentences import LONGEST_PIECE, Piece
 from tacotron2.synthesizer import BaseSynthesizer, Synthesizer, derive_seed
 from tacotron2.text import text_to_sequence
@@ -154,10 +155,27 @@ def test_a_synthesizer_of_pytorch_says_what_it_is(toy, tmp_path, caplog, fp16_ru
     assert other.symbols("Dr. Number") == text_to_sequence("dr. number.", [])
 
 
-def test_all_that_a_model_gets_is_on_its_device():
+def made_for(kind, place):
+    """A synthesizer on a device of this kind; its model returns what it is given."""
     own = Synthesizer.__new__(Synthesizer)
-    own.device, own.precision = SimpleNamespace(torch_device="meta"), SimpleNamespace(autocast=nullcontext)
+    own.device, own._make_steps = SimpleNamespace(torch_device=place, type=kind), "how steps are made"
+    own.precision = SimpleNamespace(autocast=nullcontext)
     own.model = SimpleNamespace(infer=lambda *given: given)
-    text, lengths, seeds = own.infer([[1, 2], [3]], [4, 5])
+    return own
+
+
+def test_all_that_a_model_gets_is_on_its_device():
+    text, lengths, *others = made_for("npu", "meta").infer([[1, 2], [3]], [4, 5])
     assert [(each.device.type, each.shape) for each in (text, lengths)] == [("meta", (2, 2)), ("meta", (2,))]
-    assert seeds == [4, 5]
+    assert others == [[4, 5], "how steps are made"]
+
+
+@pytest.mark.parametrize(
+    ("longest", "on_card"), [(1, SYMBOLS), (SYMBOLS, SYMBOLS), (SYMBOLS + 1, 2 * SYMBOLS), (3 * SYMBOLS, 3 * SYMBOLS)]
+)
+def test_texts_are_filled_up_for_cuda_cards_alone(longest, on_card):
+    for kind, length in (("cpu", longest), ("npu", longest), ("cuda", on_card)):
+        text, lengths, *_ = made_for(kind, "cpu").infer([[7] * longest, [8]], [4, 5])
+        assert text.shape == (2, length) and lengths.tolist() == [longest, 1]
+        assert text[0].tolist() == [7] * longest + [0] * (length - longest)
+        assert text[1].tolist() == [8] + [0] * (length - 1)

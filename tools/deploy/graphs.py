@@ -17,6 +17,7 @@ from tacotron2.decoder import AttentionState, Decoder, DecoderState
 from tacotron2.decoding import decode
 from tacotron2.model import BiLSTM, Tacotron2, padding_mask
 from tacotron2.prenet import Prenet
+from tacotron2.recorded_steps import RecordedSteps
 from waveglow.model import WaveGlow
 
 
@@ -88,13 +89,14 @@ class DecoderGraph(nn.Module):
     def __init__(self, decoder: Decoder):
         super().__init__()
         self.decoder = decoder
+        self._make_steps = RecordedSteps(decoder)
 
     def forward(
         self, memory: Tensor, processed_memory: Tensor, mask: Tensor, prenet_masks: Tensor, max_decoder_steps: Tensor
     ) -> tuple[Tensor, ...]:
         """See ``tacotron2_signatures``; mask is True behind the end of a text. ``processed_memory`` is not needed."""
         masks = prenet_masks.permute(1, 2, 0, 3)
-        decoded, lengths, _ = decode(self.decoder, memory, mask, masks, max_decoder_steps)
+        decoded, lengths, _ = decode(self.decoder, memory, mask, masks, max_decoder_steps, self._make_steps)
         return decoded.mel, decoded.gate, decoded.alignments, lengths.to(torch.int32)
 
 

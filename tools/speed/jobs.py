@@ -35,6 +35,7 @@ from common.training.main import make_run
 from common.training.run import AnyModel, Run
 from common.voices import find_voice
 from tacotron2.loss import Tacotron2Loss
+from tacotron2.recorded_steps import RecordedSteps
 from tacotron2.synthesizer import Synthesizer
 from waveglow.data import TrainingSegments
 from waveglow.loss import WaveGlowLoss
@@ -181,12 +182,13 @@ def tacotron2_infer(device: Device, precision: str, batch: int) -> Job:
     config.tacotron2_config.gate_threshold = 1.0
     model = tacotron2.config.build_model(config).eval().requires_grad_(False)
     level = prepare(model, device, LEVELS[precision], config.npu_config, int8=precision == "int8")
+    make_steps = RecordedSteps(model.decoder)
     text = torch.randint(1, 148, (batch, SYMBOLS), device=device.torch_device)
     lengths = torch.full((batch,), SYMBOLS, device=device.torch_device)
 
     def work() -> list[Tensor]:
         with level.autocast():
-            utterances = model.infer(text, lengths, list(range(batch)))
+            utterances = model.infer(text, lengths, list(range(batch)), make_steps)
         return [utterance.mel.cpu() for utterance in utterances]
 
     return Job(work, batch * DECODED)
