@@ -14,6 +14,7 @@ from common.layers.conv import Conv1d
 from common.layers.matmul import dtype_of_products
 from common.program import UserError
 from conftest import toy_config
+from tacotron2.recorded_steps import RecordedSteps
 from tools.speed import jobs, switches
 from tools.speed.jobs import Job
 from tools.speed.switches import SWITCHES, Switch
@@ -157,3 +158,17 @@ def test_changes_together_are_all_on(monkeypatch):
     with switches.together(CPU, [switches.channels_last, switches.single_row]):
         assert Conv1d.convolve is not before and matmul.ROWS_ON_CARD == 1
     assert Conv1d.convolve is before and matmul.ROWS_ON_CARD > 1
+
+
+def test_decoding_that_keeps_no_graphs_decodes_the_same(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        switches, "RecordedSteps", lambda decoder: made.append(decoder) or (lambda text: (decoder, text))
+    )
+    with switches.own_graphs(CPU):
+        make_steps = jobs.RecordedSteps("decoder")
+        assert [make_steps("text"), make_steps("other")] == [("decoder", "text"), ("decoder", "other")]
+    assert made == ["decoder"] * 2
+    with switches.unrecorded_decoding(CPU):
+        assert jobs.RecordedSteps("decoder") is None  # the steps as they are
+    assert jobs.RecordedSteps is RecordedSteps

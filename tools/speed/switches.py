@@ -33,6 +33,7 @@ from common.layers.conv import Conv1d
 from common.log import open_log
 from common.program import UserError, first_line
 from common.training.run import Run
+from tacotron2.recorded_steps import RecordedSteps
 from tools.speed import jobs
 from waveglow.model import WaveGlow
 
@@ -67,6 +68,20 @@ def earlier_gate(device: Device) -> Iterator[None]:
 def single_row(device: Device) -> Iterator[None]:
     """A single row is multiplied as it is."""
     with mock.patch.object(common.layers.matmul, "ROWS_ON_CARD", 1):
+        yield
+
+
+@contextmanager
+def own_graphs(device: Device) -> Iterator[None]:
+    """Each text's decoding records its own graph."""
+    with mock.patch.object(jobs, "RecordedSteps", lambda decoder: lambda text: RecordedSteps(decoder)(text)):
+        yield
+
+
+@contextmanager
+def unrecorded_decoding(device: Device) -> Iterator[None]:
+    """Decoding launches its kernels one by one."""
+    with mock.patch.object(jobs, "RecordedSteps", lambda decoder: None):
         yield
 
 
@@ -157,6 +172,8 @@ def together(device: Device, changes: list[Change]) -> Iterator[None]:
 
 SWITCHES = [
     Switch("a single row is not multiplied as eight", "tacotron2-infer", "float32", single_row),
+    Switch("each text records its own graphs", "tacotron2-infer", "half", own_graphs),
+    Switch("decoding is not recorded", "tacotron2-infer", "half", unrecorded_decoding),
     Switch("inference is not recorded", "waveglow-infer", "float32", unrecorded_inference),
     Switch("inference is not recorded", "waveglow-infer", "half", unrecorded_inference),
     Switch("cuDNN tries its algorithms", "waveglow-infer", "half", tried_algorithms),
