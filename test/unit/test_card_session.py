@@ -1,8 +1,8 @@
 """tools/speed/card_session.sh, with stand-ins for Python, the clock and `timeout`: which parts run, for how long, and
 what comes back."""
 
+import io
 import shlex
-import subprocess
 import tarfile
 
 import pytest
@@ -38,7 +38,7 @@ def stub(tmp_path):
     python = stub.folder / "bin/python3"
     python.write_text("""#!/bin/bash
 printf '%s' "$(printf '%q ' "$@")"$'\\n' >>"$STUB_FOLDER/asked"
-[[ $1 != -c ]] || exit 0
+[[ $1 != -c ]] || { [[ $2 != *shipped* ]] || eval "${SHIPS:-}"; exit 0; }
 printf '%s|%s|%s\\n' "$PWD" "$PYTHONPATH" "$PYTHONUNBUFFERED" >>"$STUB_FOLDER/where"
 eval "${DOES:-}"
 """)
@@ -225,24 +225,30 @@ def test_traces_stay_where_they_are_too_large_to_come_back(session, tmp_path):
 
 
 def test_the_newest_weights_of_each_model_come_back_in_pieces(session, tmp_path):
-    trains = """for name in tacotron2_9 tacotron2_70 waveglow_1 waveglow_lock; do
-        head -c 17000000 /dev/urandom >"$3/$name"; done; touch -d yesterday "$3/tacotron2_9" "$3/waveglow_lock" """
-    session(PARTS="training", DOES=WRITE, TRAINS=trains)
-    assert parts(tmp_path)[-1] == "== checkpoints: tacotron2_70 waveglow_1 in 3 pieces"
+    trains = """for name in tacotron2_9 tacotron2_70 waveglow_1 waveglow_lock; do echo >"$3/$name"; done
+        touch -d yesterday "$3/tacotron2_9" "$3/waveglow_lock" """
+    ships = """for path in "${@:4}"; do head -c 17000000 /dev/urandom >"$3/$(basename "$path").safetensors"; done"""
+    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS=ships)
+    assert parts(tmp_path)[-2].startswith("== weights: exit code 0 ")
+    assert parts(tmp_path)[-1] == "== weights: tacotron2_70 and waveglow_1 in 3 pieces"
     pieces = sorted(path for path in (tmp_path / "my out").iterdir() if "part_" in path.name)
-    assert [path.name for path in pieces] == [f"checkpoints.tar.gz.part_a{letter}" for letter in "abc"]
+    assert [path.name for path in pieces] == [f"weights.tar.part_a{letter}" for letter in "abc"]
     assert [path.stat().st_size for path in pieces[:2]] == [16000 * 1024] * 2
-    with tarfile.open(fileobj=subprocess.Popen(["cat", *pieces], stdout=subprocess.PIPE).stdout, mode="r|gz") as whole:
-        sizes = {each.name: each.size for each in whole}
-    assert sizes == {"tacotron2_70": 17_000_000, "waveglow_1": 17_000_000}
+    whole = io.BytesIO(b"".join(path.read_bytes() for path in pieces))
+    with tarfile.open(fileobj=whole) as archive:
+        sizes = {each.name: each.size for each in archive if each.isfile()}
+    assert sizes == {f"weights/{name}.safetensors": 17_000_000 for name in ("tacotron2_70", "waveglow_1")}
 
 
 def test_weights_that_make_too_many_pieces_are_told(session, tmp_path):
-    trains = 'head -c 90000000 /dev/urandom >"$3/tacotron2_1"'
-    session(PARTS="training", DOES=WRITE, TRAINS=trains)
-    assert parts(tmp_path)[-2:] == [
-        "== checkpoints: tacotron2_1 in 6 pieces", "== checkpoints: more than the 5 pieces that come back",
-    ]  # fmt: skip
+    trains = 'touch "$3/tacotron2_1" "$3/waveglow_1"'
+    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='head -c 50000000 /dev/urandom >"$3/large"')
+    assert parts(tmp_path)[-1] == "== weights: more than the 3 pieces that come back"
+
+
+def test_a_training_that_leaves_one_model_returns_none(session, tmp_path):
+    session(PARTS="training", DOES=WRITE, TRAINS='touch "$3/tacotron2_1"')
+    assert parts(tmp_path)[-1].startswith("== training: exit code 0 ")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@
 #
 # pack_for_card.sh makes WORK: WORK/wheels are wheels of what requirement.txt and requirement-corpus.txt want and the
 # machine lacks, WORK/peers checkouts of NVIDIA's models, if any.
-# OUT gets at most seven files of at most 16 MiB: parts.txt, which tells how each part ended; results.tar.gz, all that
-# the parts wrote, renewed after each of them; checkpoints.tar.gz.part_*, the trained models (put together by `cat`).
+# OUT gets at most five files of at most 16 MiB: parts.txt, which tells how each part ended; results.tar.gz, all that
+# the parts wrote, renewed after each of them; weights.tar.part_*, the trained models in half precision, from which
+# tools/make_voice.py makes a voice (`cat OUT/weights.tar.part_* | tar x`).
 # A part that fails or takes too long is reported and skipped. PARTS chooses among them.
 # SECONDS_IN_ALL (540) is shared out; a third of it is kept for the training of the voice, which gets all that is left.
 # HOURS (22) is the corpus's length. DEVICE=cpu is for trying the script itself, with HOURS=0.2
@@ -27,7 +28,8 @@ seconds=${SECONDS_IN_ALL:-540}
 end=$(($(date +%s) + seconds))
 jobs=$(nproc)
 parts=" ${PARTS:-tests corpus profile benchmark switches training} "
-largest=$((16 * 1024 * 1024)) pieces=5
+# 64 MiB come back in all.
+largest=$((16 * 1024 * 1024)) pieces=3
 export PYTHONUNBUFFERED=1 PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
 
 wants() { [[ $parts == *" $1 "* ]]; }
@@ -50,7 +52,7 @@ part() { # part NAME SECONDS COMMAND...: its output in results/NAME.log, the end
     local name=$1 limit=$2 began code=0 free
     shift 2
     free=$(left)
-    [[ $name == training ]] || ! wants training || free=$((free - seconds / 3))
+    [[ $name == training || $name == weights ]] || ! wants training || free=$((free - seconds / 3))
     ((limit < free)) || limit=$free
     ((limit > 5)) || { say "$name: no time left"; return; }
     began=$(date +%s)
@@ -60,16 +62,26 @@ part() { # part NAME SECONDS COMMAND...: its output in results/NAME.log, the end
     keep
 }
 
-return_checkpoints() { # the newest of each model, in as many pieces as come back
-    local newest made
-    mapfile -t newest < <(cd "$work/checkpoints" && for model in tacotron2 waveglow; do
-        find . -maxdepth 1 -type f -name "${model}_*" -printf '%T@ %f\n' | sort -n | tail -n 1 | cut -d ' ' -f 2
-    done)
-    rm -f "$out"/checkpoints.tar.gz.part_*
-    tar -C "$work/checkpoints" -cz "${newest[@]}" | split -b 16000K - "$out/checkpoints.tar.gz.part_"
-    made=("$out"/checkpoints.tar.gz.part_*)
-    say "checkpoints: ${newest[*]} in ${#made[@]} pieces"
-    ((${#made[@]} <= pieces)) || say "checkpoints: more than the $pieces pieces that come back"
+newest() { # newest MODEL: its last checkpoint
+    find "$work/checkpoints" -maxdepth 1 -type f -name "$1_*" -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-
+}
+
+return_weights() { # those of the newest checkpoints, as a voice has them, in as many pieces as come back
+    local tacotron2 waveglow made
+    tacotron2=$(newest tacotron2) waveglow=$(newest waveglow)
+    [[ $tacotron2 && $waveglow ]] || return
+    rm -rf "$work/weights" "$out"/weights.tar.part_* && mkdir "$work/weights"
+    part weights 60 python3 -c '
+import sys
+from pathlib import Path
+from tools.make_voice import shipped
+for path in map(Path, sys.argv[2:]):
+    Path(sys.argv[1], f"{path.name}.safetensors").write_bytes(shipped(str(path), path.name.partition("_")[0]))
+' "$work/weights" "$tacotron2" "$waveglow"
+    tar -C "$work" -c weights | split -b 16000K - "$out/weights.tar.part_"
+    made=("$out"/weights.tar.part_*)
+    say "weights: $(basename "$tacotron2") and $(basename "$waveglow") in ${#made[@]} pieces"
+    ((${#made[@]} <= pieces)) || say "weights: more than the $pieces pieces that come back"
 }
 
 wheels=("$work"/wheels/*.whl)
@@ -112,7 +124,7 @@ if wants training; then
         minutes=$(awk "BEGIN { print ($(left) - 60) / 60 }")
         part training "$(left)" python3 tools/train_voice.py "$work/corpus" "$work/checkpoints" --minutes="$minutes" \
             --tacotron2=heart/tacotron2 --device="$device"
-        compgen -G "$work/checkpoints/*_*" >/dev/null && return_checkpoints
+        return_weights
     else
         say "training: no time left"
     fi
