@@ -61,7 +61,7 @@ def check_recorded_decoding_is_the_plain_one(device, monkeypatch):
     for ours, plain in zip(with_graphs, model.infer(text, lengths, seeds=[1, 2, 3, 4]), strict=True):
         assert ours.length == plain.length == 80
         for a, b in ((ours.mel, plain.mel), (ours.alignment, plain.alignment), (ours.gate, plain.gate)):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def endless_toy(steps):

@@ -81,9 +81,11 @@ def test_everything_in_its_order(session, stub, tmp_path):
     work = f"{tmp_path}/my work"
     names = ["versions", "tests", "profile", *ALL, "switches", "training"]
     assert [each[:2] for each in limits] == [["-k", "5"]] * len(names)
-    assert [each[2] for each in limits] == ["60", "120", "60", *["60"] * 5, "100", "540"]
+    assert [each[2] for each in limits] == ["60", "120", "90", *["60"] * 5, "100", "540"]
     commands = [each[3:] for each in limits]
-    assert commands[1] == ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test/unit/test_on_cuda.py"]
+    assert commands[1] == [
+        "python3", "-m", "pytest", "-v", "--durations=15", "-p", "no:cacheprovider", "test/unit/test_on_cuda.py",
+    ]  # fmt: skip
     results = f"{work}/results"
     assert commands[2] == ["python3", "-m", "tools.speed.kernels", f"{results}/profile", "--device=cuda"]
     for name, command in zip(ALL, commands[3:8], strict=True):

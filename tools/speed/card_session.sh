@@ -93,13 +93,14 @@ print("Python", platform.python_version(), "torch", torch.__version__, "numpy", 
 if torch.cuda.is_available():
     print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda, "cuDNN", torch.backends.cudnn.version())'
 
+# The tests are listed one by one, so that one knows of those that ended where time runs out.
 # The corpus needs processors alone and the tests the card, and neither minds the other.
 if wants corpus; then
     python3 tools/make_corpus.py "$work/corpus" --hours="${HOURS:-22}" --jobs=$((jobs > 4 ? jobs - 3 : jobs)) \
         >"$results/corpus.log" 2>&1 &
     corpus=$!
 fi
-! wants tests || part tests 120 python3 -m pytest -q -p no:cacheprovider test/unit/test_on_cuda.py
+! wants tests || part tests 120 python3 -m pytest -v --durations=15 -p no:cacheprovider test/unit/test_on_cuda.py
 # What follows is measured, and wants the machine for itself.
 if wants corpus; then
     while kill -0 "$corpus" 2>/dev/null && (($(left) > 60)); do sleep 1; done
@@ -107,7 +108,7 @@ if wants corpus; then
     wait "$corpus"
     say "corpus: exit code $?, $(left) s left"
 fi
-! wants profile || part profile 60 python3 -m tools.speed.kernels "$results/profile" --device="$device"
+! wants profile || part profile 90 python3 -m tools.speed.kernels "$results/profile" --device="$device"
 if wants benchmark; then
     peers=()
     [[ ! -d $work/peers ]] || peers=(--peer_path "$work/peers")
