@@ -81,7 +81,7 @@ def test_everything_in_its_order(session, stub, tmp_path):
     work = f"{tmp_path}/my work"
     names = ["versions", "tests", "profile", *ALL, "switches", "training"]
     assert [each[:2] for each in limits] == [["-k", "5"]] * len(names)
-    assert [each[2] for each in limits] == ["60", "120", "90", *["60"] * 5, "100", "540"]
+    assert [each[2] for each in limits] == ["60", "120", "90", *["75"] * 5, "100", "540"]
     commands = [each[3:] for each in limits]
     assert commands[1] == [
         "python3", "-m", "pytest", "-v", "--durations=15", "-p", "no:cacheprovider", "test/unit/test_on_cuda.py",
@@ -90,7 +90,7 @@ def test_everything_in_its_order(session, stub, tmp_path):
     assert commands[2] == ["python3", "-m", "tools.speed.kernels", f"{results}/profile", "--device=cuda"]
     for name, command in zip(ALL, commands[3:8], strict=True):
         assert command == [
-            "python3", "tools/benchmark.py", name, "--device=cuda", "--one_process", "--limit=30", "--repeats=5",
+            "python3", "tools/benchmark.py", name, "--device=cuda", "--one_process", "--limit=45", "--repeats=3",
             "--precision", "float32", "tf32", "half", "-o", f"{results}/{name}",
         ]  # fmt: skip
     assert commands[8] == [
@@ -175,7 +175,7 @@ def test_time_is_shared_out(session, tmp_path):
 
 def test_a_third_of_the_time_is_the_training_s(session):
     _, limits, _ = session(PARTS="tests benchmark training", SECONDS_IN_ALL="300", TAKES="50")
-    assert [each[2] for each in limits] == ["60", "120", "60", "50", "100"]
+    assert [each[2] for each in limits] == ["60", "120", "75", "50", "100"]
     assert "tools/benchmark.py" in limits[-2] and "tools/train_voice.py" in limits[-1]
 
 

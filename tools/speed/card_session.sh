@@ -114,7 +114,7 @@ if wants benchmark; then
     [[ ! -d $work/peers ]] || peers=(--peer_path "$work/peers")
     for job in voice-infer waveglow-infer tacotron2-infer waveglow-train tacotron2-train; do
         [[ $device != cpu || $job == voice-infer ]] || continue
-        part "$job" 60 python3 tools/benchmark.py "$job" --device="$device" --one_process --limit=30 --repeats=5 \
+        part "$job" 75 python3 tools/benchmark.py "$job" --device="$device" --one_process --limit=45 --repeats=3 \
             --precision float32 tf32 half ${peers[@]+"${peers[@]}"} -o "$results/$job"
     done
 fi
