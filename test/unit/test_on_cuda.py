@@ -3,15 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import test_any_device as any_device
 import torch
-from test_any_device import (
-    check_a_loss_scale_comes_down,
-    check_a_process_alone_in_its_group_learns_the_same,
-    check_recorded_decoding_is_the_plain_one,
-    each_model,
-    waits_of_decoding,
-    waits_of_steps,
-)
 from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
 from test_tacotron2_model import reference as tacotron2_reference
 from test_train_voice_training import check_graphed_step
@@ -117,32 +110,35 @@ def test_steps_of_a_graph_are_those_of_the_cpu(texts, steps):
 
 
 def test_a_recorded_decoding_is_the_plain_one(card, monkeypatch):
-    check_recorded_decoding_is_the_plain_one(card, monkeypatch)
+    any_device.check_recorded_decoding_is_the_plain_one(card, monkeypatch)
 
 
 def test_no_frame_that_is_decoded_is_waited_for(card):
     """Only whether 16 of them were the last ones is, and a copy of the masks of 64."""
     frames = 128
-    assert waits_of_decoding(2 * frames, card) - waits_of_decoding(frames, card) <= frames // 16 + frames // 64
+    assert (
+        any_device.waits_of_decoding(2 * frames, card) - any_device.waits_of_decoding(frames, card)
+        <= frames // 16 + frames // 64
+    )
 
 
-@each_model
+@any_device.each_model
 @pytest.mark.parametrize("level", ["O0", "O1"])
 def test_a_training_step_waits_once(name, level, corpus, tmp_path, card, monkeypatch):
     """For whether the loss and its gradients are finite. The first steps set things up."""
-    waits = waits_of_steps(name, level, card, corpus, tmp_path, monkeypatch)
+    waits = any_device.waits_of_steps(name, level, card, corpus, tmp_path, monkeypatch)
     assert waits[2:] == [1] * 4, waits
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_a_loss_scale_comes_down(level, corpus, tmp_path, card):
-    check_a_loss_scale_comes_down(level, replace(card, half=torch.float16), corpus, tmp_path)
+    any_device.check_a_loss_scale_comes_down(level, replace(card, half=torch.float16), corpus, tmp_path)
 
 
-@each_model
+@any_device.each_model
 def test_a_process_alone_in_its_group_learns_the_same(name, corpus, tmp_path, card):
     """By NCCL and DistributedDataParallel."""
-    check_a_process_alone_in_its_group_learns_the_same(name, card, corpus, tmp_path)
+    any_device.check_a_process_alone_in_its_group_learns_the_same(name, card, corpus, tmp_path)
 
 
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])

@@ -60,7 +60,8 @@ def test_what_is_asked_for(pack, tmp_path):
     )
     assert pip == (
         f"pip -m pip download --quiet --no-deps --only-binary=:all: --dest {tmp_path}/a folder/wheels"
-        " --python-version 3.12 --platform manylinux_2_28_x86_64"
+        " --python-version 3.12 --platform=manylinux_2_28_x86_64 --platform=manylinux_2_17_x86_64"
+        " --platform=manylinux2014_x86_64"
         f" --constraint {ROOT}/requirement.txt --constraint {ROOT}/requirement-corpus.txt {lacks}"
     )
     peers = f"{tmp_path}/a folder/peers"
@@ -107,4 +108,4 @@ def test_a_peer_that_cannot_be_had_leaves_no_half_checkout(pack, tmp_path):
 
 def test_wheels_are_for_the_machine_that_is_named(pack):
     _, notes = pack(PYTHON_VERSION="3.11", PLATFORM="manylinux2014_aarch64", PACKAGES="one two")
-    assert "--python-version 3.11 --platform manylinux2014_aarch64" in notes and "one two\n" in notes
+    assert "--python-version 3.11 --platform=manylinux2014_aarch64 --constraint" in notes and "one two\n" in notes

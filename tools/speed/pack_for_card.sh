@@ -3,10 +3,10 @@
 #
 #   bash tools/speed/pack_for_card.sh WORK
 #
-# WORK/wheels gets wheels at the versions that are pinned here, WORK/peers NVIDIA's waveglow, tacotron2 and of its
-# DeepLearningExamples the folder of both, at the commits that docs/benchmark.md names. What is there already is kept. PACKAGES names what that machine lacks (by default, what a
-# machine with PyTorch, pytest and TensorBoard lacks), PYTHON_VERSION (3.12) and PLATFORM (manylinux_2_28_x86_64) what
-# its wheels are for.
+# WORK/wheels gets wheels at the versions that are pinned here, WORK/peers NVIDIA's waveglow, tacotron2 and, of its
+# DeepLearningExamples, the folders of both, at the commits that docs/benchmark.md names. What is there already is kept.
+# PACKAGES names what that machine lacks (by default, what a machine with PyTorch, ONNX Runtime, pytest and TensorBoard
+# lacks), PYTHON_VERSION (3.12) and PLATFORM (x86-64 with glibc 2.28) what its wheels are for.
 
 set -euo pipefail
 [[ $# == 1 && $1 != -h && $1 != --help ]] || { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit $(($# == 1 ? 0 : 2)); }
@@ -16,8 +16,11 @@ work=$(cd "$1" && pwd)
 read -ra packages <<<"${PACKAGES:-librosa soundfile soxr inflect unidecode hibari-tts audioread lazy_loader pooch \
     platformdirs decorator cffi pycparser more-itertools typeguard}"
 
+# pip takes a wheel for an older glibc only where that is named, too.
+read -ra platforms <<<"${PLATFORM:-manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64}"
+
 python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$work/wheels" \
-    --python-version "${PYTHON_VERSION:-3.12}" --platform "${PLATFORM:-manylinux_2_28_x86_64}" \
+    --python-version "${PYTHON_VERSION:-3.12}" "${platforms[@]/#/--platform=}" \
     --constraint "$root/requirement.txt" --constraint "$root/requirement-corpus.txt" "${packages[@]}"
 
 checkout() { # checkout NAME COMMIT [FOLDER...]: the files alone, since what travels there may have to be small
