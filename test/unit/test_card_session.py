@@ -244,8 +244,17 @@ def test_the_newest_weights_of_each_model_come_back_in_pieces(session, tmp_path)
 
 def test_weights_that_make_too_many_pieces_are_told(session, tmp_path):
     trains = 'touch "$3/tacotron2_1" "$3/waveglow_1"'
-    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='head -c 50000000 /dev/urandom >"$3/large"')
+    session(
+        PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='head -c 50000000 /dev/urandom >"$3/waveglow_1.safetensors"'
+    )
     assert parts(tmp_path)[-1] == "== weights: more than the 3 pieces that come back"
+
+
+def test_weights_that_were_not_made_are_no_pieces(session, tmp_path):
+    trains = 'touch "$3/tacotron2_1" "$3/waveglow_1"'
+    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='touch "$3/tacotron2_1.safetensors"; exit 1')
+    assert parts(tmp_path)[-1].startswith("== weights: exit code 1 ")
+    assert sorted(path.name for path in (tmp_path / "my out").iterdir()) == ["parts.txt", "results.tar.gz"]
 
 
 def test_a_training_that_leaves_one_model_returns_none(session, tmp_path):

@@ -78,6 +78,7 @@ from tools.make_voice import shipped
 for path in map(Path, sys.argv[2:]):
     Path(sys.argv[1], f"{path.name}.safetensors").write_bytes(shipped(str(path), path.name.partition("_")[0]))
 ' "$work/weights" "$tacotron2" "$waveglow"
+    [[ -f $work/weights/$(basename "$waveglow").safetensors ]] || return # the last one
     tar -C "$work" -c weights | split -b 16000K - "$out/weights.tar.part_"
     made=("$out"/weights.tar.part_*)
     say "weights: $(basename "$tacotron2") and $(basename "$waveglow") in ${#made[@]} pieces"
