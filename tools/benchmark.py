@@ -28,8 +28,9 @@ from common.layers.int8 import why_no_int8
 from common.log import open_log, with_progress
 from common.program import UserError
 from tools.deploy.engines.hardware_names import processor_name
+from tools.speed.examples import has_examples
 from tools.speed.jobs import DATA, JOBS, ROOT, batches_on
-from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
+from tools.speed.measure import LOADING, NVIDIA, NVIDIA_EXAMPLES, ONNX_RUNTIME, OURS, PEAK, PYTORCH, measured
 from tools.speed.peers import check_checkout
 from tools.speed.table import Measurement, plot, table
 
@@ -49,7 +50,7 @@ Except for the voice, weights and inputs are random, which makes no difference t
 turns, in a process of its own each time. What is loaded from disk is measured apart, as "data loading". Operations
 are those of convolutions and matrix products, as this repository needs them; the peak is what a product
 of two large matrices reaches in that precision in the same run. NVIDIA's Tacotron2 speaks one text at a
-time, and larger batches are compared with that."""
+time, and larger batches are compared with that; DeepLearningExamples are NVIDIA's later versions of both."""
 
 EXAMPLES = """\
   python tools/benchmark.py waveglow-infer
@@ -100,7 +101,8 @@ def read_arguments() -> argparse.Namespace:
     add("--precision", nargs="+", default=["float32", "half"], choices=["float32", "tf32", "half", "bf16", "int8"],
         help="half: the device's, bfloat16 on CPUs and newer cards, else float16; tf32: float32 with products rounded"
              " to TF32, on cards; int8: inference on CPUs (default: float32 half)")  # fmt: skip
-    add("--peer_path", type=Path, metavar="DIR", help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too")
+    add("--peer_path", type=Path, metavar="DIR",
+        help="measure NVIDIA's DIR/waveglow and DIR/tacotron2, too, and DIR/DeepLearningExamples if it is")  # fmt: skip
     add("--one_process", action="store_true",
         help="all in this process: saves the start-ups, but on a CPU a job has no peak memory of its own")  # fmt: skip
     add(
@@ -146,10 +148,16 @@ def planned(job: str, args: argparse.Namespace, device: Device) -> Iterator[Meas
             yield from (measurement(ONNX_RUNTIME, each) for each in ("float32", "int8") if each in args.precision)
         int8 = job == "waveglow-infer" and not why_no_int8(device)
         yield from (measurement(OURS, each) for each in args.precision if each != "int8" or int8)
-        if job == "waveglow-train" and "half" in args.precision:
+        recomputed = job == "waveglow-train" and "half" in args.precision
+        if recomputed:
             yield measurement(OURS, "half, recomputed")
-            if device.type == "cuda":
-                yield measurement(OURS, "half, compiled")
+        # What there may be no time for comes last: NVIDIA's other code, and a minute of compiling.
+        if args.peer_path and has_examples(args.peer_path):
+            yield measurement(NVIDIA_EXAMPLES, "float32")
+            if device.type != "cpu":
+                yield measurement(NVIDIA_EXAMPLES, "half")
+        if recomputed and device.type == "cuda":
+            yield measurement(OURS, "half, compiled")
         if job in DATA:
             yield measurement(LOADING, "float32")
 

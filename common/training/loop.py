@@ -154,7 +154,7 @@ def step(
 
     # One exchange tells every process what any of them knows, so that all do the same.
     wrong = ~(torch.isfinite(total) & torch.isfinite(norm)) | overflowed
-    asked = torch.tensor(float(stop.requested), device=total.device)
+    asked = torch.full_like(total, float(stop.requested))  # which is filled there; a copy would be waited for
     sums = distributed.sum_over_ranks(torch.stack([total, wrong.float(), asked])).tolist()
     finite = sums[1] == 0
     if finite:

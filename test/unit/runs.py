@@ -77,12 +77,12 @@ def start(
     return run, loop.train(run, task, stop or StopSignal())
 
 
-def in_a_group(folder, work: Callable[[], Any]) -> Any:
+def in_a_group(folder, work: Callable[[], Any], backend: str = "gloo") -> Any:
     """What ``work`` returns, as the only process of a group.
 
     A DistributedDataParallel must not outlive the group, or its end may hang: that of ``work`` ends before.
     """
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
+    dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)
     try:
         return work()
     finally:

@@ -1,6 +1,9 @@
-"""tools/speed/card_session.sh, with stand-ins for Python, the clock and `timeout`: which parts run, for how long."""
+"""tools/speed/card_session.sh, with stand-ins for Python, the clock and `timeout`: which parts run, for how long, and
+what comes back."""
 
+import io
 import shlex
+import tarfile
 
 import pytest
 from stub_python import StubPython
@@ -35,7 +38,7 @@ def stub(tmp_path):
     python = stub.folder / "bin/python3"
     python.write_text("""#!/bin/bash
 printf '%s' "$(printf '%q ' "$@")"$'\\n' >>"$STUB_FOLDER/asked"
-[[ $1 != -c ]] || exit 0
+[[ $1 != -c ]] || { [[ $2 != *shipped* ]] || eval "${SHIPS:-}"; exit 0; }
 printf '%s|%s|%s\\n' "$PWD" "$PYTHONPATH" "$PYTHONUNBUFFERED" >>"$STUB_FOLDER/where"
 eval "${DOES:-}"
 """)
@@ -61,6 +64,13 @@ def session(stub, tmp_path):
     return run
 
 
+def results(tmp_path):
+    """What each part wrote, by its name in the archive."""
+    with tarfile.open(tmp_path / "my out/results.tar.gz") as archive:
+        files = [each for each in archive.getmembers() if each.isfile()]
+        return {each.name.removeprefix("results/"): archive.extractfile(each).read() for each in files}
+
+
 def parts(tmp_path):
     return (tmp_path / "my out/parts.txt").read_text().splitlines()
 
@@ -68,19 +78,28 @@ def parts(tmp_path):
 def test_everything_in_its_order(session, stub, tmp_path):
     done, limits, asked = session()
     assert done.returncode == 0, done.stderr
-    work, out = f"{tmp_path}/my work", f"{tmp_path}/my out"
-    names = ["versions", "tests", *ALL, "training"]
+    work = f"{tmp_path}/my work"
+    names = ["versions", "tests", "profile", *ALL, "switches", "training"]
     assert [each[:2] for each in limits] == [["-k", "5"]] * len(names)
-    assert [each[2] for each in limits] == ["60", "120", *["60"] * 5, "540"]
+    assert [each[2] for each in limits] == ["60", "120", "90", *["75"] * 5, "100", "540"]
     commands = [each[3:] for each in limits]
-    assert commands[1] == ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test/unit/test_on_cuda.py"]
-    for name, command in zip(ALL, commands[2:7], strict=True):
+    assert commands[1] == [
+        "python3", "-m", "pytest", "-v", "--durations=15", "-p", "no:cacheprovider", "test/unit/test_on_cuda.py",
+    ]  # fmt: skip
+    results = f"{work}/results"
+    assert commands[2] == ["python3", "-m", "tools.speed.kernels", f"{results}/profile", "--device=cuda"]
+    for name, command in zip(ALL, commands[3:8], strict=True):
         assert command == [
-            "python3", "tools/benchmark.py", name, "--device=cuda", "--one_process", "--limit=30", "--repeats=5",
-            "--precision", "float32", "tf32", "half", "-o", f"{out}/{name}",
+            "python3", "tools/benchmark.py", name, "--device=cuda", "--one_process", "--limit=45", "--repeats=3",
+            "--precision", "float32", "tf32", "half", "-o", f"{results}/{name}",
         ]  # fmt: skip
-    assert commands[7] == ["python3", "tools/train_voice.py", f"{work}/corpus", f"{work}/checkpoints", "--minutes=8",
-                           "--tacotron2=heart/tacotron2"]  # fmt: skip
+    assert commands[8] == [
+        "python3", "-m", "tools.speed.switches", f"{results}/switches", "--device=cuda", "--limit=80",
+    ]  # fmt: skip
+    assert commands[9] == [
+        "python3", "tools/train_voice.py", f"{work}/corpus", f"{work}/checkpoints", "--minutes=8",
+        "--tacotron2=heart/tacotron2", "--device=cuda",
+    ]  # fmt: skip
     assert ["tools/make_corpus.py", f"{work}/corpus", "--hours=22", "--jobs=2"] in asked
     expected = [f"== {name}: exit code 0 after 0 s, 540 s left" for name in names]
     expected.insert(2, "== corpus: exit code 0, 540 s left")
@@ -92,7 +111,7 @@ def test_everything_in_its_order(session, stub, tmp_path):
 def test_each_part_s_output_lies_in_a_file_and_its_end_is_shown(session, tmp_path):
     done, *_ = session(PARTS="tests", DOES="seq 30; echo error >&2; printf 'half\\rwhole\\n'; exit 3", LINES_SHOWN="4")
     expected = [*map(str, range(1, 31)), "error", "half\rwhole"]
-    assert (tmp_path / "my out/tests.log").read_bytes().decode().split("\n")[:-1] == expected
+    assert results(tmp_path)["tests.log"].decode().split("\n")[:-1] == expected
     shown = ["30", "error", "half", "whole", "== tests: exit code 3 after 0 s, 540 s left"]
     assert done.stdout.splitlines()[1:6] == shown and done.returncode == 0
     assert parts(tmp_path)[-1] == shown[-1]
@@ -103,6 +122,7 @@ def test_each_part_s_output_lies_in_a_file_and_its_end_is_shown(session, tmp_pat
     [
         ("tests", ["versions", "tests"]), ("corpus", ["versions", "corpus"]), ("benchmark", ["versions", *ALL]),
         ("training", ["versions", "training"]), ("tests corpus", ["versions", "tests", "corpus"]),
+        ("profile", ["versions", "profile"]), ("switches", ["versions", "switches"]),
     ],
 )  # fmt: skip
 def test_parts_are_chosen(session, tmp_path, chosen, expected):
@@ -153,6 +173,12 @@ def test_time_is_shared_out(session, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_third_of_the_time_is_the_training_s(session):
+    _, limits, _ = session(PARTS="tests benchmark training", SECONDS_IN_ALL="300", TAKES="50")
+    assert [each[2] for each in limits] == ["60", "120", "75", "50", "100"]
+    assert "tools/benchmark.py" in limits[-2] and "tools/train_voice.py" in limits[-1]
+
+
 @pytest.mark.parametrize(("seconds", "minutes"), [("90", None), ("91", "0.516667"), ("240", "3")])
 def test_the_training_gets_what_is_left_but_a_minute(session, seconds, minutes):
     _, limits, _ = session(PARTS="training", SECONDS_IN_ALL=seconds)
@@ -174,17 +200,66 @@ def test_a_corpus_that_takes_too_long_is_ended_a_minute_before_the_end(session, 
 
 
 def test_a_corpus_that_fails_is_told(session, tmp_path):
-    session(PARTS="corpus", DOES="echo why; echo not >&2; exit 4")
+    session(PARTS="corpus training", DOES="echo why; echo not >&2; exit 4")
     assert parts(tmp_path)[1] == "== corpus: exit code 4, 540 s left"
-    assert (tmp_path / "my out/corpus.log").read_text() == "why\nnot\n"
+    assert results(tmp_path)["corpus.log"] == b"why\nnot\n"
 
 
-def test_trained_weights_come_back_in_pieces(session, tmp_path):
-    make = 'mkdir -p "$3"; head -c 16000000 /dev/zero >"$3/tacotron2_7"; touch "$3/waveglow_1"'
-    session(PARTS="training", DOES=make)
+WRITE = """case $* in
+    *kernels*) mkdir -p "$3"; head -c 20000000 /dev/urandom >"$3/job.json.gz"; echo table >"$3/job.md" ;;
+    *train_voice*) mkdir -p "$3"; eval "$TRAINS" ;;
+esac"""
+
+
+def test_all_results_come_back_in_one_file_of_this_session(session, tmp_path):
+    (tmp_path / "my work/results").mkdir()
+    (tmp_path / "my work/results/of an earlier one").touch()
+    session(PARTS="tests training", DOES='echo "$*"')
+    found = results(tmp_path)
+    assert sorted(found) == ["tests.log", "training.log", "versions.log"]
+    assert sorted(path.name for path in (tmp_path / "my out").iterdir()) == ["parts.txt", "results.tar.gz"]
+
+
+def test_traces_stay_where_they_are_too_large_to_come_back(session, tmp_path):
+    session(PARTS="profile", DOES=WRITE)
+    assert results(tmp_path) == {"versions.log": b"", "profile.log": b"", "profile/job.md": b"table\n"}
+    assert parts(tmp_path)[-1] == "== results: without traces"
+
+
+def test_the_newest_weights_of_each_model_come_back_in_pieces(session, tmp_path):
+    trains = """for name in tacotron2_9 tacotron2_70 waveglow_1 waveglow_lock; do echo >"$3/$name"; done
+        touch -d yesterday "$3/tacotron2_9" "$3/waveglow_lock" """
+    ships = """for path in "${@:4}"; do head -c 17000000 /dev/urandom >"$3/$(basename "$path").safetensors"; done"""
+    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS=ships)
+    assert parts(tmp_path)[-2].startswith("== weights: exit code 0 ")
+    assert parts(tmp_path)[-1] == "== weights: tacotron2_70 and waveglow_1 in 3 pieces"
     pieces = sorted(path for path in (tmp_path / "my out").iterdir() if "part_" in path.name)
-    assert [path.name for path in pieces] == ["tacotron2_7.part_aa", "tacotron2_7.part_ab"]
-    assert [path.stat().st_size for path in pieces] == [15 * 2**20, 16_000_000 - 15 * 2**20]
+    assert [path.name for path in pieces] == [f"weights.tar.part_a{letter}" for letter in "abc"]
+    assert [path.stat().st_size for path in pieces[:2]] == [16000 * 1024] * 2
+    whole = io.BytesIO(b"".join(path.read_bytes() for path in pieces))
+    with tarfile.open(fileobj=whole) as archive:
+        sizes = {each.name: each.size for each in archive if each.isfile()}
+    assert sizes == {f"weights/{name}.safetensors": 17_000_000 for name in ("tacotron2_70", "waveglow_1")}
+
+
+def test_weights_that_make_too_many_pieces_are_told(session, tmp_path):
+    trains = 'touch "$3/tacotron2_1" "$3/waveglow_1"'
+    session(
+        PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='head -c 50000000 /dev/urandom >"$3/waveglow_1.safetensors"'
+    )
+    assert parts(tmp_path)[-1] == "== weights: more than the 3 pieces that come back"
+
+
+def test_weights_that_were_not_made_are_no_pieces(session, tmp_path):
+    trains = 'touch "$3/tacotron2_1" "$3/waveglow_1"'
+    session(PARTS="training", DOES=WRITE, TRAINS=trains, SHIPS='touch "$3/tacotron2_1.safetensors"; exit 1')
+    assert parts(tmp_path)[-1].startswith("== weights: exit code 1 ")
+    assert sorted(path.name for path in (tmp_path / "my out").iterdir()) == ["parts.txt", "results.tar.gz"]
+
+
+def test_a_training_that_leaves_one_model_returns_none(session, tmp_path):
+    session(PARTS="training", DOES=WRITE, TRAINS='touch "$3/tacotron2_1"')
+    assert parts(tmp_path)[-1].startswith("== training: exit code 0 ")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +269,7 @@ def test_trained_weights_come_back_in_pieces(session, tmp_path):
 def test_help(session, stub, arguments, code):
     done, limits, asked = session(*arguments)
     assert (done.returncode, limits, asked) == (code, [], [])
-    assert done.stdout.startswith("Check, measure and train on a machine with a CUDA card") and "#" not in done.stdout
+    assert done.stdout.startswith("Check, profile, measure and train on a machine with") and "#" not in done.stdout
 
 
 def test_a_folder_that_cannot_be_made(session, tmp_path):

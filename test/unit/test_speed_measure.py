@@ -11,9 +11,9 @@ import torch
 
 from common.program import UserError
 from runs import CPU
-from tools.speed import measure, peers
+from tools.speed import examples, measure, peers
 from tools.speed.jobs import DATA, JOBS, Job
-from tools.speed.measure import LOADING, NVIDIA, ONNX_RUNTIME, OURS, PEAK, PYTORCH
+from tools.speed.measure import LOADING, NVIDIA, NVIDIA_EXAMPLES, ONNX_RUNTIME, OURS, PEAK, PYTORCH
 
 FOLDER = Path("folder")
 
@@ -27,6 +27,8 @@ FOLDER = Path("folder")
         ("waveglow-train", NVIDIA, "half", ("nvidia_waveglow", FOLDER, CPU, True, "half", 4)),
         ("waveglow-infer", NVIDIA, "float32", ("nvidia_waveglow", FOLDER, CPU, False, "float32", 4)),
         ("tacotron2-infer", NVIDIA, "float32", ("nvidia_tacotron2", FOLDER, CPU, False, "float32", 4)),
+        ("waveglow-train", NVIDIA_EXAMPLES, "half", ("examples_waveglow", FOLDER, CPU, True, "half", 4)),
+        ("tacotron2-infer", NVIDIA_EXAMPLES, "float32", ("examples_tacotron2", FOLDER, CPU, False, "float32", 4)),
         ("waveglow-infer", ONNX_RUNTIME, "float32", ("onnxruntime_waveglow", FOLDER, "force_float32")),
         ("tacotron2-infer", ONNX_RUNTIME, "int8", ("onnxruntime_tacotron2", FOLDER, "int8")),
     ],
@@ -34,6 +36,8 @@ FOLDER = Path("folder")
 def test_what_does_which_job(monkeypatch, job, implementation, precision, made):
     for name in ("nvidia_waveglow", "nvidia_tacotron2", "onnxruntime_waveglow", "onnxruntime_tacotron2"):
         monkeypatch.setattr(peers, name, lambda *given, name=name: (name, *given))
+    for name in ("examples_waveglow", "examples_tacotron2"):
+        monkeypatch.setattr(examples, name, lambda *given, name=name: (name, *given))
     monkeypatch.setitem(JOBS, job, lambda *given: ("ours", *given))
     monkeypatch.setitem(DATA, job, lambda: ("data",))
     monkeypatch.setattr(measure, "matrix_product", lambda *given: ("matrix", *given))
@@ -226,20 +230,20 @@ def test_nvidia_s_tacotron2_speaks_one_text(checkouts):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("half", torch.bfloat16)])
 def test_half_precision_is_the_device_s(precision, dtype):
-    with peers._autocast(CPU, precision)():
+    with peers.autocast_of(CPU, precision)():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_gradients_of_a_step_are_clipped_and_begin_anew():
     model = torch.nn.Linear(1, 1, bias=False)
     norms = []
-    step = peers._training(model, lambda: 100 * model.weight.sum(), peers._autocast(CPU, "float32"))
+    step = peers.training_step(model, lambda: 100 * model.weight.sum(), peers.autocast_of(CPU, "float32"))
     for _ in range(2):
         step()
         norms.append(model.weight.grad.norm().item())
     assert norms == pytest.approx([1, 1], rel=1e-4)
     assert step() == pytest.approx(100 * model.weight.item() + 0.01, rel=1e-4)
-    step = peers._training(model, lambda: 0.25 * model.weight.sum(), peers._autocast(CPU, "float32"))
+    step = peers.training_step(model, lambda: 0.25 * model.weight.sum(), peers.autocast_of(CPU, "float32"))
     for _ in range(2):
         step()
         assert model.weight.grad.item() == 0.25

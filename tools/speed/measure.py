@@ -13,15 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import program
 from common.device import Device, peak_memory, pick_device, reset_peak_memory, use_exact_float32, use_tf32
 from common.layers.matmul import constant_linear
-from tools.speed import peers
+from tools.speed import examples, peers
 from tools.speed.jobs import DATA, JOBS, Job
 
 NVIDIA, ONNX_RUNTIME, OURS, LOADING = "NVIDIA", "ONNX Runtime", "this repository", "data loading"
+NVIDIA_EXAMPLES = "DeepLearningExamples"
 PEAK, PYTORCH = "matrix product", "PyTorch"
 
 
 def make_job(job: str, implementation: str, precision: str, batch: int, device: Device, folder: Path) -> Job:
-    """folder: of the peers' checkouts for NVIDIA's implementation, of models for ONNX Runtime."""
+    """folder: of the peers' checkouts for NVIDIA's implementations, of models for ONNX Runtime."""
     if implementation == OURS:
         return JOBS[job](device, precision, batch)
     if implementation == LOADING:
@@ -31,6 +32,9 @@ def make_job(job: str, implementation: str, precision: str, batch: int, device: 
     network, _, what = job.partition("-")
     if implementation == NVIDIA:
         make = {"waveglow": peers.nvidia_waveglow, "tacotron2": peers.nvidia_tacotron2}[network]
+        return make(folder, device, what == "train", precision, batch)
+    if implementation == NVIDIA_EXAMPLES:
+        make = {"waveglow": examples.examples_waveglow, "tacotron2": examples.examples_tacotron2}[network]
         return make(folder, device, what == "train", precision, batch)
     make_from_graphs = {"waveglow": peers.onnxruntime_waveglow, "tacotron2": peers.onnxruntime_tacotron2}[network]
     return make_from_graphs(folder, {"float32": "force_float32", "int8": "int8"}[precision])

@@ -33,12 +33,12 @@ def nvidia_waveglow(peers: Path, device: Device, train: bool, precision: str, ba
     config = asdict(waveglow.config.WaveGlowConfig())
     names = ("n_mel_channels", "n_flows", "n_group", "n_early_every", "n_early_size", "WN_config")
     model = glow.WaveGlow(**{name: config[name] for name in names})
-    autocast = _autocast(device, precision)
+    autocast = autocast_of(device, precision)
     if train:
         clips = waveglow_batch(device, batch)
         mel, audio = (clips[name].to(device.torch_device) for name in ("mel", "audio"))
         criterion = glow.WaveGlowLoss(1.0)
-        step = _training(model.to(device.torch_device), lambda: criterion(model((mel, audio))), autocast)
+        step = training_step(model.to(device.torch_device), lambda: criterion(model((mel, audio))), autocast)
         return Job(step, audio.numel())
     model = model.remove_weightnorm(model).to(device.torch_device).eval()
     mel = torch.randn(batch, 80, FRAMES, device=device.torch_device)
@@ -58,7 +58,7 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
     network.get_mask_from_lengths = lambda lengths: (
         torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
     )
-    autocast = _autocast(device, precision)
+    autocast = autocast_of(device, precision)
     if train:
         clips = tacotron2_batch(batch)
         names = ("text", "text_lengths", "mel", "mel_lengths")
@@ -66,7 +66,7 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
         gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
         criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
         inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
-        step = _training(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
+        step = training_step(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
         return Job(step, int(mel_lengths.sum()))
     model.eval()
     text = torch.randint(1, 148, (1, SYMBOLS), device=device.torch_device)
@@ -78,7 +78,7 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
     return Job(work, DECODED)
 
 
-def _training(
+def training_step(
     model: nn.Module, loss: Callable[[], Tensor], autocast: Callable[[], AbstractContextManager]
 ) -> Callable[[], float]:
     """A step as in NVIDIA's train.py of both models."""
@@ -143,7 +143,7 @@ def _load(graph: str, models_dir: Path, quant_mode: str) -> tuple[Graph, Content
     return OnnxRuntime(0, 1, {}).load(contents.path(folder, graph), graph, contents), contents
 
 
-def _autocast(device: Device, precision: str) -> Callable[[], AbstractContextManager]:
+def autocast_of(device: Device, precision: str) -> Callable[[], AbstractContextManager]:
     """Stand-in for apex, which NVIDIA's half precision needs and which does not exist for CPUs."""
     if precision == "float32":
         return nullcontext

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
-from tools.speed.measure import LOADING, NVIDIA, PEAK
+from tools.speed.measure import LOADING, NVIDIA, NVIDIA_EXAMPLES, PEAK
 
 UNITS = {"waveglow": ("samples", 1), "tacotron2": ("frames", 1), "voice": ("samples", 1), PEAK: ("GFLOP", 1e9)}
 "Units counted per second, and the multiple in which they are shown."
@@ -76,7 +76,7 @@ def plot(measurements: list[Measurement]) -> Figure:
         for place, each in enumerate(lines):
             slowest, fastest = (each.units / seconds for seconds in (max(each.seconds), min(each.seconds)))
             spread = [[each.rate - slowest], [fastest - each.rate]]
-            colour = "tab:gray" if each.implementation == NVIDIA else "tab:blue"
+            colour = "tab:gray" if each.implementation in (NVIDIA, NVIDIA_EXAMPLES) else "tab:blue"
             axis.barh(place, each.rate, xerr=spread, color=colour, ecolor="black", error_kw={"linewidth": 0.8})
         names = [f"{each.implementation}, {each.precision}" for each in lines]
         axis.set_yticks(range(len(lines)), names, fontsize=8)

@@ -1,0 +1,147 @@
+"""What test_on_cuda.py asks of a card besides the CPU's numbers, asked of the CPU: in a group of one process, after an
+overflow, with and without graphs the same is computed. And how waiting for a card is counted."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from test_tacotron2_model import toy, toy_batch
+
+from common.program import StopSignal
+from common.training import loop
+from conftest import toy_config, toy_tacotron2_config
+from runs import CPU, PACKAGES, in_a_group, make_run, needs_float16, start, weights
+from tacotron2 import decoding
+
+MODELS = {"waveglow": toy_config(), "tacotron2": toy_tacotron2_config()}
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+def check_a_process_alone_in_its_group_learns_the_same(name, device, corpus, folder):
+    def losses(output):
+        # Nothing else is kept: a DistributedDataParallel must not outlive the group.
+        return start(MODELS[name], corpus, folder / output, device=device, max_steps=5)[0].progress.losses
+
+    alone = losses("alone")
+    assert in_a_group(folder, lambda: losses("in a group"), device.backend) == pytest.approx(alone, rel=1e-4)
+
+
+def check_a_loss_scale_comes_down(level, device, corpus, folder):
+    """Steps that overflow change nothing and halve it, until one is as it would have been from the start."""
+    run = make_run(MODELS["waveglow"], folder / "run", device, amp=level, loss_scale="dynamic")
+    exact = make_run(MODELS["waveglow"], folder / "exact", device, amp="O0")
+    task = PACKAGES["waveglow"].train.make_task(run, str(corpus))
+    batches = task.batches(0, 0)
+    batch, before = next(batches), weights(run).clone()
+    batches.close()
+
+    def step(one):
+        criterion = PACKAGES["waveglow"].train.make_task(one, str(corpus)).loss
+        return loop.step(one, criterion, one.model, [batch], StopSignal(), lambda *_, **__: None)[1]
+
+    run.precision.scale, skipped = 2.0**60, 0
+    while not step(run):
+        skipped += 1
+        assert torch.equal(weights(run), before) and run.precision.scale == 2.0 ** (60 - skipped)
+    assert 0 < skipped < 60 and step(exact)
+    change = weights(exact) - before
+    # Adam's first step is as large for small gradients, whose sign half precision may miss.
+    assert (weights(run) - weights(exact)).norm() < 0.2 * change.norm()
+
+
+def check_recorded_decoding_is_the_plain_one(device, monkeypatch):
+    model = endless_toy(steps=80).to(device.torch_device)
+    text, lengths = (each.to(device.torch_device) for each in toy_batch()[:2])
+    as_graph, recorded = decoding.as_graph, []
+    monkeypatch.setattr(decoding, "as_graph", lambda *given: recorded.append(1) or as_graph(*given))
+    with_graphs = model.infer(text, lengths, seeds=[1, 2, 3, 4])
+    assert bool(recorded) == (device.type == "cuda")
+    monkeypatch.setattr(decoding, "as_graph", lambda take_steps, *_: take_steps)
+    for ours, plain in zip(with_graphs, model.infer(text, lengths, seeds=[1, 2, 3, 4]), strict=True):
+        assert ours.length == plain.length == 80
+        for a, b in ((ours.mel, plain.mel), (ours.alignment, plain.alignment), (ours.gate, plain.gate)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def endless_toy(steps):
+    """A Tacotron2 that speaks so many frames."""
+    model = toy(max_decoder_steps=steps)
+    model.decoder.gate_threshold = 2.0
+    return model
+
+
+def waits_of(work):
+    """How often the host waits for the card meanwhile, as PyTorch tells it."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing CUDA operation" in str(each.message) for each in told)
+
+
+def waits_of_steps(name, level, device, corpus, folder, monkeypatch):
+    """Those of each step of a training; batches are not loaded in a step."""
+    waits, step = [], loop.step
+
+    def counted(*given):
+        outcome = []
+        waits.append(waits_of(lambda: outcome.append(step(*given))))
+        return outcome[0]
+
+    monkeypatch.setattr(loop, "step", counted)
+    start(MODELS[name], corpus, folder, device=device, max_steps=6, amp=level)
+    return waits
+
+
+def waits_of_decoding(steps, device):
+    """Those of as many frames, spoken for the second time."""
+    model = endless_toy(steps).to(device.torch_device)
+    text, lengths = (each.to(device.torch_device) for each in toy_batch()[:2])
+    speak = lambda: model.infer(text, lengths, seeds=[1, 2, 3, 4])  # noqa: E731
+    speak()
+    return waits_of(speak)
+
+
+@each_model
+def test_a_process_alone_in_its_group_learns_the_same(name, corpus, tmp_path):
+    check_a_process_alone_in_its_group_learns_the_same(name, CPU, corpus, tmp_path)
+
+
+@needs_float16
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_a_loss_scale_comes_down(level, corpus, tmp_path):
+    check_a_loss_scale_comes_down(level, replace(CPU, half=torch.float16), corpus, tmp_path)
+
+
+def test_recorded_decoding_is_the_plain_one(monkeypatch):
+    check_recorded_decoding_is_the_plain_one(CPU, monkeypatch)
+
+
+@pytest.fixture
+def modes(monkeypatch):
+    """The debug modes that PyTorch was asked for, where it may know no card."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", asked.append)
+    return asked
+
+
+def test_waits_are_counted(modes):
+    def work():
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally ...)", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    assert waits_of(work) == 3 and modes == ["warn", "default"]
+    with pytest.raises(ZeroDivisionError):
+        waits_of(lambda: 1 // 0)
+    assert modes[-1] == "default"
+
+
+@each_model
+def test_nobody_waits_on_the_cpu(name, corpus, tmp_path, modes, monkeypatch):
+    assert waits_of_steps(name, "O0", CPU, corpus, tmp_path, monkeypatch) == [0] * 6
+    assert waits_of_decoding(20, CPU) == 0
