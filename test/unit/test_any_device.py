@@ -12,7 +12,8 @@ from common.program import StopSignal
 from common.training import loop
 from conftest import toy_config, toy_tacotron2_config
 from runs import CPU, PACKAGES, in_a_group, make_run, needs_float16, start, weights
-from tacotron2 import decoding
+from tacotron2 import recorded_steps
+from tacotron2.recorded_steps import RecordedSteps
 
 MODELS = {"waveglow": toy_config(), "tacotron2": toy_tacotron2_config()}
 each_model = pytest.mark.parametrize("name", MODELS)
@@ -53,15 +54,16 @@ def check_a_loss_scale_comes_down(level, device, corpus, folder):
 def check_recorded_decoding_is_the_plain_one(device, monkeypatch):
     model = endless_toy(steps=80).to(device.torch_device)
     text, lengths = (each.to(device.torch_device) for each in toy_batch()[:2])
-    as_graph, recorded = decoding.as_graph, []
-    monkeypatch.setattr(decoding, "as_graph", lambda *given: recorded.append(1) or as_graph(*given))
-    with_graphs = model.infer(text, lengths, seeds=[1, 2, 3, 4])
-    assert bool(recorded) == (device.type == "cuda")
-    monkeypatch.setattr(decoding, "as_graph", lambda take_steps, *_: take_steps)
-    for ours, plain in zip(with_graphs, model.infer(text, lengths, seeds=[1, 2, 3, 4]), strict=True):
-        assert ours.length == plain.length == 80
-        for a, b in ((ours.mel, plain.mel), (ours.alignment, plain.alignment), (ours.gate, plain.gate)):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    record, recordings = recorded_steps.recorded, []
+    monkeypatch.setattr(recorded_steps, "recorded", lambda work: recordings.append(work) or record(work))
+    make_steps = RecordedSteps(model.decoder)
+    for seeds in ([1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]):
+        with_graphs = model.infer(text, lengths, seeds, make_steps)
+        for ours, plain in zip(with_graphs, model.infer(text, lengths, seeds), strict=True):
+            assert ours.length == plain.length == 80
+            for a, b in ((ours.mel, plain.mel), (ours.alignment, plain.alignment), (ours.gate, plain.gate)):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert len(recordings) == (1 if device.type == "cuda" else 0)
 
 
 def endless_toy(steps):
@@ -101,7 +103,8 @@ def waits_of_decoding(steps, device):
     """Those of as many frames, spoken for the second time."""
     model = endless_toy(steps).to(device.torch_device)
     text, lengths = (each.to(device.torch_device) for each in toy_batch()[:2])
-    speak = lambda: model.infer(text, lengths, seeds=[1, 2, 3, 4])  # noqa: E731
+    make_steps = RecordedSteps(model.decoder)
+    speak = lambda: model.infer(text, lengths, [1, 2, 3, 4], make_steps)  # noqa: E731
     speak()
     return waits_of(speak)
 
