@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
 "Operators whose result Python sees: a card would have to be waited for."
@@ -59,7 +59,7 @@ def taped(work: Callable[[], Any]) -> Callable[[], Any]:
 
 def _tensors(tree: Any) -> list[Tensor]:
     # Not oneDNN's own weights, which nothing writes.
-    return [each for each in tree_leaves(tree) if isinstance(each, Tensor) and each.layout == torch.strided]
+    return [each for each in tree_flatten(tree)[0] if isinstance(each, Tensor) and each.layout == torch.strided]
 
 
 def _memory(tensor: Tensor) -> int:

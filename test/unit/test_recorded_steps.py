@@ -46,7 +46,7 @@ def make_text(decoder, number, symbols=8, clips=2, limits=100, dtype=torch.float
     values = torch.randn(clips, symbols, channels, generator=generator).to(dtype)
     padding = torch.zeros(clips, symbols, dtype=torch.bool)
     padding[1:, symbols // 2 + number % 2 :] = True
-    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         return Text(values.as_subclass(OnCard), decoder.attention_layer.prepare(values, padding), limits)
 
 
