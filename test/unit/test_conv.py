@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from on_card import OnCard
 from torch import nn
 from torch.nn import functional as F
 
@@ -80,12 +81,6 @@ def test_parts_put_together_are_the_whole(parts):
     found = list(layer.forward_in_parts(x, parts))
     assert [part.shape[1] for part in found] == [6 // parts] * parts
     assert torch.allclose(torch.cat(found, dim=1), layer(x), atol=1e-6)
-
-
-class OnCard(torch.Tensor):
-    """A tensor that says it is on a CUDA card."""
-
-    is_cuda = True
 
 
 def test_a_card_makes_all_parts_at_once(monkeypatch):

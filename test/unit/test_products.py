@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from on_card import OnCard
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -112,15 +113,6 @@ def test_few_rows_in_float32_are_mkls_on_intels_processors(monkeypatch, intel):
     half = torch.randn(12, 30).bfloat16()
     of_half = {PACKED} if can_pack(half) else {torch.ops.aten.mm}  # not on a processor without AVX-512
     assert operators(constant_linear(half), torch.randn(1, 30).bfloat16()) == of_half
-
-
-class OnCard(torch.Tensor):
-    """A tensor that says it is on a CUDA card."""
-
-    is_cuda = True
-
-    def detach(self):
-        return self
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, [ROWS_ON_CARD, 2, 9]), (torch.bfloat16, [1, 2, 9])])

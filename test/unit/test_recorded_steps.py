@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from graph_tape import taped
+from on_card import OnCard
 from test_tacotron2_model import toy
 
 from common import cuda_graph
@@ -16,13 +17,6 @@ from tacotron2.recorded_steps import RecordedSteps
 AT_ONCE = 5
 "Steps of a block, here."
 NUMBER = 3 * AT_ONCE + 2
-
-
-class OnCard(torch.Tensor):
-    """A tensor that says it is on a CUDA card."""
-
-    is_cuda, is_cpu = True, False
-    __torch_function__ = torch._C._disabled_torch_function_impl  # what is computed from it is a plain tensor
 
 
 @pytest.fixture

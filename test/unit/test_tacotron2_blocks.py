@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 from graph_tape import taped
+from on_card import OnCard
 from test_tacotron2_gradients import recurrence
 from test_tacotron2_lstm import inputs
 
@@ -24,12 +25,6 @@ def recordings(monkeypatch):
     monkeypatch.setattr(blocks, "_pays", lambda over_time, frames: frames >= FEWEST * FRAMES)
     monkeypatch.setattr(blocks, "recorded", lambda work: made.append(work) or taped(work))
     return made
-
-
-class OnCard(torch.Tensor):
-    """A tensor that says it is on a CUDA card."""
-
-    is_cuda = True
 
 
 def test_blocks_are_for_long_loops_on_a_card_that_is_not_recording_anyway(monkeypatch):
