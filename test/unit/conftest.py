@@ -27,8 +27,8 @@ from common.checkpoints.saving import Saver  # noqa: E402
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
-# Plugins of some files, which import their functions, too.
-pytest.register_assert_rewrite("hostile", "serving")
+# Plugins of some files, which import their functions, too; and what compares for two files.
+pytest.register_assert_rewrite("faulty_runs", "graphed_steps", "hostile", "serving")
 
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"

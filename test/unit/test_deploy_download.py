@@ -1,71 +1,13 @@
 """Fetching the checkpoints from a server that may stop short; what is no checkpoint of the model is refused."""
 
-import re
 import shutil
-import subprocess
 import sys
-import threading
-import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from deploy_downloads import CHECKPOINTS, TACOTRON2, WAVEGLOW, get
+from file_server import serve
 
-from conftest import ROOT, script_environment
-
-SCRIPT = ROOT / "tools/deploy/export_model/get_datasets_and_models.sh"
-TACOTRON2 = "nvidia_tacotron2pyt_fp16_20190427"
-WAVEGLOW = "nvidia_waveglow256pyt_fp16"
-CHECKPOINTS = {
-    TACOTRON2: ROOT / "test/data/reference/tacotron2_dle.pt",
-    WAVEGLOW: ROOT / "test/data/reference/waveglow_dle.pt",
-}
-
-
-class Server(BaseHTTPRequestHandler):
-    """Serves the checkpoints; ``cut`` files break off in the middle, where ``resumes`` a range can be asked for."""
-
-    cut: set[str]
-    resumes: bool
-    silent: set[str]
-    contents: dict[str, bytes]
-    asked: list[tuple[str, int]]
-    paths: list[str]
-
-    def do_GET(self):
-        name = self.path.rpartition("/")[2]
-        data = self.contents[name]
-        begin = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0])[0])
-        self.asked.append((name, begin))
-        self.paths.append(self.path)
-        begin = begin if self.resumes else 0
-        if begin >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - begin))
-        self.end_headers()
-        if name in self.silent:
-            time.sleep(30)
-        self.wfile.write(data[begin : len(data) // 2 if name in self.cut else None])
-        self.cut.discard(name)
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serve(contents: dict[str, bytes]):
-    handler = type("Handler", (Server,), {})
-    handler.cut, handler.silent, handler.resumes, handler.asked, handler.paths = set(), set(), True, [], []
-    handler.contents = contents
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        handler.url = f"http://127.0.0.1:{running.server_port}"
-        yield handler
-        running.shutdown()
+from conftest import script_environment
 
 
 @pytest.fixture
@@ -87,13 +29,6 @@ def unchecked(tmp_path):
     python.write_text(f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     return {"PATH": f"{python.parent}:{script_environment()['PATH']}"}
-
-
-def get(folder, *options, url="http://127.0.0.1:9", cwd=None, **environment):
-    return subprocess.run(
-        ["bash", SCRIPT, *options], cwd=cwd, capture_output=True, text=True, timeout=240,
-        env=script_environment() | {"MODEL_PATH": str(folder), "NGC_URL": url} | environment,
-    )  # fmt: skip
 
 
 def check_all_there(folder):

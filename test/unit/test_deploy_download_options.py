@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from test_deploy_download import CHECKPOINTS, TACOTRON2, WAVEGLOW, get, serve
+from deploy_downloads import CHECKPOINTS, TACOTRON2, WAVEGLOW, get
+from file_server import serve
 
 from conftest import ROOT, script_environment, write_programs
 

@@ -5,8 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from deploy_toys import engines
-from test_deploy_report import iteration
+from deploy_toys import engines, iteration
 
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM

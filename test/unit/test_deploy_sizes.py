@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from deploy_toys import engines, models_dir, to_infer
-from test_deploy_report import iteration
+from deploy_toys import engines, iteration, models_dir, to_infer
 
 from common.program import UserError
 from tools.deploy.gen_model.settings import Sizes

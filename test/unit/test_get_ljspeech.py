@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 import pytest
-from test_deploy_download import serve
+from file_server import serve
 
 from conftest import ROOT, script_environment, write_programs
 

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from clocks import Clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.distributed import HashStore
@@ -32,19 +33,6 @@ def test_those_who_meet_learn_of_each_other():
     for thread in threads:
         thread.join(60)
     assert met == {me: [{"number": 0}, {"number": 1}, {"number": 2}] for me in range(3)}
-
-
-class Clock:
-    """Stands in for the module time: it goes on only while somebody sleeps, and then by 10 s at once."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0  # it would keep a processor busy
-        self.now += 10
 
 
 def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkeypatch):

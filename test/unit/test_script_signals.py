@@ -3,9 +3,9 @@
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
+from running_programs import listen_to_signals, wait_for
 from stub_python import StubPython
 
 from conftest import ROOT
@@ -15,13 +15,6 @@ trap 'echo "ended by TERM" >>"$STUB_FOLDER/ended"; exit ${CODE:-0}' TERM
 touch "$STUB_FOLDER/ready"
 while :; do sleep 0.02; done
 """
-SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
-
-def listen_to_signals():
-    """A shell in the background has its programs ignore these, and bash cannot trap what is ignored."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -37,10 +30,7 @@ def signalled(tmp_path):
             env=stub.environment(DOES=does, **changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=listen_to_signals,
         )  # fmt: skip
-        end = time.monotonic() + 60
-        while not (stub.folder / "ready").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
+        wait_for((stub.folder / "ready").exists, 60, process)
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
         ended = stub.folder / "ended"

@@ -19,9 +19,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from clocks import Clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_meeting import Clock
 
 from common import files
 from common.checkpoints import native
