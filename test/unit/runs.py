@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -165,3 +166,8 @@ def small_run(progress=None, **settings) -> Run:
     config = SimpleNamespace(train_config=TrainConfig(**settings))
     average = WeightAverage(0.5, model, precision)
     return Run("toy", config, CPU, model, precision, optimizer, average, progress=progress or Progress())
+
+
+def names_in(task: Task, count: int = 3) -> list[list[str]]:
+    """The clips of each of the first batches."""
+    return [batch["names"] for batch in islice(task.batches(0, 0), count)]

@@ -11,8 +11,8 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name not in ("corpus", "config.json"))
 
 
-def state(iteration=0):
-    return {"model": {"a": torch.arange(1000.0)}, "config": {}, "iteration": iteration, "progress": {}}
+def state(iteration=0, size=1000):
+    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": iteration, "progress": {}}
 
 
 def failing(iterations):

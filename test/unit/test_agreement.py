@@ -7,8 +7,9 @@ from dataclasses import asdict, fields, is_dataclass, replace
 import pytest
 import torch
 from faulty_runs import FAULT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import BUSY
 
 import waveglow.config
 from common import distributed
@@ -19,8 +20,6 @@ from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 
 pytest_plugins = ["faulty_runs"]
 
-BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"A machine that others use, too, is no mistake of the tests."
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
 

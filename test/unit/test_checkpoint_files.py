@@ -10,16 +10,13 @@ import time
 import pytest
 import safetensors.torch
 import torch
+from small_checkpoints import state
 
 from common.checkpoints import native, reading
 from common.checkpoints.budget import RefusedError
 from common.checkpoints.reading import read_contents
 from common.program import UserError
 from conftest import ROOT
-
-
-def state(iteration=3, size=10):
-    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": iteration, "progress": {}}
 
 
 def test_what_is_saved_is_loaded(tmp_path):

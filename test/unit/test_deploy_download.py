@@ -7,7 +7,7 @@ import pytest
 from deploy_downloads import CHECKPOINTS, TACOTRON2, WAVEGLOW, get
 from file_server import serve
 
-from conftest import script_environment
+from conftest import script_environment, write_programs
 
 
 @pytest.fixture
@@ -24,11 +24,8 @@ def folder(tmp_path):
 @pytest.fixture
 def unchecked(tmp_path):
     """An environment whose Python takes every file for a checkpoint: that is not asked by loading PyTorch each time."""
-    python = tmp_path / "bin/python"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return {"PATH": f"{python.parent}:{script_environment()['PATH']}"}
+    write_programs(tmp_path / "bin", {"python": f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n'})
+    return {"PATH": f"{tmp_path / 'bin'}:{script_environment()['PATH']}"}
 
 
 def check_all_there(folder):
@@ -85,8 +82,7 @@ def test_half_a_download_does_not_replace_a_checkpoint(folder, unchecked):
 
 
 def test_a_server_that_falls_silent_is_given_up(server, folder, tmp_path):
-    (tmp_path / "curl").write_text(f'#!/bin/bash\nexec {shutil.which("curl")} "${{@/#60/1}}" --retry 0\n')
-    (tmp_path / "curl").chmod(0o755)
+    write_programs(tmp_path, {"curl": f'#!/bin/bash\nexec {shutil.which("curl")} "${{@/#60/1}}" --retry 0\n'})
     server.silent = {TACOTRON2}
     done = get(folder, url=server.url, PATH=f"{tmp_path}:{script_environment()['PATH']}")
     assert done.returncode == 1

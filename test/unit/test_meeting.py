@@ -9,16 +9,14 @@ import threading
 
 import pytest
 from clocks import Clock
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import BUSY
 from torch.distributed import HashStore
 
 from common import distributed, meeting
 from common.program import UserError
 from conftest import ROOT, make_corpus, run_script
-
-BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"A machine that others use, too, is no mistake of the tests."
 
 
 def test_those_who_meet_learn_of_each_other():

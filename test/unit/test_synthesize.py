@@ -2,7 +2,6 @@
 
 import io
 import logging
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from full_disk import full_disk
 from toy_speech import FRAMES, make_models, run_synthesize
 
 from common.program import UserError
@@ -214,13 +214,8 @@ def test_wrong_options_end_with_code_2(models, monkeypatch, capsys, options):
 def test_a_full_disk_leaves_the_earlier_wav(models, tmp_path, monkeypatch):
     """And not half of a new one."""
     (tmp_path / "out.wav").write_bytes(b"earlier")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        with pytest.raises(UserError, match=r"cannot write .*out.wav: File too large"):
-            run_synthesize(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(20_000), pytest.raises(UserError, match=r"cannot write .*out.wav: File too large"):
+        run_synthesize(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
     assert (tmp_path / "out.wav").read_bytes() == b"earlier"
     assert not list(tmp_path.glob(".*"))
 
