@@ -32,7 +32,6 @@ from tools.deploy.export_model.example_inputs import example_inputs, loop_inputs
 from tools.deploy.export_model.onnx_export import check_exporter
 from tools.deploy.gen_model import building
 from tools.deploy.gen_model.settings import load_settings
-from tools.deploy.infer_python.latency import Iteration
 from tools.deploy.infer_python.pipeline import Pipeline
 from tools.deploy.models import PACKAGES, Model
 
@@ -179,12 +178,6 @@ def to_infer(quant_mode: str, batch: str, length: str, *options) -> list:
 def to_build(quant_mode: str, *options) -> list:
     """The options that gen_model/run.sh gives its program."""
     return ["--quant_mode", quant_mode, "--bs", *options]
-
-
-def iteration(**changes) -> Iteration:
-    """Of one text, whose every time and rate is 1.0 but for the changes."""
-    values = dict.fromkeys(Iteration.__dataclass_fields__, 1.0) | dict(batch=1, mels=100, samples=25600)
-    return Iteration(**(values | changes))
 
 
 def report_of(text: str) -> dict[str, dict[str, float]]:

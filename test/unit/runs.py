@@ -3,27 +3,21 @@
 import threading
 from collections.abc import Callable
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
 
 import tacotron2.config
 import tacotron2.train
 import waveglow.config
 import waveglow.train
 from common import distributed
-from common.checkpoints.progress import Progress
-from common.config import TrainConfig
 from common.config_reading import from_dict
 from common.device import pick_device
-from common.precision import Precision
 from common.program import StopSignal
 from common.training import loop, main
-from common.training.averaging import WeightAverage
 from common.training.loop import Summary, Task
 from common.training.run import Run
 
@@ -156,16 +150,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def distance(losses: list[float], others: list[float]) -> float:
     """The largest between the losses of two runs."""
     return max(abs(a - b) for a, b in zip(losses, others, strict=True))
-
-
-def small_run(progress=None, **settings) -> Run:
-    """A run of a model with batch norm and two groups of weights."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    precision = Precision("O0", 1.0, CPU, model)
-    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in model], lr=1.0)
-    config = SimpleNamespace(train_config=TrainConfig(**settings))
-    average = WeightAverage(0.5, model, precision)
-    return Run("toy", config, CPU, model, precision, optimizer, average, progress=progress or Progress())
 
 
 def names_in(task: Task, count: int = 3) -> list[list[str]]:

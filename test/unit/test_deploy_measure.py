@@ -5,7 +5,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from deploy_toys import engines, iteration
+from deploy_toys import engines
+from iterations import iteration
 
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM

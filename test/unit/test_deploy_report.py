@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from deploy_toys import FIELDS, WAVEGLOW_FIELDS, iteration, report_of
+from deploy_toys import FIELDS, WAVEGLOW_FIELDS, report_of
+from iterations import iteration
 
 from tools.deploy.benchmark.table import COLUMNS, plot, table
 from tools.deploy.checkpoints import RANDOM

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from deploy_toys import iteration
+from iterations import iteration
 
 from common.program import UserError
 from tools.deploy.infer_python.latency import DeviceResult, Run

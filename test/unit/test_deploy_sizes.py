@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from deploy_toys import engines, iteration, models_dir, to_infer
+from deploy_toys import engines, models_dir, to_infer
+from iterations import iteration
 
 from common.program import UserError
 from tools.deploy.gen_model.settings import Sizes

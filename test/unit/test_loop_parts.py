@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_runs import small_run
 
 from common import distributed
 from common.checkpoints.progress import Progress
@@ -13,7 +14,7 @@ from common.device import pick_device
 from common.program import UserError
 from common.training import loop
 from common.training.run import Run
-from runs import make_run, small_run
+from runs import make_run
 
 CPU = pick_device("cpu")
 

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from small_runs import small_run
 
 from common import distributed
 from common.checkpoints.progress import Progress
 from common.training import loop
-from runs import small_run
 
 
 def trained(monkeypatch, run, task_of, **names):
