@@ -8,7 +8,7 @@ import pytest
 from running_programs import listen_to_signals, wait_for
 from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 PROGRAM = """
 trap 'echo "ended by TERM" >>"$STUB_FOLDER/ended"; exit ${CODE:-0}' TERM
@@ -58,9 +58,8 @@ def test_of_several_processes_the_ranks_get_it_and_not_the_launcher(signalled, t
     if not kernel_tells:
         if not shutil.which("pgrep"):
             pytest.skip("pgrep is not installed")
-        cat = tmp_path / "a stub/bin/cat"
-        cat.write_text(f'#!/bin/bash\n[[ $1 != /proc/* ]] || exit 1\nexec {shutil.which("cat")} "$@"\n')
-        cat.chmod(0o755)
+        cat = f'#!/bin/bash\n[[ $1 != /proc/* ]] || exit 1\nexec {shutil.which("cat")} "$@"\n'
+        write_programs(tmp_path / "a stub/bin", {"cat": cat})
     rank = """
 if [[ ${IS_RANK:-} == 1 ]]; then
     trap 'echo "rank got TERM" >>"$STUB_FOLDER/ended"; exit 0' TERM

@@ -4,7 +4,6 @@ import io
 import logging
 import subprocess
 import sys
-import time
 import weakref
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from full_disk import full_disk
+from running_programs import wait_for
 from toy_speech import FRAMES, make_models, run_synthesize
 
 from common.program import UserError
@@ -250,9 +250,7 @@ def test_sigterm_leaves_whole_wavs_and_nothing_else(models, tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         process.stdin.write(b"Hello there.\n" * 5000)
         process.stdin.close()
-        while not (tmp_path / "clips/out_0001.wav").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for((tmp_path / "clips/out_0001.wav").exists, 240, process)
         process.terminate()
         process.stderr.read()
     assert process.returncode == 143
