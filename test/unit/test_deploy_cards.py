@@ -123,10 +123,8 @@ def test_pytorch_lays_the_layers_out_as_the_device_wants_them(tmp_path, monkeypa
 
 
 def test_a_card_of_nvidia_has_the_name_that_its_program_tells(tmp_path, monkeypatch):
-    write_programs(
-        tmp_path,
-        {"nvidia-smi": '#!/bin/bash\n[[ "$*" == "--query-gpu=name --format=csv,noheader -i 2" ]] && echo "H100 "\n'},
-    )
+    program = '#!/bin/bash\n[[ "$*" == "--query-gpu=name --format=csv,noheader -i 2" ]] && echo "H100 "\n'
+    write_programs(tmp_path, {"nvidia-smi": program})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert [hardware_names.cuda_card_name(number) for number in (2, 0)] == ["H100, card 2", "CUDA, card 0"]
 
