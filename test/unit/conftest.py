@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before PyTorch is there, and for the programs that tests start: for toy models threads cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,8 +28,8 @@ from common.checkpoints.saving import Saver  # noqa: E402
 # Processes of tests are forked from one that has imported this and has no threads: a fork beside threads may hang.
 multiprocessing.set_forkserver_preload(["conftest", "common.training.run", "tacotron2.data"])
 
-# Plugins of some files, which import their functions, too.
-pytest.register_assert_rewrite("hostile", "serving")
+# Plugins of some files, which import their functions, too; and what compares for two files.
+pytest.register_assert_rewrite("faulty_runs", "graphed_steps", "hostile", "serving", "tbe_files")
 
 RATE = 22050
 EMULATOR = ROOT / "test/npu_emulator"
@@ -65,6 +66,14 @@ def signals_end_the_tests():
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert left == handlers, "a handler of signals was left behind"
+
+
+@pytest.fixture
+def handlers(monkeypatch):
+    """The product's handlers of signals, by number, which stay out of the tests' process."""
+    found = {}
+    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=found.__setitem__))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +176,14 @@ def write_programs(folder: Path, texts: dict[str, str]) -> None:
         (folder / name).chmod(0o755)
 
 
+def touch(folder: Path, *names: str) -> Path:
+    """Empty files, in folders that are made."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
 @pytest.fixture
 def corpus(tmp_path):
     return make_corpus(tmp_path / "corpus")
@@ -260,43 +277,5 @@ def run_here(monkeypatch, capsys, tmp_path):
         with pytest.raises(SystemExit) as end:
             program.run(main)
         return subprocess.CompletedProcess(sys.argv, end.value.code, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """A machine without CANN."""
-    from tools.tbe import find_cann
-
-    monkeypatch.delenv("ASCEND_OPP_PATH", raising=False)
-    monkeypatch.setattr(find_cann, "INSTALL_INFO", tmp_path / "etc/ascend_cann_install.info")
-    monkeypatch.setattr(find_cann, "DEFAULT_ROOT", tmp_path / "usr local/Ascend")
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # slow, and nothing here cuts the power
-    return tmp_path
-
-
-@pytest.fixture
-def cann(nowhere):
-    """A CANN 5.0.3: its folder impl."""
-    from tbe_files import make_cann
-    from tools.tbe import find_cann
-
-    return make_cann(find_cann.DEFAULT_ROOT / "ascend-toolkit/5.0.3/arm64-linux/opp")
-
-
-@pytest.fixture
-def patch(monkeypatch, capsys):
-    """Run tools/patch_tbe.py; returns its exit code and what it says."""
-    from tools import patch_tbe
-
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", ["patch_tbe.py", *map(str, options)])
-        try:
-            patch_tbe.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return code, capsys.readouterr().out
 
     return run

@@ -2,18 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from conftest import make_corpus, toy_config
 from runs import start
-
-FEW = settings(
-    max_examples=60,
-    deadline=None,
-    # A machine that others use, too, is no mistake of the tests.
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 ODD = st.recursive(
     st.none()

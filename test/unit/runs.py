@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -149,3 +150,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def distance(losses: list[float], others: list[float]) -> float:
     """The largest between the losses of two runs."""
     return max(abs(a - b) for a, b in zip(losses, others, strict=True))
+
+
+def names_in(task: Task, count: int = 3) -> list[list[str]]:
+    """The clips of each of the first batches."""
+    return [batch["names"] for batch in islice(task.batches(0, 0), count)]

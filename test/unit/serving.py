@@ -2,13 +2,12 @@
 
 import socket
 import threading
-import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
-from test_synthesize import make_models
+from toy_speech import make_models
 
 from common.audio import to_16_bit
 from common.voices import Settings
@@ -96,13 +95,6 @@ def assert_same(ours, theirs):
     """Sample for sample, but for the rounding of float32, which may turn the last bit of 16."""
     assert ours.shape == theirs.shape
     assert np.abs(ours.astype(int) - theirs).max() <= 1
-
-
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def is_refused(port):

@@ -22,3 +22,15 @@ def speech(seconds=2.0, seed=0, rate=RATE, level=0.2, room=ROOM):
 
 def silence(seconds, rate=RATE, room=ROOM):
     return room * np.random.default_rng(1).standard_normal(int(seconds * rate))
+
+
+def voice(seconds=1.0, cents=0.0, loudness=0.3, seed=0):
+    """Samples [N]: a changing vowel whose pitch moves around 150 Hz, in a little noise; at any speed the same."""
+    samples = int(seconds * RATE)
+    place = np.linspace(0, 1, samples)
+    frequency = 150 * 2 ** (cents / 1200) * (1 + 0.1 * np.sin(2 * np.pi * place))
+    phase = 2 * np.pi * np.cumsum(frequency) / RATE
+    formant = 600 + 900 * np.sin(3 * np.pi * place) ** 2
+    tones = [np.exp(-(((n * 150 - formant) / 500) ** 2)) * np.sin(n * phase) for n in range(1, 15)]
+    audio = sum(tones) + 0.02 * np.random.default_rng(seed).standard_normal(samples)
+    return (loudness * audio / np.abs(audio).max()).astype(np.float32)

@@ -1,9 +1,16 @@
-"""CANN's three operator files as the tests write them, in the forms that CANN's have."""
+"""CANN's three operator files as the tests write them, in the forms that CANN's have: a plugin of these tests, for its
+fixtures."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
+import pytest
+
 from conftest import ROOT
+from tools import patch_tbe
+from tools.tbe import find_cann
 from tools.tbe.lists import PLACES
 
 TRANSPOSE, FOUR_2_FIVE, FIVE_2_FOUR = PLACES
@@ -164,3 +171,35 @@ def state(folder: Path) -> dict[str, tuple]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: seen[0] for name, seen in state(folder).items()}
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """A machine without CANN."""
+    monkeypatch.delenv("ASCEND_OPP_PATH", raising=False)
+    monkeypatch.setattr(find_cann, "INSTALL_INFO", tmp_path / "etc/ascend_cann_install.info")
+    monkeypatch.setattr(find_cann, "DEFAULT_ROOT", tmp_path / "usr local/Ascend")
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # slow, and nothing here cuts the power
+    return tmp_path
+
+
+@pytest.fixture
+def cann(nowhere):
+    """A CANN 5.0.3: its folder impl."""
+    return make_cann(find_cann.DEFAULT_ROOT / "ascend-toolkit/5.0.3/arm64-linux/opp")
+
+
+@pytest.fixture
+def patch(monkeypatch, capsys):
+    """Run tools/patch_tbe.py; returns its exit code and what it says."""
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["patch_tbe.py", *map(str, options)])
+        try:
+            patch_tbe.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().out
+
+    return run

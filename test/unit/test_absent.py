@@ -1,7 +1,7 @@
 """What a process says when others are gone: which, and on which machines; and what it takes for that at all."""
 
 import pytest
-from test_meeting import Clock
+from clocks import Clock
 from torch.distributed import HashStore
 
 from common import distributed, meeting

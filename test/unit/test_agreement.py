@@ -6,9 +6,10 @@ from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from faulty_runs import FAULT
+from hypothesis import given
 from hypothesis import strategies as st
-from test_faults import FAULT, train  # noqa: F401 - the fixture
+from hypothesis_settings import BUSY
 
 import waveglow.config
 from common import distributed
@@ -17,8 +18,8 @@ from common.precision import Precision
 from common.training import agreement
 from common.training.agreement import MAY_DIFFER, checksum, facts_of_start
 
-BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"A machine that others use, too, is no mistake of the tests."
+pytest_plugins = ["faulty_runs"]
+
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
 
@@ -145,7 +146,7 @@ def test_long_files_have_a_digest_each_and_what_is_no_file_has_none(tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_that_part_are_named_and_no_checkpoint_is_written(train, tmp_path):  # noqa: F811
+def test_weights_that_part_are_named_and_no_checkpoint_is_written(train, tmp_path):
     done = train("out", "diverging:1:1", "--max_steps=3")
     assert FAULT in done.logs[1]
     assert done.returncode == 1

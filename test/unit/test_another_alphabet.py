@@ -2,18 +2,15 @@
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 import soundfile
-from alphabets import GERMAN, RUSSIAN
+from alphabets import GERMAN, RUSSIAN, speak, speaking
 
 from common.device import pick_device
-from conftest import toy_tacotron2_config
 from runs import start
 from tacotron2.synthesizer import Synthesizer
 from tacotron2.text import sequence_to_text
-from tools import synthesize
 
 CPU = pick_device("cpu")
 LINES = {
@@ -37,22 +34,6 @@ def make_corpus(folder, language):
         lines.append(f"{wav.stem}|{text}\n")
     (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
     return folder
-
-
-def speaking(symbols):
-    values = toy_tacotron2_config()
-    values["data_config"] = {"symbols": symbols}
-    return values
-
-
-def speak(monkeypatch, caplog, checkpoint, output, *arguments):
-    """What tools/synthesize.py says."""
-    command = ["synthesize.py", *arguments, f"--tacotron2={checkpoint}", f"--output={output}", "--device=cpu"]
-    monkeypatch.setattr(sys, "argv", command)
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        synthesize.main()
-    return caplog.text
 
 
 @needs_espeak

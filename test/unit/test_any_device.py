@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_tacotron2_model import toy, toy_batch
+from tacotron2_toys import toy, toy_batch
 
 from common.program import StopSignal
 from common.training import loop

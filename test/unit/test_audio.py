@@ -1,13 +1,12 @@
 """Mel spectrograms equal the reference's; wavs are read and written without surprises."""
 
 import logging
-import resource
-import signal
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from full_disk import full_disk
 
 from common.audio import (
     MelSpectrogram,
@@ -77,16 +76,8 @@ def test_what_is_written_is_read_again(tmp_path, tone):
 
 
 def test_a_full_disk_is_said(tmp_path, tone):
-    """Behind a limit of the size of files, which the system enforces as it does a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(UserError, match="File too large"):
-            write_wav(tmp_path / "a.wav", tone, RATE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(1000), pytest.raises(UserError, match="File too large"):
+        write_wav(tmp_path / "a.wav", tone, RATE)
     assert not list(tmp_path.iterdir())
 
 

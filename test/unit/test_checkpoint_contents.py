@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from hostile import FEW, ODD, at
+from hostile import ODD, at
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis_settings import FEW
 
 from common import inference
 from common.checkpoints import native

@@ -10,6 +10,7 @@ import time
 import pytest
 import safetensors.torch
 import torch
+from small_checkpoints import state
 
 from common.checkpoints import native, reading
 from common.checkpoints.budget import RefusedError
@@ -18,14 +19,10 @@ from common.program import UserError
 from conftest import ROOT
 
 
-def state(iteration=3, size=10):
-    return {"model": {"a": torch.arange(float(size))}, "config": {}, "iteration": iteration, "progress": {}}
-
-
 def test_what_is_saved_is_loaded(tmp_path):
     path = native.checkpoint_path(tmp_path / "new folder", "waveglow", 12)
     assert path.name == "waveglow_12"
-    native.save(path, state())
+    native.save(path, state(3))
     assert torch.equal(native.load(path)["model"]["a"], state()["model"]["a"])
     without = native.load(path, with_tensors=False)
     assert without["iteration"] == 3 and without["model"]["a"].shape == state()["model"]["a"].shape
@@ -34,7 +31,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path):
     """A limit on file size stands in for the full disk: writing fails in the same places."""
-    native.save(tmp_path / "waveglow_1", state())
+    native.save(tmp_path / "waveglow_1", state(3))
     code = (
         "import resource, sys, torch; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path; from common.checkpoints import native\n"

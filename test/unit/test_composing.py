@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_conditioning import fix_upsampling, toy
+from conditioned_toys import fix_upsampling, toy
 
 from common.config import NpuConfig
 from common.device import pick_device

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from common.program import UserError
-from conftest import RATE
+from conftest import RATE, write_programs
 from tools.corpus import clips, engines
 
 
@@ -30,8 +30,7 @@ def test_engines_that_are_not_installed(monkeypatch):
 
 
 def test_programs_get_the_voice_and_what_they_say_when_they_fail_is_said(tmp_path, monkeypatch):
-    (tmp_path / "espeak-ng").write_text(f"#!/bin/bash\necho $* >{tmp_path}/given\necho 7.5 is ill >&2\nexit 3\n")
-    (tmp_path / "espeak-ng").chmod(0o755)
+    write_programs(tmp_path, {"espeak-ng": f"#!/bin/bash\necho $* >{tmp_path}/given\necho 7.5 is ill >&2\nexit 3\n"})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for voice, expected in (("", "en-us"), ("de", "de")):
         with pytest.raises(UserError, match=r"espeak-ng failed with code 3: 7\.5 is ill"):
@@ -41,8 +40,7 @@ def test_programs_get_the_voice_and_what_they_say_when_they_fail_is_said(tmp_pat
 
 @pytest.mark.parametrize(("does", "said"), [("sleep 60", "timed out"), ("echo no sound", "flite failed: ")])
 def test_a_program_that_does_not_speak_is_said(tmp_path, monkeypatch, does, said):
-    (tmp_path / "flite").write_text(f"#!/bin/bash\ncase $1 in -lv) echo Voices: slt;; -voice) exec {does};; esac\n")
-    (tmp_path / "flite").chmod(0o755)
+    write_programs(tmp_path, {"flite": f"#!/bin/bash\ncase $1 in -lv) echo Voices: slt;; -voice) exec {does};; esac\n"})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     speak = engines.find_flite("").load()
     monkeypatch.setattr(engines, "LIMIT", 0.2 if does == "sleep 60" else 60)
@@ -76,8 +74,7 @@ def program(tmp_path, monkeypatch):
     def make(name, lines):
         soundfile.write(tmp_path / "tone.wav", np.full(8000, 0.25), 16000)
         text = f'#!/bin/bash\nfolder={tmp_path}\n{lines}\nprintf "%s\\n" "$@" >$folder/given\ncat $folder/tone.wav\n'
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+        write_programs(tmp_path, {name: text})
         return tmp_path
 
     return make

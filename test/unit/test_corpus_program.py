@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command_lines import read
 
 import fake_engine
 from common.program import UserError
@@ -21,14 +22,9 @@ SECOND = np.zeros(RATE, np.float32)
 GO_ON = SimpleNamespace(requested=0)
 
 
-def read(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["make_corpus", "dir", *options])
-    return make_corpus.read_arguments()
-
-
 def test_without_options_it_is_eight_hours_by_hibari_on_all_cores(monkeypatch):
     monkeypatch.setattr(make_corpus.os, "sched_getaffinity", lambda process: set(range(3)))
-    args = read(monkeypatch)
+    args = read(monkeypatch, make_corpus, "dir")
     assert (args.directory, args.hours, args.engine, args.voice, args.texts) == (Path("dir"), 8.0, "hibari", "", None)
     assert (args.held_back, args.noise_floor, args.seed, args.jobs) == (False, -60.0, 0, 3)
 
@@ -42,7 +38,7 @@ def test_without_options_it_is_eight_hours_by_hibari_on_all_cores(monkeypatch):
     ],
 )  # fmt: skip
 def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
-    assert getattr(read(monkeypatch, option), name) == value
+    assert getattr(read(monkeypatch, make_corpus, "dir", option), name) == value
 
 
 @pytest.mark.parametrize(
@@ -55,7 +51,7 @@ def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
 )  # fmt: skip
 def test_options_out_of_range_or_that_exclude_each_other_end_with_code_2(monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as end:
-        read(monkeypatch, *options)
+        read(monkeypatch, make_corpus, "dir", *options)
     assert end.value.code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert options[0].partition("=")[0] in said

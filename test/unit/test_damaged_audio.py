@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import FEW
 
 from common.announced_length import missing_bytes
 from common.audio import MOST_PER_BYTE, ClipError, Fault, check_wav, look_at, read_wav
 from conftest import RATE
 
 CONTAINERS = ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "OGG"]
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @cache

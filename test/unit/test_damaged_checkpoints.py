@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 import torch
-from hostile import FEW
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import FEW
 
 from common.checkpoints import native
 from common.checkpoints.interchange import read

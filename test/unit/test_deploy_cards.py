@@ -9,6 +9,7 @@ import pytest
 import torch
 from deploy_toys import make, models_dir, raw
 
+from conftest import write_programs
 from runs import CPU
 from tools.deploy.engines import hardware_names, onnxruntime_engine, quantization, torch_engine
 from tools.deploy.engines.engine import Build, counted
@@ -122,9 +123,8 @@ def test_pytorch_lays_the_layers_out_as_the_device_wants_them(tmp_path, monkeypa
 
 
 def test_a_card_of_nvidia_has_the_name_that_its_program_tells(tmp_path, monkeypatch):
-    program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/bash\n[[ "$*" == "--query-gpu=name --format=csv,noheader -i 2" ]] && echo "H100 "\n')
-    program.chmod(0o755)
+    program = '#!/bin/bash\n[[ "$*" == "--query-gpu=name --format=csv,noheader -i 2" ]] && echo "H100 "\n'
+    write_programs(tmp_path, {"nvidia-smi": program})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert [hardware_names.cuda_card_name(number) for number in (2, 0)] == ["H100, card 2", "CUDA, card 0"]
 

@@ -1,71 +1,13 @@
 """Fetching the checkpoints from a server that may stop short; what is no checkpoint of the model is refused."""
 
-import re
 import shutil
-import subprocess
 import sys
-import threading
-import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from deploy_downloads import CHECKPOINTS, TACOTRON2, WAVEGLOW, get
+from file_server import serve
 
-from conftest import ROOT, script_environment
-
-SCRIPT = ROOT / "tools/deploy/export_model/get_datasets_and_models.sh"
-TACOTRON2 = "nvidia_tacotron2pyt_fp16_20190427"
-WAVEGLOW = "nvidia_waveglow256pyt_fp16"
-CHECKPOINTS = {
-    TACOTRON2: ROOT / "test/data/reference/tacotron2_dle.pt",
-    WAVEGLOW: ROOT / "test/data/reference/waveglow_dle.pt",
-}
-
-
-class Server(BaseHTTPRequestHandler):
-    """Serves the checkpoints; ``cut`` files break off in the middle, where ``resumes`` a range can be asked for."""
-
-    cut: set[str]
-    resumes: bool
-    silent: set[str]
-    contents: dict[str, bytes]
-    asked: list[tuple[str, int]]
-    paths: list[str]
-
-    def do_GET(self):
-        name = self.path.rpartition("/")[2]
-        data = self.contents[name]
-        begin = int((re.findall(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0])[0])
-        self.asked.append((name, begin))
-        self.paths.append(self.path)
-        begin = begin if self.resumes else 0
-        if begin >= len(data):
-            self.send_error(416)
-            return
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - begin))
-        self.end_headers()
-        if name in self.silent:
-            time.sleep(30)
-        self.wfile.write(data[begin : len(data) // 2 if name in self.cut else None])
-        self.cut.discard(name)
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serve(contents: dict[str, bytes]):
-    handler = type("Handler", (Server,), {})
-    handler.cut, handler.silent, handler.resumes, handler.asked, handler.paths = set(), set(), True, [], []
-    handler.contents = contents
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        handler.url = f"http://127.0.0.1:{running.server_port}"
-        yield handler
-        running.shutdown()
+from conftest import script_environment, write_programs
 
 
 @pytest.fixture
@@ -82,18 +24,8 @@ def folder(tmp_path):
 @pytest.fixture
 def unchecked(tmp_path):
     """An environment whose Python takes every file for a checkpoint: that is not asked by loading PyTorch each time."""
-    python = tmp_path / "bin/python"
-    python.parent.mkdir()
-    python.write_text(f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    return {"PATH": f"{python.parent}:{script_environment()['PATH']}"}
-
-
-def get(folder, *options, url="http://127.0.0.1:9", cwd=None, **environment):
-    return subprocess.run(
-        ["bash", SCRIPT, *options], cwd=cwd, capture_output=True, text=True, timeout=240,
-        env=script_environment() | {"MODEL_PATH": str(folder), "NGC_URL": url} | environment,
-    )  # fmt: skip
+    write_programs(tmp_path / "bin", {"python": f'#!/bin/bash\n[[ $1 != -m ]] || exec {sys.executable} "$@"\n'})
+    return {"PATH": f"{tmp_path / 'bin'}:{script_environment()['PATH']}"}
 
 
 def check_all_there(folder):
@@ -150,8 +82,7 @@ def test_half_a_download_does_not_replace_a_checkpoint(folder, unchecked):
 
 
 def test_a_server_that_falls_silent_is_given_up(server, folder, tmp_path):
-    (tmp_path / "curl").write_text(f'#!/bin/bash\nexec {shutil.which("curl")} "${{@/#60/1}}" --retry 0\n')
-    (tmp_path / "curl").chmod(0o755)
+    write_programs(tmp_path, {"curl": f'#!/bin/bash\nexec {shutil.which("curl")} "${{@/#60/1}}" --retry 0\n'})
     server.silent = {TACOTRON2}
     done = get(folder, url=server.url, PATH=f"{tmp_path}:{script_environment()['PATH']}")
     assert done.returncode == 1

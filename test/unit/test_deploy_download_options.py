@@ -6,7 +6,9 @@ import sys
 import time
 
 import pytest
-from test_deploy_download import CHECKPOINTS, TACOTRON2, WAVEGLOW, get, serve
+from deploy_downloads import CHECKPOINTS, TACOTRON2, WAVEGLOW, get
+from file_server import serve
+from folder_holders import end_holder, start_holder
 
 from conftest import ROOT, script_environment, write_programs
 
@@ -214,12 +216,10 @@ def test_whoever_holds_the_folder_may_start_it(fetch, holder):
 
 @pytest.fixture
 def holder():
-    from test_folder_lock import end, holder
-
     held = []
 
     def hold(folder):
-        process, said = holder(folder)
+        process, said = start_holder(folder)
         held.append(process)
         assert said == "held"
         return process
@@ -227,7 +227,7 @@ def holder():
     yield hold
     for process in held:
         os.killpg(process.pid, 9)
-        end(process, 0)
+        end_holder(process, 0)
 
 
 def test_a_folder_that_cannot_be_written_is_said(fetch):

@@ -11,6 +11,7 @@ import pytest
 from deploy_toys import SEEDS, TEXTS, make, models_dir, run_script, start
 
 from common.program import UserError
+from conftest import write_programs
 from tools.deploy.artifacts import read_contents
 from tools.deploy.benchmark import perf
 from tools.deploy.engines import hardware_names
@@ -247,8 +248,7 @@ def test_a_card_has_the_name_that_cnmon_tells(tmp_path, monkeypatch):
     """As public scripts read it."""
     assert hardware_names.mlu_name(1) == "MLU, card 1"
     answer = 'echo "    Product Name  : MLU370-S4"'
-    (tmp_path / "cnmon").write_text(f'#!/bin/bash\n{answer}\n[[ "$*" == "info -c 1 -t" ]]\n')
-    (tmp_path / "cnmon").chmod(0o755)
+    write_programs(tmp_path, {"cnmon": f'#!/bin/bash\n{answer}\n[[ "$*" == "info -c 1 -t" ]]\n'})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert hardware_names.mlu_name(1) == "MLU370-S4, card 1"
     assert hardware_names.mlu_name(0) == "MLU, card 0"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from deploy_toys import engines
-from test_deploy_report import iteration
+from iterations import iteration
 
 from tools.deploy.artifacts import Source, read_contents
 from tools.deploy.checkpoints import RANDOM

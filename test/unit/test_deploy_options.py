@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_lines import read
 from deploy_toys import make
 
 from common.program import UserError
@@ -25,11 +26,6 @@ SAMPLE = {
     }
 }
 "The form of data/jsons/builder_config.json in the sample."
-
-
-def read(monkeypatch, module, *options):
-    monkeypatch.setattr(sys, "argv", ["program", *options])
-    return module.read_arguments()
 
 
 @pytest.mark.parametrize("option", ["--bs", "-bs", "--batch-size"])

@@ -4,16 +4,12 @@ from dataclasses import replace
 
 import pytest
 from deploy_toys import FIELDS, WAVEGLOW_FIELDS, report_of
+from iterations import iteration
 
 from tools.deploy.benchmark.table import COLUMNS, plot, table
 from tools.deploy.checkpoints import RANDOM
 from tools.deploy.infer_python import latency
-from tools.deploy.infer_python.latency import DeviceResult, Iteration, Run, percentile
-
-
-def iteration(**changes):
-    values = dict.fromkeys(Iteration.__dataclass_fields__, 1.0) | dict(batch=1, mels=100, samples=25600)
-    return Iteration(**(values | changes))
+from tools.deploy.infer_python.latency import DeviceResult, Run, percentile
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_deploy_report import iteration
+from iterations import iteration
 
 from common.program import UserError
 from tools.deploy.infer_python.latency import DeviceResult, Run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from deploy_toys import engines, models_dir, to_infer
-from test_deploy_report import iteration
+from iterations import iteration
 
 from common.program import UserError
 from tools.deploy.gen_model.settings import Sizes

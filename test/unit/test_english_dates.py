@@ -1,7 +1,7 @@
 """english_cleaners_v2 reads dates, years and times of day in every form they are written in."""
 
 import pytest
-from test_english_readings import read
+from english import read
 
 MONTHS = {
     "Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "May": "May", "Jun": "June", "Jul": "July",

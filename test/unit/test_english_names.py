@@ -1,7 +1,7 @@
 """english_cleaners_v2 reads initials, capitals, Roman numerals, addresses and numbers with something beside them."""
 
 import pytest
-from test_english_readings import read
+from english import read
 
 RULERS = """Henry Louis Elizabeth George Charles Edward James William Richard Mary Philip Frederick Peter Catherine
 Nicholas Alexander Napoleon Francis Pius Benedict Gregory Leo Paul Clement Innocent Urban Julius Victor Wilhelm

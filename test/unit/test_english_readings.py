@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from test_synthesizer import make_checkpoint
+from english import read
+from toy_speech import make_checkpoint
 
 from common.program import UserError
 from common.voices import FOLDER
@@ -21,10 +22,6 @@ LINES = (ROOT / "test/data/english_readings.tsv").read_text(encoding="utf-8").sp
 CASES = dict(line.split("\t") for line in LINES if not line.startswith("#"))
 WRONG = {"The £5 note.", "60 W bulbs.", "Dial 911.", "Open file.txt.", "Use USB-C."}
 "Those that docs/synthesis.md names."
-
-
-def read(text):
-    return clean(text, "english_cleaners_v2")
 
 
 def test_the_readings():

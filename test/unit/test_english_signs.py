@@ -1,7 +1,7 @@
 """english_cleaners_v2 knows every unit, currency, sign, abbreviation, month and weekday by its own words."""
 
 import pytest
-from test_english_readings import read
+from english import read
 
 UNITS = """km kilometer, m meter, cm centimeter, mm millimeter, nm nanometer, mi mile, yd yard, yds yard, kg kilogram,
 g gram, mg milligram, t ton, lb pound, lbs pound, oz ounce, l liter, L liter, ml milliliter, mL milliliter, gal gallon,

@@ -9,6 +9,8 @@ from common.program import UserError
 from tbe_files import NEW, OLD, make_cann
 from tools.tbe import find_cann
 
+pytest_plugins = ["tbe_files"]
+
 
 @pytest.mark.parametrize("layout", [OLD, NEW])
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
+from folder_holders import end_holder, start_holder
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -18,42 +19,6 @@ from common.files import make_output_folder
 from common.folder_lock import LOCK, BusyError, sole_writer
 from common.program import UserError
 from conftest import ROOT, run_script, write_config
-
-UNTIL_THE_END, _ = os.pipe()
-"Can be read when the tests' process has ended."
-
-HOLDER = """
-import os, sys
-from common.folder_lock import BusyError, sole_writer
-try:
-    with sole_writer(*sys.argv[2:]):
-        if os.fork() == 0:  # as a loader process, which outlives its parent
-            sys.stdin.close()
-            os.closerange(0, 3)
-            os.read(int(sys.argv[1]), 1)
-            os._exit(0)
-        print("held", flush=True)
-        sys.stdin.readline()
-except BusyError as error:
-    print(error)
-"""
-
-
-def holder(*folders):
-    """A process that holds the folders until it is killed or its standard input ends; and its first line."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(UNTIL_THE_END), *map(str, folders)], pass_fds=[UNTIL_THE_END],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    return process, process.stdout.readline().strip()
-
-
-def end(process, how):
-    if how:
-        process.send_signal(how)
-    process.stdin.close()
-    process.wait(timeout=20)
-    process.stdout.close()
 
 
 @pytest.fixture
@@ -65,7 +30,7 @@ def orphans():
 
 @pytest.mark.parametrize("how", [0, signal.SIGKILL, signal.SIGTERM])
 def test_the_lock_ends_with_the_process_though_its_children_go_on(tmp_path, orphans, how):
-    process, said = holder(tmp_path)
+    process, said = start_holder(tmp_path)
     orphans(process)
     assert said == "held"
     with pytest.raises(BusyError) as caught, sole_writer(tmp_path, option="--output_directory"):
@@ -75,7 +40,7 @@ def test_the_lock_ends_with_the_process_though_its_children_go_on(tmp_path, orph
         r" 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d; wait, or choose another folder with --output_directory"
     )
     assert re.fullmatch(expected, str(caught.value))
-    end(process, how)
+    end_holder(process, how)
     assert (tmp_path / LOCK).exists() == bool(how)
     with sole_writer(tmp_path):
         pass
@@ -101,19 +66,19 @@ class Locks(RuleBasedStateMachine):
     def take(self, numbers):
         names = [self.names[number] for number in numbers]
         free = self.free(names)
-        process, said = holder(*names)
+        process, said = start_holder(*names)
         assert (said == "held") == free, said
         if free:
             self.holders[process] = {name.resolve() for name in names}
         else:
             assert any(f"process {other.pid} on " in said for other in self.holders)
-            end(process, 0)
+            end_holder(process, 0)
 
     @precondition(lambda self: self.holders)
     @rule(how=st.sampled_from([0, signal.SIGKILL, signal.SIGTERM]))
     def end(self, how):
         process = next(iter(self.holders))
-        end(process, how)
+        end_holder(process, how)
         os.killpg(process.pid, signal.SIGKILL)
         del self.holders[process]
 
@@ -128,7 +93,7 @@ class Locks(RuleBasedStateMachine):
 
     def teardown(self):
         for process in getattr(self, "holders", {}):
-            end(process, signal.SIGKILL)
+            end_holder(process, signal.SIGKILL)
             os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -144,12 +109,12 @@ def test_a_process_may_hold_a_folder_twice(tmp_path):
     with sole_writer(tmp_path):
         with sole_writer(tmp_path, tmp_path / "..", tmp_path):
             pass
-        process, said = holder(tmp_path)
+        process, said = start_holder(tmp_path)
         assert said.startswith("another run is writing to")
-        end(process, 0)
-    process, said = holder(tmp_path)
+        end_holder(process, 0)
+    process, said = start_holder(tmp_path)
     assert said == "held"
-    end(process, signal.SIGKILL)
+    end_holder(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -157,12 +122,12 @@ def test_a_folder_that_was_moved_takes_its_lock_along(tmp_path):
     make_output_folder(tmp_path / "a")
     with sole_writer(tmp_path / "a"):
         (tmp_path / "a").rename(tmp_path / "b")
-        process, said = holder(make_output_folder(tmp_path / "a"))
+        process, said = start_holder(make_output_folder(tmp_path / "a"))
         assert said == "held"
     # The one who holds the new folder of that name keeps it.
     with pytest.raises(BusyError, match=f"process {process.pid} "), sole_writer(tmp_path / "a"):
         pass
-    end(process, signal.SIGKILL)
+    end_holder(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -205,7 +170,7 @@ def test_two_scripts_at_once(place, tmp_path):
     checkout, options = place
     logs = make_output_folder(checkout / "test/output/0")
     (logs / "train_0.log").write_text("of the run that goes on")
-    process, _ = holder(logs)
+    process, _ = start_holder(logs)
     done = run_script(checkout, "train_full_8p.sh", *options, "--nproc=1", f"--output_directory={tmp_path}/out")
     assert done.returncode == 75, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -214,7 +179,7 @@ def test_two_scripts_at_once(place, tmp_path):
     assert (logs / "train_0.log").read_text() == "of the run that goes on"
     assert sorted(path.name for path in logs.parent.iterdir()) == ["0"]
     assert not list((tmp_path / "out").glob("*"))
-    end(process, signal.SIGKILL)
+    end_holder(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -226,7 +191,7 @@ def test_two_runs_in_one_output_directory(place, tmp_path):
     first = run_script(checkout, "train_full_8p.sh", *options, "--nproc=1", f"--output_directory={out}")
     assert first.returncode == 0, first.stderr
     there = sorted(out.iterdir())
-    process, _ = holder(out, make_output_folder(out / "eval_waveglow_1"))
+    process, _ = start_holder(out, make_output_folder(out / "eval_waveglow_1"))
     evaluation = [options[0], options[2], f"--pth_path={out}/waveglow_1"]
     for script, given in (("train_full_8p.sh", options), ("train_eval_8p.sh", evaluation)):
         for processes in (1, 2):
@@ -234,16 +199,16 @@ def test_two_runs_in_one_output_directory(place, tmp_path):
             assert done.returncode == 75, done.stderr
             (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
             assert f"another run is writing to {out}" in line and f"process {process.pid} on " in line
-    end(process, signal.SIGKILL)
+    end_holder(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
     (out / LOCK).unlink()
     assert sorted(path for path in out.iterdir() if path.name != "eval_waveglow_1") == there
     # Reading is not writing.
-    process, _ = holder(out)
+    process, _ = start_holder(out)
     tuning = [*options, f"--checkpoint_path={out}/waveglow_1", f"--output_directory={tmp_path}/tuned"]
     done = run_script(checkout, "train_finetune_1p.sh", *tuning)
     assert done.returncode == 0, done.stderr
-    end(process, signal.SIGKILL)
+    end_holder(process, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
 
 

@@ -4,8 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
-from test_tacotron2_infer import SEEDS, stopping_toy, texts
-from test_tacotron2_model import encoded, toy, toy_batch
+from tacotron2_toys import SEEDS, encoded, stopping_toy, texts, toy, toy_batch
 from torch.nn import functional as F
 
 from tacotron2 import train

@@ -8,9 +8,9 @@ import torch
 from deploy_toys import SEEDS, models_dir, raw, toy
 from deploy_toys import TEXTS as TOY_TEXTS
 from deploy_toys import start as start_engine
-from test_synthesizer import TEXTS, make_checkpoint
-from test_tacotron2_model import toy_batch
+from tacotron2_toys import toy_batch
 from torch.nn.utils.rnn import pad_sequence
+from toy_speech import TEXTS, make_checkpoint
 
 from common.checkpoints.interchange import fitted, read
 from common.config_reading import from_dict

@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 import pytest
-from test_deploy_download import serve
+from file_server import serve
 
 from conftest import ROOT, script_environment, write_programs
 
@@ -278,10 +278,10 @@ def test_what_is_there_in_part_is_named(server, get, tmp_path, part):
 
 def test_names_are_compared_in_the_order_of_their_bytes(server, get, tmp_path):
     """In that of a language, which leaves out the hyphens, comm would not find them all."""
-    (tmp_path / "bin").mkdir()
-    for name in ("sort", "comm"):
-        real = shutil.which(name)
-        (tmp_path / "bin" / name).write_text(f'#!/bin/bash\n[[ ${{LC_ALL:-}} == C ]] || exit 9\nexec {real} "$@"\n')
-        (tmp_path / "bin" / name).chmod(0o755)
+    checking = {
+        name: f'#!/bin/bash\n[[ ${{LC_ALL:-}} == C ]] || exit 9\nexec {shutil.which(name)} "$@"\n'
+        for name in ("sort", "comm")
+    }
+    write_programs(tmp_path / "bin", checking)
     done = get(server, PATH=f"{tmp_path}/bin:{script_environment()['PATH']}", LC_ALL="C.UTF-8")
     assert done.returncode == 0, done.stderr

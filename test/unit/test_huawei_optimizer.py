@@ -1,7 +1,7 @@
 """Huawei's own NpuFusedAdam, from the published wheel, over the emulated card: the stand-in's checks and trainings."""
 
 import pytest
-from test_npu_emulator import checks_in, run, run_checks
+from emulator_runs import checks_in, run, run_checks
 
 from conftest import EMULATOR, NPU, copy_repository, make_corpus, toy_config, toy_tacotron2_config, write_config
 from huawei import WHEELS, unpacked

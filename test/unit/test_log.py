@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from running_programs import wait_for
 
 from common import log
 from conftest import ROOT
@@ -62,8 +62,7 @@ def test_long_work_is_not_silent_and_short_work_is(monkeypatch, caplog):
     monkeypatch.setattr(log, "TELL_EVERY", 0.01)
     before = set(threading.enumerate())
     with pytest.raises(ZeroDivisionError), log.still("thinking"):
-        while not caplog.messages:
-            time.sleep(0.01)
+        wait_for(lambda: caplog.messages)
         raise ZeroDivisionError
     assert caplog.messages[0].startswith("thinking: ")
     assert set(threading.enumerate()) <= before  # nobody is left who could say more

@@ -6,30 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from small_runs import small_run
 
 from common import distributed
 from common.checkpoints.progress import Progress
-from common.config import TrainConfig
 from common.device import pick_device
-from common.precision import Precision
 from common.program import UserError
 from common.training import loop
-from common.training.averaging import WeightAverage
 from common.training.run import Run
 from runs import make_run
 
 CPU = pick_device("cpu")
-
-
-def made(progress=None, **settings) -> Run:
-    """A run of a model with batch norm and two groups of weights."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    precision = Precision("O0", 1.0, CPU, model)
-    optimizer = torch.optim.SGD([{"params": layer.parameters()} for layer in model], lr=1.0)
-    config = SimpleNamespace(train_config=TrainConfig(**settings))
-    average = WeightAverage(0.5, model, precision)
-    return Run("toy", config, CPU, model, precision, optimizer, average, progress=progress or Progress())
 
 
 def cosine(left, steps):
@@ -58,7 +45,7 @@ def cosine(left, steps):
 def test_the_rate_follows_from_epoch_and_steps_done_and_left(settings, epoch, steps, left, expected):
     """The steps are those of this run, without those that it was finetuned from; all groups have the rate."""
     progress = Progress(iteration=1000 + steps, first_iteration=1000, epoch=epoch)
-    run = made(progress, learning_rate=0.5, **settings)
+    run = small_run(progress, learning_rate=0.5, **settings)
     loop.set_learning_rate(run, left)
     assert [group["lr"] for group in run.optimizer.param_groups] == [pytest.approx(0.5 * expected)] * 2
 
@@ -82,7 +69,7 @@ def test_the_rate_follows_from_epoch_and_steps_done_and_left(settings, epoch, st
 def test_a_run_ends_with_its_epochs_or_steps_whichever_comes_first(epochs, max_steps, epoch, clips, steps, left):
     """Of 22 clips and 4 in a step an epoch has 5 steps."""
     progress = Progress(iteration=100 + steps, first_iteration=100, epoch=epoch, clips=clips)
-    run = made(progress, epochs=epochs, max_steps=max_steps)
+    run = small_run(progress, epochs=epochs, max_steps=max_steps)
     assert loop.steps_left(run, SimpleNamespace(clips_per_epoch=22), 4) == left
     assert loop.is_finished(run) == (left <= 0)
 
@@ -91,7 +78,7 @@ def test_a_run_ends_with_its_epochs_or_steps_whichever_comes_first(epochs, max_s
     ("clips", "is_done"), [(0, False), (17, False), (18, False), (19, True), (20, True), (22, True)]
 )
 def test_an_epoch_is_done_when_too_few_clips_are_left_for_a_step(clips, is_done):
-    run = made(Progress(epoch=3, clips=clips))
+    run = small_run(Progress(epoch=3, clips=clips))
     assert loop.next_epoch_if_done(run, SimpleNamespace(clips_per_epoch=22), 4) == is_done
     assert (run.progress.epoch, run.progress.clips) == ((4, 0) if is_done else (3, clips))
 
@@ -121,7 +108,7 @@ def test_the_bar_goes_to_the_end_of_the_run(config, tmp_path, monkeypatch, epoch
 
 def test_a_step_is_counted_and_shown(caplog):
     caplog.set_level(logging.DEBUG)
-    run = made(Progress(iteration=6, first_iteration=4, clips=8, losses=[3.0]))
+    run = small_run(Progress(iteration=6, first_iteration=4, clips=8, losses=[3.0]))
     shown, written = [], []
     bar = SimpleNamespace(update=lambda: shown.append("step"), set_postfix=lambda **values: shown.append(values))
     board = SimpleNamespace(write=lambda *action: written.append(action))
@@ -133,7 +120,7 @@ def test_a_step_is_counted_and_shown(caplog):
 
 
 def test_skipped_steps_are_said_by_each_process_and_the_end_names_the_clips_of_all(monkeypatch, caplog):
-    run = made(Progress(iteration=7))
+    run = small_run(Progress(iteration=7))
     batches = [{"names": ["a", "b"]}, {"names": ["c"]}]
     loop.report_skip(run, batches, math.nan, 3)
     assert "iteration 7: loss nan " in caplog.text and "(3 in a row); clips: a, b, c" in caplog.text
@@ -147,7 +134,7 @@ def test_a_validation_is_of_the_average_without_gradients_and_with_the_first_ran
     monkeypatch, caplog, is_averaged
 ):
     caplog.set_level(logging.INFO)
-    run = made(Progress(iteration=7, first_iteration=2, validation_losses=[(3, 0.5)]))
+    run = small_run(Progress(iteration=7, first_iteration=2, validation_losses=[(3, 0.5)]))
     run.average.weights["0.bias"][:] = 5
     own = run.model[0].bias.clone()
     if not is_averaged:
@@ -173,7 +160,7 @@ def test_a_validation_is_of_the_average_without_gradients_and_with_the_first_ran
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_first_process_saves_for_all(monkeypatch, rank):
     """With the random states of every one, and the last validation's loss."""
-    run = made(Progress(iteration=7, validation_losses=[(3, 0.5), (6, 0.25)]))
+    run = small_run(Progress(iteration=7, validation_losses=[(3, 0.5), (6, 0.25)]))
     monkeypatch.setattr(Run, "state", lambda self, states: {"states": states})
     monkeypatch.setattr(distributed, "gather_objects", lambda own: [own, "theirs"])
     monkeypatch.setattr(distributed, "ranks", lambda: distributed.Ranks(rank, 2, rank))
@@ -185,6 +172,6 @@ def test_the_first_process_saves_for_all(monkeypatch, rank):
 
 def test_a_saver_keeps_as_many_as_configured_and_fails_as_configured(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "saved", lambda self: ["before"])
-    run = made(output_directory=str(tmp_path), keep_checkpoints=7, on_save_error="continue")
+    run = small_run(output_directory=str(tmp_path), keep_checkpoints=7, on_save_error="continue")
     saver = loop.make_saver(run)
     assert (saver.keep, saver.on_error, saver.saved) == (7, "continue", ["before"])

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
-from test_loop_parts import made
+from small_runs import small_run
 
 from common import distributed
 from common.checkpoints.progress import Progress
@@ -54,7 +54,7 @@ def test_a_run_takes_its_batches_from_where_it_was_and_closes_them(
 
     settings = dict(batch_size=2, grad_accumulation=2, epochs=3, output_directory=str(tmp_path), with_tensorboard=False)
     progress = Progress(iteration=15, first_iteration=10, epoch=1, clips=8, validation_losses=[(10, 1.0), (15, 0.75)])
-    run = made(progress, iters_per_validation=100, iters_per_checkpoint=100, **settings)
+    run = small_run(progress, iters_per_validation=100, iters_per_checkpoint=100, **settings)
     summary, calls = trained(monkeypatch, run, task_of, step=step, throughput=lambda seconds, clips: 8.0 * clips)
     assert taken == [[2 * i, 2 * i + 1] for i in range(steps)]
     assert calls[0] == ("batches", *first) and calls[-1] == ("closed",)
@@ -78,7 +78,7 @@ def test_a_run_that_was_left_at_the_end_of_an_epoch_goes_on_with_the_next(tmp_pa
     task = SimpleNamespace(batches=batches, clips_per_epoch=10, samples_per_clip=1, loss=None)
     settings = dict(batch_size=4, output_directory=str(tmp_path), with_tensorboard=False, max_steps=1)
     step = lambda *_: (0.5, True, False)  # noqa: E731
-    run = made(Progress(5, 5, epoch=0, clips=8, validation_losses=[(5, 1.0)]), **settings)
+    run = small_run(Progress(5, 5, epoch=0, clips=8, validation_losses=[(5, 1.0)]), **settings)
     _, calls = trained(monkeypatch, run, lambda calls: task, step=step)
     assert begun == [(1, 0)] and calls[0] == ("validate", 5)
 
@@ -90,7 +90,7 @@ def test_a_run_that_is_asked_to_stop_is_saved_and_ends(tmp_path, monkeypatch, ma
     settings = dict(batch_size=4, output_directory=str(tmp_path), with_tensorboard=False, iters_per_checkpoint=100)
     outcomes = iter([(0.5, True, False), (0.5, True, True)])
     progress = Progress(7, 7, validation_losses=[(7, 1.0)])
-    run = made(progress, iters_per_validation=100, max_steps=max_steps, **settings)
+    run = small_run(progress, iters_per_validation=100, max_steps=max_steps, **settings)
     summary, calls = trained(monkeypatch, run, lambda calls: task, step=lambda *_: next(outcomes))
     assert (summary.iteration, summary.stopped) == (9, is_stopped)
     last = [] if is_stopped else [("validate", 9)]
@@ -112,7 +112,7 @@ def test_tensorboards_logs_are_beside_the_checkpoints_and_closed_in_the_end(monk
     monkeypatch.setattr(loop, "TensorBoard", lambda place: folders.append(place) or board)
     task = SimpleNamespace(batches=batches, clips_per_epoch=400, samples_per_clip=1, loss=None)
     settings = dict(output_directory=f"{tmp_path}/out", with_tensorboard=wanted, max_steps=2)
-    run = made(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
+    run = small_run(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
     trained(monkeypatch, run, lambda calls: task, step=lambda *_: (0.5, True, False))
     assert folders == [f"{tmp_path}{folder}" if wanted else ""]
     assert written == [loop.SummaryWriter.add_scalar] * 2 + ["closed", loop.SummaryWriter.close]
@@ -122,7 +122,7 @@ def test_a_loss_that_stays_infinite_ends_the_run_after_ten_steps_and_a_checkpoin
     task = SimpleNamespace(batches=lambda *_: iter_of(100), clips_per_epoch=400, samples_per_clip=1, loss=None)
     settings = dict(batch_size=4, output_directory=str(tmp_path), with_tensorboard=False, max_steps=25)
     finite = iter([False] * 9 + [True] + [False] * 10 + [True] * 5)
-    run = made(
+    run = small_run(
         Progress(0, 0, validation_losses=[(0, 1.0)]), iters_per_validation=100, iters_per_checkpoint=100, **settings
     )
     reported = []
@@ -143,7 +143,7 @@ def test_every_process_profiles_what_it_does_where_that_is_asked(tmp_path, monke
     monkeypatch.setattr(loop, "profiled", lambda *args: asked.append(args) or args[0])
     task = SimpleNamespace(batches=lambda *_: own, clips_per_epoch=400, samples_per_clip=1, loss=None)
     settings = dict(output_directory=str(tmp_path), max_steps=2, profile=profile)
-    run = made(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
+    run = small_run(Progress(validation_losses=[(0, 1.0)]), batch_size=4, **settings)
     trained(monkeypatch, run, lambda calls: task, step=lambda *_: (0.5, True, False))
     assert asked == ([(own, run.config.train_config, run.device, run.crossings)] if profile else [])
 

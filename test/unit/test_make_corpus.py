@@ -2,16 +2,14 @@
 
 import json
 import logging
-import resource
 import signal
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 
 import fake_engine
-from common import program
 from common.audio import read_wav
 from common.corpus import find_clips
 from common.program import UserError
@@ -21,6 +19,8 @@ from tacotron2.data import find_utterances
 from tools import make_corpus
 from tools.corpus import clips, engines
 
+pytestmark = pytest.mark.usefixtures("handlers")
+
 TEXTS = [f"Line {word}." for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]]
 "Clips of 1.8 to 2.2 s."
 
@@ -29,14 +29,6 @@ TEXTS = [f"Line {word}." for word in ["one", "two", "three", "four", "five", "si
 def fake(monkeypatch):
     """The fake engine in hibari's place."""
     monkeypatch.setattr(make_corpus, "ENGINES", {"hibari": fake_engine.find, "flite": engines.find_flite})
-
-
-@pytest.fixture(autouse=True)
-def handlers(monkeypatch):
-    """The handlers of signals, by number, which stay out of the tests' process."""
-    found = {}
-    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=found.__setitem__))
-    return found
 
 
 @pytest.fixture
@@ -205,12 +197,7 @@ def test_an_engine_that_fails_in_a_process_names_the_line(tmp_path, monkeypatch)
 
 
 def test_a_full_disk_leaves_what_fitted_and_no_half_clip(tmp_path, monkeypatch, in_process):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(UserError, match=r"cannot write .*fake-000003.wav: File too large"):
-            run(monkeypatch, tmp_path / "c", lines=["Line one.", "Line two.", "A line that is longer.", "Line four."])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(100_000), pytest.raises(UserError, match=r"cannot write .*fake-000003.wav: File too large"):
+        run(monkeypatch, tmp_path / "c", lines=["Line one.", "Line two.", "A line that is longer.", "Line four."])
     assert len(find_clips(str(tmp_path / "c"))) == 2
     assert not list(tmp_path.glob("c/wavs/.*"))

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from running_programs import wait_for
 
 from conftest import ROOT
 
@@ -30,7 +30,7 @@ def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, number, who
     program = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_until(lambda: len(list(tmp_path.glob("c/wavs/*.wav"))) > 3)
+    wait_for(lambda: len(list(tmp_path.glob("c/wavs/*.wav"))) > 3, 240)
     processes = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     assert len(processes) >= 2
     assert all(is_deaf_to_interrupts(process) for process in processes)
@@ -38,7 +38,7 @@ def test_who_is_stopped_leaves_no_process_and_no_traceback(tmp_path, number, who
     _, errors = program.communicate(timeout=240)  # ends when all processes have closed it
     assert program.returncode == code
     assert "Traceback" not in errors
-    wait_until(lambda: not group_lives(program.pid))
+    wait_for(lambda: not group_lives(program.pid), 240)
 
 
 def is_deaf_to_interrupts(process):
@@ -46,13 +46,6 @@ def is_deaf_to_interrupts(process):
     status = Path(f"/proc/{process}/status").read_text()
     masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigIgn:"))]
     return any(mask & 1 << signal.SIGINT - 1 for mask in masks)
-
-
-def wait_until(condition):
-    end = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def group_lives(number):

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_metrics import voice
+from speech_like import voice
 
 from common.audio import write_wav
 from common.evaluation import runner

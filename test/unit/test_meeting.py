@@ -8,16 +8,15 @@ import sys
 import threading
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from clocks import Clock
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import BUSY
 from torch.distributed import HashStore
 
 from common import distributed, meeting
 from common.program import UserError
 from conftest import ROOT, make_corpus, run_script
-
-BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"A machine that others use, too, is no mistake of the tests."
 
 
 def test_those_who_meet_learn_of_each_other():
@@ -32,19 +31,6 @@ def test_those_who_meet_learn_of_each_other():
     for thread in threads:
         thread.join(60)
     assert met == {me: [{"number": 0}, {"number": 1}, {"number": 2}] for me in range(3)}
-
-
-class Clock:
-    """Stands in for the module time: it goes on only while somebody sleeps, and then by 10 s at once."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0  # it would keep a processor busy
-        self.now += 10
 
 
 def test_those_who_do_not_come_are_named_every_half_minute_and_in_the_end(monkeypatch):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from speech_like import voice
 
 from common.audio import MelSpectrogram
 from common.evaluation import metrics
@@ -12,18 +13,6 @@ from conftest import RATE
 
 MEL = MelSpectrogram()
 HOP = MEL.hop_length
-
-
-def voice(seconds=1.0, cents=0.0, loudness=0.3, seed=0):
-    """Samples [N]: a changing vowel whose pitch moves around 150 Hz, in a little noise; at any speed the same."""
-    samples = int(seconds * RATE)
-    place = np.linspace(0, 1, samples)
-    frequency = 150 * 2 ** (cents / 1200) * (1 + 0.1 * np.sin(2 * np.pi * place))
-    phase = 2 * np.pi * np.cumsum(frequency) / RATE
-    formant = 600 + 900 * np.sin(3 * np.pi * place) ** 2
-    tones = [np.exp(-(((n * 150 - formant) / 500) ** 2)) * np.sin(n * phase) for n in range(1, 15)]
-    audio = sum(tones) + 0.02 * np.random.default_rng(seed).standard_normal(samples)
-    return (loudness * audio / np.abs(audio).max()).astype(np.float32)
 
 
 def mel_of(audio):

@@ -5,9 +5,10 @@ from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
 import pytest
-from hostile import FEW, ODD
+from hostile import ODD
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_settings import FEW
 
 from common.config_fields import explanations
 from common.config_reading import from_dict, load_config

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 import test_any_device as any_device
 import torch
-from test_tacotron2_blocks import gradients_and_result
-from test_tacotron2_gradients import recurrence
-from test_tacotron2_lstm import inputs as lstm_inputs
-from test_tacotron2_model import OUTPUTS, inputs, reference_model, toy, toy_batch
-from test_tacotron2_model import reference as tacotron2_reference
-from test_train_voice_training import check_graphed_step
-from test_vocoder import make_checkpoint, mel
+from graphed_steps import check_graphed_step
+from recurrences import gradients_and_result, lstm_inputs, recurrence
+from tacotron2_reference import OUTPUTS, inputs, reference_model
+from tacotron2_reference import reference as tacotron2_reference
+from tacotron2_toys import toy, toy_batch
+from vocoder_toys import make_checkpoint, mel
 
 from common.device import pick_device
 from conftest import toy_config, toy_tacotron2_config

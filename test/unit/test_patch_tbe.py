@@ -25,6 +25,8 @@ from tbe_files import (
 from tools.tbe import find_cann
 from tools.tbe.lists import PLACES
 
+pytest_plugins = ["tbe_files"]
+
 
 def test_check_apply_check_restore(cann, patch):
     for mode, name in ((0o640, TRANSPOSE), (0o550, FOUR_2_FIVE), (0o444, FIVE_2_FOUR)):

@@ -18,6 +18,8 @@ from tbe_files import (
 from tools.tbe import edits
 from tools.tbe.lists import PLACES
 
+pytest_plugins = ["tbe_files"]
+
 
 def test_apply_after_a_crash(cann, patch):
     """Backups are written first; the program may have ended right behind that."""

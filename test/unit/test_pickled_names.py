@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from test_restricted_pickle import text
+from pickles import text
 
 from common.checkpoints import restricted_pickle
 from common.checkpoints.budget import Budget, RefusedError

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from test_restricted_pickle import FORMATS, REBUILD, save, text, zip_with
+from pickles import FORMATS, REBUILD, save, text, zip_with
 
 from common.checkpoints import restricted_pickle
 from common.checkpoints.budget import ENTRY, Budget, RefusedError

@@ -15,7 +15,6 @@ import soundfile
 from matplotlib.figure import Figure
 from speech_like import speech
 
-from common import program
 from common.corpus import find_clips
 from common.log import console
 from common.program import UserError
@@ -27,15 +26,9 @@ from tools.prepare.convert import Recipe
 from tools.prepare.levels import find_levels
 from tools.prepare.problems import Kind, Problem
 
+pytestmark = pytest.mark.usefixtures("handlers")
+
 SENTENCES = ["The first one.", "A second one is here.", "Number three.", "And the fourth is last."]
-
-
-@pytest.fixture(autouse=True)
-def handlers(monkeypatch):
-    """The handlers of signals, by number, which stay out of the tests' process."""
-    found = {}
-    monkeypatch.setattr(program, "signal", SimpleNamespace(signal=found.__setitem__))
-    return found
 
 
 @pytest.fixture(autouse=True)

@@ -3,16 +3,10 @@
 import pytest
 
 from common.program import UserError
+from conftest import touch
 from tools.prepare.audio_files import ENDINGS, AudioFiles, is_audio, parts_of, walk, without_ending
 from tools.prepare.sources import Item, tidy
 from tools.prepare.sources import _named as named
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-    return root
 
 
 def found(root, name):

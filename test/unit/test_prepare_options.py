@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command_lines import read
 
 from common.program import UserError
 from tools import prepare_data
@@ -14,14 +15,9 @@ from tools.prepare.convert import Recipe
 from tools.prepare.sources import Item, Source
 
 
-def read(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["prepare_data", "from", "to", *options])
-    return prepare_data.read_arguments()
-
-
 def test_without_options_it_is_the_recipe(monkeypatch):
     monkeypatch.setattr(prepare_data.os, "sched_getaffinity", lambda process: set(range(3)))
-    args, recipe = read(monkeypatch), Recipe()
+    args, recipe = read(monkeypatch, prepare_data, "from", "to"), Recipe()
     assert (args.source, args.target, args.jobs, args.dry_run) == (Path("from"), Path("to"), 3, False)
     given = (args.level, args.trim_margin, args.min_seconds, args.max_seconds)
     assert given == (recipe.level, recipe.margin, recipe.shortest, recipe.longest) == (-20.0, 0.1, 0.5, 15.0)
@@ -38,7 +34,7 @@ def test_without_options_it_is_the_recipe(monkeypatch):
     ],
 )  # fmt: skip
 def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
-    assert getattr(read(monkeypatch, option), name) == value
+    assert getattr(read(monkeypatch, prepare_data, "from", "to", option), name) == value
 
 
 @pytest.mark.parametrize(
@@ -52,7 +48,7 @@ def test_an_option_at_its_limit_is_taken(monkeypatch, option, name, value):
 )  # fmt: skip
 def test_options_out_of_range_end_with_code_2(monkeypatch, capsys, option):
     with pytest.raises(SystemExit) as end:
-        read(monkeypatch, option)
+        read(monkeypatch, prepare_data, "from", "to", option)
     assert end.value.code == 2
     assert option.partition("=")[0] in capsys.readouterr().err
 
@@ -87,7 +83,7 @@ def test_all_that_it_is_told_is_used(tmp_path, monkeypatch, asked, caplog):
         "--columns=name,text", "--encoding=cp1251", "--speaker=anna", f"--config={tmp_path / 'c.json'}",
     ]  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    read(monkeypatch, *options)
+    read(monkeypatch, prepare_data, "from", "to", *options)
     prepare_data.main()
     assert asked["recipe"] == Recipe(16000, -30.0, 0.2, 1.0, 9.0)
     assert asked["config"].sampling_rate == 16000
@@ -100,7 +96,7 @@ def test_all_that_it_is_told_is_used(tmp_path, monkeypatch, asked, caplog):
 
 def test_a_dry_run_makes_no_folder_and_locks_none(tmp_path, monkeypatch, asked):
     monkeypatch.chdir(tmp_path)
-    read(monkeypatch, "--dry_run")
+    read(monkeypatch, prepare_data, "from", "to", "--dry_run")
     prepare_data.main()
     assert asked["recipe"] == Recipe() and asked["locked_then"] is False
     assert not (tmp_path / "to").exists()

@@ -5,7 +5,7 @@ import soundfile
 from speech_like import speech
 
 from common.program import UserError
-from conftest import RATE
+from conftest import RATE, touch
 from tools import prepare_data
 from tools.prepare import encodings
 from tools.prepare.audio_files import AudioFiles
@@ -91,13 +91,6 @@ def test_without_a_column_of_texts_there_are_none(clips):
     (folder / "list.txt").write_text("anna|a.wav\nanna|b.wav\n")
     found = find_source(folder / "list.txt", columns="speaker,name").items
     assert [(item.text, item.speaker) for item in found] == [(None, "anna")] * 2
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-    return root
 
 
 def test_of_one_audio_the_same_text_twice_is_one_and_two_texts_are_none(tmp_path):

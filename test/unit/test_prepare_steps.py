@@ -2,12 +2,12 @@
 
 import logging
 import signal
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command_lines import read
 
 from common.audio import ClipError, Fault, read_wav
 from common.log import console
@@ -21,11 +21,6 @@ from tools.prepare.figures import Figures
 from tools.prepare.problems import Kind, Problem
 from tools.prepare.report import Report
 from tools.prepare.sources import Item, Source
-
-
-def read(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["prepare_data", "from", "to", *options])
-    return prepare_data.read_arguments()
 
 
 class Kept:
@@ -119,7 +114,7 @@ def report_of(problems, clips=2, symbols=True):
 @pytest.mark.parametrize(("count", "more"), [(4, None), (5, None), (6, "... and 1 more in to/problems.txt")])
 def test_the_worst_problems_are_said_and_the_others_stand_in_a_file(monkeypatch, caplog, count, more):
     problems = [Problem(Kind.PAUSE, f"c{i}", degree=-i) for i in range(count)]
-    prepare_data.say_problems(report_of(problems), read(monkeypatch))
+    prepare_data.say_problems(report_of(problems), read(monkeypatch, prepare_data, "from", "to"))
     said = [f"look at: a long pause: c{i}" for i in range(min(count, 5))]
     assert caplog.messages == said + ([more] if more else [])
 
@@ -128,7 +123,8 @@ def test_a_dry_run_says_all_of_them(monkeypatch, caplog):
     lines = []
     monkeypatch.setattr(console, "say", lines.append)
     prepare_data.say_problems(
-        report_of([Problem(Kind.PAUSE, f"c{i}", degree=-i) for i in range(9)]), read(monkeypatch, "--dry_run")
+        report_of([Problem(Kind.PAUSE, f"c{i}", degree=-i) for i in range(9)]),
+        read(monkeypatch, prepare_data, "from", "to", "--dry_run"),
     )
     assert lines == [f"look at: a long pause: c{i}" for i in range(9)]
     assert not caplog.messages
@@ -151,7 +147,7 @@ OUT, ODD = Problem(Kind.SILENT, "a"), Problem(Kind.PAUSE, "b")
 )  # fmt: skip
 def test_the_last_lines(monkeypatch, caplog, report, options, said):
     caplog.set_level(logging.INFO)
-    prepare_data.say_result(report, read(monkeypatch, *options))
+    prepare_data.say_result(report, read(monkeypatch, prepare_data, "from", "to", *options))
     assert caplog.messages == said
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from graph_tape import taped
 from on_card import OnCard
-from test_tacotron2_model import toy
+from tacotron2_toys import toy
 
 from common import cuda_graph
 from tacotron2 import decoding, recorded_steps

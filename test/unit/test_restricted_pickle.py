@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pickles import FORMATS, REBUILD, save, text, zip_with
 from torch import nn
 
 from common.checkpoints import pickle_names, restricted_pickle
@@ -25,8 +26,6 @@ from common.checkpoints.budget import Budget, RefusedError
 from common.checkpoints.interchange import load_weights
 from common.checkpoints.pickle_names import Shell
 from common.program import UserError
-
-FORMATS = {"zip": True, "legacy": False}
 
 
 class Call:
@@ -92,11 +91,6 @@ def module_with(value) -> nn.Module:
     return module
 
 
-def save(path: Path, value, file_format: str = "zip") -> Path:
-    torch.save(value, path, _use_new_zipfile_serialization=FORMATS[file_format])
-    return path
-
-
 def load(path: Path):
     with open(path, "rb") as file:
         return restricted_pickle.load(file)
@@ -142,17 +136,12 @@ def test_calls_around_the_legacy_object_are_refused(tmp_path, marker, hidden_in)
     assert not marker.exists()
 
 
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
 def floats(numel: int) -> bytes:
     """The persistent id of a storage."""
     parts = (text("storage"), b"ctorch\nFloatStorage\n", text("0"), text("cpu"), b"J" + struct.pack("<i", numel))
     return b"(" + b"".join(parts) + b"tQ"
 
 
-REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 INSTRUCTIONS = {
     "text protocol": (b"cos\nsystem\n(S'touch ran'\ntR.", "os.system"),
     "INST": (b"(S'touch ran'\nios\nsystem\n.", "never writes"),
@@ -247,14 +236,6 @@ def test_state_never_becomes_behaviour():
     before = dict(vars(pickle_names._tensor))
     unpickle(b"\x80\x02" + REBUILD + state + b"bN" + state + b"\x86b.")
     assert vars(pickle_names._tensor) == before
-
-
-def zip_with(path: Path, pickled: bytes, compression=zipfile.ZIP_STORED, **members: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        for name, data in members.items():
-            archive.writestr(f"archive/{name}", data)
-    return path
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path):

@@ -4,7 +4,7 @@ import threading
 from contextlib import nullcontext
 
 import pytest
-from test_saving import failing, names, state
+from small_checkpoints import failing, names, state
 
 from common.checkpoints import native
 from common.checkpoints.saving import Saved, Saver

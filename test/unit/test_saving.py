@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from small_checkpoints import failing, names, state
 
 from common.checkpoints import native
 from common.checkpoints.saving import Saved, Saver, copied_to_host
@@ -16,15 +17,6 @@ from common.training import loop
 from common.training.run import Run
 from conftest import ROOT
 from runs import make_run, start
-
-
-def names(folder):
-    """What is there but the input of the runs."""
-    return sorted(path.name for path in folder.iterdir() if path.name not in ("corpus", "config.json"))
-
-
-def state(iteration=0):
-    return {"model": {"a": torch.arange(1000.0)}, "config": {}, "iteration": iteration, "progress": {}}
 
 
 def save_all(folder, losses, keep, saved=()):
@@ -154,18 +146,6 @@ def test_a_checkpoint_holds_what_was_when_it_was_taken(tmp_path):
     saved = native.load(tmp_path / "waveglow_1")
     assert saved["model"]["a"].abs().max() == 0
     assert saved["progress"]["losses"] == [1.0]
-
-
-def failing(iterations):
-    """A checkpoint.save that does not manage these."""
-    original = native.save
-
-    def save(path, state):
-        if state["iteration"] in iterations:
-            raise UserError(f"cannot save {path}: disk full")
-        original(path, state)
-
-    return save
 
 
 def test_a_failure_stops_the_run_at_the_next_step(config, corpus, tmp_path, monkeypatch):

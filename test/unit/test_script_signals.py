@@ -3,25 +3,18 @@
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
+from running_programs import listen_to_signals, wait_for
 from stub_python import StubPython
 
-from conftest import ROOT
+from conftest import ROOT, write_programs
 
 PROGRAM = """
 trap 'echo "ended by TERM" >>"$STUB_FOLDER/ended"; exit ${CODE:-0}' TERM
 touch "$STUB_FOLDER/ready"
 while :; do sleep 0.02; done
 """
-SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
-
-def listen_to_signals():
-    """A shell in the background has its programs ignore these, and bash cannot trap what is ignored."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -37,10 +30,7 @@ def signalled(tmp_path):
             env=stub.environment(DOES=does, **changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             preexec_fn=listen_to_signals,
         )  # fmt: skip
-        end = time.monotonic() + 60
-        while not (stub.folder / "ready").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
+        wait_for((stub.folder / "ready").exists, 60, process)
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
         ended = stub.folder / "ended"
@@ -68,9 +58,8 @@ def test_of_several_processes_the_ranks_get_it_and_not_the_launcher(signalled, t
     if not kernel_tells:
         if not shutil.which("pgrep"):
             pytest.skip("pgrep is not installed")
-        cat = tmp_path / "a stub/bin/cat"
-        cat.write_text(f'#!/bin/bash\n[[ $1 != /proc/* ]] || exit 1\nexec {shutil.which("cat")} "$@"\n')
-        cat.chmod(0o755)
+        cat = f'#!/bin/bash\n[[ $1 != /proc/* ]] || exit 1\nexec {shutil.which("cat")} "$@"\n'
+        write_programs(tmp_path / "a stub/bin", {"cat": cat})
     rank = """
 if [[ ${IS_RANK:-} == 1 ]]; then
     trap 'echo "rank got TERM" >>"$STUB_FOLDER/ended"; exit 0' TERM

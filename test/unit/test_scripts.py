@@ -6,11 +6,11 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import soundfile
+from running_programs import listen_to_signals, wait_for
 
 from common.checkpoints import native
 from conftest import make_corpus, run_script, script_environment, toy_config, toy_tacotron2_config, write_config
@@ -105,19 +105,9 @@ def started(checkout, script, *options):
     )  # fmt: skip
 
 
-def listen_to_signals():
-    """A shell in the background, or nohup, has its programs ignore these, and bash cannot trap what is ignored."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def wait_for_step(log, process, step=2, seconds=240):
     """Until the log shows a training step."""
-    deadline = time.monotonic() + seconds
-    while not (log.is_file() and len(losses(log)) >= step):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "the run did not get going"
-        time.sleep(0.05)
+    wait_for(lambda: log.is_file() and len(losses(log)) >= step, seconds, process)
 
 
 def ranks_of(checkout):

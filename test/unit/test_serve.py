@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from running_programs import wait_for
 
 from conftest import RATE
-from serving import SETTINGS, TEXT, assert_same, hold, wait_for, whole
+from serving import SETTINGS, TEXT, assert_same, hold, whole
 
 openai = pytest.importorskip("openai", reason="requirement-serve.txt is not installed")
 uvicorn = pytest.importorskip("uvicorn")

@@ -9,10 +9,11 @@ import sys
 from http.client import HTTPConnection
 
 import pytest
-from test_synthesize import make_models
+from running_programs import wait_for
+from toy_speech import make_models
 
 from conftest import ROOT
-from serving import TEXT, is_refused, wait_for
+from serving import TEXT, is_refused
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import soundfile
+from running_programs import wait_for
 
 from conftest import RATE
-from serving import TEXT, assert_same, hold, wait_for, whole
+from serving import TEXT, assert_same, hold, whole
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 browsers = pytest.importorskip("playwright.sync_api", reason="requirement-serve.txt is not installed")

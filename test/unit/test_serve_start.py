@@ -4,21 +4,16 @@ import asyncio
 import logging
 import signal
 import socket
-import sys
 from types import SimpleNamespace
 
 import pytest
+from command_lines import read
 
 from common.program import UserError
 
 main = pytest.importorskip("tools.serve.main", reason="requirement-serve.txt is not installed")
 loading = pytest.importorskip("tools.serve.loading")
 errors = pytest.importorskip("tools.serve.errors")
-
-
-def read(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["serve", *options])
-    return main.read_arguments()
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -40,7 +35,7 @@ def test_all_that_it_is_told_is_used(monkeypatch, workers):
         "--api_key_file=k",
         f"--workers={workers}",
     ]
-    args = read(monkeypatch, *options)
+    args = read(monkeypatch, main, *options)
     monkeypatch.setattr(main, "read_arguments", lambda: args)
     main.main()
     decoding = loading.Decoding("torch", "force_float32", args.models_dir)
@@ -89,7 +84,7 @@ def test_sigterm_ends_it_while_it_loads(monkeypatch):
     monkeypatch.setattr(main.asyncio, "run", ran.append)
     logger = logging.getLogger("tacotron2.synthesizer")
     before = logger.level
-    main.serve(0, "place", read(monkeypatch, "--device=cpu", "--queue=7"), b"key", [], loading.Decoding())
+    main.serve(0, "place", read(monkeypatch, main, "--device=cpu", "--queue=7"), b"key", [], loading.Decoding())
     logger.setLevel(before)
     with pytest.raises(SystemExit) as end:
         handlers[signal.SIGTERM](signal.SIGTERM, None)

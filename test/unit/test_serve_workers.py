@@ -9,10 +9,11 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from running_programs import wait_for
 
 from common.program import UserError
 from conftest import ROOT
-from serving import is_refused, wait_for
+from serving import is_refused
 
 pytest.importorskip("fastapi", reason="requirement-serve.txt is not installed")
 module = pytest.importorskip("tools.serve.voices")

@@ -5,7 +5,7 @@ import wave
 
 import pytest
 import torch
-from test_synthesize import run
+from toy_speech import run_synthesize
 
 from common import voices
 from common.audio import read_wav
@@ -79,7 +79,7 @@ def test_it_says_the_words(spoken, vocoder, sentences):
 
 
 def test_one_command_speaks(tmp_path, monkeypatch):
-    run(monkeypatch, "It was made by this repository. Is it not?", "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "It was made by this repository. Is it not?", "-o", tmp_path / "out.wav")
     with wave.open(str(tmp_path / "out.wav")) as file:
         assert 2.5 < file.getnframes() / file.getframerate() < 6
 

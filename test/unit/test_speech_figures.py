@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_metrics import voice
+from speech_like import voice
 
 from common.audio import MelSpectrogram, read_wav, write_wav
 from common.evaluation import metrics

@@ -11,6 +11,7 @@ import pytest
 from common.evaluation import page, runner
 from common.log import console
 from common.program import UserError
+from conftest import touch
 from tools import measure_speech
 from tools.measure_speech import badness, find_pairs, shown, shown_columns
 from tools.speech.figures import Figures, Pair, SpeechFigures
@@ -25,13 +26,6 @@ SHOWN = [
     ("voicing error", "12.3%"), ("energy correlation", "0.988"), ("duration ratio", "0.99"), ("seconds", "1.23"),
     ("peak", "1.00"), ("clipped", "0.12%"), ("near-silence", "45.7%"),
 ]  # fmt: skip
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(b"")
-    return root
 
 
 @pytest.fixture

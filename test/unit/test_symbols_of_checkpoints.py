@@ -6,14 +6,13 @@ import sys
 import pytest
 import soundfile
 import torch
-from alphabets import GERMAN, RUSSIAN
-from test_another_alphabet import CPU, speak, speaking
+from alphabets import GERMAN, RUSSIAN, speak, speaking
 
 from common.checkpoints import native
 from common.program import UserError
 from common.training import finetuning
 from conftest import toy_tacotron2_config
-from runs import make_run
+from runs import CPU, make_run
 from tacotron2.synthesizer import Synthesizer
 from tacotron2.text import text_to_sequence
 from tacotron2.text.symbols import SYMBOLS

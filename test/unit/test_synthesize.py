@@ -2,54 +2,28 @@
 
 import io
 import logging
-import resource
 import subprocess
 import sys
-import time
 import weakref
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from test_synthesizer import make_checkpoint
+from full_disk import full_disk
+from running_programs import wait_for
+from toy_speech import FRAMES, make_models, run_synthesize
 
-from common.checkpoints import native
-from common.config_reading import from_dict
 from common.program import UserError
-from conftest import RATE, ROOT, toy_config, toy_tacotron2_config
+from conftest import RATE, ROOT
 from tacotron2 import synthesizer
 from tacotron2.sentences import PARAGRAPH_PAUSE, SENTENCE_PAUSE
 from tools import synthesize
-from waveglow.config import Config, build_model
-
-FRAMES = 15
-"Of each piece, since the gate of the toy never fires."
 
 
 @pytest.fixture
 def models(tmp_path):
     return make_models(tmp_path)
-
-
-def make_models(folder, tacotron2_data=(), waveglow_data=()):
-    """Two checkpoints; further settings for their data_config."""
-    config = toy_tacotron2_config() | {"data_config": dict(tacotron2_data)}
-    config["tacotron2_config"]["max_decoder_steps"] = FRAMES
-    make_checkpoint(folder / "tacotron2_2", config)
-    config = toy_config()
-    config["data_config"] |= dict(waveglow_data)
-    torch.manual_seed(0)
-    state = {"model": build_model(from_dict(Config, config)).state_dict(), "config": config, "iteration": 3}
-    native.save(folder / "waveglow_3", state | {"progress": {"iteration": 3}})
-    return [f"--tacotron2={folder / 'tacotron2_2'}", f"--waveglow={folder / 'waveglow_3'}"]
-
-
-def run(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["synthesize", "--device=cpu", *map(str, options)])
-    # As quiet as in a terminal: what is logged is looked at through caplog.
-    monkeypatch.setattr(synthesize, "open_log", lambda *args, **kwargs: None)
-    synthesize.main()
 
 
 def read(path):
@@ -66,7 +40,7 @@ def messages(caplog, level=logging.WARNING):
 def test_sentences_are_joined_with_pauses(models, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
-    run(monkeypatch, "Hello there. Go now!\nThe end.", *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Hello there. Go now!\nThe end.", *models, "-o", tmp_path / "out.wav")
     audio = read(tmp_path / "out.wav")
     piece, pauses = FRAMES * 256, [round(seconds * RATE) for seconds in (SENTENCE_PAUSE, PARAGRAPH_PAUSE)]
     assert len(audio) == 3 * piece + sum(pauses)
@@ -85,7 +59,7 @@ def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):
     (tmp_path / "text.TXT").write_bytes("\ufeffHello there.\r\n\r\n  Go now! Go.\r\n***\r\nThe end.".encode())
     (tmp_path / "new/clips").mkdir(parents=True)
     (tmp_path / "new/clips/.out_0001.wav.1.part").touch()  # of a run that was killed
-    run(monkeypatch, tmp_path / "text.TXT", "One more.", *models, "-o", tmp_path / "new/clips")
+    run_synthesize(monkeypatch, tmp_path / "text.TXT", "One more.", *models, "-o", tmp_path / "new/clips")
     assert not list((tmp_path / "new/clips").glob(".*.part"))
     names = ["out_0001.wav", "out_0003.wav", "out_0005.wav", "out_0006.wav"]
     assert sorted(path.name for path in (tmp_path / "new/clips").glob("out*")) == names
@@ -97,7 +71,7 @@ def test_a_folder_gets_a_wav_for_each_line(models, tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments", [[], ["-"]])
 def test_standard_input_is_spoken(models, tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\ufeffHello\r\nthere é".encode())))
-    run(monkeypatch, *arguments, *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, *arguments, *models, "-o", tmp_path / "out.wav")
     assert len(read(tmp_path / "out.wav")) == 2 * FRAMES * 256 + round(PARAGRAPH_PAUSE * RATE)
 
 
@@ -105,7 +79,7 @@ def test_standard_input_is_spoken(models, tmp_path, monkeypatch, arguments):
 def test_the_seed_decides_on_the_sound(models, tmp_path, monkeypatch, preview):
     models = models[: 1 if preview else 2]
     for name, seed in [("a", 7), ("b", 7), ("c", 8)]:
-        run(monkeypatch, "Hello there. Go!", *models, f"--seed={seed}", "-o", tmp_path / f"{name}.wav")
+        run_synthesize(monkeypatch, "Hello there. Go!", *models, f"--seed={seed}", "-o", tmp_path / f"{name}.wav")
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
     assert a == b != c
 
@@ -116,7 +90,7 @@ def test_clipped_samples_are_counted(models, tmp_path, monkeypatch, caplog, loud
     audio = torch.full((10000,), 0.9999)
     audio[:loud] = torch.tensor([1.0, -1.0]).repeat(loud // 2)
     monkeypatch.setattr(synthesize, "make_vocoder", lambda *args: lambda mel: audio)
-    run(monkeypatch, "Hello there.", *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Hello there.", *models, "-o", tmp_path / "out.wav")
     said = [(record.levelno, record.message) for record in caplog.records if "full scale" in record.message]
     share = f"{loud / 10000:.2%}"
     expected = [(level, f"{loud} of 10,000 samples ({share}) are clipped at full scale: a lower --sigma is less loud")]
@@ -126,7 +100,7 @@ def test_clipped_samples_are_counted(models, tmp_path, monkeypatch, caplog, loud
 def test_sigma_denoiser_and_precision_change_the_sound(models, tmp_path, monkeypatch):
     wavs = []
     for i, options in enumerate([[], ["--sigma=0.1"], ["--denoiser_strength=1"], ["--amp=O1"], ["--device=cpu"]]):
-        run(monkeypatch, "Hello there.", *models, *options, "-o", tmp_path / f"{i}.wav")
+        run_synthesize(monkeypatch, "Hello there.", *models, *options, "-o", tmp_path / f"{i}.wav")
         wavs.append(read(tmp_path / f"{i}.wav").tobytes())
     assert len(set(wavs)) == 4
     assert wavs[0] == wavs[4]
@@ -134,7 +108,7 @@ def test_sigma_denoiser_and_precision_change_the_sound(models, tmp_path, monkeyp
 
 def test_flawed_pieces_are_counted_at_the_end(models, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    run(monkeypatch, "Hello there. Go now!", *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Hello there. Go now!", *models, "-o", tmp_path / "out.wav")
     assert messages(caplog) == [
         "'Hello there.' has no end after 15 frames, even in the best of 3 tries",
         "'Go now!' has no end after 15 frames, even in the best of 3 tries",
@@ -161,7 +135,7 @@ def test_memory_does_not_grow_with_the_text(models, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesizer, "WINDOW", 10)
     monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
     monkeypatch.setattr(synthesize, "make_vocoder", lambda *args: vocode)
-    run(monkeypatch, "Go now! " * 300, models[0], "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Go now! " * 300, models[0], "-o", tmp_path / "out.wav")
     assert len(most) == 300
     assert max(most) <= 10
     # All of it is there, in its order.
@@ -172,11 +146,11 @@ def test_memory_does_not_grow_with_the_text(models, tmp_path, monkeypatch):
 
 def test_what_the_text_loses_is_said(models, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(synthesizer, "find_flaw", lambda utterance: "")
-    run(monkeypatch, "Мир, \x07peace", *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Мир, \x07peace", *models, "-o", tmp_path / "out.wav")
     assert messages(caplog) == ["left out: '\\x07'", "transliterated: 'М' as 'm', 'и' as 'i', 'р' as 'r'"]
     caplog.clear()
     lines = "Say {HH AH0 L OW1.\n" + "Hello ☺\n" * 30 + "***"
-    run(monkeypatch, lines, *models, "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, lines, *models, "-o", tmp_path / "out.wav")
     said = messages(caplog)
     assert said[0].startswith("line 1: a brace stands alone, ")
     assert said[1] == "line 2: left out: '☺'"
@@ -205,18 +179,22 @@ def test_a_text_that_cannot_be_spoken_is_refused_and_nothing_is_written(models, 
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "empty.txt").write_bytes(b"\xef\xbb\xbf\r\n")
     with pytest.raises(UserError, match=message):
-        run(monkeypatch, text, *models, "-o", "out.wav")
+        run_synthesize(monkeypatch, text, *models, "-o", "out.wav")
     assert not (tmp_path / "out.wav").exists()
 
 
 def test_checkpoints_of_the_other_model_are_refused(models, tmp_path, monkeypatch):
     tacotron2, waveglow = tmp_path / "tacotron2_2", tmp_path / "waveglow_3"
     with pytest.raises(UserError, match="waveglow_3 is a checkpoint of WaveGlow, and one of Tacotron2 is needed here"):
-        run(monkeypatch, "Hi.", f"--tacotron2={waveglow}", f"--waveglow={waveglow}", "-o", tmp_path / "out.wav")
+        run_synthesize(
+            monkeypatch, "Hi.", f"--tacotron2={waveglow}", f"--waveglow={waveglow}", "-o", tmp_path / "out.wav"
+        )
     with pytest.raises(UserError, match="tacotron2_2 is a checkpoint of Tacotron2, and one of WaveGlow is needed here"):
-        run(monkeypatch, "Hi.", f"--tacotron2={tacotron2}", f"--waveglow={tacotron2}", "-o", tmp_path / "out.wav")
+        run_synthesize(
+            monkeypatch, "Hi.", f"--tacotron2={tacotron2}", f"--waveglow={tacotron2}", "-o", tmp_path / "out.wav"
+        )
     with pytest.raises(UserError, match="no checkpoint at"):
-        run(monkeypatch, "Hi.", models[0], f"--waveglow={tmp_path / 'none'}", "-o", tmp_path / "out.wav")
+        run_synthesize(monkeypatch, "Hi.", models[0], f"--waveglow={tmp_path / 'none'}", "-o", tmp_path / "out.wav")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +206,7 @@ def test_checkpoints_of_the_other_model_are_refused(models, tmp_path, monkeypatc
 )  # fmt: skip
 def test_wrong_options_end_with_code_2(models, monkeypatch, capsys, options):
     with pytest.raises(SystemExit) as end:
-        run(monkeypatch, "Hi.", *models, "-o", "out.wav", *options)
+        run_synthesize(monkeypatch, "Hi.", *models, "-o", "out.wav", *options)
     assert end.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -236,13 +214,8 @@ def test_wrong_options_end_with_code_2(models, monkeypatch, capsys, options):
 def test_a_full_disk_leaves_the_earlier_wav(models, tmp_path, monkeypatch):
     """And not half of a new one."""
     (tmp_path / "out.wav").write_bytes(b"earlier")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        with pytest.raises(UserError, match=r"cannot write .*out.wav: File too large"):
-            run(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(20_000), pytest.raises(UserError, match=r"cannot write .*out.wav: File too large"):
+        run_synthesize(monkeypatch, "Hello. " * 9, *models, "-o", tmp_path / "out.wav")
     assert (tmp_path / "out.wav").read_bytes() == b"earlier"
     assert not list(tmp_path.glob(".*"))
 
@@ -277,9 +250,7 @@ def test_sigterm_leaves_whole_wavs_and_nothing_else(models, tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         process.stdin.write(b"Hello there.\n" * 5000)
         process.stdin.close()
-        while not (tmp_path / "clips/out_0001.wav").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for((tmp_path / "clips/out_0001.wav").exists, 240, process)
         process.terminate()
         process.stderr.read()
     assert process.returncode == 143

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_lines import read
 
 from common.audio import LOUDEST
 from common.program import UserError
@@ -19,23 +20,18 @@ from tools import synthesize
 from tools.synthesize import Total, Wav, find_lines, is_wav, names_no_folder, plan, prepare, speak
 
 
-def read(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["synthesize", "--tacotron2=t", *options])
-    return synthesize.read_arguments()
-
-
 @pytest.mark.parametrize("output", ["out.wav", "out.WAV", "folder", "folder.d", "a.flac/", "a.b"])
 def test_an_output_is_a_wav_or_a_folder(monkeypatch, output):
     if output.endswith("/"):
         output += "b"
-    args = read(monkeypatch, "-o", output, "Hi.", "there")
+    args = read(monkeypatch, synthesize, "--tacotron2=t", "-o", output, "Hi.", "there")
     assert (args.output, args.text, args.device, args.dictionary) == (output, ["Hi.", "there"], "auto", None)
 
 
 @pytest.mark.parametrize("output", ["out.flac", "out.OGG", "out.mp3", "out.aiff"])
 def test_another_kind_of_audio_is_refused(monkeypatch, capsys, output):
     with pytest.raises(SystemExit) as end:
-        read(monkeypatch, "-o", output, "Hi.")
+        read(monkeypatch, synthesize, "--tacotron2=t", "-o", output, "Hi.")
     assert end.value.code == 2
     assert f"-o is {output}, must be a name that ends in .wav, or a folder" in capsys.readouterr().err
 
@@ -202,7 +198,7 @@ def test_the_program_passes_its_options_on_and_sums_up(monkeypatch, tmp_path, ca
     monkeypatch.setattr(synthesize, "open_log", lambda *_, **__: None)
     monkeypatch.setattr(synthesize, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     options = ["--cleaners=basic_cleaners", "--dictionary=d", "--device=cuda", "--amp=O1", "--seed=5"]
-    read(monkeypatch, "a", "b", "-o", str(tmp_path / "out"), *options)
+    read(monkeypatch, synthesize, "--tacotron2=t", "a", "b", "-o", str(tmp_path / "out"), *options)
     synthesize.main()
     assert made == {"synthesizer": ("t", "device cuda", "O1", "d", {"a": 1}, ["basic_cleaners"]), "hints": {"a": 1}}
     assert speaks.given == (["a", "b"], 5)

@@ -5,14 +5,12 @@ import weakref
 
 import pytest
 import torch
+from toy_speech import TEXTS, make_checkpoint, utterance
 
-from common.checkpoints import native
 from common.checkpoints.interchange import read
-from common.config_reading import from_dict
 from common.device import pick_device
 from tacotron2 import synthesizer as module
 from tacotron2.alignment import STEPS_AT_THE_END, alignment_quality
-from tacotron2.config import Config, build_model
 from tacotron2.model import Utterance
 from tacotron2.synthesizer import (
     LEAST_COVERAGE,
@@ -28,21 +26,6 @@ from tacotron2.synthesizer import (
 from tools.convert_checkpoint import FORMS, write
 
 CPU = pick_device("cpu")
-TEXTS = ["Hello there.", "A longer sentence, this one.", "Go!", "Numbers: 12 and 3.5.", "{HH AH0 L OW1} Dr. Who", "Go!"]
-
-
-def make_checkpoint(path, config):
-    """A checkpoint of a model with lively output, whose gate never fires."""
-    torch.manual_seed(0)
-    model = build_model(from_dict(Config, config))
-    with torch.no_grad():
-        for parameter in model.decoder.parameters():
-            if parameter.ndim > 1:
-                parameter *= 3
-        model.decoder.gate_layer.linear_layer.bias -= 1000
-    progress = {"losses": [2.0, 1.0], "validation_losses": [(2, 1.5)], "iteration": 2}
-    native.save(path, {"model": model.state_dict(), "config": config, "iteration": 2, "progress": progress})
-    return path
 
 
 @pytest.fixture
@@ -54,12 +37,6 @@ def path(toy, tmp_path):
 @pytest.fixture
 def any_is_good(monkeypatch):
     monkeypatch.setattr(module, "find_flaw", lambda utterance: "")
-
-
-def utterance(stopped=True, diagonality=0.9, coverage=0.9, length=4):
-    return Utterance(
-        torch.zeros(6, length), length, stopped, torch.zeros(length, 3), torch.zeros(length), diagonality, coverage
-    )
 
 
 def spoken_by_fake(synthesizer, monkeypatch, make):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_synthesizer import make_checkpoint, utterance
+from toy_speech import make_checkpoint, utterance
 
 from common.hints import NAME_SYMBOLS
 from common.program import UserError

@@ -7,8 +7,7 @@ import pytest
 import torch
 from graph_tape import taped
 from on_card import OnCard
-from test_tacotron2_gradients import recurrence
-from test_tacotron2_lstm import inputs
+from recurrences import gradients_and_result, lstm_inputs, recurrence
 
 from tacotron2 import blocks
 from tacotron2.attention_recurrence import attend_over_time
@@ -81,15 +80,6 @@ def test_backwards_the_last_frame_comes_first(recordings, length):
     assert torch.allclose(written, read.flip(0).cumsum(0).flip(0), rtol=1e-12)
 
 
-def gradients_and_result(function, tensors, constant):
-    """What a function of these tensors and constants returns, and the gradients of the tensors."""
-    found = function(*tensors, *constant)
-    found = found if isinstance(found, tuple) else (found,)
-    generator = torch.Generator().manual_seed(2)
-    weights = [torch.randn(each.shape, dtype=each.dtype, generator=generator).to(each.device) for each in found]
-    return [*found, *torch.autograd.grad(found, tensors, weights)]
-
-
 @pytest.mark.parametrize("with_masks", [True, False])
 @pytest.mark.parametrize("length", LENGTHS[1:])
 def test_attention_and_its_gradients_are_those_of_the_whole_loop(request, length, with_masks):
@@ -109,7 +99,7 @@ def test_attention_and_its_gradients_are_those_of_the_whole_loop(request, length
 @pytest.mark.parametrize("with_masks", [True, False])
 @pytest.mark.parametrize("length", LENGTHS[1:])
 def test_an_lstm_and_its_gradients_are_those_of_the_whole_loop(request, length, with_masks):
-    known, weight, masks = inputs(length)
+    known, weight, masks = lstm_inputs(length)
     given = lstm_over_time, [known, weight], [masks if with_masks else None]
     expected = gradients_and_result(*given)
     recordings = request.getfixturevalue("recordings")

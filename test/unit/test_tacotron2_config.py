@@ -5,10 +5,11 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from test_tacotron2_model import FILES, reference
+from tacotron2_reference import reference
 
 import tacotron2.config
 import waveglow.config
+from checkpoint_files import DATA
 from common.audio import MelSpectrogram
 from common.checkpoints.interchange import load_weights
 from common.config_reading import from_dict, load_config
@@ -71,7 +72,7 @@ def test_shipped_files_build_a_model(name):
 
 @pytest.mark.parametrize("form", ["tacotron2_nvidia.pt", "tacotron2_dle.pt"])
 def test_what_a_checkpoint_tells_is_a_configuration(form, tmp_path):
-    config, weights = load_weights(FILES / form)
+    config, weights = load_weights(DATA / form)
     model = build_model(load_config(write_config(tmp_path / "c.json", config), Config))
     assert model.state_dict().keys() == weights.keys()
 

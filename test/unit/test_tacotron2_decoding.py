@@ -1,7 +1,7 @@
 """Where a clip ends."""
 
 import torch
-from test_tacotron2_model import toy, toy_batch
+from tacotron2_toys import toy, toy_batch
 
 from tacotron2 import decoding
 from tacotron2.model import padding_mask

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tacotron2_model import encoded, toy, toy_batch
+from tacotron2_toys import encoded, toy, toy_batch
 
 from conftest import toy_tacotron2_config
 from runs import make_run, weights

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_synthesize import FRAMES, make_models
-from test_synthesizer import make_checkpoint
+from toy_speech import FRAMES, make_checkpoint, make_models
 
 from common.evaluation import runner
 from common.evaluation.pictures import plot_spectrograms

@@ -8,20 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_synthesize import FRAMES, make_models
+from clip_figures import measured
+from toy_speech import FRAMES, make_models
 
 from common.evaluation.metrics import mel_cepstral_distortion
 from conftest import RATE
 from tacotron2 import evaluation, infer
-from tacotron2.evaluation import ClipFigures, summarize
-
-
-def measured(**changes):
-    figures = dict(
-        name="a", seconds=1.0, loss=1.0, mel_l1=0.5, mel_cepstral_distortion=4.0, frames=100, spoken_seconds=1.0,
-        stopped=1.0, diagonality=0.8, coverage=0.9, real_time_factor=2.0,
-    )  # fmt: skip
-    return ClipFigures(**figures | changes)
+from tacotron2.evaluation import summarize
 
 
 def test_lengths_are_added_up_measures_averaged_and_time_is_by_length():

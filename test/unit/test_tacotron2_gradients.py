@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from test_tacotron2_lstm import step_by_step
-from test_tacotron2_model import toy, toy_batch
+from recurrences import recurrence, step_by_step
+from tacotron2_toys import toy, toy_batch
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,17 +17,6 @@ from tacotron2.attention_recurrence import MASKED, attend_over_time
 from tacotron2.decoder import Decoded, Decoder
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.lstm import FRAMES_AT_A_TIME, lstm
-
-
-def recurrence(steps=5, symbols=6):
-    """What ``attend_over_time`` takes, of 2 clips, 3 channels of the LSTM, 4 of the encoder, 5 of the attention and 7
-    taps."""
-    torch.manual_seed(0)
-    sizes = [(steps, 2, 12), (12, 7), (5, 3), (2, symbols, 5), (5, 2, 7), (5,), (2, symbols, 4)]
-    tensors = [torch.randn(size, dtype=torch.double, requires_grad=True) for size in sizes]
-    padding = torch.zeros(2, symbols, dtype=torch.bool)
-    padding[1, symbols // 2 :] = True
-    return tensors, padding, torch.rand(steps, 2, 3, dtype=torch.double)
 
 
 def attend_step_by_step(known, feedback, query, keys, kernel, v, values, padding, masks):

@@ -2,42 +2,12 @@
 
 import pytest
 import torch
-from test_tacotron2_model import reference, reference_model, toy, toy_batch
+from tacotron2_reference import reference, reference_model
+from tacotron2_toys import SEEDS, gates, stopping_toy, texts, toy, toy_batch
 
 from tacotron2 import decoding
 from tacotron2.alignment import alignment_quality
-from tacotron2.model import Tacotron2, padding_mask
-
-SEEDS = [11, 12, 13, 14]
-
-
-def texts():
-    text, text_lengths, _, _ = toy_batch()
-    return text, text_lengths
-
-
-def gates(model: Tacotron2, seeds=SEEDS):
-    """Each clip's probabilities of being at its end, up to the limit [B, T]."""
-    text, text_lengths = texts()
-    padding = padding_mask(text_lengths, text.shape[1])
-    threshold, model.decoder.gate_threshold = model.decoder.gate_threshold, 2.0
-    with torch.no_grad():
-        values = model.encoder(model.embedding(text).transpose(1, 2), padding, alone=True)
-        decoded, _, _ = decoding.infer(model.decoder, values, padding, seeds)
-    model.decoder.gate_threshold = threshold
-    return decoded.gate.sigmoid()
-
-
-def stopping_toy(**changes):
-    """A model whose clips stop at their own times, one of them never; and where."""
-    model = toy(**changes)
-    highest = gates(model).cummax(1).values
-    # Between the highest gate of the clip that comes least far and those of the others.
-    last = highest[:, -1].sort().values
-    model.decoder.gate_threshold = ((last[0] + last[1]) / 2).item()
-    fired = highest > model.decoder.gate_threshold
-    lengths = torch.where(fired.any(1), fired.int().argmax(1) + 1, model.decoder.max_decoder_steps)
-    return model, lengths.tolist(), fired.any(1).tolist()
+from tacotron2.model import padding_mask
 
 
 def test_a_clip_equals_the_reference():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_tacotron2_model import toy_batch
+from tacotron2_toys import toy_batch
 from torch import nn
 
 from conftest import toy_tacotron2_config

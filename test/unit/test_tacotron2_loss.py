@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tacotron2_model import toy, toy_batch
+from tacotron2_toys import toy, toy_batch
 from torch.nn import functional as F
 
 from tacotron2.loss import Tacotron2Loss, off_diagonal_attention

@@ -2,28 +2,10 @@
 
 import pytest
 import torch
+from recurrences import lstm_inputs, step_by_step
 from torch import nn
 
 from tacotron2.lstm import FRAMES_AT_A_TIME, lstm, lstm_over_time
-
-
-def inputs(steps=5, dtype=torch.double):
-    """Known gates, weight and masks of 3 clips and 4 channels, in this precision."""
-    torch.manual_seed(0)
-    known, weight = 2 * torch.randn(steps, 3, 16, dtype=torch.double), torch.randn(16, 4, dtype=torch.double)
-    masks = torch.rand(steps, 3, 4, dtype=torch.double)
-    return [each.to(dtype).requires_grad_() for each in (known, weight)] + [masks.to(dtype)]
-
-
-def step_by_step(known, weight, masks=None):
-    """The same with the step of inference and autograd."""
-    hidden = known.new_zeros(known.shape[1], weight.shape[1])
-    cell, steps = hidden.to(torch.promote_types(hidden.dtype, torch.float32)), []
-    for t, gates in enumerate(known):
-        hidden, cell = lstm(gates + hidden @ weight.t(), cell)
-        hidden = hidden if masks is None else hidden * masks[t]
-        steps.append(hidden)
-    return torch.stack(steps)
 
 
 def test_a_step_is_torchs():
@@ -38,7 +20,7 @@ def test_a_step_is_torchs():
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("steps", [1, FRAMES_AT_A_TIME, 2 * FRAMES_AT_A_TIME + 3])
 def test_all_steps_are_those_of_inference(steps, masked):
-    known, weight, masks = inputs(steps)
+    known, weight, masks = lstm_inputs(steps)
     masks = masks if masked else None
     found, expected = (function(known, weight, masks) for function in (lstm_over_time, step_by_step))
     assert (found - expected).abs().max() < 1e-12
@@ -50,14 +32,14 @@ def test_all_steps_are_those_of_inference(steps, masked):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_gradient(masked):
-    known, weight, masks = inputs(steps=3)
+    known, weight, masks = lstm_inputs(steps=3)
     assert torch.autograd.gradcheck(lstm_over_time, (known, weight, masks if masked else None))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_precision(dtype):
     """That of the gates is that of the hidden states; each gradient has its own tensor's."""
-    known, weight, masks = inputs(dtype=dtype)
+    known, weight, masks = lstm_inputs(dtype=dtype)
     weight = weight.detach().float().requires_grad_()
     found = lstm_over_time(known, weight, masks)
     assert found.dtype == dtype
@@ -71,7 +53,7 @@ def test_precision(dtype):
 
 
 def test_autocast_leaves_the_precision_to_the_gates():
-    known, weight, masks = inputs(dtype=torch.float32)
+    known, weight, masks = lstm_inputs(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = lstm_over_time(known, weight, masks)
     assert torch.equal(found, lstm_over_time(known, weight, masks))

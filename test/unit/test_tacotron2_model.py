@@ -1,66 +1,13 @@
 """Tacotron2 with teacher forcing computes what the public reference computes."""
 
-from dataclasses import asdict
-from functools import cache
-
 import pytest
 import torch
+from tacotron2_reference import OUTPUTS, inputs, reference, reference_model
+from tacotron2_toys import encoded, toy, toy_batch
 from torch import nn
 
-from conftest import ROOT
-from tacotron2.config import Tacotron2Config
 from tacotron2.loss import Tacotron2Loss
-from tacotron2.model import BatchNorm, BiLSTM, Tacotron2, padding_mask
-
-FILES = ROOT / "test/data/reference"
-INPUTS = ("text", "text_lengths", "mel", "mel_lengths")
-OUTPUTS = ("mel", "mel_postnet", "gate", "alignments")
-
-
-@cache
-def reference():
-    """Inputs, weights and outputs of NVIDIA/tacotron2 at toy size."""
-    return torch.load(FILES / "tacotron2.pt", weights_only=True)
-
-
-def reference_model():
-    """The reference's weights, without dropout in the prenet."""
-    model = Tacotron2(**reference()["config"], p_prenet_dropout=0.0)
-    model.load_state_dict(reference()["state_dict"], strict=True)
-    return model.eval()
-
-
-def inputs():
-    return {name: reference()["inputs"][name] for name in INPUTS}
-
-
-def toy(**changes):
-    """A model for inputs of ``toy_batch``, with weights that make its output lively."""
-    torch.manual_seed(0)
-    sizes = dict(
-        n_mel_channels=6, n_symbols=20, symbols_embedding_dim=16, encoder_embedding_dim=16, decoder_rnn_dim=20,
-        prenet_dim=12, attention_rnn_dim=18, attention_dim=10, attention_location_n_filters=4,
-        attention_location_kernel_size=7, postnet_embedding_dim=14, max_decoder_steps=40,
-    )  # fmt: skip
-    model = Tacotron2(**asdict(Tacotron2Config(**(sizes | changes))))
-    with torch.no_grad():
-        for parameter in model.decoder.parameters():
-            if parameter.ndim > 1:
-                parameter *= 3
-    for module in model.modules():
-        if isinstance(module, BatchNorm):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.normal_(module.bias, std=0.2)
-    return model.eval()
-
-
-def toy_batch():
-    torch.manual_seed(1)
-    text_lengths, mel_lengths = torch.tensor([12, 7, 9, 3]), torch.tensor([20, 25, 11, 8])
-    text = torch.randint(1, 20, (4, 12)).masked_fill(padding_mask(text_lengths, 12), 0)
-    mel = torch.randn(4, 6, 25).masked_fill(padding_mask(mel_lengths, 25)[:, None], 0)
-    return text, text_lengths, mel, mel_lengths
+from tacotron2.model import BiLSTM, padding_mask
 
 
 def test_outputs_and_loss_equal_the_reference():
@@ -103,13 +50,6 @@ def test_frames_depend_on_earlier_ones_alone():
         difference = (a - b).abs().view(4, 25, -1).amax((0, 2))
         assert difference[:8].max() < 1e-6
         assert difference[8:].min() > 1e-4
-
-
-def encoded(model):
-    """What the decoder works from: the encoder's values and their padding."""
-    text, text_lengths, _, _ = toy_batch()
-    padding = padding_mask(text_lengths, text.shape[1])
-    return model.encoder(model.embedding(text).transpose(1, 2), padding, alone=False), padding
 
 
 def test_the_encoders_lstm_is_torchs_over_packed_sequences():

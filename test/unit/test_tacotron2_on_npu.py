@@ -8,7 +8,7 @@ import json
 import re
 
 import pytest
-from test_npu_emulator import checks_in, run_checks
+from emulator_runs import checks_in, run_checks
 
 from common.checkpoints.interchange import load_weights
 from conftest import EMULATOR, NPU, ROOT, copy_repository, make_corpus, toy_tacotron2_config, write_config

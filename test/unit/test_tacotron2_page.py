@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_synthesizer import make_checkpoint
-from test_tacotron2_figures import measured
+from clip_figures import measured
+from toy_speech import make_checkpoint
 
 from common.audio import write_wav
 from common.evaluation import page, pictures

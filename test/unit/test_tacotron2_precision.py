@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_tacotron2_model import inputs, reference, reference_model, toy, toy_batch
+from tacotron2_reference import inputs, reference, reference_model
+from tacotron2_toys import toy, toy_batch
 
 from tacotron2.loss import Tacotron2Loss
 from tacotron2.model import BatchNorm

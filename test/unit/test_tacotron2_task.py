@@ -15,7 +15,7 @@ from common.bad_clips import BadClips
 from common.config_reading import from_dict
 from common.program import UserError
 from conftest import RATE, make_corpus
-from runs import in_processes, make_run
+from runs import in_processes, make_run, names_in
 from tacotron2 import train
 from tacotron2.alignment import alignment_quality
 from tacotron2.config import Config, build_model
@@ -34,20 +34,16 @@ def corpus(tmp_path):
     return folder
 
 
-def names(task, count=3):
-    return [batch["names"] for batch in islice(task.batches(0, 0), count)]
-
-
 def test_an_epoch_is_of_the_training_clips_and_a_clip_as_long_as_their_mean(toy, corpus, tmp_path):
     task = train.make_task(make_run(toy, tmp_path / "out"), str(corpus))
     assert task.clips_per_epoch == 12
     assert task.samples_per_clip == sum(LENGTHS[1:]) // 12
-    (first,) = names(task, 1)
-    assert len(first) == 4 and "clip00.wav" not in [name for batch in names(task) for name in batch]
+    (first,) = names_in(task, 1)
+    assert len(first) == 4 and "clip00.wav" not in [name for batch in names_in(task) for name in batch]
 
 
 def test_the_order_is_drawn_from_the_seed_of_the_training(toy, corpus, tmp_path):
-    orders = [names(train.make_task(make_run(toy, tmp_path / "out", seed=seed), str(corpus))) for seed in (1, 1, 2)]
+    orders = [names_in(train.make_task(make_run(toy, tmp_path / "out", seed=seed), str(corpus))) for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
 
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 import torch
+from tacotron2_toys import toy as toy_model
+from tacotron2_toys import toy_batch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_tacotron2_model import toy as toy_model
-from test_tacotron2_model import toy_batch
 from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel

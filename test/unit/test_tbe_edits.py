@@ -20,6 +20,8 @@ from tools.tbe.edits import (
     restoration,
 )
 
+pytest_plugins = ["tbe_files"]
+
 
 def edit(outcome="", before=b"a", after=b"a", added=0, is_loss=False):
     return Edit("f.py", outcome, None, before, after, added, is_loss=is_loss)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_synthesizer import make_checkpoint
+from toy_speech import make_checkpoint
 
 from common.config_reading import from_dict
 from common.folder_lock import LOCK

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_synthesize import run as synthesize
+from toy_speech import run_synthesize
 
 import tacotron2.config
 import waveglow.config
@@ -274,7 +274,7 @@ def test_the_program_trains_both_models_which_then_speak(data, tmp_path, monkeyp
         assert max(losses[-3:]) < min(losses[:3])
     # A toy that cannot find an end is flawed, and yet it speaks.
     models = [f"--{name}={path}" for name, path in found.items()]
-    synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
+    run_synthesize(monkeypatch, "A tone.", *models, "-o", tmp_path / "speech.wav")
     assert (tmp_path / "speech.wav").stat().st_size > 1000
 
 

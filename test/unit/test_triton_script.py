@@ -2,11 +2,10 @@
 
 import signal
 import subprocess
-import time
 
 import pytest
+from running_programs import listen_to_signals, wait_for
 from stub_python import StubPython
-from test_script_signals import listen_to_signals
 
 from conftest import ROOT
 
@@ -124,10 +123,7 @@ while :; do sleep 0.02; done"""
 def test_a_signal_ends_the_server_first(stub, here, number):
     environment = stub.environment(TMPDIR=str(here / "temporary"), MODEL_PATH=str(here / "models"), SERVES=LIVES)
     process = subprocess.Popen(["bash", SCRIPT, *GIVEN], cwd=here, env=environment, preexec_fn=listen_to_signals)
-    until = time.monotonic() + 60
-    while not (stub.folder / "ready").exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
+    wait_for((stub.folder / "ready").exists, 60, process)
     process.send_signal(number)
     assert process.wait(60) == 5
     assert (stub.folder / "ended").exists() and list((here / "temporary").iterdir()) == []

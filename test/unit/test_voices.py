@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from test_synthesize import make_models, run
+from toy_speech import make_models, run_synthesize
 
 from common import voices
 from common.checkpoints import native
@@ -39,18 +39,18 @@ def make(monkeypatch, *options):
 def test_a_voice_speaks_by_its_name(folder, models, monkeypatch, tmp_path):
     """As its checkpoints do with the same settings, but for the rounding of the weights."""
     make(monkeypatch, "anna", *models, "--sigma=0.3")
-    run(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "voice.wav")
-    run(monkeypatch, "Some text.", *models, "--sigma=0.3", "-o", tmp_path / "checkpoints.wav")
+    run_synthesize(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "voice.wav")
+    run_synthesize(monkeypatch, "Some text.", *models, "--sigma=0.3", "-o", tmp_path / "checkpoints.wav")
     ours, theirs = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("voice", "checkpoints"))
     assert ours.std() > 0
     assert abs(ours - theirs).max() < 0.002 * abs(theirs).max()
-    run(monkeypatch, "Some text.", "--voice=anna", "--sigma=0.6", "-o", tmp_path / "louder.wav")
+    run_synthesize(monkeypatch, "Some text.", "--voice=anna", "--sigma=0.6", "-o", tmp_path / "louder.wav")
     assert abs(soundfile.read(tmp_path / "louder.wav")[0] - ours).max() > 0.1 * ours.max()
 
 
 def test_the_default_has_no_option(folder, models, monkeypatch, tmp_path):
     make(monkeypatch, voices.DEFAULT, *models)
-    run(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
+    run_synthesize(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
     assert soundfile.info(tmp_path / "out.wav").frames > 0
 
 
@@ -92,7 +92,7 @@ def test_names_that_are_none(folder, models, monkeypatch, name):
 
 def test_without_any_voice_checkpoints_have_to_be_named(folder, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint is named, and there is no voice 'heart': there is none yet"):
-        run(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
+        run_synthesize(monkeypatch, "Some text.", "-o", tmp_path / "out.wav")
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, -70_000.0])
@@ -125,7 +125,7 @@ def test_a_file_goes_before_a_voice_of_its_name(folder, models, monkeypatch, tmp
 
 def test_a_voice_and_a_tacotron2_exclude_each_other(folder, models, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, "Some text.", "--voice=anna", *models, "-o", tmp_path / "out.wav")
+        run_synthesize(monkeypatch, "Some text.", "--voice=anna", *models, "-o", tmp_path / "out.wav")
     assert ended.value.code == 2
     assert "exclude each other" in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_a_voice_keeps_the_dictionary_that_comes_with_the_repository_and_no_othe
     if name == "cmudict":
         make(monkeypatch, "anna", *models)
         assert read(folder / "anna/tacotron2.safetensors").config["data_config"]["dictionary"] == "cmudict"
-        run(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "out.wav")
+        run_synthesize(monkeypatch, "Some text.", "--voice=anna", "-o", tmp_path / "out.wav")
     else:
         with pytest.raises(UserError, match=r"cannot include its dictionary /somewhere/my.dict: train with 'cmudict'"):
             make(monkeypatch, "anna", *models)

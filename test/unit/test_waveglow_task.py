@@ -1,7 +1,6 @@
 """What WaveGlow gives the training loop: batches, the size of an epoch, its start, what TensorBoard plays."""
 
 import logging
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,27 +10,23 @@ import torch
 from common.bad_clips import BadClips
 from common.program import UserError
 from conftest import RATE
-from runs import make_run
+from runs import make_run, names_in
 from waveglow import train
 from waveglow.config import build_mel
 from waveglow.data import Census
 from waveglow.segment_mels import SegmentMels
 
 
-def names(task, count=3):
-    return [batch["names"] for batch in islice(task.batches(0, 0), count)]
-
-
 def test_an_epoch_is_of_the_training_clips_and_a_clip_stands_for_a_segment(config, corpus, tmp_path):
     task = train.make_task(make_run(config[1], tmp_path / "out"), str(corpus))
     assert task.clips_per_epoch == 12
     assert task.samples_per_clip == config[1]["data_config"]["segment_length"] != RATE
-    assert "clip00.wav" not in [name for batch in names(task) for name in batch]
+    assert "clip00.wav" not in [name for batch in names_in(task) for name in batch]
 
 
 def test_order_and_segments_are_drawn_from_the_seed_of_the_training(config, corpus, tmp_path):
     tasks = [train.make_task(make_run(config[1], tmp_path / "out", seed=seed), str(corpus)) for seed in (1, 1, 2)]
-    orders = [names(task) for task in tasks]
+    orders = [names_in(task) for task in tasks]
     assert orders[0] == orders[1] != orders[2]
     audio = [next(task.batches(0, 0))["audio"] for task in tasks[:2]]
     assert torch.equal(*audio)

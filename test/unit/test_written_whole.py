@@ -19,17 +19,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from clocks import Clock
+from hypothesis import given
 from hypothesis import strategies as st
-from test_meeting import Clock
+from hypothesis_settings import FEW
 
 from common import files
 from common.checkpoints import native
 from common.files import written_whole
 from common.program import UserError, WriteError
 from conftest import ROOT
-
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def write(path, content=b"content"):
