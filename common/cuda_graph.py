@@ -4,6 +4,7 @@ A processor takes longer to launch a small kernel than the card takes to compute
 the memory that it was recorded with.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor
 
 from common.device import Device
+from common.program import first_line
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -24,8 +28,8 @@ LARGEST_NUMBER = 16
 "Graphs of one kind of work that a thread keeps."
 
 _of_thread = local()
-"""The stream and the latest graph of each thread. Its graphs share memory, which the card would give back with the last
-of them."""
+"""The stream and the latest graph of each thread and card. Its graphs share memory, which the card would give back with
+the last of them."""
 
 
 class Stream:
@@ -60,17 +64,24 @@ def is_recording() -> bool:
     return torch.cuda.is_current_stream_capturing()
 
 
-def recorded(work: Callable[[], Result]) -> Callable[[], Result]:
-    """``work`` as a function that replays what this call records of it, without computing it yet.
+def recorded(work: Callable[[], Result], card: torch.device) -> Callable[[], Result]:
+    """``work``, all of it on this card, as a function that replays what this call records of it, not yet computing it.
 
-    ``work`` finds its tensors where they are now and returns the same ones each time. It must not wait for the card. It
-    must have run before, as ``RUNS_BEFORE_A_RECORDING`` says. The graph is for the calling thread; another one of that
-    thread, recorded or replayed, may overwrite what was returned, but for what ``work`` had from outside.
+    ``work`` finds its tensors where they are now and returns the same ones each time. It must not wait for the card,
+    and its kernels must have run before. The graph is for the calling thread; another one of that thread, recorded or
+    replayed, may overwrite what was returned, but for what ``work`` had from outside. Where the card refuses, ``work``
+    itself is returned.
     """
-    before = getattr(_of_thread, "graph", None)
-    # A recording needs another stream than the usual one. For each stream libraries keep memory for themselves.
-    _of_thread.stream = getattr(_of_thread, "stream", None) or torch.cuda.Stream()
-    _of_thread.graph, replay = _record(work, _of_thread.stream, before.pool() if before else None)
+    streams, graphs = (vars(_of_thread).setdefault(name, {}) for name in ("streams", "graphs"))
+    before = graphs.get(card)
+    with torch.cuda.device(card):  # a new thread begins with the first one
+        # A recording needs another stream than the usual one. For each stream libraries keep memory for themselves.
+        streams[card] = streams.get(card) or torch.cuda.Stream()
+        try:
+            graphs[card], replay = _record(work, streams[card], before.pool() if before else None)
+        except RuntimeError as error:
+            log.warning("no CUDA graph could be recorded, which is slower (%s)", first_line(error))
+            return work
     return replay
 
 
@@ -85,22 +96,22 @@ def recorded_by_shape(work: Callable[..., Tensor], device: Device) -> Callable[.
     of_thread = local()
 
     def replayed(*given: Tensor) -> Tensor:
-        shapes = tuple((each.dtype, each.shape) for each in given)
-        return kept_by_thread(of_thread, shapes, lambda: _recorded_at_last(work))(*given)
+        key = tuple((each.dtype, each.shape) for each in given)
+        return kept_by_thread(of_thread, key, lambda: _recorded_at_last(work, device.torch_device))(*given)
 
     return replayed
 
 
-def kept_by_thread(of_thread: local, shapes: tuple, make: Callable[[], Result]) -> Result:
-    """What this thread has made for tensors of these shapes, or makes now; it keeps the LARGEST_NUMBER used last."""
+def kept_by_thread(of_thread: local, key: tuple, make: Callable[[], Result]) -> Result:
+    """What this thread has made under this key, or makes now; it keeps the LARGEST_NUMBER used last."""
     kept: dict[tuple, Result] = vars(of_thread).setdefault("kept", {})
-    kept[shapes] = found = kept.pop(shapes, None) or make()  # the latest comes last
+    kept[key] = found = kept.pop(key, None) or make()  # the latest comes last
     if len(kept) > LARGEST_NUMBER:
         del kept[next(iter(kept))]
     return found
 
 
-def _recorded_at_last(work: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _recorded_at_last(work: Callable[..., Tensor], card: torch.device) -> Callable[..., Tensor]:
     """``work`` of tensors that always have the same shapes, recorded once it has run often enough."""
     runs = 0
     replay: Callable[[], Tensor] | None = None
@@ -113,7 +124,7 @@ def _recorded_at_last(work: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return work(*given)
         if replay is None:
             own.extend(each.clone() for each in given)
-            replay = recorded(partial(work, *own))
+            replay = recorded(partial(work, *own), card)
         for old, new in zip(own, given):
             old.copy_(new)
         return replay().clone()

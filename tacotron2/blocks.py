@@ -15,7 +15,7 @@ from common.cuda_graph import is_recording, recorded
 FRAMES = 16
 "In a block."
 FEWEST = 4
-"Blocks that are worth a recording, which takes the processor as long as a block that is not recorded."
+"Blocks that are worth a recording, which takes the processor about as long as a block that is not recorded."
 
 OverTime = Sequence[Tensor | None]
 "Tensors [T, ...], or [T + 1, ...] of what is before each frame and after the last; None for one that is missing."
@@ -59,7 +59,8 @@ def _as_graph(
 ) -> Callable[[list[Tensor | None]], None]:
     """``work`` of tensors with the shapes of ``like``, recorded."""
     own = [each if each is None else torch.empty_like(each, memory_format=torch.contiguous_format) for each in like]
-    replay = recorded(partial(work, *own))
+    card = next(each.device for each in own if each is not None)
+    replay = recorded(partial(work, *own), card)
 
     def replayed(given: list[Tensor | None]) -> None:
         last_read = len(own) - n_written

@@ -51,8 +51,8 @@ class RecordedSteps:
         plain = partial(take_steps, self._decoder, self._linears[dtype])
         if not isinstance(text.limits, Tensor):
             text = text._replace(limits=torch.full((), text.limits, device=text.values.device))
-        shapes = tuple((each.dtype, each.shape) for each in text.tensors())
-        return partial(kept_by_thread(self._of_thread, shapes, lambda: _Recording(plain)).take, text)
+        key = tuple((each.dtype, each.shape) for each in text.tensors())
+        return partial(kept_by_thread(self._of_thread, key, lambda: _Recording(plain)).take, text)
 
 
 class _Recording:
@@ -80,7 +80,7 @@ class _Recording:
         values, keys, padding, kernel, limits = map(torch.clone, text.tensors())
         self._text, self._state = Text(values, Memory(keys, padding, kernel), limits), state.copy()
         self._masks = torch.stack(masks)
-        self._replay = recorded(self._work)
+        self._replay = recorded(self._work, text.values.device)
 
     def _work(self) -> list[Tensor]:
         made, after = self._plain(self._text, list(self._masks), self._state)

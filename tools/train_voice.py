@@ -72,6 +72,10 @@ def main() -> None:
     # bfloat16 needs no loss scale, which a graph could not adapt.
     device = replace(device, half=torch.bfloat16)
     runs = [start(args, "tacotron2", tacotron2.config, device), start(args, "waveglow", waveglow.config, device)]
+    if {run.precision.level for run in runs} == {"O0", "TF32"}:
+        raise UserError(
+            "amp O0 and TF32 do not go together, since a process rounds or does not: take one in both configs"
+        )
     corpus = load_corpus(args.data_path, runs[0].config, device)
     streams = [Stream(device, first=run is runs[0]) for run in runs]
     steps = [tacotron2_step(runs[0], corpus, streams[0]), waveglow_step(runs[1], corpus, streams[1])]

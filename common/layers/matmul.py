@@ -30,7 +30,7 @@ def constant_linear(weight: Tensor, bias: Tensor | None = None) -> Callable[[Ten
     """
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if weight.is_cuda and weight.dtype == torch.float32:
-        return lambda x: F.linear(x if len(x) > 1 else x.expand(ROWS_ON_CARD, -1), weight, bias)[: len(x)]
+        return lambda x: F.linear(x if len(x) != 1 else x.expand(ROWS_ON_CARD, -1), weight, bias)[: len(x)]
     if not can_pack(weight):
         return lambda x: F.linear(x, weight, bias)
     packed: Tensor | None = None

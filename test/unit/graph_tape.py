@@ -2,15 +2,23 @@
 recorded on the tensors that they had then, whatever Python would do now."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
-"Operators whose result Python sees: a card would have to be waited for."
+WAITS = {
+    "_local_scalar_dense", "allclose", "equal", "is_nonzero", "lift_fresh", "masked_select", "nonzero", "_unique2",
+}  # fmt: skip
+"Operators whose result, or its size, is for the host, or that bring numbers from there."
+
+
+class WaitError(Exception):
+    """A graph cannot be made of such work."""
 
 
 class _Tape(TorchDispatchMode):
@@ -21,8 +29,10 @@ class _Tape(TorchDispatchMode):
         self.own: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if function in WAITS:
-            raise RuntimeError("what is recorded cannot wait for the card")
+        name = function.overloadpacket.__name__
+        by_mask = name == "index" and any(each.dtype == torch.bool for each in _tensors(args[1]))
+        if name in WAITS or by_mask or (name == "repeat_interleave" and len(_tensors(args))):
+            raise WaitError("what is recorded cannot wait for the card")
         kwargs = kwargs or {}
         for tensor in _written_by(function, args, kwargs):
             if _memory(tensor) not in self.own:
@@ -42,16 +52,19 @@ class _Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
-def taped(work: Callable[[], Any]) -> Callable[[], Any]:
+def taped(work: Callable[[], Any], card: torch.device) -> Callable[[], Any]:
     """As ``common.cuda_graph.recorded``."""
     tape = _Tape()
-    with tape:
+    with tape, ExitStack() as stack:
+        for name in ("cpu", "numpy", "tolist"):
+            stack.enter_context(mock.patch.object(Tensor, name, side_effect=WaitError(name)))
         result = work()
     for tensor, before in reversed(tape.before):
         tensor.copy_(before)
 
     def replay() -> Any:
-        tape.replay()
+        with torch.autocast("cpu", torch.bfloat16, enabled=False):  # it was converted as it was recorded
+            tape.replay()
         return result
 
     return replay

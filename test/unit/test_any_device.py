@@ -55,7 +55,7 @@ def check_recorded_decoding_is_the_plain_one(device, monkeypatch):
     model = endless_toy(steps=80).to(device.torch_device)
     text, lengths = (each.to(device.torch_device) for each in toy_batch()[:2])
     record, recordings = recorded_steps.recorded, []
-    monkeypatch.setattr(recorded_steps, "recorded", lambda work: recordings.append(work) or record(work))
+    monkeypatch.setattr(recorded_steps, "recorded", lambda work, card: recordings.append(work) or record(work, card))
     make_steps = RecordedSteps(model.decoder)
     for seeds in ([1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4]):
         with_graphs = model.infer(text, lengths, seeds, make_steps)

@@ -12,13 +12,14 @@ from common.cuda_graph import RUNS_BEFORE_A_RECORDING, Stream, is_recording, rec
 from common.device import pick_device
 
 CUDA = replace(pick_device("cpu"), type="cuda")
+FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 
 
 class Card:
     """Stands in for torch.cuda. ``noted`` has what happened, each with the stream that was the current one."""
 
     def __init__(self):
-        self.noted, self.current, self.count = [], "default", 0
+        self.noted, self.current, self.count, self.number, self.recorded_on = [], "default", 0, 0, []
         card = self
 
         class Side:
@@ -39,6 +40,7 @@ class Card:
         class Graph:
             def capture_begin(self, pool, capture_error_mode):
                 card.note("begin", pool, capture_error_mode)
+                card.recorded_on.append(card.number)
 
             def capture_end(self):
                 card.note("end")
@@ -61,8 +63,16 @@ class Card:
     @contextmanager
     def stream(self, side):
         before, self.current = self.current, side.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextmanager
+    def device(self, device):
+        before, self.number = self.number, device.index
         yield
-        self.current = before
+        self.number = before
 
     def graph_pool_handle(self):
         return "pool of the stream"
@@ -130,15 +140,37 @@ def test_a_stream_s_work_runs_before_it_is_recorded_with_the_stream_s_memory(car
 def test_a_thread_s_recordings_share_memory(card):
     """And a stream; that of another thread has its own ones."""
     result, work = work_of(card)
-    replays = [recorded(work), recorded(work)]
+    replays = [recorded(work, FIRST), recorded(work, FIRST)]
     assert card.noted == recording("side 1", None) + recording("side 1", "pool of the graph")
     card.noted.clear()
     assert [replay() for replay in replays] == [result] * 2 and card.noted == [("replay", "default")] * 2
     card.noted.clear()
-    other = threading.Thread(target=recorded, args=(work,))
+    other = threading.Thread(target=recorded, args=(work, FIRST))
     other.start()
     other.join()
     assert card.noted == recording("side 2", None)
+
+
+def test_a_recording_is_made_on_the_card_of_the_work(card):
+    """Whichever is the thread's current one; each card has its own stream and memory."""
+    _, work = work_of(card)
+    for device in (SECOND, FIRST, SECOND):
+        recorded(work, device)
+    assert card.recorded_on == [1, 0, 1] and card.number == 0
+    expected = recording("side 1", None) + recording("side 2", None) + recording("side 1", "pool of the graph")
+    assert card.noted == expected
+
+
+def test_where_a_card_refuses_the_work_is_done_without_a_graph(card, caplog):
+    def refuse():
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    assert recorded(refuse, FIRST) is refuse
+    (message,) = caplog.messages
+    assert message.endswith("(CUDA error: operation not permitted when stream is capturing)")
+    assert card.noted[-1][0] == "end"
+    result, work = work_of(card)
+    assert recorded(work, FIRST)() is result
 
 
 @pytest.mark.parametrize("capturing", [True, False])
@@ -152,7 +184,7 @@ def test_a_recording_that_fails_has_ended(card):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        recorded(fail)
+        recorded(fail, FIRST)
     assert card.noted[-1][0] == "end"
 
 

@@ -27,7 +27,7 @@ MODELS = {
 def recordings(monkeypatch):
     """The number of recordings so far."""
     made = []
-    monkeypatch.setattr(cuda_graph, "recorded", lambda work: made.append(work) or taped(work))
+    monkeypatch.setattr(cuda_graph, "recorded", lambda work, card: made.append(work) or taped(work, card))
     return made
 
 

@@ -25,7 +25,7 @@ def recordings(monkeypatch):
     made = []
     for module in (decoding, recorded_steps):
         monkeypatch.setattr(module, "STEPS_BETWEEN_LOOKS", AT_ONCE)
-    monkeypatch.setattr(recorded_steps, "recorded", lambda work: made.append(work) or taped(work))
+    monkeypatch.setattr(recorded_steps, "recorded", lambda work, card: made.append(work) or taped(work, card))
     return made
 
 
@@ -110,6 +110,16 @@ def test_the_first_block_of_a_shape_is_not_recorded(recordings, decoder):
         with torch.no_grad():
             make_steps(text)(masks, decoding.start(decoder, text.values))
         assert len(recordings) == count
+
+
+def test_in_half_precision_by_autocast_too(recordings, decoder):
+    make_steps = RecordedSteps(decoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        for number in range(3):
+            text = make_text(decoder, number, dtype=torch.bfloat16)
+            expected = speak(decoding.steps_of_decoder(decoder, text), decoder, text, number)
+            assert_equal(speak(make_steps(text), decoder, text, number), expected)
+    assert len(recordings) == 1
 
 
 def test_a_text_shorter_than_a_block_is_not_recorded(recordings, decoder):

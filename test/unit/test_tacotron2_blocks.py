@@ -22,7 +22,7 @@ def recordings(monkeypatch):
     """As on a card; the work that was recorded so far."""
     made = []
     monkeypatch.setattr(blocks, "_pays", lambda over_time, frames: frames >= FEWEST * FRAMES)
-    monkeypatch.setattr(blocks, "recorded", lambda work: made.append(work) or taped(work))
+    monkeypatch.setattr(blocks, "recorded", lambda work, card: made.append(work) or taped(work, card))
     return made
 
 

@@ -44,7 +44,10 @@ def test_options_have_defaults_and_the_minutes_a_limit(monkeypatch, capsys):
 
 def test_both_are_trained_at_once_for_as_many_minutes(monkeypatch, tmp_path):
     did = []
-    runs = {name: SimpleNamespace(name=name, config=f"config of {name}") for name in ("tacotron2", "waveglow")}
+    runs = {
+        name: SimpleNamespace(name=name, config=f"config of {name}", precision=SimpleNamespace(level=level))
+        for name, level in (("tacotron2", "TF32"), ("waveglow", "O1"))
+    }
     monkeypatch.setattr(train_voice, "open_log", lambda *_, **__: None)
     monkeypatch.setattr(train_voice, "hold_folder", lambda folder: did.append(("hold", folder)))
     monkeypatch.setattr(
@@ -75,6 +78,12 @@ def test_both_are_trained_at_once_for_as_many_minutes(monkeypatch, tmp_path):
         raise UserError("it is odd")
 
     monkeypatch.setattr(train_voice, "train", fail)
+    with pytest.raises(UserError, match="it is odd"):
+        train_voice.main()
+    wg.precision.level = "O0"
+    with pytest.raises(UserError, match=r"^amp O0 and TF32 do not go together, since a process rounds or does not"):
+        train_voice.main()
+    t2.precision.level = "O0"
     with pytest.raises(UserError, match="it is odd"):
         train_voice.main()
 

@@ -141,7 +141,7 @@ def test_the_size_of_a_vocoder_is_that_of_its_weights(path, amp):
 
 def test_on_a_cuda_card_it_is_recorded(path, monkeypatch):
     """The audio is the same: the clip is filled up, and what is too much cut off."""
-    monkeypatch.setattr(cuda_graph, "recorded", lambda work: recordings.append(work) or work)
+    monkeypatch.setattr(cuda_graph, "recorded", lambda work, card: recordings.append(work) or work)
     recordings = []
     there, here = (Vocoder(path, device, "O0", chunk_frames=20) for device in (replace(CPU, type="cuda"), CPU))
     for frames in (5, 33, 90):
