@@ -30,6 +30,8 @@ LARGEST_NUMBER = 16
 _of_thread = local()
 """The stream and the latest graph of each thread and card. Its graphs share memory, which the card would give back with
 the last of them."""
+_refusing: set[torch.device] = set()
+"Cards on which a recording has failed."
 
 
 class Stream:
@@ -69,9 +71,11 @@ def recorded(work: Callable[[], Result], card: torch.device) -> Callable[[], Res
 
     ``work`` finds its tensors where they are now and returns the same ones each time. It must not wait for the card,
     and its kernels must have run before. The graph is for the calling thread; another one of that thread, recorded or
-    replayed, may overwrite what was returned, but for what ``work`` had from outside. Where the card refuses, ``work``
-    itself is returned.
+    replayed, may overwrite what was returned, but for what ``work`` had from outside. Where the card refuses once,
+    ``work`` itself is returned from then on.
     """
+    if card in _refusing:
+        return work
     streams, graphs = (vars(_of_thread).setdefault(name, {}) for name in ("streams", "graphs"))
     before = graphs.get(card)
     with torch.cuda.device(card):  # a new thread begins with the first one
@@ -80,7 +84,8 @@ def recorded(work: Callable[[], Result], card: torch.device) -> Callable[[], Res
         try:
             graphs[card], replay = _record(work, streams[card], before.pool() if before else None)
         except RuntimeError as error:
-            log.warning("no CUDA graph could be recorded, which is slower (%s)", first_line(error))
+            log.warning("no CUDA graph can be recorded here, which makes it slower (%s)", first_line(error))
+            _refusing.add(card)
             return work
     return replay
 

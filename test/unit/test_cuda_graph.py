@@ -86,6 +86,7 @@ def card(monkeypatch):
     card = Card()
     monkeypatch.setattr(torch, "cuda", card)
     monkeypatch.setattr(cuda_graph, "_of_thread", threading.local())
+    monkeypatch.setattr(cuda_graph, "_refusing", set())
     return card
 
 
@@ -169,8 +170,11 @@ def test_where_a_card_refuses_the_work_is_done_without_a_graph(card, caplog):
     (message,) = caplog.messages
     assert message.endswith("(CUDA error: operation not permitted when stream is capturing)")
     assert card.noted[-1][0] == "end"
-    result, work = work_of(card)
-    assert recorded(work, FIRST)() is result
+    _, work = work_of(card)
+    card.noted.clear()
+    assert recorded(work, FIRST) is work and card.noted == []
+    assert recorded(work, SECOND) is not work
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("capturing", [True, False])

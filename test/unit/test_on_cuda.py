@@ -42,6 +42,13 @@ def relative_error(actual, expected):
 
 
 @pytest.fixture(autouse=True)
+def nothing_is_refused(caplog):
+    """Without a graph all would be as right, and slower."""
+    yield
+    assert "no CUDA graph" not in caplog.text
+
+
+@pytest.fixture(autouse=True)
 def exact_float32():
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
