@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+import card_checks
 import pytest
-import test_any_device as any_device
 import torch
 from graphed_steps import check_graphed_step
 from recurrences import gradients_and_result, lstm_inputs, recurrence
@@ -123,32 +123,32 @@ def test_steps_of_a_graph_are_those_of_the_cpu(texts, steps):
 
 
 def test_a_recorded_decoding_is_the_plain_one(card, monkeypatch):
-    any_device.check_recorded_decoding_is_the_plain_one(card, monkeypatch)
+    card_checks.check_recorded_decoding_is_the_plain_one(card, monkeypatch)
 
 
 def test_no_frame_that_is_decoded_is_waited_for(card):
     """Only whether 16 of them were the last ones is, and a copy of the masks of 64."""
-    short, long = (any_device.waits_of_decoding(frames, card) for frames in (128, 256))
+    short, long = (card_checks.waits_of_decoding(frames, card) for frames in (128, 256))
     assert long - short <= 128 // 16 + 128 // 64
 
 
-@any_device.each_model
+@card_checks.each_model
 @pytest.mark.parametrize("level", ["O0", "O1"])
 def test_a_training_step_waits_once(name, level, corpus, tmp_path, card, monkeypatch):
     """For whether the loss and its gradients are finite. The first steps set things up."""
-    waits = any_device.waits_of_steps(name, level, card, corpus, tmp_path, monkeypatch)
+    waits = card_checks.waits_of_steps(name, level, card, corpus, tmp_path, monkeypatch)
     assert waits[2:] == [1] * 4, waits
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_a_loss_scale_comes_down(level, corpus, tmp_path, card):
-    any_device.check_a_loss_scale_comes_down(level, replace(card, half=torch.float16), corpus, tmp_path)
+    card_checks.check_a_loss_scale_comes_down(level, replace(card, half=torch.float16), corpus, tmp_path)
 
 
-@any_device.each_model
+@card_checks.each_model
 def test_a_process_alone_in_its_group_learns_the_same(name, corpus, tmp_path, card):
     """By NCCL and DistributedDataParallel."""
-    any_device.check_a_process_alone_in_its_group_learns_the_same(name, card, corpus, tmp_path)
+    card_checks.check_a_process_alone_in_its_group_learns_the_same(name, card, corpus, tmp_path)
 
 
 @pytest.mark.parametrize("level", ["O0", "O1", "O2"])
