@@ -20,8 +20,8 @@ import tacotron2.config
 import waveglow.config
 from common.device import Device
 from common.program import UserError, first_line
-from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, tacotron2_batch, waveglow_batch
-from tools.speed.peers import autocast_of, training_step
+from tools.speed.jobs import DECODED, FRAMES, SYMBOLS, Job, waveglow_batch
+from tools.speed.peers import autocast_of, tacotron2_training_data, training_step
 
 FOLDER = "DeepLearningExamples/PyTorch/SpeechSynthesis/Tacotron2"
 "Of both models, in the folder of the peers."
@@ -63,14 +63,10 @@ def examples_tacotron2(peers: Path, device: Device, train: bool, precision: str,
     model = made_like(model_of.Tacotron2, sizes | options).to(device.torch_device)
     autocast = autocast_of(device, precision)
     if train:
-        clips = tacotron2_batch(batch)
-        names = ("text", "text_lengths", "mel", "mel_lengths")
-        text, text_lengths, mel, mel_lengths = (clips[name].to(device.torch_device) for name in names)
-        gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
+        inputs, targets, frames = tacotron2_training_data(batch, device)
         criterion = loss_of.Tacotron2Loss()
-        inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
-        step = training_step(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
-        return Job(step, int(mel_lengths.sum()))
+        step = training_step(model, lambda: criterion(model(inputs), targets), autocast)
+        return Job(step, frames)
     model.eval()
     text = torch.randint(1, 148, (batch, SYMBOLS), device=device.torch_device)
     lengths = torch.full((batch,), SYMBOLS, device=device.torch_device)

@@ -60,14 +60,10 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
     )
     autocast = autocast_of(device, precision)
     if train:
-        clips = tacotron2_batch(batch)
-        names = ("text", "text_lengths", "mel", "mel_lengths")
-        text, text_lengths, mel, mel_lengths = (clips[name].to(device.torch_device) for name in names)
-        gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
+        inputs, targets, frames = tacotron2_training_data(batch, device)
         criterion = _import("loss_function", peers / "tacotron2").Tacotron2Loss()
-        inputs = (text, text_lengths, mel, int(text_lengths.max()), mel_lengths)
-        step = training_step(model, lambda: criterion(model(inputs), (mel, gate)), autocast)
-        return Job(step, int(mel_lengths.sum()))
+        step = training_step(model, lambda: criterion(model(inputs), targets), autocast)
+        return Job(step, frames)
     model.eval()
     text = torch.randint(1, 148, (1, SYMBOLS), device=device.torch_device)
 
@@ -76,6 +72,15 @@ def nvidia_tacotron2(peers: Path, device: Device, train: bool, precision: str, b
             return model.inference(text)[1].float().cpu()
 
     return Job(work, DECODED)
+
+
+def tacotron2_training_data(batch: int, device: Device) -> tuple[tuple, tuple[Tensor, Tensor], int]:
+    """What NVIDIA's Tacotron2 is trained with: its inputs, mel and gate as targets, and the frames without padding."""
+    clips = tacotron2_batch(batch)
+    names = ("text", "text_lengths", "mel", "mel_lengths")
+    text, text_lengths, mel, mel_lengths = (clips[name].to(device.torch_device) for name in names)
+    gate = (torch.arange(mel.shape[2], device=mel.device) >= mel_lengths[:, None] - 1).float()
+    return (text, text_lengths, mel, int(text_lengths.max()), mel_lengths), (mel, gate), int(mel_lengths.sum())
 
 
 def training_step(
