@@ -12,7 +12,7 @@ from peer_stubs import WAVEGLOW_METHODS
 
 from common.program import UserError
 from runs import CPU
-from tools.speed import examples, measure, peers
+from tools.speed import examples, jobs, measure, peers
 from tools.speed.jobs import DATA, JOBS, Job
 from tools.speed.measure import LOADING, NVIDIA, NVIDIA_EXAMPLES, ONNX_RUNTIME, OURS, PEAK, PYTORCH
 
@@ -94,8 +94,8 @@ def test_products_are_exact_or_not_behind_the_making_of_the_model(monkeypatch, p
 
     monkeypatch.setattr(measure, "reset_peak_memory", lambda device: did.append("reset"))
     monkeypatch.setattr(measure, "make_job", make)
-    monkeypatch.setattr(measure, "use_exact_float32", lambda device: did.append("exact"))
-    monkeypatch.setattr(measure, "use_tf32", lambda device, products: did.append(("tf32", products)))
+    monkeypatch.setattr(jobs, "use_exact_float32", lambda device: did.append("exact"))
+    monkeypatch.setattr(jobs, "use_tf32", lambda device, products: did.append(("tf32", products)))
     monkeypatch.setattr(measure, "time_job", lambda job, device, repeats: did.append(repeats) or {"units": 3})
     monkeypatch.setattr(measure, "count_operations", lambda job: 11 if job == "job in float32" else 22)
     device = replace(CPU, half=torch.float16)

@@ -26,7 +26,7 @@ from common.audio import to_16_bit
 from common.config import Amp, AnyConfig
 from common.config_reading import load_config
 from common.corpus import find_clips
-from common.device import Device
+from common.device import Device, use_exact_float32, use_tf32
 from common.inference import prepare
 from common.program import StopSignal
 from common.training.batches import to_device
@@ -68,6 +68,14 @@ class Job:
     "Units that a call of ``work`` makes."
     keep: object = None
     "Objects that must live as long as ``work``."
+
+
+def set_rounding(precision: str, device: Device) -> None:
+    """Round float32 as this precision says, whatever was measured before in this process."""
+    if precision == "float32":
+        use_exact_float32(device)
+    else:
+        use_tf32(device, products=precision == "tf32")
 
 
 def batches_on(device: Device) -> dict[str, tuple[int, ...]]:

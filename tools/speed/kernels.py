@@ -21,11 +21,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from common import program
-from common.device import Device, card_name, pick_device, use_exact_float32, use_tf32
+from common.device import Device, card_name, pick_device
 from common.files import make_output_folder, written_whole
 from common.log import open_log
 from common.program import UserError, first_line
-from tools.speed.jobs import JOBS, batches_on
+from tools.speed.jobs import JOBS, batches_on, set_rounding
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,7 @@ def main() -> None:
 def profiled(what: Profiled, device: Device) -> tuple[float, profile]:
     """The seconds of a call that is not profiled, and the profile of the next one."""
     gc.collect()  # the last job's model
-    if what.precision == "float32":
-        use_exact_float32(device)
-    else:
-        use_tf32(device, products=False)
+    set_rounding(what.precision, device)
     job = JOBS[what.job](device, what.precision, batches_on(device)[what.job][0])
     for _ in range(WARM_UPS):
         job.work()

@@ -11,10 +11,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import program
-from common.device import Device, peak_memory, pick_device, reset_peak_memory, use_exact_float32, use_tf32
+from common.device import Device, peak_memory, pick_device, reset_peak_memory
 from common.layers.matmul import constant_linear
 from tools.speed import examples, peers
-from tools.speed.jobs import DATA, JOBS, Job
+from tools.speed.jobs import DATA, JOBS, Job, set_rounding
 
 NVIDIA, ONNX_RUNTIME, OURS, LOADING = "NVIDIA", "ONNX Runtime", "this repository", "data loading"
 NVIDIA_EXAMPLES = "DeepLearningExamples"
@@ -85,10 +85,7 @@ def measured(
         device = replace(device, half=torch.bfloat16)
     made = make_job(job, implementation, precision, batch, device, folder)
     # After the model is made, which may ask for exact products.
-    if precision == "float32":
-        use_exact_float32(device)
-    else:
-        use_tf32(device, products=precision == "tf32")
+    set_rounding(precision, device)
     found = time_job(made, device, repeats)
     found["operations"] = 0
     if is_counted(implementation, precision):

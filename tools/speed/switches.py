@@ -27,7 +27,7 @@ import common.layers.matmul
 import tacotron2.blocks
 import waveglow.wn
 from common import program
-from common.device import Device, card_name, pick_device, reset_peak_memory, torch_module, use_exact_float32, use_tf32
+from common.device import Device, card_name, pick_device, reset_peak_memory, torch_module
 from common.files import make_output_folder, written_whole
 from common.layers.conv import Conv1d
 from common.log import open_log
@@ -234,10 +234,7 @@ def work(switch: Switch, device: Device, plainly: bool) -> Callable[[], object]:
     batch = jobs.batches_on(device)[switch.job][0]
 
     def changed() -> AbstractContextManager:
-        if switch.precision == "float32":
-            use_exact_float32(device)
-        else:
-            use_tf32(device, products=switch.precision == "tf32")
+        jobs.set_rounding(switch.precision, device)
         return ExitStack() if plainly else switch.change(device)
 
     with changed():
